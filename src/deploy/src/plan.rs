@@ -1,20 +1,20 @@
 //! The plan: the difference between what is desired and what is deployed, as a sorted value. Pure: the same inputs
 //! give the same plan, and a deploy makes no choice that the plan left open.
 
+mod comparison;
 pub mod handover;
 mod hosts;
 mod planned_action;
+mod planner;
 mod waves;
 
-use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::hash::{Hash as _, Hasher as _};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Deployed, DeployedResources, HostTarget, InFlight, Stored, Table, Uncertainty, WorkerId};
-use flotilla_model::bundle::{Bundle, Resource, by_name, differences};
-use flotilla_model::customer::{Database, Worker};
+use crate::state::{Deployed, InFlight, Stored, Uncertainty, WorkerId};
+use flotilla_model::bundle::{Bundle, Resource, by_name};
+use flotilla_model::customer::Worker;
 use flotilla_model::digest::Digest;
 use flotilla_model::platform::{Home, SCRIPTS_PER_PAGE};
 use flotilla_model::reason::{Reason, with_details};
@@ -22,6 +22,7 @@ use flotilla_model::spec::{Delivery, Environment, Jurisdiction, LocationHint};
 
 pub use hosts::{HostChange, READ_ONE_BY_ONE};
 pub use planned_action::{HostAction, PlannedAction};
+pub use planner::Planner;
 pub use waves::Wave;
 
 /// A worker as it is desired.
@@ -310,191 +311,9 @@ pub fn decide(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Option
         let (customer, environment) = (worker.customer.clone(), Some(worker.environment));
         return Decision::Held(Held { customer, environment, reason: reason.to_owned(), is_refused: false });
     }
-    match change(wanted, known, options) {
+    match comparison::change(wanted, known, options) {
         Some(change) => Decision::Change(Box::new(change)),
         None => Decision::Unchanged,
-    }
-}
-
-/// Makes a plan, worker by worker: workers that are up to date are only counted.
-pub struct Planner<'a> {
-    options: &'a Options<'a>,
-    changes: Vec<Change>,
-    unchanged: usize,
-    held: Vec<Held>,
-    orphans: Vec<Orphan>,
-    owned: HashSet<u64>,
-    /// The workers that are skipped.
-    skipped: HashSet<u64>,
-    hosts: hosts::Hosts,
-}
-
-/// Returns a short hash of a worker's id. Two that share one would both count as defined by a spec: that deletes nothing.
-fn short(id: &WorkerId) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    id.hash(&mut hasher);
-    hasher.finish()
-}
-
-impl<'a> Planner<'a> {
-    /// Starts a plan without workers.
-    pub fn new(options: &'a Options<'a>) -> Planner<'a> {
-        let held = options.invalid.iter().map(|customer| Held {
-            customer: customer.clone(),
-            environment: None,
-            reason: "it has errors".to_owned(),
-            is_refused: false,
-        });
-        Planner {
-            options,
-            changes: Vec::new(),
-            unchanged: 0,
-            held: held.collect(),
-            orphans: Vec::new(),
-            owned: HashSet::new(),
-            skipped: HashSet::new(),
-            hosts: hosts::Hosts::default(),
-        }
-    }
-
-    /// Adds the hosts of a worker that a spec defines; if it is skipped (`held`), so are they.
-    pub fn add_hosts(
-        &mut self,
-        id: &WorkerId,
-        account: &str,
-        hosts: Option<&flotilla_model::customer::Hosts>,
-        held: bool,
-    ) {
-        self.hosts.add(&id.0, &id.1, account, hosts, held);
-    }
-
-    /// Adds a worker that a spec defines, with its decision.
-    pub fn add(&mut self, id: &WorkerId, decision: Decision) {
-        self.owned.insert(short(id));
-        match decision {
-            _ if self.options.only_prune => self.unchanged += 1,
-            Decision::Change(change) => self.changes.push(*change),
-            Decision::Unchanged => self.unchanged += 1,
-            Decision::Held(held) => {
-                self.skipped.insert(short(id));
-                self.held.push(held);
-            }
-        }
-    }
-
-    /// Returns the hosts that its changes attach, by account.
-    pub fn acquired(&self) -> handover::Acquired {
-        handover::Acquired::of(&self.changes)
-    }
-
-    /// Returns whether hosts may be moved away from a worker of the state, which its customer's spec defines or doesn't define. Called when
-    /// all workers were added that specs define.
-    pub fn giver(&self, id: &WorkerId, customer: &str, is_defined: impl FnOnce() -> bool) -> handover::Giver {
-        let key = short(id);
-        match self.options.invalid.contains(customer) || self.skipped.contains(&key) {
-            true => handover::Giver::Held,
-            false if self.owned.contains(&key) || !is_defined() => handover::Giver::Free,
-            false => handover::Giver::NotSelected,
-        }
-    }
-
-    /// Skips the changes that upload a worker which calls one that isn't deployed and isn't created by this plan: the platform takes no such
-    /// upload. `is_live`: whether a worker is deployed.
-    pub fn hold_without_callees(
-        &mut self,
-        is_live: &mut dyn FnMut(&WorkerId) -> Result<bool, flotilla_model::failure::Failure>,
-    ) -> Result<(), flotilla_model::failure::Failure> {
-        loop {
-            let lasting = self.changes.iter().filter(|change| change.action != Action::Delete);
-            let planned: HashSet<WorkerId> = lasting.map(Change::id).collect();
-            let mut missing: HashMap<WorkerId, String> = HashMap::new();
-            for change in self.changes.iter().filter(|change| change.steps.contains(&Step::Upload)) {
-                for callee in &change.calls {
-                    let id = (change.home.clone(), callee.clone());
-                    if !planned.contains(&id) && !is_live(&id)? {
-                        missing.insert(change.id(), callee.clone());
-                    }
-                }
-            }
-            if missing.is_empty() {
-                return Ok(());
-            }
-            self.changes.retain(|change| {
-                let Some(callee) = missing.get(&change.id()) else { return true };
-                let is_skipped =
-                    self.options.whole || self.skipped.contains(&short(&(change.home.clone(), callee.clone())));
-                let reason = match is_skipped {
-                    true => format!("it calls {callee}, which isn't deployed and is skipped as well"),
-                    false => format!(
-                        "it calls {callee}, which isn't deployed and which this run leaves out: `--with-dependencies` deploys it in the \
-                         same run"
-                    ),
-                };
-                let (customer, environment) = (change.customer.clone(), Some(change.environment));
-                self.skipped.insert(short(&change.id()));
-                self.held.push(Held { customer, environment, reason, is_refused: true });
-                false
-            });
-        }
-    }
-
-    /// Plans the moves of hosts between workers. Called when all workers were added.
-    pub fn hand_over(&mut self, holders: &handover::Holders) {
-        self.held.extend(handover::hand_over(&mut self.changes, holders));
-    }
-
-    /// Returns whether a worker of the state is orphaned. Called when all workers were added that specs define.
-    pub fn is_gone(&self, id: &WorkerId, customer: &str) -> bool {
-        self.options.whole
-            && self.options.homes.contains(&id.0)
-            && !self.owned.contains(&short(id))
-            && !self.options.invalid.contains(customer)
-    }
-
-    /// Adds a worker of the state, live or interrupted, if it is orphaned.
-    pub fn gone(&mut self, id: &WorkerId, live: Option<&Deployed>, in_flight: Option<&InFlight>) {
-        let gone = match (live, in_flight) {
-            (Some(live), in_flight) => Gone::of(live, in_flight),
-            // A worker whose first upload was interrupted may be there, as well.
-            (None, Some(in_flight)) => Gone::in_flight(in_flight),
-            (None, None) => return,
-        };
-        if !self.is_gone(id, gone.customer) {
-            return;
-        }
-        if self.options.prune {
-            self.changes.push(gone.deletion(id, self.options.objects.contains(id)));
-        } else {
-            let (customer, environment) = (gone.customer.to_owned(), gone.environment);
-            self.orphans.push(Orphan { worker: id.1.clone(), customer, environment });
-        }
-    }
-
-    /// Returns the plan of a fleet without hosts.
-    pub fn finish(self) -> Plan {
-        self.finish_with(&BTreeMap::new(), &|_| false)
-    }
-
-    /// Returns the plan. `recorded`: the hosts as they were written; `is_claimed`: whether any spec names a host, also one that this
-    /// plan isn't about.
-    pub fn finish_with(
-        self,
-        recorded: &BTreeMap<(Table, String), HostTarget>,
-        is_claimed: &dyn Fn(&str) -> bool,
-    ) -> Plan {
-        let Planner { options, mut changes, unchanged, mut held, mut orphans, hosts, .. } = self;
-        for change in &mut changes {
-            change.adopts = change.action != Action::Delete && options.adopt.contains(&change.worker);
-        }
-        held.sort();
-        held.dedup();
-        orphans.sort();
-        let plan = Plan::of(changes, options.waves);
-        let mut hosts = hosts.changes(recorded, &plan.changes, is_claimed);
-        hosts.retain(|change| !options.only_prune || change.to.is_none());
-        let digest =
-            PlannedAction::digest(plan.changes.iter().map(PlannedAction::of), hosts.iter().map(HostAction::of));
-        Plan { hosts, unchanged, held, orphans, digest, ..plan }
     }
 }
 
@@ -564,248 +383,6 @@ fn rank(changes: &mut [Change]) {
         }
         if !moved {
             return;
-        }
-    }
-}
-
-fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Options<'_>) -> Option<Change> {
-    let (worker, live) = (wanted.worker, known.live);
-    let in_flight = known.in_flight.map(|in_flight| &in_flight.uncertainties[..]).unwrap_or_default();
-    let uncertainties: Vec<Uncertainty> = in_flight.iter().chain(known.contested).cloned().collect();
-    let is_uncertain =
-        |uncertainty: Uncertainty| uncertainties.contains(&uncertainty) || uncertainties.contains(&Uncertainty::Delete);
-    let mut reasons = Vec::new();
-    let mut steps = Vec::new();
-    let before = live.map(|deployed| &deployed.live);
-    match live {
-        None if options.missing.contains(&(wanted.home.clone(), worker.name.clone())) => {
-            reasons.push(Reason::Missing);
-        }
-        None => reasons.push(Reason::New),
-        Some(deployed) => reasons.extend(upload_reasons(wanted, deployed, known)),
-    }
-    if reasons.is_empty() && is_uncertain(Uncertainty::Upload) {
-        reasons.push(Reason::UploadInterrupted);
-    }
-    if reasons.is_empty() {
-        let since = |live: &Deployed| options.forced_since.is_some_and(|since| live.deployed_at > since);
-        let force = options.force.filter(|_| !known.live.is_some_and(since));
-        reasons.extend(force.map(|reason| Reason::Forced { reason: reason.to_owned() }));
-    }
-    if !reasons.is_empty() {
-        if let (Database::D1 { id: None, name, jurisdiction, location_hint, .. }, false) =
-            (&worker.database, known.has_database)
-        {
-            let (jurisdiction, location_hint) = (*jurisdiction, *location_hint);
-            steps.push(Step::CreateDatabase { name: name.clone(), jurisdiction, location_hint });
-        }
-        steps.push(Step::Upload);
-    }
-    let (domains, routes) = uncertain(&uncertainties);
-    // A host goes only after those that come are there.
-    let mut releases = Vec::new();
-    for (domain, id) in before.iter().flat_map(|live| &live.domains) {
-        if !worker.domains.contains(domain) && !domains.contains(domain.as_str()) {
-            reasons.push(Reason::DomainRemoved { old: domain.clone() });
-            releases.push(Step::DetachDomain { domain: domain.clone(), id: id.clone() });
-        }
-    }
-    for domain in domains.iter().filter(|domain| !worker.domains.contains(**domain)) {
-        reasons.push(Reason::DomainRemoved { old: (*domain).to_owned() });
-        releases.push(Step::DropDomain { domain: (*domain).to_owned() });
-    }
-    let patterns: BTreeSet<&str> = worker.routes.iter().map(|route| route.pattern.as_str()).collect();
-    let added = |pattern: &str| routes.get(pattern).cloned().flatten();
-    for (pattern, (zone_id, id)) in before.iter().flat_map(|live| &live.routes) {
-        if !patterns.contains(pattern.as_str()) && added(pattern).is_none() {
-            reasons.push(Reason::RouteRemoved { old: pattern.clone() });
-            releases.push(Step::RemoveRoute { pattern: pattern.clone(), zone_id: zone_id.clone(), id: id.clone() });
-        }
-    }
-    for (pattern, zone) in routes.iter().filter(|(pattern, _)| !patterns.contains(**pattern)) {
-        if let Some(zone) = zone {
-            reasons.push(Reason::RouteRemoved { old: (*pattern).to_owned() });
-            releases.push(Step::DropRoute { pattern: (*pattern).to_owned(), zone: (*zone).to_owned() });
-        }
-    }
-    let on = before.is_some_and(|live| live.workers_dev);
-    if worker.workers_dev != on || is_uncertain(Uncertainty::WorkersDev) {
-        reasons.push(Reason::WorkersDev { old: on, new: worker.workers_dev });
-        let hosts = if worker.workers_dev { &mut steps } else { &mut releases };
-        hosts.push(Step::SetWorkersDev { on: worker.workers_dev });
-    }
-    for domain in &worker.domains {
-        if domains.contains(domain.as_str()) || !before.is_some_and(|live| live.domains.contains_key(domain)) {
-            reasons.push(Reason::DomainAdded { new: domain.clone() });
-            steps.push(Step::AttachDomain { domain: domain.clone() });
-        }
-    }
-    for route in &worker.routes {
-        let pattern = &route.pattern;
-        if routes.contains_key(pattern.as_str()) || !before.is_some_and(|live| live.routes.contains_key(pattern)) {
-            reasons.push(Reason::RouteAdded { new: pattern.clone() });
-            steps.push(Step::AddRoute { pattern: pattern.clone(), zone: route.zone.clone() });
-        }
-    }
-    let none = BTreeSet::new();
-    let crons = before.map_or(&none, |live| &live.crons);
-    if &worker.crons != crons || is_uncertain(Uncertainty::Crons) {
-        reasons.push(Reason::Crons { old: crons.clone(), new: worker.crons.clone() });
-        steps.push(Step::SetCrons { crons: worker.crons.clone() });
-    }
-    steps.append(&mut releases);
-    (!steps.is_empty()).then(|| Change {
-        customer: worker.customer.clone(),
-        environment: worker.environment,
-        worker: worker.name.clone(),
-        account: worker.account.clone(),
-        action: if live.is_some() { Action::Update } else { Action::Create },
-        reasons,
-        steps,
-        digest: wanted.bundle.digest,
-        was: live.map(|live| live.digest),
-        wave: 0,
-        destroys_objects: false,
-        adopts: false,
-        home: wanted.home.clone(),
-        revision: live.map(|live| live.revision),
-        calls: worker.services.values().cloned().collect(),
-        rejects: None,
-        needs: by_name(&wanted.bundle.metadata).map(|(resource, name)| (resource, name.to_owned())).collect(),
-        picked: options.waves.iter().position(|wave| wave.picks(&worker.labels)),
-        rank: 0,
-    })
-}
-
-/// Returns the reasons for which a live worker is uploaded again.
-fn upload_reasons(wanted: &Desired<'_>, deployed: &Deployed, known: &RecordedWorker<'_>) -> Vec<Reason> {
-    let (bundle, live) = (wanted.bundle, &deployed.live);
-    let mut reasons: Vec<Reason> = deployed.drift.iter().cloned().collect();
-    if bundle.digest != deployed.digest {
-        reasons.extend(known.differences.iter().cloned());
-        if let (Some(before), true) = (known.bundle, known.differences.is_empty()) {
-            if bundle.runtime != before.runtime {
-                reasons.push(Reason::PackBundleChanged { old: None, new: None });
-            } else if bundle.module != before.module {
-                // The module names the runtime, so that it differs with it.
-                reasons.push(Reason::ModuleChanged { old: before.module.short(), new: bundle.module.short() });
-            }
-            reasons.extend(differences(&before.metadata, &bundle.metadata));
-        }
-        if reasons.is_empty() {
-            reasons.push(Reason::BundleChanged { old: deployed.digest.short(), new: bundle.digest.short() });
-        }
-    }
-    for (name, fingerprint) in &wanted.secrets {
-        if live.secrets.get(name).is_some_and(|before| before != fingerprint) {
-            reasons.push(Reason::SecretChanged { name: name.clone() });
-        }
-    }
-    reasons
-}
-
-/// Returns the domains of which it is unknown whether the worker has them, and the routes, with their zones where they were being
-/// added.
-fn uncertain(uncertainties: &[Uncertainty]) -> (BTreeSet<&str>, BTreeMap<&str, Option<&str>>) {
-    let mut domains = BTreeSet::new();
-    let mut routes = BTreeMap::new();
-    for uncertainty in uncertainties {
-        match uncertainty {
-            Uncertainty::Domain(domain) => {
-                domains.insert(domain.as_str());
-            }
-            Uncertainty::Route { pattern, zone } => {
-                routes.insert(pattern.as_str(), zone.as_deref());
-            }
-            Uncertainty::Upload
-            | Uncertainty::Delete
-            | Uncertainty::WorkersDev
-            | Uncertainty::Crons
-            | Uncertainty::Database => {}
-        }
-    }
-    (domains, routes)
-}
-
-/// An orphaned worker, as far as it is known.
-struct Gone<'a> {
-    account: &'a str,
-    customer: &'a str,
-    environment: Environment,
-    digest: Digest,
-    live: Option<&'a DeployedResources>,
-    revision: Option<i64>,
-    uncertainties: &'a [Uncertainty],
-}
-
-impl<'a> Gone<'a> {
-    fn of(deployed: &'a Deployed, in_flight: Option<&'a InFlight>) -> Gone<'a> {
-        Gone {
-            account: &deployed.account,
-            customer: &deployed.customer,
-            environment: deployed.environment,
-            digest: deployed.digest,
-            live: Some(&deployed.live),
-            revision: Some(deployed.revision),
-            uncertainties: in_flight.map(|in_flight| &in_flight.uncertainties[..]).unwrap_or_default(),
-        }
-    }
-
-    fn in_flight(in_flight: &'a InFlight) -> Gone<'a> {
-        let InFlight { account, customer, environment, digest, uncertainties, .. } = in_flight;
-        Gone {
-            account,
-            customer,
-            environment: *environment,
-            digest: *digest,
-            live: None,
-            revision: None,
-            uncertainties,
-        }
-    }
-
-    fn deletion(&self, (home, worker): &WorkerId, destroys_objects: bool) -> Change {
-        let mut steps = Vec::new();
-        let (domains, routes) = uncertain(self.uncertainties);
-        // First what points to it, so that no host points to nothing.
-        for (domain, id) in self.live.iter().flat_map(|live| &live.domains) {
-            if !domains.contains(domain.as_str()) {
-                steps.push(Step::DetachDomain { domain: domain.clone(), id: id.clone() });
-            }
-        }
-        steps.extend(domains.iter().map(|domain| Step::DropDomain { domain: (*domain).to_owned() }));
-        for (pattern, (zone_id, id)) in self.live.iter().flat_map(|live| &live.routes) {
-            if routes.get(pattern.as_str()).is_none_or(Option::is_none) {
-                steps.push(Step::RemoveRoute { pattern: pattern.clone(), zone_id: zone_id.clone(), id: id.clone() });
-            }
-        }
-        steps.extend(routes.iter().filter_map(|(pattern, zone)| {
-            Some(Step::DropRoute { pattern: (*pattern).to_owned(), zone: (*zone)?.to_owned() })
-        }));
-        steps.push(Step::Delete);
-        Change {
-            customer: self.customer.to_owned(),
-            environment: self.environment,
-            worker: worker.clone(),
-            account: self.account.to_owned(),
-            action: Action::Delete,
-            reasons: [Some(Reason::Orphaned), destroys_objects.then_some(Reason::ObjectsDestroyed)]
-                .into_iter()
-                .flatten()
-                .collect(),
-            steps,
-            digest: self.digest,
-            was: self.live.map(|_| self.digest),
-            wave: 0,
-            destroys_objects,
-            adopts: false,
-            home: home.clone(),
-            revision: self.revision,
-            calls: Vec::new(),
-            rejects: None,
-            needs: Vec::new(),
-            picked: None,
-            rank: 0,
         }
     }
 }
@@ -922,6 +499,7 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::DeployedResources;
     use flotilla_model::customer::sample as worker;
     use serde_json::json;
 

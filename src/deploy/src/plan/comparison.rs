@@ -1,0 +1,254 @@
+//! One worker's change: the steps that lead from what the state knows to what is wanted, and the reasons. Knows no other workers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Action, Change, Desired, Options, RecordedWorker, Step};
+use crate::state::{Deployed, DeployedResources, InFlight, Uncertainty, WorkerId};
+use flotilla_model::bundle::{by_name, differences};
+use flotilla_model::customer::Database;
+use flotilla_model::digest::Digest;
+use flotilla_model::reason::Reason;
+use flotilla_model::spec::Environment;
+
+/// Returns the change of a worker, if it needs one.
+pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Options<'_>) -> Option<Change> {
+    let (worker, live) = (wanted.worker, known.live);
+    let in_flight = known.in_flight.map(|in_flight| &in_flight.uncertainties[..]).unwrap_or_default();
+    let uncertainties: Vec<Uncertainty> = in_flight.iter().chain(known.contested).cloned().collect();
+    let is_uncertain =
+        |uncertainty: Uncertainty| uncertainties.contains(&uncertainty) || uncertainties.contains(&Uncertainty::Delete);
+    let mut reasons = Vec::new();
+    let mut steps = Vec::new();
+    let before = live.map(|deployed| &deployed.live);
+    match live {
+        None if options.missing.contains(&(wanted.home.clone(), worker.name.clone())) => {
+            reasons.push(Reason::Missing);
+        }
+        None => reasons.push(Reason::New),
+        Some(deployed) => reasons.extend(upload_reasons(wanted, deployed, known)),
+    }
+    if reasons.is_empty() && is_uncertain(Uncertainty::Upload) {
+        reasons.push(Reason::UploadInterrupted);
+    }
+    if reasons.is_empty() {
+        let since = |live: &Deployed| options.forced_since.is_some_and(|since| live.deployed_at > since);
+        let force = options.force.filter(|_| !known.live.is_some_and(since));
+        reasons.extend(force.map(|reason| Reason::Forced { reason: reason.to_owned() }));
+    }
+    if !reasons.is_empty() {
+        if let (Database::D1 { id: None, name, jurisdiction, location_hint, .. }, false) =
+            (&worker.database, known.has_database)
+        {
+            let (jurisdiction, location_hint) = (*jurisdiction, *location_hint);
+            steps.push(Step::CreateDatabase { name: name.clone(), jurisdiction, location_hint });
+        }
+        steps.push(Step::Upload);
+    }
+    let (domains, routes) = uncertain(&uncertainties);
+    // A host goes only after those that come are there.
+    let mut releases = Vec::new();
+    for (domain, id) in before.iter().flat_map(|live| &live.domains) {
+        if !worker.domains.contains(domain) && !domains.contains(domain.as_str()) {
+            reasons.push(Reason::DomainRemoved { old: domain.clone() });
+            releases.push(Step::DetachDomain { domain: domain.clone(), id: id.clone() });
+        }
+    }
+    for domain in domains.iter().filter(|domain| !worker.domains.contains(**domain)) {
+        reasons.push(Reason::DomainRemoved { old: (*domain).to_owned() });
+        releases.push(Step::DropDomain { domain: (*domain).to_owned() });
+    }
+    let patterns: BTreeSet<&str> = worker.routes.iter().map(|route| route.pattern.as_str()).collect();
+    let added = |pattern: &str| routes.get(pattern).cloned().flatten();
+    for (pattern, (zone_id, id)) in before.iter().flat_map(|live| &live.routes) {
+        if !patterns.contains(pattern.as_str()) && added(pattern).is_none() {
+            reasons.push(Reason::RouteRemoved { old: pattern.clone() });
+            releases.push(Step::RemoveRoute { pattern: pattern.clone(), zone_id: zone_id.clone(), id: id.clone() });
+        }
+    }
+    for (pattern, zone) in routes.iter().filter(|(pattern, _)| !patterns.contains(**pattern)) {
+        if let Some(zone) = zone {
+            reasons.push(Reason::RouteRemoved { old: (*pattern).to_owned() });
+            releases.push(Step::DropRoute { pattern: (*pattern).to_owned(), zone: (*zone).to_owned() });
+        }
+    }
+    let on = before.is_some_and(|live| live.workers_dev);
+    if worker.workers_dev != on || is_uncertain(Uncertainty::WorkersDev) {
+        reasons.push(Reason::WorkersDev { old: on, new: worker.workers_dev });
+        let hosts = if worker.workers_dev { &mut steps } else { &mut releases };
+        hosts.push(Step::SetWorkersDev { on: worker.workers_dev });
+    }
+    for domain in &worker.domains {
+        if domains.contains(domain.as_str()) || !before.is_some_and(|live| live.domains.contains_key(domain)) {
+            reasons.push(Reason::DomainAdded { new: domain.clone() });
+            steps.push(Step::AttachDomain { domain: domain.clone() });
+        }
+    }
+    for route in &worker.routes {
+        let pattern = &route.pattern;
+        if routes.contains_key(pattern.as_str()) || !before.is_some_and(|live| live.routes.contains_key(pattern)) {
+            reasons.push(Reason::RouteAdded { new: pattern.clone() });
+            steps.push(Step::AddRoute { pattern: pattern.clone(), zone: route.zone.clone() });
+        }
+    }
+    let none = BTreeSet::new();
+    let crons = before.map_or(&none, |live| &live.crons);
+    if &worker.crons != crons || is_uncertain(Uncertainty::Crons) {
+        reasons.push(Reason::Crons { old: crons.clone(), new: worker.crons.clone() });
+        steps.push(Step::SetCrons { crons: worker.crons.clone() });
+    }
+    steps.append(&mut releases);
+    (!steps.is_empty()).then(|| Change {
+        customer: worker.customer.clone(),
+        environment: worker.environment,
+        worker: worker.name.clone(),
+        account: worker.account.clone(),
+        action: if live.is_some() { Action::Update } else { Action::Create },
+        reasons,
+        steps,
+        digest: wanted.bundle.digest,
+        was: live.map(|live| live.digest),
+        wave: 0,
+        destroys_objects: false,
+        adopts: false,
+        home: wanted.home.clone(),
+        revision: live.map(|live| live.revision),
+        calls: worker.services.values().cloned().collect(),
+        rejects: None,
+        needs: by_name(&wanted.bundle.metadata).map(|(resource, name)| (resource, name.to_owned())).collect(),
+        picked: options.waves.iter().position(|wave| wave.picks(&worker.labels)),
+        rank: 0,
+    })
+}
+
+/// Returns the reasons for which a live worker is uploaded again.
+fn upload_reasons(wanted: &Desired<'_>, deployed: &Deployed, known: &RecordedWorker<'_>) -> Vec<Reason> {
+    let (bundle, live) = (wanted.bundle, &deployed.live);
+    let mut reasons: Vec<Reason> = deployed.drift.iter().cloned().collect();
+    if bundle.digest != deployed.digest {
+        reasons.extend(known.differences.iter().cloned());
+        if let (Some(before), true) = (known.bundle, known.differences.is_empty()) {
+            if bundle.runtime != before.runtime {
+                reasons.push(Reason::PackBundleChanged { old: None, new: None });
+            } else if bundle.module != before.module {
+                // The module names the runtime, so that it differs with it.
+                reasons.push(Reason::ModuleChanged { old: before.module.short(), new: bundle.module.short() });
+            }
+            reasons.extend(differences(&before.metadata, &bundle.metadata));
+        }
+        if reasons.is_empty() {
+            reasons.push(Reason::BundleChanged { old: deployed.digest.short(), new: bundle.digest.short() });
+        }
+    }
+    for (name, fingerprint) in &wanted.secrets {
+        if live.secrets.get(name).is_some_and(|before| before != fingerprint) {
+            reasons.push(Reason::SecretChanged { name: name.clone() });
+        }
+    }
+    reasons
+}
+
+/// Returns the domains of which it is unknown whether the worker has them, and the routes, with their zones where they were being
+/// added.
+fn uncertain(uncertainties: &[Uncertainty]) -> (BTreeSet<&str>, BTreeMap<&str, Option<&str>>) {
+    let mut domains = BTreeSet::new();
+    let mut routes = BTreeMap::new();
+    for uncertainty in uncertainties {
+        match uncertainty {
+            Uncertainty::Domain(domain) => {
+                domains.insert(domain.as_str());
+            }
+            Uncertainty::Route { pattern, zone } => {
+                routes.insert(pattern.as_str(), zone.as_deref());
+            }
+            Uncertainty::Upload
+            | Uncertainty::Delete
+            | Uncertainty::WorkersDev
+            | Uncertainty::Crons
+            | Uncertainty::Database => {}
+        }
+    }
+    (domains, routes)
+}
+
+/// An orphaned worker, as far as it is known.
+pub(super) struct Gone<'a> {
+    account: &'a str,
+    pub(super) customer: &'a str,
+    pub(super) environment: Environment,
+    digest: Digest,
+    live: Option<&'a DeployedResources>,
+    revision: Option<i64>,
+    uncertainties: &'a [Uncertainty],
+}
+
+impl<'a> Gone<'a> {
+    pub(super) fn of(deployed: &'a Deployed, in_flight: Option<&'a InFlight>) -> Gone<'a> {
+        Gone {
+            account: &deployed.account,
+            customer: &deployed.customer,
+            environment: deployed.environment,
+            digest: deployed.digest,
+            live: Some(&deployed.live),
+            revision: Some(deployed.revision),
+            uncertainties: in_flight.map(|in_flight| &in_flight.uncertainties[..]).unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn in_flight(in_flight: &'a InFlight) -> Gone<'a> {
+        let InFlight { account, customer, environment, digest, uncertainties, .. } = in_flight;
+        Gone {
+            account,
+            customer,
+            environment: *environment,
+            digest: *digest,
+            live: None,
+            revision: None,
+            uncertainties,
+        }
+    }
+
+    pub(super) fn deletion(&self, (home, worker): &WorkerId, destroys_objects: bool) -> Change {
+        let mut steps = Vec::new();
+        let (domains, routes) = uncertain(self.uncertainties);
+        // First what points to it, so that no host points to nothing.
+        for (domain, id) in self.live.iter().flat_map(|live| &live.domains) {
+            if !domains.contains(domain.as_str()) {
+                steps.push(Step::DetachDomain { domain: domain.clone(), id: id.clone() });
+            }
+        }
+        steps.extend(domains.iter().map(|domain| Step::DropDomain { domain: (*domain).to_owned() }));
+        for (pattern, (zone_id, id)) in self.live.iter().flat_map(|live| &live.routes) {
+            if routes.get(pattern.as_str()).is_none_or(Option::is_none) {
+                steps.push(Step::RemoveRoute { pattern: pattern.clone(), zone_id: zone_id.clone(), id: id.clone() });
+            }
+        }
+        steps.extend(routes.iter().filter_map(|(pattern, zone)| {
+            Some(Step::DropRoute { pattern: (*pattern).to_owned(), zone: (*zone)?.to_owned() })
+        }));
+        steps.push(Step::Delete);
+        Change {
+            customer: self.customer.to_owned(),
+            environment: self.environment,
+            worker: worker.clone(),
+            account: self.account.to_owned(),
+            action: Action::Delete,
+            reasons: [Some(Reason::Orphaned), destroys_objects.then_some(Reason::ObjectsDestroyed)]
+                .into_iter()
+                .flatten()
+                .collect(),
+            steps,
+            digest: self.digest,
+            was: self.live.map(|_| self.digest),
+            wave: 0,
+            destroys_objects,
+            adopts: false,
+            home: home.clone(),
+            revision: self.revision,
+            calls: Vec::new(),
+            rejects: None,
+            needs: Vec::new(),
+            picked: None,
+            rank: 0,
+        }
+    }
+}
