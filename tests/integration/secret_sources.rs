@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::termios::{LocalModes, tcgetattr};
 use rustix_openpty::openpty;
 use serde_json::{Value, json};
 
@@ -613,7 +614,14 @@ impl Typed {
         }
     }
 
+    /// Types where nothing is echoed, as a person does: the prompt is there an instant before the terminal stops echoing.
     fn types(&mut self, text: &str) {
+        let start = Instant::now();
+        let echoes = |terminal: &File| tcgetattr(terminal).expect("a terminal").local_modes.contains(LocalModes::ECHO);
+        while echoes(&self.controller) {
+            assert!(start.elapsed() < PATIENCE, "the terminal echoes: {:?}", self.screen());
+            std::thread::sleep(Duration::from_millis(10));
+        }
         self.controller.write_all(text.as_bytes()).expect("a terminal");
     }
 
