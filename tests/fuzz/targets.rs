@@ -352,7 +352,7 @@ fn calls() -> Vec<(Home, Call)> {
     calls.chain(namespaced.into_iter().map(|call| (account(Some("n")), call))).collect()
 }
 
-/// The seeds of a target: files that are read as they should be, or nearly.
+/// The seeds of a target: files that are read without errors, or nearly.
 pub fn seeds() -> BTreeMap<&'static str, Vec<Vec<u8>>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = if folder.ends_with("fuzz") { folder.to_owned() } else { folder.join("tests/fuzz") }.join("seeds");

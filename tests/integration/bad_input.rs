@@ -272,7 +272,7 @@ fn a_secret_that_was_written_down_is_repeated_nowhere() {
     }
     let checked = run(&project, &["check", "--format", "json"]).exits(1);
     for (at, layout) in layouts.iter().enumerate() {
-        assert!(checked.stdout.contains(&format!("\"customers/c{at}.yaml\"")), "nothing is told of {layout}");
+        assert!(checked.stdout.contains(&format!("\"customers/c{at}.yaml\"")), "nothing is reported of {layout}");
     }
     project.write("customers/good.yaml", "id: good\n");
     for arguments in

@@ -239,7 +239,7 @@ fn init_is_put_back_wherever_it_is_killed() {
         if ended.status.signal() != Some(9) {
             break;
         }
-        // In between, a project in half is told of.
+        // In between, the half-written project is reported.
         let warned = output(command(&project, &["check"]).stdin(Stdio::null()));
         let is_half = project.path(".flotilla/undo/journal.json").exists();
         assert!(

@@ -181,7 +181,7 @@ fn what_flotilla_keeps_is_private_whatever_the_umask_is() {
     }
     assert!(seen >= 3, "{seen} files");
     assert_eq!(mode(&project.path(".env")), 0o600);
-    // One that was there before with wider permissions is told of.
+    // One that was there before with wider permissions is reported.
     fs::set_permissions(project.path(".env"), fs::Permissions::from_mode(0o644)).expect("it is ours");
     let told = with_umask("secrets set KEY < value").exits(0);
     assert!(told.stderr.contains("other users can read .env (its mode is 644): chmod 600 .env"), "{told:?}");

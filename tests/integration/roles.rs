@@ -168,7 +168,7 @@ fn env_files_hold_where_they_say_and_lie_where_they_should() {
         .write("envs/customers/acme/staging.env", "B=own\nC='${HOME} $(id)'\n")
         .write("envs/customers/acme/elsewhere.env", "B=never\n")
         .write("envs/customers/other/production.env", "B=never\n");
-    // Files that nobody reads are told, and nobody else's are.
+    // Files that nobody reads are reported, and no others.
     let unread = find(&project).told;
     let told: Vec<&str> = unread.iter().map(|told| told.split(' ').nth(1).unwrap()).collect();
     assert_eq!(told, ["envs/customers/acme/elsewhere.env", "envs/customers/other/production.env"], "{unread:?}");

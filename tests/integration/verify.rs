@@ -136,10 +136,10 @@ fn workers_that_are_well_and_those_that_are_not() {
     let waiting = spawn(&mut command);
     std::thread::sleep(Duration::from_secs(2));
     // One of them was deleted above by other means: the first run says so, and the second one brings back all that it had.
-    project.run(&["deploy", "--local", "--all", "--reason", "mend", "--format", "json"]).exits(4);
-    project.run(&["deploy", "--local", "--all", "--reason", "mend", "--format", "json"]).exits(0);
-    let mended = finish(waiting).exits(0).json();
-    assert_eq!(checks(&mended, "c15t-solo"), well);
+    project.run(&["deploy", "--local", "--all", "--reason", "repair", "--format", "json"]).exits(4);
+    project.run(&["deploy", "--local", "--all", "--reason", "repair", "--format", "json"]).exits(0);
+    let fixed = finish(waiting).exits(0).json();
+    assert_eq!(checks(&fixed, "c15t-solo"), well);
 }
 
 #[test]

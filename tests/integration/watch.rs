@@ -1,5 +1,5 @@
 //! Shows: `build --watch` builds what is edited as soon as it is on disk, tells of mistakes as they appear and as they are
-//! mended, and goes on whatever is edited: a customer, a layer, a template, fleet.yaml.
+//! fixed, and goes on whatever is edited: a customer, a layer, a template, fleet.yaml.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Stdio};
@@ -105,7 +105,7 @@ fn edits_are_built_as_they_come() {
     project.write("customers/b.yaml", "id: b\n");
     let built = watch.next();
     assert_eq!((&built["mended"][0]["code"], &built["open"]), (&"S0201".into(), &0.into()));
-    until("what is mended is built", || !wrangler("b").contains("edited"));
+    until("what is fixed is built", || !wrangler("b").contains("edited"));
 
     project.write("layers/eu.yaml", "vars: { REGION: europe }\n");
     until("a layer is built", || wrangler("a").contains("europe"));

@@ -20,7 +20,7 @@ pub fn claims(claims: &mut [UniqueClaim]) -> Vec<Conflict> {
         conflicts.iter().filter_map(|conflict| Some(conflict.diagnostic.as_ref()?.place.clone())).collect()
     };
     let described = places(&conflicts);
-    // What is told of a database's id isn't told of its name once more.
+    // What is reported of a database's id isn't reported of its name once more.
     conflicts.extend(names.into_iter().flat_map(contested).map(|conflict| Conflict {
         diagnostic: conflict.diagnostic.filter(|diagnostic| !described.contains(&diagnostic.place)),
         ..conflict
@@ -117,7 +117,7 @@ fn rival(claim: &UniqueClaim, places: &[&[UniqueClaim]]) -> Option<Diagnostic> {
     let own = other.claimant.customer == claim.claimant.customer;
     let twice = other.claimant == claim.claimant;
     if twice && !matches!(claim.resource, ClaimedResource::Route(_)) {
-        // Two files of one id, or one entry twice: told of the files, and by the schema.
+        // Two files of one id, or one entry twice: the files are reported, and the schema reports the entry.
         return None;
     }
     let (code, what) = named(&claim.resource);

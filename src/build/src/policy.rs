@@ -65,8 +65,8 @@ impl Policy {
             if rule.code.severity() == Severity::Error {
                 let code = rule.code;
                 let (message, help) = match rule.severity {
-                    Level::Off => (format!("{code} is an error: it can't be turned off"), MEND),
-                    Level::Warning => (format!("{code} is an error: it can't be made a warning"), MEND),
+                    Level::Off => (format!("{code} is an error: it can't be turned off"), FIX),
+                    Level::Warning => (format!("{code} is an error: it can't be made a warning"), FIX),
                     Level::Error => (format!("{code} is an error already"), "take the entry out"),
                 };
                 mistakes.push(Diagnostic::error(Code::LoweredError, place("severity"), message, help));
@@ -125,7 +125,7 @@ impl Policy {
         let diagnostic = |index: usize| {
             let rule = &self.rules[index];
             let message = format!("nothing is told by {} for this entry", rule.code);
-            let help = "take it out: whatever it was written for is mended, or its customers are gone";
+            let help = "take it out: whatever it was written for is fixed, or its customers are gone";
             Diagnostic::warning(Code::UnusedRule, rule.place.clone(), message, help)
         };
         let (about_rules, others): (Vec<usize>, Vec<usize>) =
@@ -138,7 +138,7 @@ impl Policy {
     }
 }
 
-const MEND: &str = "mend what it tells, and take the entry out: only warnings can be turned off";
+const FIX: &str = "fix what it reports, and remove the entry: only warnings can be turned off";
 
 impl Rule {
     fn is_for(&self, customer: Option<&str>) -> bool {

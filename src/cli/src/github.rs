@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn what_github_shows_is_one_of_each() {
         let diagnostic = |code, file: usize, message: &str| {
-            Diagnostic::error(code, Place::file(&format!("customers/c{file:04}.yaml")), message, "mend it")
+            Diagnostic::error(code, Place::file(&format!("customers/c{file:04}.yaml")), message, "fix it")
         };
         let mut all: Vec<Diagnostic> = (0..5000)
             .map(|index| diagnostic(Code::UnknownKey, index, "unknown key `pixlId` in a destination"))

@@ -145,7 +145,7 @@ impl PlanOutput<'_> {
         if plan.is_empty() {
             lines.push(match plan.unchanged {
                 0 => "nothing to deploy".to_owned(),
-                number => format!("nothing to deploy: {} as they should be", count(number, "worker")),
+                number => format!("nothing to deploy: {} up to date", count(number, "worker")),
             });
             return lines.join("\n");
         }

@@ -52,7 +52,7 @@ fn rules(repository: &str) -> Vec<Value> {
                 "name": format!("{code:?}"),
                 "shortDescription": {"text": explanation.meaning},
                 "fullDescription": {"text": format!("{} {}", explanation.meaning, explanation.why)},
-                "help": {"text": explanation.mend, "markdown": explanation.markdown},
+                "help": {"text": explanation.fix, "markdown": explanation.markdown},
                 "defaultConfiguration": {"level": explanation.severity},
             });
             if !repository.is_empty() {
@@ -128,7 +128,7 @@ mod tests {
     fn fingerprints_outlive_lines_that_shift() {
         let diagnostic = |line, message: &str| {
             let place = Place { file: "customers/acme.yaml".to_owned(), line, column: 3, width: 4 };
-            Diagnostic::error(Code::UnknownKey, place, message, "mend it")
+            Diagnostic::error(Code::UnknownKey, place, message, "fix it")
         };
         let before = fingerprints(&[
             diagnostic(4, "unknown key `a`"),

@@ -141,7 +141,7 @@ fn page(command: &str, found: &str, figures: &[String], diagnostics: &[Diagnosti
     if groups.len() > ROWS {
         page += &format!("\n… and {} kinds more\n", grouped((groups.len() - ROWS) as u64));
     }
-    page + "\n`flotilla explain CODE` says what a code means and how to mend it.\n"
+    page + "\n`flotilla explain CODE` says what a code means and how to fix it.\n"
 }
 
 /// Text of a file as text: no character of it is Markdown, HTML, a mention or the beginning of an address.
@@ -224,7 +224,7 @@ mod tests {
             let code = Code::ALL[at % Code::ALL.len()];
             let place = Place::file(&format!("customers/c{at}.yaml"));
             let message = format!("{message}{}", "y".repeat(at / Code::ALL.len()));
-            Diagnostic { code, ..Diagnostic::error(Code::UnknownKey, place, message, "mend it") }
+            Diagnostic { code, ..Diagnostic::error(Code::UnknownKey, place, message, "fix it") }
         };
         let page = check(1000, &(0..1000).map(diagnostic).collect::<Vec<_>>(), 0);
         assert!(page.len() < 64 << 10, "{}", page.len());

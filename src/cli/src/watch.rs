@@ -89,7 +89,7 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
                     known = Some(print_changes(session, known.as_deref(), failure.diagnostics, (0, 0), start)?);
                     current = None;
                 }
-                // A wrong command line stays wrong; the rest can be mended while we watch.
+                // A wrong command line stays wrong; the rest can be fixed while we watch.
                 Err(failure) if failure.exit == Exit::Usage => return Err(failure),
                 Err(failure) => {
                     session.ui.end();
@@ -213,10 +213,10 @@ fn print_changes(
 ) -> Result<Vec<Diagnostic>, Failure> {
     let (first, before) = (before.is_none(), before.unwrap_or_default());
     let new: Vec<Diagnostic> = now.iter().filter(|found| !before.contains(found)).cloned().collect();
-    let mended: Vec<&Diagnostic> = before.iter().filter(|found| !now.contains(found)).collect();
+    let fixed: Vec<&Diagnostic> = before.iter().filter(|found| !now.contains(found)).collect();
     report::diagnostics(&session.root, &session.ui, &new);
-    for item in &mended {
-        let word = session.ui.paint(Style::Good, "mended");
+    for item in &fixed {
+        let word = session.ui.paint(Style::Good, "fixed");
         session.ui.line(&format!(
             "{word} [{}] {}: {}",
             item.code,
@@ -225,13 +225,13 @@ fn print_changes(
         ));
     }
     let milliseconds = start.elapsed().as_millis();
-    if !first && written + removed + new.len() + mended.len() == 0 {
+    if !first && written + removed + new.len() + fixed.len() == 0 {
         return Ok(now);
     }
     match session.format {
         Format::Json => session.json(&serde_json::json!({
             "written": written, "removed": removed, "milliseconds": milliseconds,
-            "new": new, "mended": mended, "open": now.len(),
+            "new": new, "mended": fixed, "open": now.len(),
         }))?,
         Format::Text => {
             let left = if now.is_empty() { String::new() } else { format!(" · {} left", report::found(&now)) };

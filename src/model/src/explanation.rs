@@ -27,7 +27,8 @@ pub struct Explanation {
     /// The same files without it.
     pub right: Vec<Example>,
     /// The way to fix it.
-    pub mend: String,
+    #[serde(rename = "mend")]
+    pub fix: String,
     /// The section as it is written, without its heading.
     #[serde(skip)]
     pub markdown: &'static str,
@@ -45,7 +46,7 @@ pub struct Example {
 /// Returns the section of a code.
 pub fn explanation(code: Code) -> Explanation {
     let (_, markdown) = sections().find(|(name, _)| *name == code.as_str()).expect("BUG: each code has a section");
-    let (before, mend) = markdown.split_once("**Mend:**").expect("BUG: a section says how to mend it");
+    let (before, fix) = markdown.split_once("**Fix:**").expect("BUG: a section says how to fix it");
     let (before, right) = before.split_once("\nRight:\n").unwrap_or((before, ""));
     let (before, wrong) = before.split_once("\nWrong:\n").unwrap_or((before, ""));
     let (meaning, why) = before.split_once("**Why:**").expect("BUG: a section says why");
@@ -56,7 +57,7 @@ pub fn explanation(code: Code) -> Explanation {
         why: one_line(why),
         wrong: examples(wrong),
         right: examples(right),
-        mend: mend.trim().to_owned(),
+        fix: fix.trim().to_owned(),
         markdown: markdown.trim(),
     }
 }
@@ -98,9 +99,9 @@ mod tests {
     #[test]
     fn sections_are_whole() {
         for code in Code::ALL {
-            let Explanation { meaning, why, wrong, right, mend, markdown, .. } = explanation(*code);
+            let Explanation { meaning, why, wrong, right, fix, markdown, .. } = explanation(*code);
             assert_eq!(meaning, code.meaning(), "{code}: the page says another meaning than the code's comment");
-            assert!(why.ends_with(['.', ':']) && mend.len() > 10, "{code}: {why:?} {mend:?}");
+            assert!(why.ends_with(['.', ':']) && fix.len() > 10, "{code}: {why:?} {fix:?}");
             assert_eq!(wrong.is_empty(), right.is_empty(), "{code}: a wrong example has a right one");
             assert_eq!(markdown.matches("```").count() % 2, 0, "{code}");
             for Example { file, .. } in wrong.iter().chain(&right) {

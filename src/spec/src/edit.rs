@@ -48,7 +48,7 @@ pub fn yaml(text: &str, change: &Change, order: &[&str]) -> Result<String, Refus
         Some(rest) => ("\u{feff}", rest),
         None => ("", text),
     };
-    let old = read(changed).ok_or_else(|| Refused("it has mistakes: mend them first".to_owned()))?;
+    let old = read(changed).ok_or_else(|| Refused("it has mistakes: fix them first".to_owned()))?;
     let mut wanted = old.clone();
     apply(&mut wanted, change)?;
     if wanted == old && !matches!(change, Change::Append(..)) {
@@ -471,7 +471,7 @@ pub fn env(text: &str, name: &str, value: Option<&str>) -> Result<String, Refuse
         let (document, mistakes) = envfile::parse("", text.as_bytes());
         mistakes.is_empty().then(|| document.root.to_value()["vars"].clone())
     };
-    let old = read(text).ok_or_else(|| Refused("it has mistakes: mend them first".to_owned()))?;
+    let old = read(text).ok_or_else(|| Refused("it has mistakes: fix them first".to_owned()))?;
     let mut wanted = old.clone();
     let vars = wanted.as_object_mut().ok_or_else(cannot)?;
     match value {

@@ -217,7 +217,7 @@ impl WorkerResolver<'_, '_> {
                 continue;
             }
             let own = names::own_secret(id, name);
-            // An own name that begins with another customer's prefix is that customer's only if the prefix is the longer one.
+            // Its own name that begins with another customer's prefix is that customer's only if the prefix is the longer one.
             let in_own = names::owners(&own).filter(|owner| owner.len() > prefix.len());
             let in_name = names::owners(name).filter(|owner| match name.starts_with(&prefix) {
                 true => owner.len() > prefix.len(),

@@ -22,7 +22,7 @@ use flotilla_model::failure::Failure;
 use flotilla_model::platform::HealthCheck;
 
 /// The part of a change that is done now. What moves between workers moves when the other changes of the wave are done: then it is known
-/// whether the worker that gives a host, and the one that gets it, are as they should be.
+/// whether the worker that gives a host, and the one that gets it, succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// The steps that release a host for a change of this wave in another account: no request moves it there.

@@ -139,7 +139,7 @@ fn what_would_change_more_is_refused() {
     let refused = |text: &str, change: Change| yaml(text, &change, &[]).unwrap_err().0;
     let set = |at: &str| Change::Set(path(at), json!(2));
     assert!(refused("a: &x 1\nb: *x\n", set("a")).contains("by hand"));
-    assert!(refused("a: {b: 1}\nc: [1\n", set("a.b")).contains("mend them first"));
+    assert!(refused("a: {b: 1}\nc: [1\n", set("a.b")).contains("fix them first"));
     assert!(refused("a: 1\n", set("a.b")).contains("neither a map nor a list"));
     assert!(refused("a: [1]\n", set("a.7")).contains("no `7`"));
     assert!(refused("a: 1\n", Change::Remove(path("b"))).contains("no `b`"));
