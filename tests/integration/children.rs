@@ -133,6 +133,38 @@ fn what_a_build_leaves_running_is_ended() {
     are_gone(&pids(&file, 3));
 }
 
+/// As after `docker exec` or `nsenter`: the leaders of the process group and of the session are outside of the container, and the kernel
+/// gives 0 as their numbers.
+#[test]
+fn builds_and_sources_of_secrets_run_where_the_session_has_no_number() {
+    let enter = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
+    let inside = |project: &Project, arguments: &[&str]| {
+        let command = project.command(arguments);
+        let mut entered = std::process::Command::new(enter[0]);
+        entered.args(&enter[1..]).arg(command.get_program()).args(arguments).current_dir(project.root());
+        output(entered.stdin(Stdio::null()).envs([cache()]))
+    };
+    let probe = std::process::Command::new(enter[0]).args(&enter[1..]).arg("true").output();
+    if !probe.is_ok_and(|probe| probe.status.success()) {
+        eprintln!("not run: this system gives no PID namespace");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pids");
+    let start = format!(
+        "spawn(\"sh\", [\"-c\", {:?}], {{ detached: true, stdio: \"ignore\" }}).unref();\n\
+         while (!existsSync({1:?})) await new Promise((done) => setTimeout(done, 10));",
+        family(&file),
+        file.display().to_string()
+    );
+    let project = project(&start);
+    project.write("customers/acme.yaml", "id: acme\nsecrets: { TOKEN: { secret: TOKEN } }\n");
+    project.edit("fleet.yaml", "packs:", "secrets:\n  - command: [echo, \"{name}\"]\npacks:");
+    inside(&project, &["build"]).exits(0);
+    let found = inside(&project, &["secrets", "check"]).exits(0);
+    assert!(found.stdout.contains(": 0 missing"), "{found:?}");
+}
+
 fn limited(limit: &str, before: &str) -> Run {
     let project = project(before);
     project.edit("templates/tiny/pack.yaml", "runtime:", &format!("runtime:\n  {limit}"));

@@ -2,8 +2,8 @@
 //!
 //! Between flotilla and the program stands a supervisor, which is flotilla itself under a hidden first argument. It holds one end of a pipe
 //! whose other end only flotilla has: when that closes, however flotilla ended, the supervisor ends the program with all of its
-//! descendants. The program ends if the supervisor is killed. On Linux, descendants are found even if they left their process group; elsewhere the
-//! process group is ended. In a process that isn't flotilla's binary, such as a test, there is no supervisor, and only the process
+//! descendants. The program ends if the supervisor is killed. On Linux, descendants are found even if they left their process group; elsewhere,
+//! and where /proc belongs to another PID namespace, the process group is ended. In a process that isn't flotilla's binary, such as a test, there is no supervisor, and only the process
 //! group's end is certain, once the run is over.
 
 use std::ffi::OsString;
@@ -263,11 +263,14 @@ impl Job {
             command.args(&self.arguments).stdin(Stdio::null()).process_group(0);
             return command;
         };
-        let group = if self.is_interactive { rustix::process::getpgrp().as_raw_nonzero().get() } else { 0 };
+        let group = if self.is_interactive { Numbers::own().group.map_or(Group::Same, Group::Of) } else { Group::Own };
         let mut command = Command::new(helper);
-        // In a group of its own: what ends flotilla by a key of the terminal must not end the one who tidies up.
-        command.stdin(Stdio::piped()).process_group(0);
-        command.arg(SUPERVISE).arg(group.to_string()).arg(self.memory.unwrap_or(0).to_string());
+        command.stdin(Stdio::piped());
+        if group != Group::Same {
+            // In a group of its own: what ends flotilla by a key of the terminal must not end the one who tidies up.
+            command.process_group(0);
+        }
+        command.arg(SUPERVISE).arg(group.argument()).arg(self.memory.unwrap_or(0).to_string());
         command.arg(program).args(&self.arguments);
         command
     }
@@ -338,11 +341,99 @@ fn end(child: &mut Child, is_supervised: bool) {
     let _ = child.wait();
 }
 
-/// Starts a program and ends it when stdin closes. Its arguments: the process group of the program (0: its own), the limit of memory in bytes (0:
+/// The process group of a program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Group {
+    /// One that it leads.
+    Own,
+    /// This one.
+    Of(i32),
+    /// That of the process that starts it, whose number isn't known.
+    Same,
+}
+
+impl Group {
+    fn argument(self) -> String {
+        match self {
+            Group::Own => "own".to_owned(),
+            Group::Of(number) => number.to_string(),
+            Group::Same => "same".to_owned(),
+        }
+    }
+
+    fn parse(argument: &str) -> Option<Group> {
+        match argument {
+            "own" => Some(Group::Own),
+            "same" => Some(Group::Same),
+            number => number.parse().ok().map(Group::Of),
+        }
+    }
+}
+
+/// The numbers of this process's group and session, where they have one. In a container that was entered from outside (`docker exec`,
+/// `nsenter`), the leaders of both can be outside, and the kernel says 0: see pid_namespaces(7).
+#[derive(Clone, Copy)]
+struct Numbers {
+    group: Option<i32>,
+    session: u32,
+}
+
+impl Numbers {
+    #[cfg(target_os = "linux")]
+    fn own() -> Numbers {
+        // Not by getpgrp(2) and getsid(2): rustix takes a 0 of theirs for impossible.
+        let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        let fields = Fields::of(&text);
+        let number = |index: usize| if lists_this_namespace() { fields.number(index) } else { 0 };
+        let group = i32::try_from(number(Fields::GROUP)).ok().filter(|group| *group > 0);
+        Numbers { group, session: number(Fields::SESSION) as u32 }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn own() -> Numbers {
+        let session = rustix::process::getsid(None).map_or(0, |session| session.as_raw_nonzero().get().unsigned_abs());
+        Numbers { group: Some(rustix::process::getpgrp().as_raw_nonzero().get()), session }
+    }
+}
+
+/// Returns whether /proc numbers processes as this process does. One that was mounted outside of its PID namespace doesn't, and who
+/// believed it would end others.
+fn lists_this_namespace() -> bool {
+    let own = fs::read_link("/proc/self");
+    own.is_ok_and(|own| own.to_str().and_then(|own| own.parse().ok()) == Some(std::process::id()))
+}
+
+/// The fields of `/proc/<pid>/stat` after the program's name: see proc_pid_stat(5).
+struct Fields<'a>(Vec<&'a str>);
+
+impl<'a> Fields<'a> {
+    const PARENT: usize = 1;
+    const GROUP: usize = 2;
+    const SESSION: usize = 3;
+    const RESIDENT_PAGES: usize = 21;
+
+    fn of(text: &'a str) -> Fields<'a> {
+        // The name of the program, which can hold anything, ends with the last parenthesis.
+        Fields(text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect())
+    }
+
+    fn number(&self, index: usize) -> u64 {
+        self.0.get(index).and_then(|field| field.parse().ok()).unwrap_or(0)
+    }
+
+    /// Of a program that ends, one thread may be gone and others not yet: then it still has its children.
+    fn has_ended(&self) -> bool {
+        self.0.first().is_none_or(|state| ["Z", "X"].contains(state))
+    }
+}
+
+/// Starts a program and ends it when stdin closes. Its arguments: the process group of the program, the limit of memory in bytes (0:
 /// none), the program with its arguments.
 fn supervise(arguments: &[OsString]) -> ExitCode {
-    let number = |index: usize| arguments.get(index)?.to_str()?.parse::<u64>().ok();
-    let (Some(group), Some(memory), Some(program)) = (number(0), number(1), arguments.get(2..)) else {
+    let text = |index: usize| arguments.get(index)?.to_str();
+    let (Some(group), Some(memory), Some(program)) =
+        (text(0).and_then(Group::parse), text(1).and_then(|text| text.parse::<u64>().ok()), arguments.get(2..))
+    else {
         return ExitCode::from(2);
     };
     let own = rustix::process::getpid();
@@ -352,7 +443,11 @@ fn supervise(arguments: &[OsString]) -> ExitCode {
     let Some(helper) = HELPER.get() else { return ExitCode::from(2) };
     let mut command = Command::new(helper);
     command.arg(EXECUTE).arg(own.as_raw_nonzero().to_string()).args(program).stdin(Stdio::null());
-    command.process_group(i32::try_from(group).unwrap_or(0));
+    match group {
+        Group::Own => drop(command.process_group(0)),
+        Group::Of(number) => drop(command.process_group(number)),
+        Group::Same => {}
+    }
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => return not_started(&error),
@@ -389,8 +484,8 @@ fn supervise(arguments: &[OsString]) -> ExitCode {
         std::process::exit(i32::from(stopped));
     }
     // A service that an interactive program started, such as a key agent, has a session of its own.
-    let session = rustix::process::getsid(None).map_or(0, |session| session.as_raw_nonzero().get().unsigned_abs());
-    end_all(pid, |process| group == 0 || process.session == session);
+    let session = Numbers::own().session;
+    end_all(pid, |process| group == Group::Own || process.session == session);
     match (status.code(), status.signal().and_then(Signal::from_named_raw)) {
         (Some(code), _) => std::process::exit(code),
         (None, Some(signal)) => {
@@ -458,23 +553,24 @@ fn end_all(child: u32, includes: impl Fn(&Process) -> bool) {
     }
 }
 
-/// Returns all processes below this one that haven't ended. Only Linux lists them.
+/// Returns all processes below this one that haven't ended. Only Linux lists them, and only where /proc is of this PID namespace.
 fn descendants() -> Vec<Process> {
+    if !lists_this_namespace() {
+        return Vec::new();
+    }
     let page = rustix::param::page_size() as u64;
     let mut all: Vec<(u32, u32, Process)> = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(id) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         let Ok(text) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        // The name of the program, which can hold anything, ends with the last parenthesis.
-        let Some((_, rest)) = text.rsplit_once(')') else { continue };
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-        // Of a program that ends, one thread may be gone and others not yet: then it still has its children.
-        let has_ended = fields.first().is_none_or(|state| ["Z", "X"].contains(state));
+        let fields = Fields::of(&text);
+        let has_ended = fields.has_ended();
         let Some(pid) = Pid::from_raw(id.cast_signed()) else { continue };
-        let (parent, session) = (number(1) as u32, number(3) as u32);
-        all.push((id, parent, Process { pid, session, memory: number(21) * page, has_ended }));
+        let parent = fields.number(Fields::PARENT) as u32;
+        let session = fields.number(Fields::SESSION) as u32;
+        let memory = fields.number(Fields::RESIDENT_PAGES) * page;
+        all.push((id, parent, Process { pid, session, memory, has_ended }));
     }
     let mut below = vec![std::process::id()];
     let mut found = Vec::new();
