@@ -325,6 +325,15 @@ fn out_is_mended_and_is_the_only_place_that_is_written() {
     assert_eq!(project.files("out"), built);
     refused(&project, &["build", "--check"], 0);
 
+    // Files of any size, which take no space on the disk: they are replaced, not read.
+    for file in ["index.ts", "wrangler.jsonc"] {
+        let large = std::fs::File::create(project.path("out/production/acme").join(file)).unwrap();
+        large.set_len(1 << 40).unwrap();
+    }
+    refused(&project, &["build", "--check"], 3);
+    assert_eq!(run(&project, &["build", "--format", "json"]).exits(0).json()["written"], 2);
+    assert_eq!(project.files("out"), built);
+
     // Links out of out/: a file is replaced by a file, a folder is not entered.
     let elsewhere = tempfile::tempdir().unwrap();
     let outside = |name: &str| elsewhere.path().join(name);

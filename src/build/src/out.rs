@@ -10,11 +10,15 @@ use anyhow::Context as _;
 
 use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::Failure;
+use flotilla_model::plain_file;
 use flotilla_model::spec::Environment;
 use flotilla_model::text::with_unix_line_ends;
 
 /// The folder's name.
 pub const OUT: &str = "out";
+
+/// The most bytes of a file that are read: more than any that a build writes.
+const LARGEST: u64 = 256 << 20;
 
 /// The folder out/ of a project.
 pub struct Out {
@@ -84,9 +88,9 @@ impl Out {
         fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)
     }
 
-    /// Returns the bytes of a file.
+    /// Returns the bytes of a file. One that is larger than what a build writes is an error.
     pub fn bytes(&self, folder: &str, name: &str) -> io::Result<Vec<u8>> {
-        fs::read(self.root.join(folder).join(name))
+        plain_file::read(&self.root.join(folder).join(name), LARGEST)
     }
 
     /// Returns the metadata of a folder.
@@ -256,8 +260,10 @@ pub struct Written {
 
 /// Returns the metadata of a plain file that holds this text, with whichever line ends git checked it out.
 fn same_text(file: &Path, bytes: &[u8]) -> io::Result<Option<fs::Metadata>> {
+    // One that is larger than with two bytes for each of these can't be the same: it isn't read, however large it is.
+    let may_be = |found: &fs::Metadata| found.is_file() && found.len() <= 2 * bytes.len() as u64;
     match fs::symlink_metadata(file) {
-        Ok(metadata) if metadata.is_file() && with_unix_line_ends(fs::read(file)?) == bytes => Ok(Some(metadata)),
+        Ok(metadata) if may_be(&metadata) && with_unix_line_ends(fs::read(file)?) == bytes => Ok(Some(metadata)),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(None),
     }

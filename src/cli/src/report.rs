@@ -1,5 +1,6 @@
 //! Diagnostics for people: the line, a caret, the help. Masks what might be a secret.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use flotilla_model::failure::Failure;
 use flotilla_model::limits::grouped;
 use flotilla_model::plain_file;
 pub use flotilla_model::text::count;
-use flotilla_model::text::without_inner_commands;
+use flotilla_model::text::{is_invisible, without_inner_commands};
 use flotilla_spec::project;
 
 use super::grouping::{Group, Tally, groups, tallies};
@@ -296,10 +297,27 @@ pub fn print_commands(commands: &[String]) {
     print_line(&without_inner_commands(&commands.join("\n"), "\\u{23}"));
 }
 
-/// Returns a value as JSON on one line, in which no CI system sees a command.
+/// Returns a value as JSON on one line, in which no CI system sees a command, and in which everything can be seen.
 pub fn json_text(value: &impl Serialize) -> Result<String, serde_json::Error> {
-    // Outside of strings, JSON has no `#`.
-    Ok(without_inner_commands(&serde_json::to_string(value)?, "\\u0023"))
+    Ok(visible_json(&serde_json::to_string(value)?))
+}
+
+/// Returns JSON of one line with escapes for what nobody sees and for what a CI system would take for a command.
+pub fn visible_json(json: &str) -> String {
+    let is_hidden = |c: char| c.is_control() || is_invisible(c);
+    let mut text = Cow::Borrowed(json);
+    // Outside of strings, JSON has neither these nor a `#`.
+    if json.chars().any(is_hidden) {
+        let mut visible = String::with_capacity(json.len());
+        for c in json.chars() {
+            match is_hidden(c) {
+                true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| visible += &format!("\\u{unit:04x}")),
+                false => visible.push(c),
+            }
+        }
+        text = Cow::Owned(visible);
+    }
+    without_inner_commands(&text, "\\u0023")
 }
 
 /// Writes a file of a project as a whole, with the permissions that it has. Links are followed as long as they stay in the project.
@@ -349,6 +367,17 @@ mod tests {
         assert_eq!(at("id: acme # EAAB", "acme"), "id: acme");
         assert_eq!(at("  - a.example", "a.example"), "  - a.example");
         assert_eq!(at("routes: [{ pattern: a/*, zone: a }]", "a/*"), "routes: [{ pattern: a/*");
+    }
+
+    #[test]
+    fn json_shows_everything_and_says_the_same() {
+        for text in ["größe", "x\u{202e}y", "\u{e0041}", "\u{7f}\u{9b}", "##[error]x", "\u{feff}", "\u{1f600}\u{fe0f}"]
+        {
+            let value = serde_json::json!({ text: [text] });
+            let shown = json_text(&value).unwrap();
+            assert!(!shown.chars().any(|c| c.is_control() || is_invisible(c)) && !shown.contains("##["), "{shown}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value, "{shown}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use flotilla_build::build::{self, Project};
 use flotilla_build::provenance::{Provenance, ProvenanceLookup, notation};
 use flotilla_model::customer::Worker;
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_model::text::{is_invisible, without_commands, without_inner_commands};
+use flotilla_model::text::{is_invisible, without_commands};
 
 use super::cloud::CloudArguments;
 use super::columns;
@@ -112,21 +112,9 @@ fn scalar(value: &Value) -> String {
     let text = text.trim_end();
     // What YAML would write over several lines is written as JSON, which is YAML as well.
     if text.chars().any(|c| c.is_control() || is_invisible(c)) || without_commands(text) != text {
-        return escaped(&value.to_string());
+        return report::visible_json(&value.to_string());
     }
     text.to_owned()
-}
-
-/// Returns JSON, which is YAML as well, with escapes for what nobody sees and for what a CI system would take for a command.
-fn escaped(json: &str) -> String {
-    let mut text = String::with_capacity(json.len());
-    for c in json.chars() {
-        match c.is_control() || is_invisible(c) {
-            true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text += &format!("\\u{unit:04x}")),
-            false => text.push(c),
-        }
-    }
-    without_inner_commands(&text, "\\u0023")
 }
 
 #[cfg(test)]

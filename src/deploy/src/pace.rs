@@ -376,7 +376,8 @@ impl Lane {
             match policies.iter().find(|policy| policy.name == left.name) {
                 Some(policy) => ledger.left(nanos(policy.window), left.requests, reset, gone, now),
                 // Of a limit that isn't known, only the others' share is left: nobody here can tell whose the rest was.
-                None if left.requests <= self.rate.reserve => ledger.block(reset, now),
+                // No longer than the window that is known: a time beyond it is no platform's.
+                None if left.requests <= self.rate.reserve => ledger.block(reset.min(nanos(self.rate.window)), now),
                 None => {}
             }
         }

@@ -111,7 +111,8 @@ pub fn entry(kind: &str, key: &Digest, make: impl FnOnce(&Path) -> Result<(), Fa
         return Ok(entry);
     }
     let cannot = || format!("the cache in {} can't be written", parent.display());
-    let lock = File::create(parent.join(format!("{key}.lock"))).with_context(cannot)?;
+    let lock = parent.join(format!("{key}.lock"));
+    let lock = plain_file::open_with(&lock, File::options().write(true).create(true)).with_context(cannot)?;
     lock.lock().with_context(cannot)?;
     if is_intact(&entry, kind, key) {
         return Ok(entry);

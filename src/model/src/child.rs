@@ -421,7 +421,7 @@ impl<'a> Fields<'a> {
         self.0.get(index).and_then(|field| field.parse().ok()).unwrap_or(0)
     }
 
-    /// Of a program that ends, one thread may be gone and others not yet: then it still has its children.
+    /// Returns whether the program has ended. Of one that ends, one thread may be gone and others not yet: then it still has its children.
     fn has_ended(&self) -> bool {
         self.0.first().is_none_or(|state| ["Z", "X"].contains(state))
     }

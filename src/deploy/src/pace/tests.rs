@@ -346,7 +346,8 @@ fn limits_that_no_platform_has_block_no_token() {
         let quota = Quota { left, policies };
         lane.answered(lane.try_acquire().unwrap(), Some(&quota));
         let wait = lane.try_acquire().err().unwrap_or_default();
-        assert!(wait <= 3_600 * SECOND, "{quota:?}: {wait:?}");
+        let longest = if quota.policies.is_empty() { 10 * SECOND } else { 3_600 * SECOND };
+        assert!(wait <= longest, "{quota:?}: {wait:?}");
         machine.pass(3_601 * SECOND);
         assert!(lane.try_acquire().is_ok(), "{quota:?}");
     }

@@ -105,9 +105,16 @@ pub fn deflated(bytes: &[u8]) -> Vec<u8> {
     encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("BUG: memory can be written")
 }
 
+/// The most bytes of an object: more than any that an upload can have (64 MiB; source: Cloudflare's limits of Workers, "Worker size"), so
+/// that a state that somebody else wrote takes no memory without end.
+const LARGEST_OBJECT: u64 = 256 << 20;
+
 fn inflated(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut out = Vec::new();
-    DeflateDecoder::new(bytes).read_to_end(&mut out)?;
+    DeflateDecoder::new(bytes).take(LARGEST_OBJECT + 1).read_to_end(&mut out)?;
+    if out.len() as u64 > LARGEST_OBJECT {
+        return Err(std::io::Error::other("it is larger than anything that flotilla keeps"));
+    }
     Ok(out)
 }
 
@@ -332,4 +339,16 @@ fn record_of(row: &Row<'_>) -> rusqlite::Result<Record> {
         digest: digest_of(row, 9)?,
         reasons: json_of(row, 10)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_comes_back_and_one_without_an_end_does_not() {
+        assert_eq!(inflated(&deflated(b"a worker")).unwrap(), b"a worker");
+        assert!(inflated(&deflated(&vec![0; LARGEST_OBJECT as usize + 1])).is_err());
+        assert!(inflated(b"\xff\xff").is_err());
+    }
 }
