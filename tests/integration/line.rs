@@ -243,12 +243,21 @@ fn a_secret_that_changed_is_uploaded_and_its_value_never_told() {
 }
 
 #[test]
-fn a_missing_secret_is_told_in_both_spellings_before_anything_is_sent() {
-    let (cloud, project) =
-        (Cloud::start(), fleet(&[("cafe-central", "secrets: { KEY: { secret: SHARED_KEY } }\n"), ("bolt", "")]));
-    let run = cloud.run(&project, &["deploy", "--yes"]).exits(1);
+fn a_missing_secret_is_reported_in_both_spellings_and_holds_no_other_customer() {
+    let central = ("cafe-central", "secrets: { KEY: { secret: SHARED_KEY } }\n");
+    let (cloud, project) = (Cloud::start(), fleet(&[central, ("bolt", "")]));
+    let run = cloud.run(&project, &["deploy", "cafe-central", "--yes"]).exits(1);
     assert!(run.stderr.contains("SHARED_KEY or CAFE_CENTRAL__SHARED_KEY for cafe-central"), "{}", run.stderr);
-    assert!(cloud.sent().is_empty());
+    assert!(cloud.sent().is_empty(), "there is no other");
+    let run = cloud.run(&project, &["deploy", "--yes", "--format", "json"]).exits(4);
+    let json = run.json();
+    assert_eq!((&json["applied"], &json["failed"]), (&json!(1), &json!(1)), "{json}");
+    let failure = &json["failures"][0];
+    assert_eq!((&failure["customer"], &failure["next_step"]), (&json!("cafe-central"), &json!("secret")), "{json}");
+    assert!(!cloud.sent().iter().any(|what| what.contains("cafe")), "{:?}", cloud.sent());
+    // Then what is missing alone is left.
+    let plan = cloud.run(&project, &["plan", "--format", "json"]).exits(0).json();
+    assert_eq!((&plan["create"], &plan["unchanged"]), (&json!(1), &json!(1)), "{plan}");
 }
 
 #[test]

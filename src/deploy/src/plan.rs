@@ -4,6 +4,7 @@
 mod comparison;
 pub mod handover;
 mod hosts;
+mod leave_out;
 mod planned_action;
 mod planner;
 mod waves;

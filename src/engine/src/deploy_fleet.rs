@@ -26,8 +26,8 @@ use crate::planning::{PlanRequest, Planned, plan_fleet};
 use crate::preflight::{check_deletions, preflight};
 use crate::requests::PlatformRequester;
 use crate::rollback::roll_back_wave;
+use crate::upload;
 use crate::verification::{self, Results, VerifyOptions};
-use crate::{secret_upload, upload};
 
 /// A deploy.
 pub struct DeployRequest<'a> {
@@ -125,7 +125,7 @@ pub(crate) fn apply_planned(
     mut planned: Planned,
     request: &DeployRequest<'_>,
 ) -> Result<Deployed, Failure> {
-    // 3. Safety: the approved plan or none, no secret without a value, not too many deletions.
+    // 3. Safety: the approved plan or none, no upload without the value of a secret, not too many deletions.
     let continues = match check_approval(&planned, &request.approval)? {
         Approved::Yes { continues } => continues,
         Approved::No(refusal) => return Ok(Deployed::OtherPlan { planned: Box::new(planned), refusal }),
@@ -136,7 +136,7 @@ pub(crate) fn apply_planned(
     let mut left_out = LeftOut::default();
     let tokens = left_out::tokens(context, &mut planned, &mut left_out)?;
     left_out::refused(context, &mut planned, &mut left_out)?;
-    check_secrets(context, &mut planned)?;
+    left_out::lacking(context, &mut planned, &mut left_out)?;
     check_deletions(&planned, request.max_deletions)?;
     // 4. Confirm.
     confirm(context, &planned, &request.approval)?;
@@ -198,15 +198,6 @@ fn check_approval(planned: &Planned, approval: &Approval) -> Result<Approved, Fa
 fn tokens(planned: &Planned) -> Result<HashMap<String, SecretString>, Failure> {
     let accounts: BTreeSet<&str> = planned.plan.accounts().map(|(_, account)| account).collect();
     planned.cloud.tokens(&planned.project.fleet, accounts, &planned.secrets)
-}
-
-/// Looks up the bindings of workers where they aren't known here, and reports every secret that lacks a value.
-fn check_secrets(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure> {
-    if !planned.adopt.is_empty() || secret_upload::check(planned).is_err() {
-        secret_upload::look(context, planned)?;
-        secret_upload::check(planned)?;
-    }
-    Ok(())
 }
 
 fn confirm(context: &Context<'_>, planned: &Planned, approval: &Approval) -> Result<(), Failure> {

@@ -1,16 +1,19 @@
-//! Accounts that a run can't deploy to, because their credentials are missing or refused: their changes are left out and reported as
-//! failed, and those of other accounts go on.
+//! What a run can't deploy: to accounts whose credentials are missing or refused, and workers whose secrets have no value. Their changes are
+//! left out and reported as failed, and the others go on.
 
 use std::collections::{BTreeSet, HashMap};
 
 use secrecy::SecretString;
 
 use flotilla_deploy::deploy::{self, Failed, NextStep, Outcome};
+use flotilla_deploy::plan::Step;
+use flotilla_deploy::state::{State, WorkerId};
 use flotilla_model::failure::Failure;
 
 use crate::context::Context;
 use crate::operator::Event;
 use crate::planning::Planned;
+use crate::secret_upload;
 
 /// The changes that a run leaves out.
 #[derive(Default)]
@@ -41,6 +44,26 @@ impl LeftOut {
         }
     }
 
+    /// Removes the changes of workers from a plan, for reasons by worker, with those that need them. Each is a failure.
+    fn leave_workers_out(
+        &mut self,
+        context: &Context<'_>,
+        planned: &mut Planned,
+        reasons: &HashMap<WorkerId, String>,
+    ) -> Result<(), Failure> {
+        let state = State::read(&planned.cloud.state)?;
+        let hosts = planned.plan.hosts.len();
+        let removed = planned.plan.leave_out(reasons, &mut |id| Ok(state.one(id)?.is_some()))?;
+        self.hosts += hosts - planned.plan.hosts.len();
+        self.changes += removed.len();
+        for (change, error) in removed {
+            context.operator.on_event(&Event::Deploy(&deploy::Event::Failed(&change, &error)));
+            let next_step = if reasons.contains_key(&change.id()) { NextStep::Secret } else { NextStep::OtherFailure };
+            self.failures.push(Failed { worker: change.worker, customer: change.customer, error, next_step });
+        }
+        Ok(())
+    }
+
     /// Adds what was left out to the outcome of the run.
     pub fn add_to(self, outcome: &mut Outcome) {
         outcome.failed += self.failures.len();
@@ -62,6 +85,25 @@ pub fn refused(context: &Context<'_>, planned: &mut Planned, left_out: &mut Left
     }
     planned.refused = refused;
     Ok(())
+}
+
+/// Leaves out the workers whose uploads need a secret that has no value, or too large a one: one customer's secret holds no other. The
+/// platform is asked first what workers are bound to where that isn't known here. If no upload is left, it is an error.
+pub fn lacking(context: &Context<'_>, planned: &mut Planned, left_out: &mut LeftOut) -> Result<(), Failure> {
+    let mut lacking = secret_upload::lacking(planned)?;
+    if !planned.adopt.is_empty() || !lacking.is_empty() {
+        secret_upload::look(context, planned)?;
+        lacking = secret_upload::lacking(planned)?;
+    }
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let uploads = planned.plan.changes.iter().filter(|change| change.steps.contains(&Step::Upload)).count();
+    if lacking.len() == uploads {
+        return Err(secret_upload::refusal(&planned.project.fleet, lacking));
+    }
+    let reasons = lacking.into_iter().map(|one| (one.id.clone(), one.reason())).collect();
+    left_out.leave_workers_out(context, planned, &reasons)
 }
 
 /// Returns the tokens of a plan's accounts, by account id. An account without credentials is left out; if that leaves nothing, it is an

@@ -18,7 +18,7 @@ use flotilla_model::fingerprint::Fingerprints;
 use flotilla_model::limits::{Limit, grouped};
 use flotilla_model::names::own_secret;
 use flotilla_model::platform::{Call, Reply};
-use flotilla_model::text::first_lines;
+use flotilla_model::text::{count, first_lines};
 use flotilla_spec::project::Fleet;
 use flotilla_spec::secrets::Secrets;
 
@@ -197,38 +197,60 @@ fn bindings(metadata: &Value, kinds: impl Fn(&str) -> bool) -> BTreeSet<String> 
     some.filter_map(|binding| binding["name"].as_str().map(str::to_owned)).collect()
 }
 
-/// Names every secret that an upload would need and that has no value, or too large a one: before the first request.
-pub fn check(planned: &Planned) -> Result<(), Failure> {
+/// The secrets of one worker's upload that have no value or are too large, each in words.
+pub struct Lacking {
+    /// The worker.
+    pub id: WorkerId,
+    missing: Vec<String>,
+    large: Vec<String>,
+}
+
+impl Lacking {
+    /// Returns why the worker can't be uploaded.
+    pub fn reason(&self) -> String {
+        let missing = self.missing.iter().map(|what| format!("{what} has no value"));
+        missing.chain(self.large.iter().cloned()).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Returns the workers whose uploads need a secret that has no value, or too large a one: before the first request.
+pub fn lacking(planned: &Planned) -> Result<Vec<Lacking>, Failure> {
     let live = LiveSecrets::of_plan(planned)?;
     let fingerprints = live.fingerprints();
-    let (mut missing, mut large) = (BTreeSet::new(), BTreeSet::new());
+    let mut lacking = Vec::new();
     let uploads: Vec<&Change> =
         planned.plan.changes.iter().filter(|change| change.steps.contains(&Step::Upload)).collect();
     for changes in uploads.chunks(CHUNK) {
         let with_live = changes.iter().map(|change| Ok((*change, live.of(&change.id())?)));
         let with_live: Vec<(&Change, _)> = with_live.collect::<Result<_, Failure>>()?;
-        let checked: Vec<(Vec<String>, Vec<String>)> = with_live
-            .par_iter()
-            .filter_map(|(change, live)| {
-                let (worker, _) = planned.worker(change)?;
-                Some(match sent(&planned.secrets, &Needs::of(&worker), live.as_ref(), &fingerprints) {
-                    Ok(sent) => (Vec::new(), too_large(planned, &worker, &sent)),
-                    Err((names, hidden)) => (lacks(&worker.customer, &names, &hidden), Vec::new()),
-                })
-            })
-            .collect();
-        for (lacks, too_large) in checked {
-            missing.extend(lacks);
-            large.extend(too_large);
+        lacking.par_extend(with_live.par_iter().filter_map(|(change, live)| {
+            let (worker, _) = planned.worker(change)?;
+            let (missing, large) = match sent(&planned.secrets, &Needs::of(&worker), live.as_ref(), &fingerprints) {
+                Ok(sent) => (Vec::new(), too_large(planned, &worker, &sent)),
+                Err((names, hidden)) => (lacks(&worker.customer, &names, &hidden), Vec::new()),
+            };
+            let is_fine = missing.is_empty() && large.is_empty();
+            (!is_fine).then(|| Lacking { id: change.id(), missing, large })
+        }));
+    }
+    Ok(lacking)
+}
+
+/// Returns the error of a plan in which no upload can be made.
+pub fn refusal(fleet: &Fleet, lacking: Vec<Lacking>) -> Failure {
+    let (mut missing, mut large) = (BTreeSet::new(), BTreeSet::new());
+    for one in lacking {
+        missing.extend(one.missing);
+        large.extend(one.large);
+    }
+    match refuse_lacked(fleet, missing) {
+        Err(failure) => failure,
+        Ok(()) => {
+            let what = count(large.len(), "secret");
+            let is = if large.len() == 1 { "is" } else { "are" };
+            Failure::new(format!("{what} {is} too large; nothing was sent")).hint(first_lines(large, SHOWN))
         }
     }
-    refuse_lacked(&planned.project.fleet, missing)?;
-    let number = large.len();
-    if number > 0 {
-        let what = if number == 1 { "1 secret is".to_owned() } else { format!("{number} secrets are") };
-        return Err(Failure::new(format!("{what} too large; nothing was sent")).hint(first_lines(large, SHOWN)));
-    }
-    Ok(())
 }
 
 /// Fails if secrets have no value, with where each of them is set.

@@ -25,6 +25,8 @@ pub enum NextStep {
     Account,
     /// Change the input that the platform rejects.
     Input,
+    /// Set the secret that has no value, or a smaller value.
+    Secret,
     /// Plan again: the plan is out of date, or didn't show what it destroys.
     Plan,
     /// Find out why workers are unhealthy.
@@ -65,6 +67,10 @@ impl NextStep {
             }
             NextStep::Input => {
                 "the same input is rejected again: change what the failure names in the spec, the pack or the secrets, and deploy again"
+            }
+            NextStep::Secret => {
+                "set the secret, in the environment, in a dotenv file outside of git or in a source of fleet.yaml (`flotilla secrets set NAME`), and \
+                 deploy again; `flotilla secrets check` lists what is missing"
             }
             NextStep::Plan => "`flotilla plan --refresh` shows what is to be done now; deploy that",
             NextStep::Health => {

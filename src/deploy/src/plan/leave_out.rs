@@ -1,0 +1,54 @@
+//! Leaves changes out of a finished plan, with those that need them.
+
+use std::collections::HashMap;
+
+use flotilla_model::failure::Failure;
+
+use super::{Change, Plan, Step};
+use crate::state::WorkerId;
+
+impl Plan {
+    /// Removes changes, for reasons by worker, and with them the changes that need theirs: those of workers that call a removed one which
+    /// isn't deployed, and those that take over a host of a removed one. Returns the removed changes with their reasons; what was asked
+    /// for comes first. `is_live`: whether a worker is deployed.
+    ///
+    /// # Errors
+    /// Those of `is_live`.
+    pub fn leave_out(
+        &mut self,
+        reasons: &HashMap<WorkerId, String>,
+        is_live: &mut dyn FnMut(&WorkerId) -> Result<bool, Failure>,
+    ) -> Result<Vec<(Change, String)>, Failure> {
+        let mut removed: Vec<(Change, String)> = Vec::new();
+        let mut next = reasons.clone();
+        while !next.is_empty() {
+            let (kept, gone): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.changes).into_iter().partition(|change| !next.contains_key(&change.id()));
+            self.changes = kept;
+            removed
+                .extend(gone.into_iter().filter_map(|change| next.remove(&change.id()).map(|reason| (change, reason))));
+            let ids: std::collections::HashSet<WorkerId> = removed.iter().map(|(change, _)| change.id()).collect();
+            next.clear();
+            for change in &self.changes {
+                let other = |worker: &String| (change.home.clone(), worker.clone());
+                for callee in change.calls.iter().filter(|_| change.steps.contains(&Step::Upload)) {
+                    if ids.contains(&other(callee)) && !is_live(&other(callee))? {
+                        next.insert(change.id(), format!("it calls {callee}, which isn't deployed, and was left out"));
+                    }
+                }
+                for step in &change.steps {
+                    if let Step::MoveDomain { domain: host, from } | Step::MoveRoute { pattern: host, from, .. } = step
+                        && let Some(giver) = from.iter().find(|giver| ids.contains(&other(giver)))
+                    {
+                        next.insert(change.id(), format!("{host} still belongs to {giver}, which was left out"));
+                    }
+                }
+            }
+        }
+        // A host never points to a worker that isn't there, or isn't as it should be.
+        let is_removed =
+            |home: &_, worker: &String| removed.iter().any(|(c, _)| c.home == *home && c.worker == *worker);
+        self.hosts.retain(|host| !host.to.as_ref().is_some_and(|to| is_removed(&host.home, to)));
+        Ok(removed)
+    }
+}
