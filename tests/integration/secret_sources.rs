@@ -669,3 +669,17 @@ fn on_a_terminal_a_value_is_typed_and_not_shown() {
     assert!(!screen.contains("canary"), "{screen}");
     assert_eq!(project.read(".env"), "ACME__TOKEN=canary-typed\n");
 }
+
+#[test]
+fn a_program_that_fails_is_reported_where_deployed_secrets_are_kept() {
+    let yes = Yes::start();
+    let project = project("  - { command: [sh, secrets.sh, \"{name}\"] }\n");
+    project.write("secrets.sh", "echo value\n");
+    yes.deploy(&project).exits(0);
+    project.write("secrets.sh", "echo the vault is sealed, token s3cr3t-canary >&2; exit 3\n");
+    for command in [&["plan"][..], &["deploy", "--yes"], &["secrets", "check"]] {
+        let told = output(&mut yes.command(&project, command)).exits(0).stderr;
+        assert_eq!(told.matches("sh ended with 3: the vault is sealed, token ***").count(), 1, "{command:?} {told}");
+        assert!(!told.contains("canary"), "{told}");
+    }
+}

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use flotilla_model::customer::SHARED;
+use flotilla_model::diagnostic::{Diagnostic, Severity};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::limits::grouped;
 use flotilla_model::listing::and_more;
@@ -60,6 +62,8 @@ struct Report {
     too_large: BTreeSet<TooLarge>,
     unused: BTreeSet<Unused>,
     closed: Vec<Closed>,
+    /// The customers with errors: what they need isn't known.
+    invalid: Vec<String>,
 }
 
 pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<Exit, Failure> {
@@ -70,6 +74,10 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
     let needs = opened.needs(session, |worker| selection.includes(worker))?;
     // Of what isn't known, nothing can be said to be unused.
     let whole = selection.is_all() && loaded.scan.held.is_empty();
+    let is_selected = |found: &&Diagnostic| found.severity == Severity::Error && selection.concerns(found);
+    let errors: Vec<Diagnostic> = loaded.scan.diagnostics.iter().filter(is_selected).cloned().collect();
+    report::diagnostics(&session.root, &session.ui, &errors);
+    let invalid = loaded.scan.held.iter().filter(|id| *id != SHARED && selection.includes_id(id));
     let closed = opened.secrets.closed().into_iter().map(|(source, why)| Closed { source, why });
     let report = Report {
         secrets: needs.iter().map(|needs| needs.rows.len()).sum(),
@@ -78,8 +86,10 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
         too_large: needs.iter().flat_map(too_large).collect(),
         unused: if whole { unused(&opened) } else { BTreeSet::new() },
         closed: closed.collect(),
+        invalid: invalid.cloned().collect(),
     };
-    let exit = if report.missing.is_empty() && report.too_large.is_empty() { Exit::Done } else { Exit::Diagnostics };
+    let is_fine = report.missing.is_empty() && report.too_large.is_empty() && errors.is_empty();
+    let exit = if is_fine && report.invalid.is_empty() { Exit::Done } else { Exit::Diagnostics };
     if session.format == Format::Json {
         session.json(&report)?;
         return Ok(exit);
@@ -105,8 +115,12 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
     let lines = report.unused.iter().map(|Unused { name, file }| format!("{name} in {file}"));
     print(Style::Warning, "unused:", lines.collect());
     let of = |number: usize, word: &str| if number > 0 { format!(", {number} {word}") } else { String::new() };
+    let left_out = match report.invalid.len() {
+        0 => String::new(),
+        number => format!(" · {} with errors, not checked", count(number, "customer")),
+    };
     report::print(&format!(
-        "checked {} of {}: {} missing{}{}",
+        "checked {} of {}: {} missing{}{}{left_out}",
         count(report.secrets, "secret"),
         count(report.workers, "worker"),
         report.missing.len(),

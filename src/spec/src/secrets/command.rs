@@ -78,6 +78,16 @@ impl Program {
         self.words.iter().any(|word| word.contains("{customer}"))
     }
 
+    /// Returns the reason of a failure, if it failed for any value: that of the first value in the order of its arguments.
+    pub fn failure(&self) -> Option<String> {
+        let outcomes = self.outcomes.lock();
+        let failed = outcomes.iter().filter_map(|(words, outcome)| match outcome.get()? {
+            Outcome::Failed(why) => Some((words, why)),
+            Outcome::Value(_) | Outcome::None => None,
+        });
+        failed.min().map(|(_, why)| why.clone())
+    }
+
     fn run(&self, words: &[String]) -> Outcome {
         let mut running = self.running.lock();
         while *running >= self.at_once {

@@ -81,7 +81,7 @@ pub fn set(text: &str, form: Form, name: &str, value: &SecretString) -> Result<Z
     let value = value.expose_secret();
     let written = match form {
         Form::Dotenv => {
-            let value = dotenv::written(value).ok_or(CANNOT)?;
+            let value = dotenv::written(value).ok_or(UNQUOTABLE)?;
             let (entries, _) = dotenv::read(text);
             entries.iter().rfind(|entry| entry.name == name).map_or_else(
                 || with_line(text, &format!("{name}={}", value.as_str())),
@@ -108,8 +108,11 @@ pub fn set(text: &str, form: Form, name: &str, value: &SecretString) -> Result<Z
     if own && after.len() == number && before.iter().all(same) { Ok(written) } else { Err(CANNOT.to_owned()) }
 }
 
-const CANNOT: &str = "the entry can't be set without changing others, or its value has characters that such a file can't hold: \
-                      edit it by hand";
+const CANNOT: &str = "the entry can't be set without changing others: edit it by hand";
+const UNQUOTABLE: &str = "lines `NAME=value` can't hold the value: it has a character that ends single quotes or is lost in them (`'`, a `\\` at \
+                          the end, a carriage return), and one that double quotes can't hold (`$`, `\"`, `\\`, a control character): a \
+                          file of age's whose name ends in `.yaml.age` holds any text (`--source secrets.yaml.age`, listed under `secrets` \
+                          in fleet.yaml)";
 
 /// Returns the text with a part replaced.
 fn spliced(text: &str, part: Range<usize>, new: &str) -> Zeroizing<String> {
@@ -187,8 +190,14 @@ mod tests {
 
     #[test]
     fn what_cannot_be_set_alone_is_refused() {
-        assert!(set("B=1\nA=$B\n", Form::Dotenv, "B", &"2".into()).is_err(), "others would read another value");
-        assert!(set("B=1\n", Form::Dotenv, "B", &"it's $2".into()).is_err(), "no quotes keep it");
+        let refused = set("B=1\nA=$B\n", Form::Dotenv, "B", &"2".into());
+        assert!(refused.is_err_and(|why| !why.contains("can't hold")), "others would read another value");
+        let refused = set("B=1\n", Form::Dotenv, "B", &"it's $2".into()).unwrap_err();
+        assert!(
+            refused.contains("can't hold the value") && refused.contains("`.yaml.age` holds any text"),
+            "{refused}"
+        );
+        assert!(!refused.contains("changing others") && !refused.contains("it's $2"), "{refused}");
         assert!(set("B=1\nA='\n", Form::Dotenv, "B", &"2".into()).is_err());
         // Not at the beginning of a line.
         assert!(set("{A: x, B: y}\n", Form::Yaml, "B", &"2".into()).is_err());

@@ -159,9 +159,16 @@ impl Source {
         if let Kind::Program(program) = &self.kind { Some(program.at_once.into()) } else { None }
     }
 
-    /// Returns the parts that were used and can't be read.
+    /// Returns the parts that were used and are unavailable: of a program, one of its failures.
     pub fn closed(&self) -> Vec<(String, String)> {
-        let Kind::File(file) = &self.kind else { return Vec::new() };
+        let file = match &self.kind {
+            Kind::Environment => return Vec::new(),
+            Kind::File(file) => file,
+            Kind::Program(program) => {
+                let label = self.label(Environment::Production);
+                return program.failure().map(|why| (label, why)).into_iter().collect();
+            }
+        };
         let closed = file.contents().filter_map(|(path, content)| match content {
             Content::Closed(why) => Some((path, why.clone())),
             _ => None,
