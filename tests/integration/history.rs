@@ -113,6 +113,22 @@ fn a_rollback_names_the_secrets_without_a_value_before_it_sends_anything() {
     assert_eq!(result.expect("it goes back").applied, 1);
 }
 
+#[test]
+fn a_rollback_sends_no_secret_that_fleet_yaml_lets_nobody_have() {
+    let (cloud, project) = (Cloud::start(), fleet(&[("acme", "secrets: { B: { secret: B } }\n")]));
+    project.write(".env", "B=value\n");
+    cloud.deployed(&project);
+    project.write("customers/acme.yaml", "id: acme\n");
+    project.write("fleet.yaml", project.read("fleet.yaml") + "secrets: [{ dotenv: .env, names: [OTHER] }]\n");
+    cloud.deployed(&project);
+    cloud.take();
+    let target = Target::Customers { customers: vec!["acme".to_owned()], record: None, environment: None };
+    let failure = cloud.engine(&project).rollback(target).0.expect_err("it is refused");
+    assert_eq!(failure.exit as i32, 5, "{failure}");
+    assert_eq!(failure.hints, ["t-acme: no source of secrets in fleet.yaml lets workers have `B`"]);
+    assert!(cloud.take().is_empty());
+}
+
 fn state_file(project: &Project) -> String {
     let names = std::fs::read_dir(project.path(".flotilla")).unwrap().map(|entry| entry.unwrap().file_name());
     let name = names.map(|name| name.into_string().unwrap()).find(|name| name.ends_with(".db")).expect("a state");

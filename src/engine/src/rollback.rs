@@ -101,7 +101,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outc
     // 5. Waves and record.
     cloud.start(context)?;
     let platform = Arc::new(Cloudflare::new(&cloud.base, tokens.clone())?);
-    let make = upload::of_state(&cloud.state, &fleet.owner(), &secrets)?;
+    let make = upload::of_state(&cloud.state, &fleet, &secrets, &plan.changes)?;
     let kind = RunKind { priority: Priority::Interactive, ..RunKind::new(KIND) };
     let others = OthersResources::default();
     let (fleet, cloud) = (&fleet, &cloud);
@@ -129,7 +129,7 @@ pub(crate) fn roll_back_wave(
     operator.on_event(&Event::RollingBack(changes.len()));
     report_kept(ctx.context, &kept);
     let plan = Plan::of(changes, &[]);
-    let make = upload::of_state(&ctx.cloud.state, &ctx.fleet.owner(), secrets)?;
+    let make = upload::of_state(&ctx.cloud.state, ctx.fleet, secrets, &plan.changes)?;
     let kind = RunKind { name: KIND, reason: "its wave was not healthy", priority: Priority::Interactive, ..ctx.kind };
     let (outcome, _) = apply(&ApplyContext { kind, ..*ctx }, &plan, make, state)?;
     Ok(outcome.applied)

@@ -1,6 +1,6 @@
 //! Makes the upload of a change: from the plan, or from what the state keeps of an earlier one. Sends nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,19 +9,24 @@ use parking_lot::Mutex;
 use flotilla_build::build;
 use flotilla_deploy::deploy::{MakeUpload, Upload, UploadRecord};
 use flotilla_deploy::plan::{Action, Change, Step};
-use flotilla_deploy::state::{Deployed, State, Stored, deflated};
+use flotilla_deploy::state::{Deployed, State, Stored, WorkerId, deflated};
 use flotilla_model::bundle::{self, Bundle};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::Module;
 use flotilla_model::preview;
 use flotilla_model::tags::{self, Triggers};
+use flotilla_model::text::{count, first_lines};
 use flotilla_spec::project::Fleet;
 use flotilla_spec::secrets::Secrets;
+use flotilla_spec::secrets::access;
 
 use crate::planning::Planned;
 use crate::secret_needs::{Needs, Sent};
 use crate::secret_upload::{self, LiveSecrets};
+
+/// The number of refusals that are listed.
+const SHOWN: usize = 20;
 
 /// Makes the uploads of a plan: each is rendered again when its turn comes, so that it is the planned bundle or none.
 pub(crate) fn of_plan(planned: &Arc<Planned>) -> Result<Arc<MakeUpload>, Failure> {
@@ -30,26 +35,57 @@ pub(crate) fn of_plan(planned: &Arc<Planned>) -> Result<Arc<MakeUpload>, Failure
     Ok(Arc::new(move |change: &Change| rayon::scope(|_| planned_upload(&planned, change, &live))))
 }
 
-/// Makes the uploads of a rollback: of the bundles that the state keeps, for the fleet `owner`.
-pub(crate) fn of_state(path: &Path, owner: &str, secrets: &Arc<Secrets>) -> Result<Arc<MakeUpload>, Failure> {
-    let (kept, live) = (Mutex::new(State::read(path)?), LiveSecrets::open(path)?);
-    let (owner, secrets) = (owner.to_owned(), Arc::clone(secrets));
+/// Makes the uploads of a rollback: of the bundles that the state keeps.
+pub(crate) fn of_state(
+    path: &Path,
+    fleet: &Fleet,
+    secrets: &Arc<Secrets>,
+    changes: &[Change],
+) -> Result<Arc<MakeUpload>, Failure> {
+    let (kept, live) = (State::read(path)?, LiveSecrets::open(path)?);
+    let refusals = changes.iter().filter_map(|change| {
+        let names = Kept::find(&kept, change).ok()?.secret_names();
+        Some((change.id(), refusal(fleet, change, &names)?))
+    });
+    let refusals: HashMap<WorkerId, String> = refusals.collect();
+    let (kept, owner, secrets) = (Mutex::new(kept), fleet.owner().into_owned(), Arc::clone(secrets));
     Ok(Arc::new(move |change: &Change| {
+        if let Some(refusal) = refusals.get(&change.id()) {
+            return Err(refusal.clone());
+        }
         let kept = Kept::find(&kept.lock(), change)?;
         kept_upload(change, kept, &owner, &secrets, &live)
     }))
 }
 
-/// Fails if the uploads of a rollback need secrets that have no value here: before the first request.
+/// Returns why a worker may not have the secrets that an earlier bundle names. The state is no spec that was checked, and fleet.yaml may have
+/// been changed since.
+fn refusal(fleet: &Fleet, change: &Change, names: &BTreeMap<String, String>) -> Option<String> {
+    let (message, _) = names.values().find_map(|name| access::refusal(fleet, &change.customer, name))?;
+    Some(message)
+}
+
+/// Fails if the uploads of a rollback need secrets that have no value here, or that the worker may not have: before the first request.
 pub(crate) fn check_of_state(path: &Path, fleet: &Fleet, secrets: &Secrets, changes: &[Change]) -> Result<(), Failure> {
     let (state, live) = (State::read(path)?, LiveSecrets::open(path)?);
-    let mut lacked = BTreeSet::new();
+    let (mut lacked, mut refused) = (BTreeSet::new(), BTreeSet::new());
     for change in changes {
         // What is no longer kept, the change itself tells.
         let Ok(kept) = Kept::find(&state, change) else { continue };
         let names = kept.secret_names();
+        if let Some(refusal) = refusal(fleet, change, &names) {
+            refused.insert(format!("{}: {refusal}", change.worker));
+            continue;
+        }
         let needs = Needs { customer: &change.customer, environment: change.environment, names: &names };
         lacked.extend(live.lacked(secrets, &needs, change)?);
+    }
+    if !refused.is_empty() {
+        let what = count(refused.len(), "worker");
+        return Err(Failure::refused(format!(
+            "{what} would go back to secrets that it may not have; nothing was sent"
+        ))
+        .hint(first_lines(refused, SHOWN)));
     }
     secret_upload::refuse_lacked(fleet, lacked)
 }
