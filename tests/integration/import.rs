@@ -632,6 +632,22 @@ fn a_deploy_leaves_workers_alone_that_were_not_mapped_whole() {
 }
 
 #[test]
+fn secrets_with_names_of_programs_become_the_customers_own() {
+    let config = "name = \"bot\"\nmain = \"index.js\"\ncompatibility_date = \"2026-01-15\"\n\
+                  [secrets]\nrequired = [\"GITHUB_TOKEN\", \"AWS_SECRET_ACCESS_KEY\", \"API_KEY\"]\n";
+    let code = "export default { fetch: () => new Response('ok') };\n";
+    let both = Both::new(&[("wrangler.toml", config), ("index.js", code)]);
+    let path = both.theirs.root().to_str().unwrap().to_owned();
+    both.fleet.run(&["import", &path]);
+    let spec = both.fleet.read("customers/bot.yaml");
+    for name in ["secret: BOT__GITHUB_TOKEN", "secret: BOT__AWS_SECRET_ACCESS_KEY", "secret: API_KEY"] {
+        assert!(spec.contains(name), "{spec}");
+    }
+    let found = both.fleet.run(&["check", "--format", "json"]);
+    assert!(!found.stdout.contains("N0313"), "{found:?}");
+}
+
+#[test]
 fn secrets_are_reported_and_never_copied() {
     let canaries = [
         "sk_live_canary0123456789",

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use flotilla_model::names::own_secret;
 use flotilla_model::spec::Environment;
+use flotilla_spec::secrets::access;
 use flotilla_spec::yaml;
 
 use super::code::Code;
@@ -72,7 +74,12 @@ pub fn assemble(
         if !worker.lost.is_empty() {
             worker.settings.insert("delivery".to_owned(), "manual".into());
         }
-        for (name, _) in worker.settings.get("secrets").and_then(Value::as_object).into_iter().flatten() {
+        for (name, reference) in worker.settings.get_mut("secrets").and_then(Value::as_object_mut).into_iter().flatten()
+        {
+            // Under its own name, a worker would have what a program on this machine works with, and `check` refuses that.
+            if access::program_of(name).is_some() {
+                *reference = json!({"secret": own_secret(&worker.customer, name)});
+            }
             imported.secrets.push((worker.customer.clone(), name.clone()));
         }
         if worker.settings.get("database").is_some_and(|database| database["type"] == "turso") {

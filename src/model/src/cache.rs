@@ -59,7 +59,9 @@ pub fn folder() -> Result<PathBuf, Failure> {
 fn private(folder: &Path) -> Result<PathBuf, Failure> {
     let cannot = || format!("the cache in {} can't be written", folder.display());
     let folder = std::path::absolute(folder).with_context(cannot)?;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(cannot)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(cannot).map_err(|error| {
+        Failure::from(error).hint(format!("set {CACHE_VARIABLE} to a folder that only you can write to"))
+    })?;
     let user = rustix::process::geteuid().as_raw();
     let refused = |path: &Path, why: String, help: String| {
         let what = if path == folder { "it".to_owned() } else { format!("{}, in its path,", path.display()) };
@@ -290,6 +292,8 @@ mod tests {
                 assert!(failure.to_string().contains("can be written by other users"), "{failure}");
             }
         }
+        let failure = private(Path::new("/dev/null/cache")).unwrap_err();
+        assert!(failure.hints.iter().any(|hint| hint.contains(CACHE_VARIABLE)), "{failure}");
         // Only the administrator can give folders away.
         if rustix::process::geteuid().is_root() {
             for path in [&cache, &above] {

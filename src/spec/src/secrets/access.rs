@@ -107,8 +107,8 @@ fn credential_of(fleet: &Fleet, name: &str) -> Option<String> {
     Some(format!("the key that opens {}", source.age.as_deref().unwrap_or_default()))
 }
 
-/// Returns the program that a name belongs to.
-fn program_of(name: &str) -> Option<&'static str> {
+/// Returns the program that a name belongs to: no customer's worker may have a secret of this name, unless fleet.yaml lists it.
+pub fn program_of(name: &str) -> Option<&'static str> {
     let single = SINGLE.iter().find(|(single, _)| *single == name);
     // Two underscores end the prefix of a customer: no program has such names.
     let family =
