@@ -325,8 +325,11 @@ fn a_killed_deploy_goes_on_where_it_was() {
     slow_uploads(&cloud, 300);
     let mut child = spawn(&cloud, &project);
     until("a third is deployed", || uploads(&cloud.requests()).len() >= 20);
+    let history = || cloud.run(&project, &["history"]).exits(0).stdout;
+    assert!(history().contains("  running\n"), "{}", history());
     child.kill().expect("it is killed");
     child.wait().expect("it is gone");
+    assert!(history().contains("  killed; the deploy after it goes on\n"), "{}", history());
     // What the server had begun ends: its client is gone, its work isn't.
     std::thread::sleep(std::time::Duration::from_millis(300));
     let acknowledged = recorded(&cloud, &project);

@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use flotilla_deploy::state::{Record, Run, RunId, State};
+use flotilla_engine::context::{AHEAD_LOCK, FOLDER, LOCK};
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::lock::{Lock, host_name};
 use flotilla_model::reason::{Reason, with_details};
 use flotilla_model::spec::Environment;
 
@@ -117,10 +119,20 @@ fn runs(session: &Session, state: &State, last: usize) -> Result<Exit, Failure> 
         session.json(&serde_json::json!({ "runs": runs }))?;
         return Ok(Exit::Done);
     }
+    // The newest of those without an end, as many as hold a lock: the others were killed.
+    let folder = session.root.join(FOLDER);
+    let mut held = [LOCK, AHEAD_LOCK].into_iter().filter(|name| Lock::is_held(&folder.join(name))).count();
+    let host = host_name();
     for (id, run) in &runs {
         let number = |key: &str| run.outcome[key].as_u64().unwrap_or(0);
         let did = match run.ended {
-            0 => session.ui.paint(Style::Warning, "running, or it was killed"),
+            // Locks of other machines aren't seen everywhere.
+            0 if run.host != host => session.ui.paint(Style::Warning, "running, or it was killed"),
+            0 if held > 0 => {
+                held -= 1;
+                session.ui.paint(Style::Good, "running")
+            }
+            0 => session.ui.paint(Style::Warning, "killed; the deploy after it goes on"),
             _ => format!(
                 "{} applied, {} failed, {} left undone in {}",
                 number("applied"),

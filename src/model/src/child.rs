@@ -348,7 +348,7 @@ enum Group {
     Own,
     /// This one.
     Of(i32),
-    /// That of the process that starts it, whose number isn't known.
+    /// The group of the process that starts it, whose number isn't known.
     Same,
 }
 
