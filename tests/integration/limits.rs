@@ -191,6 +191,12 @@ fn a_secret_that_no_binding_holds_is_told_before_anything_is_sent() {
     project.write(".env", format!("LONG={}\n", "canary".repeat(5120).split_at(5120).0));
     let fits = Engine::local(&project).deploy_with(|request| request.plan.cloud.local = true);
     assert_eq!(fits.exits(Exit::Done).outcome().applied, 1);
+    // As the help says; the Cloudflare on this machine holds as much.
+    let account = "id: { env: CLOUDFLARE_ACCOUNT_ID }, token: { secret: CLOUDFLARE_API_TOKEN }";
+    let raised = format!("accounts: {{ default: {{ {account}, limits: {{ variableBytes: 5121 }} }} }}\n");
+    project.write("fleet.yaml", project.read("fleet.yaml") + &raised);
+    deploy(5121).exits(0);
+    deploy(5122).exits(1);
 }
 
 #[test]

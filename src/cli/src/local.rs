@@ -12,9 +12,11 @@ use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::lock::Lock;
 use flotilla_model::plain_file;
+use flotilla_spec::project;
+use flotilla_spec::tree::Tree;
 
 use super::{Session, report, stdout};
-use flotilla_engine::cloud::{PORT, address_file, local_folder, local_options, lock_file};
+use flotilla_engine::cloud::{PORT, address_file, local_folder, local_options, lock_file, platform_limits};
 use flotilla_engine::context::FOLDER;
 
 /// The id of an account for those who have none: the emulator takes any.
@@ -48,6 +50,10 @@ fn limit(text: &str) -> Result<local::RateLimit, String> {
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), arguments.port);
     let mut options = local_options(&session.root, Arc::new(session.ui.clone()), address)?;
+    // It also serves projects that aren't flotilla's, or whose fleet.yaml has errors at the moment.
+    if let Ok(fleet) = project::read_fleet(&Tree::new(&session.root)) {
+        options.limits = platform_limits(&fleet);
+    }
     options.tokens = arguments.tokens.clone();
     options.zones = arguments.zones.clone();
     if let Some(limit) = arguments.limit {

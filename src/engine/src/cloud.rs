@@ -12,6 +12,7 @@ use flotilla_deploy::pace::Priority;
 use flotilla_local as local;
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
+use flotilla_model::limits::Limit;
 use flotilla_model::lock::Lock;
 use flotilla_model::plain_file;
 use flotilla_model::platform::Home;
@@ -42,6 +43,8 @@ pub struct Cloud {
     pub priority: Priority,
     /// Running as long as this value lives.
     pub running: Option<local::Running>,
+    /// The limits of the local emulator's accounts.
+    limits: local::PlatformLimits,
 }
 
 /// The cloud of a run.
@@ -83,6 +86,7 @@ impl Cloud {
                 state: local_folder(&context.place()).join("state.db"),
                 ids: ids.collect(),
                 priority: Priority::Interactive,
+                limits: platform_limits(fleet),
                 running: None,
             });
         }
@@ -101,7 +105,8 @@ impl Cloud {
         } else {
             context.folder().join(format!("state-{}.db", Digest::of(base.as_bytes()).short()))
         };
-        Ok(Cloud { base, local: None, folder: None, state, ids, priority: Priority::Interactive, running: None })
+        let (priority, limits) = (Priority::Interactive, local::PlatformLimits::default());
+        Ok(Cloud { base, local: None, folder: None, state, ids, priority, limits, running: None })
     }
 
     /// Starts the local Cloudflare emulator if the cloud is that, unless one is running for this project already.
@@ -110,7 +115,8 @@ impl Cloud {
             return Ok(());
         }
         let progress = context.operator.background();
-        let options = local_options(&context.root, progress, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let mut options = local_options(&context.root, progress, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        options.limits = self.limits.clone();
         let running = local::start(options)?;
         self.base = running.api_base();
         self.running = Some(running);
@@ -276,6 +282,23 @@ pub fn local_options(
         workerd::path(&*progress).map_err(|failure| anyhow::anyhow!("{failure}; {}", failure.hints.join("; ")))
     }));
     Ok(options)
+}
+
+/// Returns the limits that the local emulator has: those of fleet.yaml's accounts, by their plan and `limits`. The emulator has one set for
+/// all accounts: of several, the largest; the plan checks each account's own.
+pub fn platform_limits(fleet: &Fleet) -> local::PlatformLimits {
+    let mut limits = local::PlatformLimits::default();
+    let of = |limit: Limit| fleet.accounts.keys().map(|account| fleet.limit(account, limit)).max();
+    let size = |limit: Limit| of(limit).map(|number| usize::try_from(number).unwrap_or(usize::MAX));
+    limits.workers = of(Limit::Workers).unwrap_or(limits.workers);
+    limits.crons = of(Limit::Crons).unwrap_or(limits.crons);
+    limits.databases = of(Limit::Databases).unwrap_or(limits.databases);
+    limits.domains = of(Limit::CustomDomainsPerZone).unwrap_or(limits.domains);
+    limits.routes = of(Limit::RoutesPerZone).unwrap_or(limits.routes);
+    limits.vars = size(Limit::Variables).unwrap_or(limits.vars);
+    limits.var_bytes = size(Limit::VariableBytes).unwrap_or(limits.var_bytes);
+    limits.script_bytes = size(Limit::ScriptBytes).unwrap_or(limits.script_bytes);
+    limits
 }
 
 #[cfg(test)]
