@@ -1,6 +1,6 @@
 //! Leaves changes out of a finished plan, with those that need them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use flotilla_model::failure::Failure;
 
@@ -27,7 +27,7 @@ impl Plan {
             self.changes = kept;
             removed
                 .extend(gone.into_iter().filter_map(|change| next.remove(&change.id()).map(|reason| (change, reason))));
-            let ids: std::collections::HashSet<WorkerId> = removed.iter().map(|(change, _)| change.id()).collect();
+            let ids: HashSet<WorkerId> = removed.iter().map(|(change, _)| change.id()).collect();
             next.clear();
             for change in &self.changes {
                 let other = |worker: &String| (change.home.clone(), worker.clone());
