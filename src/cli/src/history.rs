@@ -119,7 +119,7 @@ fn runs(session: &Session, state: &State, last: usize) -> Result<Exit, Failure> 
         session.json(&serde_json::json!({ "runs": runs }))?;
         return Ok(Exit::Done);
     }
-    // The newest of those without an end, as many as hold a lock: the others were killed.
+    // The newest of those without an end, as many as hold a lock: the others were killed, or lost their state.
     let folder = session.root.join(FOLDER);
     let mut held = [LOCK, AHEAD_LOCK].into_iter().filter(|name| Lock::is_held(&folder.join(name))).count();
     let host = host_name();
@@ -132,7 +132,7 @@ fn runs(session: &Session, state: &State, last: usize) -> Result<Exit, Failure> 
                 held -= 1;
                 session.ui.paint(Style::Good, "running")
             }
-            0 => session.ui.paint(Style::Warning, "killed; the deploy after it goes on"),
+            0 => session.ui.paint(Style::Warning, "interrupted; the next deploy goes on from there"),
             _ => format!(
                 "{} applied, {} failed, {} left undone in {}",
                 number("applied"),

@@ -3,8 +3,8 @@
 //! Between flotilla and the program stands a supervisor, which is flotilla itself under a hidden first argument. It holds one end of a pipe
 //! whose other end only flotilla has: when that closes, however flotilla ended, the supervisor ends the program with all of its
 //! descendants. The program ends if the supervisor is killed. On Linux, descendants are found even if they left their process group; elsewhere,
-//! and where /proc belongs to another PID namespace, the process group is ended. In a process that isn't flotilla's binary, such as a test, there is no supervisor, and only the process
-//! group's end is certain, once the run is over.
+//! and where /proc belongs to another PID namespace, the process group is ended. In a process that isn't flotilla's binary, such as a test,
+//! there is no supervisor, and only the process group's end is certain, once the run is over.
 
 use std::ffi::OsString;
 use std::fmt;
