@@ -329,7 +329,7 @@ fn a_killed_deploy_goes_on_where_it_was() {
     assert!(history().contains("  running\n"), "{}", history());
     child.kill().expect("it is killed");
     child.wait().expect("it is gone");
-    assert!(history().contains("  interrupted; the next deploy goes on from there\n"), "{}", history());
+    assert!(history().contains("  interrupted; the next deploy continues from there\n"), "{}", history());
     // What the server had begun ends: its client is gone, its work isn't.
     std::thread::sleep(std::time::Duration::from_millis(300));
     let acknowledged = recorded(&cloud, &project);

@@ -86,7 +86,7 @@ fn dialogue() -> Vec<(&'static str, String)> {
         ("Host name", format!("\x15consent.shop.example{ENTER}")),
         ("Reached by", ENTER.to_owned()),
         ("The customer's id", format!("acme{ENTER}")),
-        ("Its name, for people", format!("Acme Ltd.{ENTER}")),
+        ("Display name", format!("Acme Ltd.{ENTER}")),
         ("Origins", ENTER.to_owned()),
         ("Database", format!("{DOWN}{DOWN}{ENTER}")),
         ("Its name", ENTER.to_owned()),
@@ -519,11 +519,11 @@ fn a_killed_process_is_told_of_and_taken_back() {
         assert!(told.contains("did not come to its end") && told.contains("customers/acme.yaml was made"), "{told}");
         // On a terminal it is asked.
         let mut terminal = Terminal::run(100, cloud.command(&project, &["edit", "first", "--set", "logLevel=debug"]));
-        terminal.answer("Take it back?", "y");
+        terminal.answer("Undo it?", "y");
         terminal.answer("Write it?", "n");
         let (code, _, last) = terminal.end();
         assert_eq!(code, 5, "{last}");
-        assert!(last.contains("it is taken back") && last.contains("nothing was changed"), "{last}");
+        assert!(last.contains("undone") && last.contains("nothing was changed"), "{last}");
         assert_eq!((files(&project), databases(&cloud)), (before, Vec::new()), "late: {late}");
         cloud.run(&project, &["new", "b", "--offline", "--yes"]).exits(0);
     }

@@ -458,7 +458,7 @@ fn previews_expire_and_are_put_off_when_they_are_put_up_again() {
     assert_eq!(removed["removed"], json!(["old"]));
     assert_eq!(list(&cloud, &project).len(), 1);
     let none = cloud.run(&project, &["preview", "down", "--expired", "--yes"]).exits(0);
-    assert_eq!(none.stdout, "there is none to remove\n");
+    assert_eq!(none.stdout, "there is no preview to remove\n");
 }
 
 #[test]
@@ -790,7 +790,7 @@ fn nothing_selected_is_nothing_put_up_and_nothing_removed_is_told() {
     );
     assert_eq!(cloud.sent(), Vec::<String>::new());
     let none = cloud.run(&project, &["preview", "down", "--id", "other", "--yes"]).exits(0);
-    assert_eq!(none.stdout, "there is none to remove\n");
+    assert_eq!(none.stdout, "there is no preview to remove\n");
     for wrong in [&["up", "--yes"][..], &["up", "--id", "A"], &["up", "--id", "../x"], &["down", "--all", "--expired"]]
     {
         cloud.run(&project, &[&["preview"], wrong].concat()).exits(2);

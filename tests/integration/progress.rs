@@ -54,12 +54,12 @@ fn keys_pause_resume_and_stop_a_deploy() {
         std::mem::replace(&mut before, now) == now
     });
     terminal.press("r");
-    terminal.wait_for("on it goes");
+    terminal.wait_for("resumed");
     crate::fleet::until("something more is sent", || cloud.requests().len() > before);
     terminal.press("q");
     let (code, _, last) = terminal.end();
     assert_eq!(code, 4, "{last}");
-    assert!(last.contains(" left undone") && last.contains("run the same command again"), "{last}");
+    assert!(last.contains(" not attempted") && last.contains("run the same command again"), "{last}");
     assert!(last.contains("0 failed"), "{last}");
 }
 

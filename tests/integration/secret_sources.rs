@@ -261,7 +261,7 @@ fn a_program_is_asked_for_each_secret_and_a_failing_one_holds_what_it_has() {
     plan.exits(0);
     let list = output(&mut yes.command(&project, &["secrets", "list", "acme"])).exits(0).stdout;
     assert!(list.contains("command bin/vault: bin/vault ended with 2: acme is down, ***"), "{list}");
-    assert!(list.contains("deployed, stays as it is") && !list.contains("old.env") && !list.contains("1234"), "{list}");
+    assert!(list.contains("deployed, unchanged") && !list.contains("old.env") && !list.contains("1234"), "{list}");
 }
 
 /// Deploys what a sops, real or not, opens.

@@ -59,7 +59,7 @@ fn each_way_of_selecting_gives_its_workers() {
     }
     for (arguments, told) in [
         (&["-l", "tier=platinum"][..], "no customer's labels match `tier=platinum`"),
-        (&["shop-*", "-l", "region=us", "--env", "staging"], "no customer matches all of the selection at once"),
+        (&["shop-*", "-l", "region=us", "--env", "staging"], "no customer matches the whole selection"),
         (&["--env", "development"], "no customer has a worker in development"),
     ] {
         for command in ["show", "list", "check", "build", "plan", "status"] {

@@ -69,7 +69,7 @@ fn workers_that_are_well_and_those_that_are_not() {
     let well = ["health passed", "scripts passed", "scripts passed"];
     assert_eq!(checks(verified, "c15t-solo"), well);
     assert_eq!(checks(verified, "c15t-acme-web"), [&well[..], &["peers passed"]].concat());
-    let apart = "skipped on this machine, hosts have no DNS and no TLS";
+    let apart = "skipped the local emulator has no DNS and no TLS";
     let dns = [format!("dns {apart}"), format!("tls {apart}")];
     assert_eq!(checks(verified, "c15t-acme-api")[..2], dns);
     // A deploy asks those that it changed, and nobody else.
