@@ -50,6 +50,7 @@ mod planted;
 mod previews;
 mod progress;
 mod recreated;
+mod reference;
 mod refresh;
 mod rehearsal;
 mod roles;

@@ -191,7 +191,7 @@ fn wrong_answers_are_told_and_asked_for_again() {
     terminal.press(&format!("\x15new.shop.example{ENTER}"));
     terminal.answer("Reached by", ENTER);
     terminal.answer("The customer's id", &format!("\x15first{ENTER}"));
-    terminal.wait_for("there is a customer first already");
+    terminal.wait_for("the customer first exists already");
     terminal.press(&format!("\x15second{ENTER}"));
     terminal.answer("for people", ENTER);
     terminal.answer("Origins", ENTER);
@@ -201,7 +201,7 @@ fn wrong_answers_are_told_and_asked_for_again() {
     terminal.answer("can be left out", ENTER);
     terminal.answer("Set accessToken now?", "n");
     terminal.answer("id", &format!("abc{ENTER}"));
-    terminal.wait_for("it has to have the form ^[0-9]+$, such as 123");
+    terminal.wait_for("expected the form ^[0-9]+$, such as 123");
     terminal.press(&format!("\x157{ENTER}"));
     terminal.answer("Another destination", ENTER);
     // A step can be gone back to.
@@ -288,7 +288,7 @@ fn options_say_the_same() {
         assert!(run.stderr.contains(told), "{}", run.stderr);
         assert_eq!(files(&project), before);
     };
-    refused(&["acme"], 2, "there is a customer acme already: `flotilla edit acme` changes it");
+    refused(&["acme"], 2, "the customer acme exists already: `flotilla edit acme` changes it");
     refused(&["b", "--domain", "consent.shop.example"], 2, "is the host of acme");
     assert_eq!(cloud.sent(), ["GET user/tokens/verify"], "a host of the fleet's is not looked up");
     refused(&["b", "--domain", "b.other.example"], 1, "the account default has no zone for b.other.example");

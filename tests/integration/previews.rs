@@ -784,7 +784,7 @@ fn nothing_selected_is_nothing_put_up_and_nothing_removed_is_told() {
     cloud.take();
     let asked = cloud.run(&project, &["preview", "up", "--id", "8", "cafe"]).exits(5);
     assert!(
-        asked.stderr.contains("put the preview 8 up, 1 change? Nothing was changed")
+        asked.stderr.contains("nothing was changed (deploy the preview 8, 1 change?)")
             && asked.stderr.contains("pass --yes"),
         "{asked:?}"
     );

@@ -146,7 +146,7 @@ fn workers_that_are_well_and_those_that_are_not() {
 fn an_option_about_asking_needs_the_asking() {
     let project = project();
     let told = project.run(&["deploy", "--local", "--junit", "x.xml"]).exits(2).stderr;
-    assert!(told.contains("--junit says how workers are asked after a deploy: add --verify"), "{told}");
+    assert!(told.contains("--junit needs --verify"), "{told}");
     project.write("customers/bad.yaml", "id: bad\nnam: x\n");
     let told = project.run(&["verify", "--local", "--deadline", "0"]).exits(1);
     assert!(told.stderr.contains("S0201") && told.stdout.contains("4 skipped"), "{told:?}");
