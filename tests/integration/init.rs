@@ -138,7 +138,7 @@ fn a_workflow_is_written_where_github_looks_and_replaced_only_by_force() {
     assert!(!project.path("my fleet/.github").exists());
     project.write("customers/bad.yaml", "id: bad\nnam: x\n");
     let told = init(&["--print"]).exits(0).stderr;
-    assert!(told.contains("the secrets of 1 customer with mistakes are left out"), "{told}");
+    assert!(told.contains("the secrets of 1 customer with errors are left out"), "{told}");
     for wrong in ["", " ", " x", "a\u{1b}b", "a\tb"] {
         init(&["--print", "--install", wrong]).exits(2);
     }

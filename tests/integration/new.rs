@@ -193,7 +193,7 @@ fn wrong_answers_are_told_and_asked_for_again() {
     terminal.answer("The customer's id", &format!("\x15first{ENTER}"));
     terminal.wait_for("the customer first exists already");
     terminal.press(&format!("\x15second{ENTER}"));
-    terminal.answer("for people", ENTER);
+    terminal.answer("Display name", ENTER);
     terminal.answer("Origins", ENTER);
     terminal.answer("Database", ENTER);
     terminal.answer("Destination", &format!("{DOWN}{ENTER}"));
@@ -345,7 +345,7 @@ fn an_account_that_is_new_is_added_and_the_others_stay() {
     terminal.answer("Zone", ENTER);
     terminal.answer("Host name", ENTER);
     terminal.answer("Reached by", &format!("{DOWN}{ENTER}"));
-    for question in ["for people", "Origins", "Database", "Destination", "All right?"] {
+    for question in ["Display name", "Origins", "Database", "Destination", "All right?"] {
         terminal.answer(question, ENTER);
     }
     let (code, _, last) = terminal.end();
@@ -473,7 +473,7 @@ fn what_cannot_be_taken_back_is_told_and_offered_again() {
     cloud.clear_faults();
     let refused = cloud.run(&project, &["new", "b", "--offline", "--yes"]).exits(5);
     assert!(refused.stderr.contains("the D1 database acme was made"), "{}", refused.stderr);
-    assert!(refused.stderr.contains("--interrupted undo takes them back"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("--interrupted undo undoes them"), "{}", refused.stderr);
     cloud.run(&project, &["new", "b", "--offline", "--yes", "--interrupted", "undo"]).exits(0);
     assert_eq!(databases(&cloud), Vec::<String>::new());
     assert!(project.path("customers/b.yaml").exists() && !project.path("customers/acme.yaml").exists());
@@ -516,7 +516,7 @@ fn a_killed_process_is_told_of_and_taken_back() {
         assert_eq!(databases(&cloud).len(), usize::from(late));
         assert_ne!(files(&project), before);
         let told = cloud.run(&project, &["edit", "first", "--set", "logLevel=debug", "--yes"]).exits(5).stderr;
-        assert!(told.contains("did not come to its end") && told.contains("customers/acme.yaml was made"), "{told}");
+        assert!(told.contains("was interrupted:") && told.contains("customers/acme.yaml was made"), "{told}");
         // On a terminal it is asked.
         let mut terminal = Terminal::run(100, cloud.command(&project, &["edit", "first", "--set", "logLevel=debug"]));
         terminal.answer("Undo it?", "y");

@@ -232,7 +232,7 @@ fn events_and_the_summary_tell_what_happened_and_no_secret() {
     let summary = project.read("summary.md");
     assert!(summary.contains("### flotilla plan: 0 to create, 1 to update, 0 to delete\n"), "{summary}");
     assert!(
-        summary.contains("### flotilla deploy failed\n\n<code>the plan isn't the one that was reviewed"),
+        summary.contains("### flotilla deploy failed\n\n<code>the plan has changed since the review"),
         "{summary}"
     );
 }

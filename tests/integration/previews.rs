@@ -409,7 +409,7 @@ fn what_does_not_fit_is_refused_with_numbers_before_anything_is_sent() {
     };
     set("previews: { most: 2 }\n");
     let refused = up(&cloud, &project, &[]).exits(5);
-    assert!(refused.stderr.contains("would have 3 customers, and 2 workers is the most"), "{refused:?}");
+    assert!(refused.stderr.contains("would have 3 customers, more than the maximum of 2"), "{refused:?}");
     set(
         "accounts: { default: { id: { env: CLOUDFLARE_ACCOUNT_ID }, token: { secret: CLOUDFLARE_API_TOKEN }, limits: { customDomainsPerZone: 4 } } }\n",
     );

@@ -506,7 +506,7 @@ fn unlock_tells_who_holds_the_lock_and_removes_only_what_is_stale() {
         .set_modified(old)
         .unwrap();
     let cleared = unlock().exits(0);
-    assert!(cleared.stdout.contains("a note that was left is removed: deploy by ada on far-away"), "{cleared:?}");
+    assert!(cleared.stdout.contains("removed a stale lock file of deploy by ada on far-away"), "{cleared:?}");
     assert_eq!(project.read(".flotilla/deploy.lock"), "");
     assert_eq!(project.run(&["state", "unlock", "--format", "json"]).exits(0).json()["locks"][0]["holder"], "free");
 }

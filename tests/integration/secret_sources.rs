@@ -229,7 +229,7 @@ fn each_environment_has_a_file_of_its_own() {
     yes.deploy(&project).exits(0);
     assert_eq!(yes.uploads(), ["t-bolt-staging TOKEN=other +"]);
     let told = project.run(&["secrets", "set", "TOKEN"]).exits(2).stderr;
-    assert!(told.contains("say which environment is meant"), "{told}");
+    assert!(told.contains("name the environment: --env staging"), "{told}");
     let set = ["secrets", "set", "TOKEN", "--env", "staging"];
     let told = piped(&project, &set, "third").exits(0).stdout;
     // For this cloud: nothing is deployed there yet.
