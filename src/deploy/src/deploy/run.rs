@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::circle::{Circle, is_move};
-use super::hosts::HostWrite;
+use super::hosts::{HostWrite, KeptHosts};
 use super::index::{ChangeIndex, LaneId, LookupId, WaveIndex};
 use super::lookups::{KnownIds, kind_of};
 use super::ownership::{Ownership, Strangers};
@@ -50,6 +50,8 @@ pub(super) struct Run<'a> {
     pub(super) zone_lookups: HashMap<(String, String), LookupId>,
     /// The workers that aren't the fleet's, as listed before this wave.
     pub(super) strangers: Strangers,
+    /// The hosts in KV that aren't written in this wave.
+    pub(super) kept_hosts: KeptHosts,
     /// The reasons why an account's databases or KV namespaces are unavailable.
     pub(super) unavailable: HashMap<(String, Resource), Problem>,
     /// The hosts that change hands between the workers of changes.
@@ -134,6 +136,7 @@ impl<'a> Run<'a> {
             ids: KnownIds::default(),
             zone_lookups: HashMap::new(),
             strangers: Strangers::default(),
+            kept_hosts: KeptHosts::default(),
             unavailable: HashMap::new(),
             transfers: Transfers::of_plan(&plan.changes),
             acquired: acquired(&plan.changes),
@@ -406,6 +409,11 @@ impl<'a> Run<'a> {
     /// Returns whether nothing more is sent. Moves that belong together are not torn apart.
     fn is_stopped(&self) -> bool {
         self.control == Control::Stop && !self.has_circle_begun()
+    }
+
+    /// Returns whether no change or host is begun any more.
+    pub(super) fn is_halted_or_stopped(&self) -> bool {
+        self.outcome.halted.is_some() || self.is_stopped()
     }
 
     /// Reports an event.
