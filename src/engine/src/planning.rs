@@ -660,6 +660,12 @@ impl Planned {
         Some((worker, build::recipe(&self.project, &self.runtimes, unit)))
     }
 
+    /// Returns a worker that the plan changes, as its spec defines it.
+    pub(crate) fn planned_worker(&self, id: &WorkerId) -> Option<Worker> {
+        let (record, unit) = self.scan.unit(*self.places.get(id)?);
+        self.scan.worker(&self.project, record, unit)
+    }
+
     /// Returns a pack's bundle, deflated.
     pub(crate) fn deflated_runtime(&self, pack: &str) -> Vec<u8> {
         let all = || self.runtimes.iter().map(|(name, runtime)| (name.clone(), deflated(&runtime.script))).collect();
