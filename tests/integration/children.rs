@@ -6,6 +6,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::cases::{cache, tiny};
+use crate::folders::temporary_folder;
 use crate::support::{Project, Run, output, spawn};
 
 /// Longer than anything here takes on a busy machine.
@@ -78,7 +79,7 @@ fn family(file: &Path) -> String {
 #[test]
 fn a_pack_s_build_ends_with_all_that_it_started_when_flotilla_does() {
     for name in ["-INT", "-TERM", "-KILL"] {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temporary_folder();
         let file = folder.path().join("pids");
         let start = format!(
             "spawn(\"sh\", [\"-c\", {:?}], {{ detached: true }}); setInterval(() => {{}}, 1000); await new Promise(() => {{}});",
@@ -98,7 +99,7 @@ fn a_pack_s_build_ends_with_all_that_it_started_when_flotilla_does() {
 #[test]
 fn a_source_of_secrets_ends_with_all_that_it_started_when_flotilla_does() {
     for name in ["-TERM", "-KILL"] {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temporary_folder();
         let file = folder.path().join("pids");
         let project = tiny();
         project.write("customers/acme.yaml", "id: acme\nsecrets: { TOKEN: { secret: TOKEN } }\n");
@@ -120,7 +121,7 @@ fn a_source_of_secrets_ends_with_all_that_it_started_when_flotilla_does() {
 
 #[test]
 fn what_a_build_leaves_running_is_ended() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary_folder();
     let file = folder.path().join("pids");
     let start = format!(
         "spawn(\"sh\", [\"-c\", {:?}], {{ detached: true, stdio: \"ignore\" }}).unref();\n\
@@ -149,7 +150,7 @@ fn builds_and_sources_of_secrets_run_where_the_session_has_no_number() {
         eprintln!("not run: this system gives no PID namespace");
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary_folder();
     let file = folder.path().join("pids");
     let start = format!(
         "spawn(\"sh\", [\"-c\", {:?}], {{ detached: true, stdio: \"ignore\" }}).unref();\n\
@@ -290,9 +291,9 @@ fn a_template_that_never_ends_is_stopped_and_other_packs_are_built() {
 
 #[test]
 fn a_killed_build_leaves_no_renderer_and_nothing_of_use_to_others() {
-    let cache = tempfile::tempdir().unwrap();
+    let cache = temporary_folder();
     let variables = [("FLOTILLA_CACHE_DIR", cache.path().to_str().unwrap())];
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary_folder();
     let file = folder.path().join("pids");
     // The first build writes its bundle where a careless one would be found, and never ends.
     let leave = format!(
@@ -315,7 +316,7 @@ fn a_killed_build_leaves_no_renderer_and_nothing_of_use_to_others() {
 
 #[test]
 fn two_fleets_never_share_a_bundle_and_a_bundle_that_was_changed_is_made_again() {
-    let cache = tempfile::tempdir().unwrap();
+    let cache = temporary_folder();
     let variables = [("FLOTILLA_CACHE_DIR", cache.path().to_str().unwrap())];
     let (first, second) = (project(""), project(""));
     second.edit("fleet.yaml", "name: test", "name: other");
@@ -345,7 +346,7 @@ fn two_fleets_never_share_a_bundle_and_a_bundle_that_was_changed_is_made_again()
 #[test]
 fn a_cache_that_others_can_write_to_is_refused() {
     use std::os::unix::fs::PermissionsExt as _;
-    let cache = tempfile::tempdir().unwrap();
+    let cache = temporary_folder();
     let variables = [("FLOTILLA_CACHE_DIR", cache.path().to_str().unwrap())];
     let project = project("");
     let set = |mode: u32| std::fs::set_permissions(cache.path(), std::fs::Permissions::from_mode(mode)).unwrap();

@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use crate::fleet::{ACCOUNT, Cloud, cache, fleet};
+use crate::folders::temporary_folder;
 use crate::support::{Project, Run, http_request, output};
 
 /// Canaries: what must be nowhere. The forms in which they could be somewhere all the same are searched, too.
@@ -361,7 +362,7 @@ fn rotated_secrets_leave_no_trace_of_the_old_or_the_new_value() {
 
 #[test]
 fn the_types_that_hold_secrets_print_none() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary_folder();
     std::fs::write(folder.path().join(".env"), format!("KEY={DOTENV}\n")).unwrap();
     let secrets = Secrets::open(folder.path(), None, None, false).unwrap();
     let value = secrets.named("KEY").expect("it is there");
@@ -476,7 +477,7 @@ fn no_source_of_secrets_tells_or_keeps_one() {
 
 /// Panics with a secret in hand, in each of the ways in which code does.
 fn panic_with_a_secret_in_hand() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary_folder();
     std::fs::write(folder.path().join(".env"), format!("KEY={DOTENV}\n")).unwrap();
     let secrets = Secrets::open(folder.path(), None, None, false).unwrap();
     let found = secrets.find("acme", Environment::Production, "KEY");

@@ -15,6 +15,7 @@ use reqwest::Method;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use serde_json::Value;
 
+use crate::folders::temporary_folder;
 use crate::support::{Project, Run, output, same_variables};
 
 /// The versions that the lock file pins, as `--version` prints them.
@@ -229,7 +230,7 @@ pub fn json(response: Response) -> Value {
 
 #[test]
 fn the_packages_are_those_of_the_lock_file() {
-    let home = tempfile::tempdir().unwrap();
+    let home = temporary_folder();
     for (name, version) in VERSIONS {
         let mut command = match name {
             "node" => Command::new(node()),
