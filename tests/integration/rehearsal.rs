@@ -21,8 +21,6 @@ use flotilla_model::platform::{Call, CallError, Health, HealthCheck, Home, Left,
 use flotilla_model::uploaded::Uploaded;
 use serde_json::{Value, json};
 
-use crate::folders::temporary_folder;
-
 /// A platform that counts requests, each account's apart, and does nothing.
 struct Counting {
     clock: Arc<FakeClock>,
@@ -185,7 +183,7 @@ fn a_deploy_ends_when_the_limits_allow_it_and_when_the_plan_says() {
             limit,
             latency: Duration::from_millis(latency),
         };
-        let folder = temporary_folder();
+        let folder = tempfile::tempdir().expect("a folder");
         let rehearsed = rehearse(what, State::open(&folder.path().join("state.db")).expect("a state"));
         holds(what, &rehearsed);
         assert!(rehearsed.took.as_secs_f64() < rehearsed.outcome.seconds / 10.0, "{:?}", rehearsed.took);
