@@ -11,6 +11,7 @@ use flotilla_spec::yaml;
 use serde_json::Value;
 
 use crate::fleet::{ACCOUNT, Cloud, fleet};
+use crate::folders::temporary_folder;
 use crate::support::{Project, Run, copy, output, repository, same_variables};
 use crate::tools::{Local, json};
 use crate::{cases, fleet as small};
@@ -74,7 +75,7 @@ fn a_project_of_own_code_is_deployed_and_tells_that_it_is_well() {
     let module = project.read("Own Code/out/production/acme/index.ts");
     assert!(module.contains("export { default } from \"../../runtime/worker-"), "{module}");
     // In workerd: that it answers with the digest that was deployed is what makes it healthy.
-    let own = Project::at(tempfile::tempdir().unwrap());
+    let own = Project::at(temporary_folder());
     copy(&project.path("Own Code"), own.root());
     let local = Local::start(&own, None);
     let health = json(local.get("app-acme", "/health"));
@@ -167,7 +168,7 @@ pub fn mistakes(text: &str) -> Vec<String> {
             (include_bytes!("../workflow/package.json"), include_bytes!("../workflow/package-lock.json"));
         flotilla_model::cache::npm("the tests", package, lock, &Silent).unwrap_or_else(|failure| panic!("{failure}"))
     });
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = temporary_folder();
     let file = folder.path().join("workflow.yml");
     std::fs::write(&file, text).expect("a file");
     let mut node = Command::new("node");
@@ -298,7 +299,7 @@ impl<'a> Runner<'a> {
     /// Of another workflow than the one that deploys.
     fn of(project: &'a Project, which: &[&str]) -> Runner<'a> {
         let text = project.run(&[&["init", "--ci", "github", "--print"], which].concat()).exits(0).stdout;
-        let temp = tempfile::tempdir().expect("a temporary folder");
+        let temp = temporary_folder();
         let gh = temp.path().join("bin/gh");
         std::fs::create_dir(temp.path().join("bin")).and_then(|()| std::fs::write(&gh, GH)).expect("a program");
         std::fs::set_permissions(&gh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a program");

@@ -19,6 +19,7 @@ mod every_call;
 mod export;
 mod faults;
 mod fleet;
+mod folders;
 mod formats;
 mod fuzz;
 mod generated;

@@ -89,10 +89,12 @@ impl Yes {
                 if !list {
                     there.extend(worker.clone());
                 }
+                let of_account = text.as_ref().is_some_and(|text| text.contains("/workers/subdomain "));
                 keep.lock().unwrap().extend(text);
                 // Whoever asks what there is learns that there is nothing.
                 let result = if list { json!([]) } else { json!({"id": worker, "etag": "e", "enabled": true}) };
                 let result = if list && of_worker { json!({"bindings": [], "tags": []}) } else { result };
+                let result = if of_account { json!({"subdomain": "team"}) } else { result };
                 let (status, answer) = match list && of_worker && !is_there {
                     true => {
                         (404, json!({"success": false, "errors": [{"code": 10007, "message": "no"}], "messages": []}))
