@@ -30,6 +30,7 @@ mod incremental;
 mod init;
 mod interrupted;
 mod killed_writes;
+mod language;
 mod lanes;
 mod layers;
 mod limits;
