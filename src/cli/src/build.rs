@@ -20,16 +20,16 @@ use super::{Format, Session, summary, watch};
 pub(super) struct Arguments {
     #[command(flatten)]
     selection: Selection,
-    /// Write nothing; exit with 3 if out/ is not current
+    /// Write nothing; exit with 3 if out/ is out of date
     #[arg(long)]
     check: bool,
-    /// Say why each worker is rendered
+    /// Show why each worker is rendered
     #[arg(long)]
     explain: bool,
-    /// Go on: build whatever is edited, as soon as it is on disk
+    /// Watch for changes and rebuild
     #[arg(long, short, conflicts_with = "check")]
     watch: bool,
-    /// Append a summary in Markdown to this file, as in --summary "$GITHUB_STEP_SUMMARY"
+    /// Append a Markdown summary to this file, such as "$GITHUB_STEP_SUMMARY"
     #[arg(long, value_name = "FILE")]
     pub(super) summary: Option<PathBuf>,
 }

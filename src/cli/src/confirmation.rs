@@ -14,6 +14,13 @@ pub(super) fn confirm(question: &Question<'_>) -> Result<(), Failure> {
         Question::PreviewUp { id, changes } => {
             prompts::require_confirmation(&format!("put the preview {id} up, {}?", count(*changes, "change")))
         }
+        Question::Destroy { specs, workers } => {
+            let workers = count(*workers, "worker");
+            prompts::require_confirmation(&match *specs {
+                [] => format!("delete {workers}?"),
+                specs => format!("delete {} and {workers}?", clean(&specs.join(", "))),
+            })
+        }
         Question::PreviewDown(previews) => {
             prompts::require_confirmation(&format!("remove {}, for good?", count(*previews, "preview")))
         }

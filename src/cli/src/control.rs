@@ -10,18 +10,18 @@ use super::{Format, Session, control_channel, report};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// What the deploy is to do
+    /// What the deploy should do
     #[arg(value_name = "WHAT")]
     what: What,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// Begin nothing more, for now
+    /// Start nothing new until resumed
     Pause,
-    /// Go on
+    /// Continue
     Resume,
-    /// End after what is in flight; the next deploy goes on from there
+    /// Stop after the requests in flight; the next deploy continues from there
     Abort,
 }
 

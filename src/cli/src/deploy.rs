@@ -34,13 +34,13 @@ pub(super) struct Arguments {
     line: LineArguments,
     #[command(flatten)]
     pub apply: ApplyArguments,
-    /// Pass a deploy that is running: only with customers named; its requests go first
+    /// Deploy the named customers ahead of a deploy that is running
     #[arg(long, requires = "customers")]
     ahead: bool,
-    /// Apply what `flotilla plan --out FILE` wrote, without asking; refused if that isn't the plan any more
+    /// Apply a plan saved by `flotilla plan --out FILE`; refused if it is out of date
     #[arg(long, value_name = "FILE", conflicts_with_all = PLANNED)]
     plan: Option<PathBuf>,
-    /// Then ask the workers that it changed, as `flotilla verify` does; exit with 4 if one is not as it should be
+    /// Then check the changed workers as `flotilla verify` does; exit with 4 if a check fails
     #[arg(long)]
     verify: bool,
     #[command(flatten)]
@@ -116,6 +116,10 @@ pub(super) fn report_deployed(
                 }
             }
             Ok(finished(&planned))
+        }
+        Deployed::DryRun(planned) => {
+            summary::append(summary_file, &PlanOutput(planned.view()).markdown(""));
+            plan::report_dry_run(session, &planned)
         }
         Deployed::Applied(applied) => {
             summary::append(summary_file, &summary::applied(command, &applied.outcome));

@@ -21,10 +21,10 @@ pub(super) struct Arguments {
     /// The customer
     #[arg(value_name = "CUSTOMER")]
     customer: String,
-    /// The record that is compared [default: the one before the live one]
+    /// Record to compare [default: the one before the live one]
     #[arg(value_name = "A")]
     from: Option<i64>,
-    /// The record that it is compared with [default: the live one]
+    /// Record to compare it with [default: the live one]
     #[arg(value_name = "B")]
     to: Option<i64>,
     #[command(flatten)]

@@ -36,41 +36,41 @@ use flotilla_model::text::{mask, mask_ids};
 pub(super) struct Arguments {
     /// The customer
     customer: Option<String>,
-    /// Change this environment alone, whatever the others share
+    /// Change this environment only
     #[arg(long, value_name = "NAME", value_parser = environment)]
     env: Option<Environment>,
-    /// The host name that takes the place of the worker's custom domain
+    /// Custom domain that replaces the worker's current one
     #[arg(long, value_name = "HOST")]
     domain: Option<String>,
-    /// The database: none, d1:NAME (there is one), d1-new:NAME (it is made), turso:URL
+    /// Database: none, d1:NAME (existing), d1-new:NAME (created), turso:URL
     #[arg(long, value_name = "DATABASE")]
     database: Option<Wanted>,
-    /// A destination that is added: its type, then its settings as KEY=VALUE; may be given several times
+    /// Add a destination: its type followed by its settings as KEY=VALUE; can be repeated
     #[arg(long = "destination", value_name = "TYPE KEY=VALUE", num_args = 1..)]
     destinations: Vec<String>,
-    /// A destination that is taken out, by its name; may be given several times
+    /// Remove a destination by its name; can be repeated
     #[arg(long = "remove-destination", value_name = "NAME")]
     removed: Vec<String>,
-    /// A destination that is used again; may be given several times
+    /// Enable a destination; can be repeated
     #[arg(long = "enable", value_name = "NAME")]
     enabled: Vec<String>,
-    /// A destination that is kept, but not used; may be given several times
+    /// Disable a destination, but keep it in the spec; can be repeated
     #[arg(long = "disable", value_name = "NAME")]
     disabled: Vec<String>,
     /// A value of the spec in YAML, as in logLevel=debug or vars.LANGUAGE=de; with --env, for that environment alone; may be given
     /// several times
     #[arg(long = "set", value_name = "PATH=VALUE", value_parser = assignment)]
     sets: Vec<(Vec<String>, Value)>,
-    /// A key that is taken out of the spec, as in vars.LANGUAGE; may be given several times
+    /// Remove a key, such as vars.LANGUAGE; can be repeated
     #[arg(long = "unset", value_name = "PATH", value_parser = steps)]
     unsets: Vec<Vec<String>>,
-    /// A new API token of the account, from stdin; it is verified before it is stored
+    /// Store a new API token of the account, read from stdin and verified first
     #[arg(long, conflicts_with = "rotate_secret")]
     rotate_token: bool,
-    /// A new value of one of the customer's secrets, from stdin
+    /// Store a new value of one of the customer's secrets, read from stdin
     #[arg(long, value_name = "NAME")]
     rotate_secret: Option<String>,
-    /// Ask no cloud: neither whether a host is free nor whether a token is good
+    /// Send no requests: don't check hosts or tokens
     #[arg(long)]
     offline: bool,
     #[command(flatten)]

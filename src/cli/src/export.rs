@@ -28,22 +28,22 @@ const CUSTOMER: &str = "{customer}";
 pub(super) struct Arguments {
     #[command(flatten)]
     selection: Selection,
-    /// Only workers of this role; may be given several times or with commas
+    /// Only workers with this role; can be repeated or separated by commas
     #[arg(long, value_name = "ROLE", value_delimiter = ',')]
     role: Vec<String>,
-    /// The folder or the archive; of several customers, the folder that they go to; - is stdout [default: export/CUSTOMER]
+    /// Folder or archive to write; with several customers, the folder that holds them; - is stdout [default: export/CUSTOMER]
     #[arg(long, value_name = "PATH")]
     to: Option<PathBuf>,
-    /// A folder or an archive [default: by the name of --to; folder]
+    /// Kind of output [default: from the name of --to, else folder]
     #[arg(long, value_enum)]
     form: Option<Form>,
-    /// With a workflow that fetches newer exports from --url, deploys them and commits them
+    /// Add a workflow that fetches newer exports from --url, deploys and commits them
     #[arg(long, value_enum, value_name = "WHERE", requires = "url")]
     workflow: Option<Ci>,
-    /// Where the archive (tar.gz) will be found, its SHA-256 beside it at URL.sha256; {customer} stands for the id
+    /// Address of the tar.gz archive, with its SHA-256 at URL.sha256; {customer} is replaced by the id
     #[arg(long, value_name = "URL", requires = "workflow", value_parser = url)]
     url: Option<String>,
-    /// Replace files that were changed since they were exported
+    /// Overwrite files that were edited since they were exported
     #[arg(long)]
     force: bool,
 }

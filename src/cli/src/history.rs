@@ -16,10 +16,10 @@ use super::{Format, Session};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The customer; without one, the deploys are listed
+    /// Customer; without one, the deploys are listed
     #[arg(value_name = "CUSTOMER", conflicts_with = "run")]
     customer: Option<String>,
-    /// What this deploy did
+    /// Show what this deploy did
     #[arg(long, value_name = "RUN")]
     run: Option<i64>,
     /// So many lines

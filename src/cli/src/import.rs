@@ -31,22 +31,22 @@ const FILES_SHOWN: usize = 30;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The project's folder, or one of wrangler's files
+    /// Folder of the project, or one of its wrangler files
     #[arg(value_name = "PATH", required_unless_present = "account")]
     path: Option<PathBuf>,
-    /// Read what is live in this account, too, with the token in CLOUDFLARE_API_TOKEN: workers that no file is for, names of zones
+    /// Also read what this account runs (needs CLOUDFLARE_API_TOKEN): workers without a file, names of zones
     #[arg(long, value_name = "ID")]
     account: Option<String>,
-    /// The fleet's name [default: the project's]
+    /// Name of the fleet [default: the project's]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// The customer whose workers they are, where no file says it [default: the project's name]
+    /// Customer that the workers belong to where no file names one [default: the project's name]
     #[arg(long, value_name = "NAME")]
     customer: Option<String>,
-    /// Print what would be written, and what can't be mapped; write nothing
+    /// Show what would be written and what can't be mapped; write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Replace files that are there already
+    /// Overwrite existing files
     #[arg(long, conflicts_with = "dry_run")]
     force: bool,
 }

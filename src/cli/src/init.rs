@@ -36,25 +36,25 @@ const LIMIT: u64 = 16 << 20;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The new project's folder [default: this folder]
+    /// Folder of the new project [default: the current folder]
     #[arg(value_name = "DIR", conflicts_with = "ci")]
     folder: Option<PathBuf>,
-    /// The pack that the project begins with
+    /// Pack that the project starts with
     #[arg(long, value_enum, value_name = "PACK", default_value = "consent", conflicts_with = "ci")]
     pack: Pack,
-    /// Write a workflow for the project instead: check and plan on pull requests, deploy on pushes to main
+    /// Generate a CI workflow for an existing project: check and plan pull requests, deploy pushes to main
     #[arg(long, value_enum, value_name = "WHERE")]
     ci: Option<Ci>,
-    /// The workflow that gives each pull request a preview, in place of the one that deploys
+    /// Generate the workflow that deploys a preview of each pull request instead
     #[arg(long, requires = "ci")]
     previews: bool,
-    /// The shell command by which the workflow installs flotilla [default: it is on the runner's PATH]
+    /// Shell command with which the workflow installs flotilla [default: none; flotilla is on the runner's PATH]
     #[arg(long, value_name = "COMMAND", requires = "ci", value_parser = command)]
     install: Option<String>,
-    /// Print the workflow to stdout; write nothing
+    /// Print the workflow to stdout and write nothing
     #[arg(long, requires = "ci")]
     print: bool,
-    /// Replace a workflow that differs
+    /// Overwrite a workflow that differs
     #[arg(long, requires = "ci", conflicts_with = "print")]
     force: bool,
 }

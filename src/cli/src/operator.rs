@@ -19,7 +19,7 @@ use super::control_channel::ControlChannel;
 use super::events::Events;
 use super::report::{self, count};
 use super::ui::{Style, Ui, clean, duration};
-use super::{Format, confirmation, findings, plan};
+use super::{Format, confirmation, destroy, findings, plan};
 
 /// The number of lanes that are shown beside the progress.
 const LANES: usize = 4;
@@ -112,6 +112,9 @@ impl Operator for Terminal {
             Event::Planned { view, confirms: true } => ui.line(&plan::text((*view).clone(), ui)),
             Event::Planned { view, confirms: false } => ui.note(&plan::text((*view).clone(), ui)),
             Event::RollbackPlanned(plan) => report_rollback(ui, plan),
+            Event::DestroyPlanned { specs, workers } => {
+                destroy::lines(specs, workers).iter().for_each(|line| ui.line(line))
+            }
             Event::HostsPointNowhere(found) => findings::text(ui, found).iter().for_each(|line| ui.line(line)),
             Event::HostRemoved(name) if self.format == Format::Text => {
                 report::print(&clean(&format!("removed {name}")));

@@ -18,6 +18,7 @@ use secrecy::SecretString;
 use flotilla_model::failure::{Exit, Failure};
 
 use super::Session;
+use super::color::{self, Stream};
 use super::ui::{Ui, clean};
 
 pub use hidden::{hidden, hidden_or_piped, piped};
@@ -85,7 +86,7 @@ impl Prompter {
         let moves = std::env::var("TERM").is_ok_and(|term| term != "dumb");
         let interactive = moves && is_terminal() && std::io::stderr().is_terminal();
         let theme: Box<dyn Theme + Send + Sync> =
-            if session.ui.has_colours() { Box::new(ColorfulTheme::default()) } else { Box::new(SimpleTheme) };
+            if color::shows(Stream::Stderr) { Box::new(ColorfulTheme::default()) } else { Box::new(SimpleTheme) };
         Prompter { ui: session.ui.clone(), interactive, theme }
     }
 

@@ -17,10 +17,10 @@ use super::report::{self, count};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Print this one instead of writing all to schema/
+    /// Print this schema instead of writing all of them
     #[arg(value_enum)]
     print: Option<Which>,
-    /// Write nothing; exit with 3 if schema/ is not current
+    /// Write nothing; exit with 3 if schema/ is out of date
     #[arg(long, conflicts_with = "print")]
     check: bool,
 }

@@ -21,11 +21,11 @@ use super::{Format, Session};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Print what is on record, of all workers or of a customer's
+    /// Print the state of all workers, or of one customer's
     Show(Show),
-    /// Make the record anew from what is in the cloud
+    /// Rebuild the state from what Cloudflare runs
     Rebuild(Rebuild),
-    /// Say who holds the lock of deploys, and remove a note that is stale
+    /// Show who holds the deploy lock, and remove a stale lock file
     Unlock,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Show {
 pub(super) struct Rebuild {
     #[command(flatten)]
     cloud: CloudArguments,
-    /// Replace the record without asking
+    /// Skip the confirmation prompt
     #[arg(long, short)]
     yes: bool,
 }
@@ -155,7 +155,7 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
 }
 
 fn rebuild(session: &Session, arguments: &Rebuild) -> Result<Exit, Failure> {
-    let rebuilt = rebuild_state(&session.context(), &arguments.cloud.options(), &given(arguments.yes))?;
+    let rebuilt = rebuild_state(&session.context(), &arguments.cloud.options(), &given(arguments.yes, false))?;
     let exit = if rebuilt.refused.is_empty() { Exit::Done } else { Exit::SomeFailed };
     if session.format == Format::Json {
         session.json(&Rebuilt {

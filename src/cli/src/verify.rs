@@ -31,10 +31,10 @@ pub(super) struct Arguments {
 /// How workers are asked.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct VerifyArguments {
-    /// Once each worker was asked, ask those that fail again for so many seconds; 0 asks once [default: 60]
+    /// Seconds to keep retrying failed checks; 0 checks once [default: 60]
     #[arg(long, value_name = "SECONDS")]
     deadline: Option<u64>,
-    /// Write the results as JUnit XML, too
+    /// Also write the results as JUnit XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
 }

@@ -63,6 +63,8 @@ pub struct PlanRequest {
     pub prune: bool,
     /// Deletes and does nothing else.
     pub only_prune: bool,
+    /// Deletes only workers of these customers; none: of all.
+    pub pruned_customers: BTreeSet<String>,
     /// Lists the platform's resources first.
     pub refresh: bool,
     /// Workers that are overwritten and belong to the fleet from then on.
@@ -245,6 +247,7 @@ fn options<'a>(
         forced_since: None,
         prune: request.prune && !scan.unread,
         only_prune: request.only_prune,
+        pruned_customers: Some(&request.pruned_customers).filter(|customers| !customers.is_empty()),
         named: selection.named(),
         any_delivery: cloud.local.is_some() || context.preview.is_some(),
         whole: selection.is_all(),

@@ -60,10 +60,20 @@ pub struct RollbackRequest {
     pub approval: Approval,
 }
 
+/// The result of a rollback.
+pub enum RolledBack {
+    /// The plan of a dry run: nothing was sent.
+    DryRun(Plan),
+    /// Changes were applied, or some of them.
+    Applied(Outcome),
+}
+
 /// Rolls workers back.
-pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outcome, Failure> {
+pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<RolledBack, Failure> {
     // 1. Lock.
-    let _lock = Lock::take_from_all(&context.folder().join(LOCK), KIND, context.operator)?;
+    let applies = !request.approval.is_dry_run();
+    let take = || Lock::take_from_all(&context.folder().join(LOCK), KIND, context.operator);
+    let _lock = applies.then(take).transpose()?;
     // 2. Plan, from the state alone.
     let fleet = project::read_fleet(&Tree::new(&context.root)).map_err(Failure::invalid)?;
     let secrets = Arc::new(request.cloud.secrets(context, &fleet)?);
@@ -71,7 +81,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outc
     if !cloud.state.exists() {
         return Err(Failure::new(format!("nothing was deployed from here yet: there is no {}", cloud.state.display())));
     }
-    let mut state = State::open(&cloud.state)?;
+    let mut state = if applies { State::open(&cloud.state)? } else { State::read(&cloud.state)? };
     let back = match &request.target {
         Target::Run(run) => of_run(&state, *run, None)?,
         Target::Customers { customers, record, environment } => of_customers(&state, customers, *record, *environment)?,
@@ -93,6 +103,9 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outc
     context.operator.on_event(&Event::RollbackPlanned(&plan));
     report_kept(context, &kept);
     upload::check_of_state(&cloud.state, &fleet, &secrets, &plan.changes)?;
+    if !applies {
+        return Ok(RolledBack::DryRun(plan));
+    }
     if request.approval == Approval::Ask && cloud.local.is_none() {
         let mut workers = 0;
         state.each(|_, _| workers += 1)?;
@@ -107,7 +120,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outc
     let (fleet, cloud) = (&fleet, &cloud);
     let ctx = ApplyContext { context, fleet, cloud, platform: &platform, tokens: &tokens, others: &others, kind };
     let (outcome, _) = apply(&ctx, &plan, make, &mut state)?;
-    Ok(outcome)
+    Ok(RolledBack::Applied(outcome))
 }
 
 /// Rolls back a wave that isn't healthy. Returns the number of workers that were rolled back.

@@ -29,15 +29,15 @@ const NAMED: usize = 12;
 /// What is changed, and where.
 #[derive(clap::Args)]
 struct Which {
-    /// The secret's name, as specs refer to it
+    /// Name of the secret, as specs refer to it
     name: String,
-    /// For this customer alone: the entry is CUSTOMER__NAME
+    /// Set it for this customer only, as CUSTOMER__NAME
     #[arg(long, value_name = "ID")]
     customer: Option<String>,
-    /// The file to write to, as fleet.yaml names it [default: the one that has it, or else the first that can be written]
+    /// File to write to, as fleet.yaml names it [default: the one that has the secret, else the first writable one]
     #[arg(long, value_name = "PATH")]
     source: Option<String>,
-    /// The environment, where sources have a file for each
+    /// Environment, where sources have one file for each
     #[arg(long, value_name = "NAME", value_parser = environment)]
     env: Option<Environment>,
 }
@@ -52,13 +52,13 @@ pub struct SetArguments {
 pub struct RotateArguments {
     #[command(flatten)]
     which: Which,
-    /// How the random value is written
+    /// Encoding of the random value
     #[arg(long, value_enum, default_value_t = Alphabet::default(), conflicts_with = "stdin")]
     generate: Alphabet,
-    /// How many random bytes it is made of
+    /// Number of random bytes
     #[arg(long, value_name = "BYTES", default_value_t = 32, value_parser = clap::value_parser!(u16).range(16..=1024), conflicts_with = "stdin")]
     length: u16,
-    /// The new value is read from stdin instead
+    /// Read the new value from stdin instead
     #[arg(long)]
     stdin: bool,
 }
