@@ -9,12 +9,15 @@ same on every machine, apart from times and digests, and contains no paths.
     docs/record-start.py target/release/flotilla
 """
 
+import fcntl
 import html
 import os
 import pty
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 
 import pyte
 
@@ -22,12 +25,12 @@ COMMANDS = [
     "flotilla init my-fleet",
     "cd my-fleet",
     "flotilla deploy --local",
-    "flotilla edit acme --set vars.LANGUAGE=de --yes",
+    "echo 'vars: { LANGUAGE: de }' >> customers/acme.yaml",
     "flotilla plan --local",
     "flotilla deploy --local",
     "flotilla rollback acme --local --yes",
 ]
-COLUMNS, LINES = 100, 500
+COLUMNS, LINES = 104, 500
 CHARACTER, LINE, MARGIN, BAR = 8.4, 19, 16, 34
 BACKGROUND, FOREGROUND, PROMPT = "#16181d", "#d6d9e0", "#7d8590"
 COLOURS = {
@@ -41,6 +44,7 @@ def run(command: str, folder: str, environment: dict[str, str]) -> list[list[tup
     screen = pyte.Screen(COLUMNS, LINES)
     stream = pyte.ByteStream(screen)
     master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, COLUMNS, 0, 0))
     child = subprocess.Popen(["bash", "-c", command], cwd=folder, env=environment, stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
     while True:
@@ -77,7 +81,6 @@ def record(flotilla: str) -> list[list[tuple[str, str, bool]]]:
         environment = {
             "PATH": os.path.dirname(flotilla) + os.pathsep + os.environ["PATH"],
             "HOME": folder, "TERM": "xterm-256color", "LANG": "C.UTF-8",
-            "COLUMNS": str(COLUMNS), "LINES": str(LINES),
         }
         # Once before, so that the packages that npm installs are not part of the recording.
         warm = os.path.join(folder, "warm")
@@ -90,7 +93,8 @@ def record(flotilla: str) -> list[list[tuple[str, str, bool]]]:
                 project = os.path.join(project, command.removeprefix("cd "))
                 continue
             lines += run(command, project, environment)
-            lines.append([])
+            if command.startswith("flotilla "):
+                lines.append([])
         # The folder is a random one, and shown by `init` only.
         for line in lines:
             line[:] = [(text.replace(folder, "~"), colour, bold) for text, colour, bold in line]
@@ -102,7 +106,7 @@ def draw(lines: list[list[tuple[str, str, bool]]]) -> str:
     width, height = COLUMNS * CHARACTER + 2 * MARGIN, BAR + len(lines) * LINE + MARGIN
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
-        'role="img" aria-label="A terminal session: init, deploy, edit, plan, deploy, rollback">',
+        'role="img" aria-label="A terminal session: create a fleet, deploy it, change a customer, plan, deploy and roll back">',
         f'<rect width="100%" height="100%" rx="8" fill="{BACKGROUND}"/>',
     ]
     parts += [

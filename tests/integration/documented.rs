@@ -83,18 +83,17 @@ fn follow(page: &Path) {
 #[test]
 fn the_pages_run() {
     let pages = pages();
+    let mut wrong = Vec::new();
     // Two at a time: some deploy, some start workers.
     for pair in pages.chunks(2) {
         std::thread::scope(|scope| {
-            let runs: Vec<_> = pair.iter().map(|page| (page, scope.spawn(|| follow(page)))).collect();
-            for (page, run) in runs {
-                if let Err(panic) = run.join() {
-                    let why = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-                    panic!("{}: {why}", page.display());
-                }
+            let runs: Vec<_> = pair.iter().map(|page| scope.spawn(|| follow(page))).collect();
+            for run in runs {
+                wrong.extend(run.join().err().map(|panic| panic.downcast_ref::<String>().cloned().unwrap_or_default()));
             }
         });
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
 /// The words of a command line: quotes keep spaces together; it ends at a pipe, at a comment, or where a column begins that
@@ -191,7 +190,8 @@ pub fn commands(project: &Project) -> Vec<Vec<String>> {
         let words: Vec<&str> = path.iter().map(String::as_str).collect();
         let help = project.run(&[&words[..], &["--help"]].concat()).exits(0).stdout;
         let list = help.split("Commands:").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap_or_default();
-        let names = list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).filter(|name| !name.is_empty());
+        let names =
+            list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).filter(|name| !name.is_empty());
         open.extend(names.filter(|name| *name != "help").map(|name| [&path[..], &[name.to_owned()]].concat()));
         found.push(path);
     }
@@ -238,7 +238,9 @@ fn anchors(page: &str) -> BTreeSet<String> {
         let title = heading.trim_start_matches('#').trim().to_lowercase();
         let kept = title.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
         let anchor: String = kept.map(|c| if c == ' ' { '-' } else { c }).collect();
-        let number = (1..).find(|number| *number == 1 && !found.contains(&anchor) || !found.contains(&format!("{anchor}-{}", number - 1)));
+        let number = (1..).find(|number| {
+            *number == 1 && !found.contains(&anchor) || !found.contains(&format!("{anchor}-{}", number - 1))
+        });
         found.insert(match number {
             Some(1) | None => anchor,
             Some(number) => format!("{anchor}-{}", number - 1),
@@ -260,7 +262,8 @@ fn relative_links_have_targets() {
     for page in pages() {
         for link in links(&text(&page)).iter().filter(|link| !link.contains("://")) {
             seen += 1;
-            let (path, anchor) = link.split_once('#').map_or((link.as_str(), None), |(path, anchor)| (path, Some(anchor)));
+            let (path, anchor) =
+                link.split_once('#').map_or((link.as_str(), None), |(path, anchor)| (path, Some(anchor)));
             let target = if path.is_empty() { page.clone() } else { page.parent().expect("a folder").join(path) };
             let why = match anchor {
                 _ if !target.exists() => "there is no such file",
@@ -282,11 +285,16 @@ fn every_page_is_reachable_from_the_index() {
         let Ok(page) = page.canonicalize() else { continue };
         if reached.insert(page.clone()) && page.extension().is_some_and(|end| end == "md") {
             let targets = links(&text(&page));
-            open.extend(targets.iter().map(|link| page.parent().expect("a folder").join(link.split('#').next().unwrap_or_default())));
+            open.extend(
+                targets
+                    .iter()
+                    .map(|link| page.parent().expect("a folder").join(link.split('#').next().unwrap_or_default())),
+            );
         }
     }
     let pages = pages().into_iter().filter(|page| page.starts_with(repository().join("docs")));
-    let lost: Vec<String> = pages.filter(|page| !reached.contains(&page.canonicalize().expect("a page"))).map(|page| name(&page)).collect();
+    let lost: Vec<String> =
+        pages.filter(|page| !reached.contains(&page.canonicalize().expect("a page"))).map(|page| name(&page)).collect();
     assert!(lost.is_empty(), "no page links to {lost:?}");
 }
 
@@ -298,7 +306,8 @@ fn the_recorded_start_is_the_readmes() {
     let project = Project::empty();
     let mut seen = 0;
     for command in list.split('"').skip(1).step_by(2) {
-        assert!(svg.contains(command), "docs/start.svg doesn't show `{command}`: record it again");
+        let shown = command.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        assert!(svg.contains(&shown), "docs/start.svg doesn't show `{command}`: record it again");
         if let Some(arguments) = command.strip_prefix("flotilla ") {
             let mut arguments = words(&format!("flotilla {arguments}"));
             arguments.push("--help".to_owned());

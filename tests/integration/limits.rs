@@ -20,7 +20,8 @@ pub fn with(document: &str, mark: &str, table: &str) -> String {
 
 #[test]
 fn the_documents_tables_are_the_codes() {
-    let mut settable = "| `limits` | what is counted | per | free | paid | code |\n|---|---|---|---|---|---|\n".to_owned();
+    let mut settable =
+        "| `limits` | what is counted | per | free | paid | code |\n|---|---|---|---|---|---|\n".to_owned();
     let mut sources: Vec<&str> = Vec::new();
     for row in &TABLE {
         let scope = match row.scope {

@@ -93,7 +93,7 @@ pub const TABLE: [Row; 9] = [
     Row {
         limit: Limit::Workers,
         key: "workers",
-        what: "workers outside of dispatch namespaces",
+        what: "workers outside dispatch namespaces",
         unit: "workers",
         scope: Scope::Account,
         free: 100,
@@ -104,7 +104,7 @@ pub const TABLE: [Row; 9] = [
     Row {
         limit: Limit::Crons,
         key: "crons",
-        what: "crons of all workers",
+        what: "cron triggers of all workers",
         unit: "crons",
         scope: Scope::Account,
         free: 5,
@@ -242,14 +242,14 @@ impl JsonSchema for Limits {
         let property = |row: &Row| {
             let whose = match row.scope {
                 Scope::Account => "in the account",
-                Scope::Zone => "in each zone",
-                Scope::Worker => "of each worker",
+                Scope::Zone => "per zone",
+                Scope::Worker => "per worker",
             };
             let default = match row.free == row.paid {
                 true => grouped(row.paid),
                 false => format!("{}; {} on the free plan", grouped(row.paid), grouped(row.free)),
             };
-            let description = format!("The most {whose}: {}. Default: {default}.", row.what);
+            let description = format!("The maximum {whose}: {}. Default: {default}.", row.what);
             (row.key.to_owned(), json!({"type": "integer", "minimum": 1, "description": description}))
         };
         let properties: Map<String, Value> = TABLE.iter().map(property).collect();
