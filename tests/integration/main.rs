@@ -32,6 +32,7 @@ mod init;
 mod interrupted;
 mod killed_writes;
 mod lanes;
+mod language;
 mod layers;
 mod limits;
 mod line;

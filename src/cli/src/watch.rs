@@ -231,7 +231,7 @@ fn print_changes(
     match session.format {
         Format::Json => session.json(&serde_json::json!({
             "written": written, "removed": removed, "milliseconds": milliseconds,
-            "new": new, "mended": fixed, "open": now.len(),
+            "new": new, "fixed": fixed, "open": now.len(),
         }))?,
         Format::Text => {
             let left = if now.is_empty() { String::new() } else { format!(" · {} left", report::found(&now)) };

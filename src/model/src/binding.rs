@@ -423,7 +423,7 @@ impl JsonSchema for Binding {
             })
             .collect();
         schemars::json_schema!({
-            "description": "What a worker is bound to: exactly one kind, and what belongs to it.",
+            "description": "A binding: exactly one kind, and the fields of that kind.",
             "type": "object",
             "properties": properties,
             "additionalProperties": false,

@@ -115,7 +115,7 @@ pub const TABLE: [Row; 9] = [
     Row {
         limit: Limit::Databases,
         key: "databases",
-        what: "D1 databases that workers name, each once",
+        what: "D1 databases of all workers",
         unit: "D1 databases",
         scope: Scope::Account,
         free: 10,
@@ -148,7 +148,7 @@ pub const TABLE: [Row; 9] = [
     Row {
         limit: Limit::ZonesPerWorker,
         key: "zonesPerWorker",
-        what: "zones in which a worker has routes",
+        what: "zones in which the worker has routes",
         unit: "zones",
         scope: Scope::Worker,
         free: 1000,
@@ -159,7 +159,7 @@ pub const TABLE: [Row; 9] = [
     Row {
         limit: Limit::Variables,
         key: "variables",
-        what: "variables and secrets, FLOTILLA_DIGEST among them",
+        what: "variables and secrets, including FLOTILLA_DIGEST",
         unit: "variables and secrets",
         scope: Scope::Worker,
         free: 64,
@@ -170,7 +170,7 @@ pub const TABLE: [Row; 9] = [
     Row {
         limit: Limit::VariableBytes,
         key: "variableBytes",
-        what: "the size of a variable",
+        what: "bytes of a variable",
         unit: "bytes",
         scope: Scope::Worker,
         free: 5 << 10,
@@ -181,7 +181,7 @@ pub const TABLE: [Row; 9] = [
     Row {
         limit: Limit::ScriptBytes,
         key: "scriptBytes",
-        what: "the size of all modules of an upload, not compressed",
+        what: "bytes of all modules of an upload, uncompressed",
         unit: "bytes",
         scope: Scope::Worker,
         free: 64 << 20,

@@ -617,7 +617,7 @@ mod tests {
 
     #[test]
     fn the_documentation_lists_each_kind() {
-        let page = include_str!("../../../docs/deploying.md");
+        let page = include_str!("../../../docs/reference/reasons.md");
         let section = page.split("## Reasons\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a section");
         let kinds = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
         assert_eq!(kinds.collect::<Vec<_>>(), Reason::VARIANTS);

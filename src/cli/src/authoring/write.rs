@@ -150,7 +150,7 @@ fn storable(store: &Store<'_>) -> Result<(), Failure> {
     let path = store.path();
     if store.is_clear() && git::is_tracked(&store.on_disk())? {
         return Err(Failure::refused(format!("git tracks {path}, and plain-text secrets don't belong in git")).hint(format!(
-            "take it out (git rm --cached {path}) and add it to .gitignore, or encrypt it with age, see docs/secrets.md"
+            "take it out (git rm --cached {path}) and add it to .gitignore, or encrypt it with age, see docs/guides/secrets.md"
         )));
     }
     Ok(())

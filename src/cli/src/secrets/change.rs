@@ -90,7 +90,7 @@ fn change(
     if store.is_clear() && git::is_tracked(&on_disk)? {
         return Err(Failure::refused(format!("git tracks {path}, and plain-text secrets don't belong in git")).hint(format!(
             "take it out (git rm --cached {path}), add it to .gitignore, and replace the secrets that were in it; or encrypt it with \
-             age, see docs/secrets.md"
+             age, see docs/guides/secrets.md"
         )));
     }
     let value = value(&entry)?;
