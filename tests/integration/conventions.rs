@@ -150,10 +150,13 @@ fn a_destroy_that_cannot_begin_writes_the_spec_back_and_one_that_fails_can_be_fi
     let (cloud, project) = changed();
     cloud.deploy(&project, &[]);
     let spec = project.read("customers/bolt.yaml");
+    let environment = project.read(".env");
+    std::fs::remove_file(project.path(".env")).unwrap();
     let mut command = cloud.command(&project, &["destroy", "bolt", "--yes"]);
     let failed = output(command.env_remove("CLOUDFLARE_API_TOKEN")).exits(1);
     assert!(failed.stderr.contains("nothing was deleted"), "{failed:?}");
     assert_eq!(project.read("customers/bolt.yaml"), spec);
+    project.write(".env", environment);
     let refusal = json!({ "status": 403, "code": 10000, "message": "no" });
     cloud.faults(&json!([{ "match": { "method": "DELETE", "path": "scripts/t-bolt" }, "do": { "error": refusal } }]));
     let failed = cloud.run(&project, &["destroy", "bolt", "--yes"]).exits(4);
