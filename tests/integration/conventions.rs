@@ -206,3 +206,17 @@ fn there_is_a_man_page_for_each_command() {
     }
     assert!(pages.keys().all(|page| page.ends_with(".1")), "{:?}", pages.keys());
 }
+
+#[test]
+fn status_says_that_it_does_not_know_where_no_account_is_set() {
+    let (cloud, project) = changed();
+    std::fs::remove_file(project.path(".env")).unwrap();
+    let mut command = cloud.command(&project, &["status"]);
+    let told = output(command.env_remove("CLOUDFLARE_ACCOUNT_ID")).exits(1);
+    assert!(told.stderr.contains("the id of default is not set, so what is deployed there is unknown"), "{told:?}");
+    assert!(
+        told.stdout.contains("unknown: the account's id is not set") && !told.stdout.contains("not deployed"),
+        "{told:?}"
+    );
+    assert!(cloud.run(&project, &["status"]).exits(0).stdout.contains("2 workers, 2 deployed"));
+}
