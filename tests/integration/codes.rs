@@ -8,6 +8,7 @@ use flotilla_model::explanation::{Example, explanation};
 use serde_json::Value;
 
 use crate::cases::{cache, tiny};
+use crate::folders::temporary_folder;
 use crate::support::{Project, repository};
 
 /// The codes that files of these cause, and nothing a few lines of text can show.
@@ -75,7 +76,7 @@ fn differs(code: Code) -> Option<String> {
 #[test]
 fn explain_prints_a_section_or_the_list() {
     // No project is needed.
-    let elsewhere = tempfile::tempdir().unwrap();
+    let elsewhere = temporary_folder();
     let project = Project::empty();
     let run = |arguments: &[&str]| {
         let mut command = project.command(arguments);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::fleet::{ACCOUNT, Cloud, cache};
+use crate::folders::temporary_folder;
 use crate::support::{Project, output, repository};
 
 /// Returns the pages of the documentation.
@@ -63,7 +64,7 @@ fn follow(page: &Path) {
     if script.is_empty() {
         return;
     }
-    let (cloud, project) = (Cloud::with_workerd(), Project::at(tempfile::tempdir().expect("a folder")));
+    let (cloud, project) = (Cloud::with_workerd(), Project::at(temporary_folder()));
     let own = Path::new(env!("CARGO_BIN_EXE_flotilla")).parent().expect("a folder").to_owned();
     let path = format!("{}:{}", own.display(), std::env::var("PATH").unwrap_or_default());
     let mut bash = Command::new("bash");

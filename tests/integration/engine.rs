@@ -301,7 +301,7 @@ impl<'a> Engine<'a> {
         let request = RollbackRequest { target, cloud: self.cloud(), approval: Approval::Given };
         let result = rollback(&self.context(), &request).map(|done| match done {
             RolledBack::Applied(outcome) => outcome,
-            RolledBack::DryRun(_) => panic!("nothing was applied"),
+            RolledBack::DryRun(_) => panic!("it was approved"),
         });
         (result, self.heard())
     }

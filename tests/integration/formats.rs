@@ -181,7 +181,7 @@ fn other_commands_say_that_they_have_no_such_format() {
     for format in ["github", "sarif"] {
         for command in ["build", "plan", "deploy", "show", "explain", "status"] {
             let run = project.run(&[command, "--format", format]).exits(2);
-            assert!(run.stderr.contains("only `flotilla check` writes github and sarif"), "{}", run.stderr);
+            assert!(run.stderr.contains("only `flotilla check` supports github and sarif"), "{}", run.stderr);
             assert_eq!(run.stdout, "");
         }
     }

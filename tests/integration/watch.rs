@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::cases::{cache, tiny};
+use crate::folders::temporary_folder;
 use crate::support::{PATIENCE, Project};
 
 /// A running watch, and the objects that it prints.
@@ -180,7 +181,7 @@ fn folders_that_are_replaced_stay_watched() {
     let project = tiny();
     project.write("customers/a.yaml", "id: a\n").write("customers/b.yaml", "id: b\n");
     let watch = Watch::start(&project);
-    let aside = tempfile::tempdir().expect("a temporary folder");
+    let aside = temporary_folder();
     let value = |value: &str| {
         project.write("customers/a.yaml", format!("id: a\nvars: {{ X: \"{value}\" }}\n"));
         until(&format!("{value} is built"), || {
@@ -304,7 +305,7 @@ fn events_that_are_lost_are_made_up_for() {
 fn a_pack_that_is_not_there_yet_is_waited_for() {
     let project = tiny();
     project.write("customers/a.yaml", "id: a\n");
-    let aside = tempfile::tempdir().expect("a temporary folder");
+    let aside = temporary_folder();
     let kept = aside.path().join("templates");
     std::fs::rename(project.path("templates"), &kept).expect("a folder");
     let watch = Watch::start(&project);

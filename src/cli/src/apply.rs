@@ -53,7 +53,7 @@ pub(super) fn given(yes: bool, dry_run: bool) -> Approval {
 /// Returns what came of a plan, for people.
 pub(super) fn summary(outcome: &Outcome) -> String {
     let mut text = format!(
-        "{} applied, {} failed, {} left undone · {} in {}",
+        "{} applied, {} failed, {} not attempted · {} in {}",
         outcome.applied,
         outcome.failed,
         outcome.skipped,
@@ -67,7 +67,7 @@ pub(super) fn summary(outcome: &Outcome) -> String {
         text += &format!(" · {} overtaken by another deploy", outcome.overtaken);
     }
     if outcome.unhealthy > 0 {
-        text += &format!(" · {} not well", outcome.unhealthy);
+        text += &format!(" · {} unhealthy", outcome.unhealthy);
     }
     if let Some(why) = &outcome.halted {
         text += &format!("\nhalted: {}", clean(why));

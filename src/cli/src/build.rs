@@ -56,7 +56,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     if let Some(error) = &built.forgotten
         && built.rendered > 0
     {
-        session.ui.note(&format!("what was built can't be remembered, so the next build does it all again: {error}"));
+        session.ui.note(&format!("the build cache can't be written, so the next build starts from nothing: {error}"));
     }
     let workers = built.workers;
     let report = Report {
@@ -82,7 +82,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             let mut text = if arguments.check {
                 match stale {
                     true => format!(
-                        "out/ is not current: {} to write, {} to remove; run `flotilla build`",
+                        "out/ is out of date: {} to write, {} to remove; run `flotilla build`",
                         report.written, report.removed
                     ),
                     false => "out/ is current".to_owned(),
@@ -90,7 +90,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             } else if stale {
                 format!("{} written, {} removed", count(report.written, "file"), report.removed)
             } else {
-                "nothing to do: out/ is current".to_owned()
+                "nothing to do: out/ is up to date".to_owned()
             };
             text += &format!(" · {} in {}", count(workers, "worker"), duration(report.seconds));
             if report.invalid > 0 {
@@ -136,8 +136,7 @@ fn reasons(why: &[(String, Vec<Reason>)]) {
     }
     if !rest.is_empty() {
         let workers: usize = rest.iter().map(|(_, folders)| folders.len()).sum();
-        let lines =
-            format!("… and {} for other reasons; `flotilla explain CUSTOMER` tells them", count(workers, "worker"));
+        let lines = format!("… and {} for other reasons; see `flotilla explain CUSTOMER`", count(workers, "worker"));
         report::print(&lines);
     }
 }

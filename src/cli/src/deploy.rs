@@ -68,7 +68,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 
 fn deploy(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     if let (false, Some(option)) = (arguments.verify, arguments.verification.given()) {
-        return Err(Failure::usage(format!("{option} says how workers are asked after a deploy: add --verify")));
+        return Err(Failure::usage(format!("{option} needs --verify")));
     }
     let file = arguments.plan.as_deref().map(PlanFile::read).transpose()?;
     let line = match &file {
@@ -102,7 +102,7 @@ pub(super) fn report_deployed(
     match deployed {
         Deployed::OtherPlan { planned, refusal } => {
             summary::append(summary_file, &PlanOutput(planned.view()).markdown(""));
-            Err(refusal.hint(format!("what is planned now:\n{}", plan::text(planned.view(), &session.ui))))
+            Err(refusal.hint(format!("the plan is now:\n{}", plan::text(planned.view(), &session.ui))))
         }
         Deployed::UpToDate(planned) => {
             summary::append(summary_file, &PlanOutput(planned.view()).markdown(""));

@@ -209,7 +209,7 @@ fn differences(session: &Session, edits: &Edits) -> Result<usize, Failure> {
         session.ui.line(&format!("{} gets a new value", clean(name)));
     }
     if let Some((name, _)) = &edits.made {
-        session.ui.line(&format!("the D1 database {name} is made"));
+        session.ui.line(&format!("the D1 database {name} will be created"));
     }
     Ok(lines)
 }
@@ -257,7 +257,7 @@ impl Editor<'_> {
         left.extend(more.left);
         if let Some(name) = left.first() {
             return Err(Failure::new(format!("no source of fleet.yaml is a file that {name} can be written to"))
-                .hint("set it where it comes from"));
+                .hint("set it at its source"));
         }
         let shadowed = match &edits.token {
             Some((name, token)) => !write::is_effective(session, name, token)?,
@@ -289,11 +289,11 @@ impl Editor<'_> {
         }
         if shadowed {
             report::print(
-                "another token comes before it, perhaps in the environment: `secrets` in fleet.yaml says in which order",
+                "another token takes precedence, perhaps from the environment: the order is that of `secrets` in fleet.yaml",
             );
         }
         if edits.token.is_some() {
-            report::print("revoke the old token at Cloudflare when a deploy has gone through with the new one");
+            report::print("revoke the old token at Cloudflare once a deploy with the new one has succeeded");
         }
         report::print(&format!("next:\n  {next}"));
         Ok(Exit::Done)
@@ -418,7 +418,7 @@ impl Editor<'_> {
             };
             let path = ["vars".to_owned(), name.clone()];
             let there = self.deployment.worker.vars.contains_key(&name);
-            if there && !self.prompter.confirm("Give it another value? (no: take it out)", true)? {
+            if there && !self.prompter.confirm("Give it another value? (no removes it)", true)? {
                 // What all environments share is taken out of the one that is changed.
                 match self.deployment.only(self.workspace) {
                     Some(_) if !self.deployment.place(&self.text()?, &path).there => self.set(&path, Value::Null)?,
@@ -560,7 +560,7 @@ impl Editor<'_> {
         if !place.there && self.deployment.is_defined(&self.text()?, path) {
             let environment = self.deployment.worker.environment;
             return Err(Failure::usage(format!(
-                "{} is set for all environments, not for {environment} alone",
+                "{} is set for all environments, not for {environment} only",
                 path.join(".")
             ))
             .hint(format!("`--env {environment} --set {}=null` removes it there", path.join("."))));
@@ -568,7 +568,7 @@ impl Editor<'_> {
         if !place.there {
             return Err(Failure::usage(format!("{} doesn't stand in {}", path.join("."), self.deployment.file()))
                 .hint(
-                    "`flotilla show` says where each value comes from; `--set PATH=null` takes away what a layer sets",
+                    "`flotilla show` says where each value comes from; `--set PATH=null` removes what a layer sets",
                 ));
         }
         self.spec(Change::Remove(place.path))
@@ -629,7 +629,7 @@ impl Editor<'_> {
             (None, 0) => None,
             (None, _) => {
                 return Err(Failure::usage(format!("{} has several domains", worker.customer))
-                    .hint(format!("--set domains[0]={name} names the one that is replaced")));
+                    .hint(format!("name the one to replace: --set domains[0]={name}")));
             }
         };
         match index {
@@ -710,8 +710,8 @@ impl Editor<'_> {
             let account_id = self.deployment.account_id(self.workspace);
             let mut access = token::verified(self.workspace, token.clone(), true, Some(name.clone()))?;
             access.requester.try_ask(&token::home(&account_id), &Call::FindSubdomain).map_err(|error| {
-                Failure::new(format!("the token doesn't reach the account {name} ({}): {error}", mask(&account_id)))
-                    .hint("it is not stored; a token of that account with `Workers Scripts: Edit` is wanted")
+                Failure::new(format!("the token has no access to the account {name} ({}): {error}", mask(&account_id)))
+                    .hint("it was not stored; it needs `Workers Scripts: Edit` for that account")
             })?;
         }
         let secret = self.workspace.fleet.accounts[&name].token.secret.clone();

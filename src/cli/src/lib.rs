@@ -345,12 +345,12 @@ fn refuse_half_made(session: &Session, command: &Command) -> Result<(), Failure>
     let Some(what) = undo::interrupted(&session.root) else { return Ok(()) };
     let what = ui::clean(&what);
     let hint = match what.as_str() {
-        "init" | "import" => format!("run `flotilla {what}` again: it takes back what the interrupted one did first"),
+        "init" | "import" => format!("run `flotilla {what}` again: it undoes what the interrupted run did first"),
         _ => {
-            format!("`flotilla {what} --interrupted undo` takes it back first, `--interrupted keep` leaves it as it is")
+            format!("`flotilla {what} --interrupted undo` undoes it, `--interrupted keep` keeps it")
         }
     };
-    let message = format!("`flotilla {what}` was interrupted, and the project is half changed");
+    let message = format!("`flotilla {what}` was interrupted and left the project half changed");
     if matches!(command, Command::Deploy(_) | Command::Destroy(_) | Command::Prune(_) | Command::Preview(_)) {
         return Err(Failure::refused(format!("{message}; nothing was sent")).hint(hint));
     }
@@ -366,8 +366,8 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         (Output::Markdown, Command::Plan(_)) => Format::Text,
         (Output::Github | Output::Sarif | Output::Markdown, _) => {
             let failure =
-                Failure::usage("only `flotilla check` writes github and sarif, only `flotilla plan` markdown");
-            return Err(failure.hint("every command writes text and json"));
+                Failure::usage("only `flotilla check` supports github and sarif, only `flotilla plan` markdown");
+            return Err(failure.hint("every command supports text and json"));
         }
     };
     if let Command::Completions { shell } = command {

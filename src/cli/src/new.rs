@@ -69,7 +69,7 @@ pub(super) struct Arguments {
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, as in tier=gold")?;
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, such as tier=gold")?;
     // What can't be selected by is no label.
     text.parse::<Selector>().map_err(|error| error.to_string())?;
     Ok((key.to_owned(), value.to_owned()))
@@ -196,10 +196,12 @@ fn finish(
         report::print(&format!("{} {name} in {}", good("stored"), clean(path)));
     }
     for name in &left {
-        report::print(&format!("{name} has no file to stand in: set it where fleet.yaml's sources have theirs"));
+        report::print(&format!("no source file in fleet.yaml can hold {name}: set it at one of the other sources"));
     }
     if shadowed {
-        report::print("another token comes before the one that was typed: `secrets` in fleet.yaml says in which order");
+        report::print(
+            "another token takes precedence over the one that was typed: the order is that of `secrets` in fleet.yaml",
+        );
     }
     report::print("next:");
     for command in &next {

@@ -90,9 +90,8 @@ impl LineArguments {
 
     /// Returns the request of the plan in a file, with the cloud of these options.
     pub(super) fn of_file(&self, file: &PlanFile) -> Result<LineArguments, Failure> {
-        let asked = Asked::try_parse_from(file.asked()).map_err(|_| {
-            Failure::refused("the plan's file is damaged: what was asked for can't be read; nothing was sent")
-        })?;
+        let asked = Asked::try_parse_from(file.asked())
+            .map_err(|_| Failure::refused("the plan file is damaged: its request can't be read; nothing was sent"))?;
         Ok(LineArguments { cloud: self.cloud.clone(), ..asked.line })
     }
 
@@ -177,7 +176,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
             report::print(&form.text(&session.ui, arguments.full, Some(&command)));
             if let Some(excess) = too_many {
                 let sign = session.ui.paint(Style::Warning, "!");
-                report::print(&format!("{sign} without --max-deletions, a deploy refuses it: {excess}"));
+                report::print(&format!("{sign} a deploy refuses this plan without --max-deletions: {excess}"));
             }
         }
     }

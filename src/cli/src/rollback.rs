@@ -56,9 +56,7 @@ fn back(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
         Format::Json => session.json(&outcome)?,
         Format::Text => {
             report::print(&apply::summary(&outcome));
-            report::print(
-                "the next deploy leaves these as they are until their bundles change, or their customers are named",
-            );
+            report::print("deploys skip these workers until their bundles change or their customers are named");
         }
     }
     Ok(if outcome.is_complete() { Exit::Done } else { Exit::SomeFailed })

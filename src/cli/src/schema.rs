@@ -54,7 +54,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let differ = update(session, &fleet, arguments.check)?;
     report::print(&match (differ, arguments.check) {
         (0, _) => "schema/ is current".to_owned(),
-        (n, true) => format!("schema/ is not current: {} differ; run `flotilla schema`", count(n, "file")),
+        (n, true) => format!("schema/ is out of date: {} differ; run `flotilla schema`", count(n, "file")),
         (n, false) => format!("{} written to schema/", count(n, "file")),
     });
     Ok(if arguments.check && differ > 0 { Exit::Pending } else { Exit::Done })

@@ -235,7 +235,7 @@ fn print_changes(
         }))?,
         Format::Text => {
             let left = if now.is_empty() { String::new() } else { format!(" · {} left", report::found(&now)) };
-            let on = if first { "; watching, Ctrl-C ends" } else { "" };
+            let on = if first { "; watching for changes, Ctrl-C stops" } else { "" };
             let written = count(written, "file");
             report::print(&format!("{written} written, {removed} removed in {milliseconds} ms{left}{on}"));
         }

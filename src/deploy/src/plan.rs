@@ -5,8 +5,10 @@ mod comparison;
 pub mod handover;
 mod hosts;
 mod leave_out;
+pub(crate) mod order;
 mod planned_action;
 mod planner;
+pub(crate) mod transfers;
 mod waves;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -16,7 +16,7 @@ use flotilla_model::lock::Lock;
 use flotilla_model::platform::Call;
 use flotilla_model::spec::OnBreach;
 
-use crate::apply::{ApplyContext, OthersResources, RunKind, apply};
+use crate::apply::{ApplyContext, RunKind, apply};
 use crate::approval;
 use crate::context::{AHEAD_LOCK, Context, LOCK};
 use crate::left_out::{self, LeftOut};
@@ -152,11 +152,10 @@ pub(crate) fn apply_planned(
         PlanFile::new(&planned, Vec::new()).write(&planned.reviewed_plan())?;
     }
     let platform = connect(context, &mut planned, &tokens)?;
-    let take_over = preflight(context, &mut planned, &mut left_out, &mut state)?;
+    let others = preflight(context, &mut planned, &mut left_out, &mut state)?;
     // 6. Waves: upload, attach, ask for health, halt or go on.
     let planned = Arc::new(planned);
     let (fleet, cloud) = (&planned.project.fleet, &planned.cloud);
-    let others = OthersResources { adopt: planned.adopt.clone(), take_over };
     let (platform, tokens, kind) = (&platform, &tokens, request.kind);
     let ctx = ApplyContext { context, fleet, cloud, platform, tokens, others: &others, kind };
     let (mut outcome, run) = apply(&ctx, &planned.plan, upload::of_plan(&planned)?, &mut state)?;

@@ -30,7 +30,7 @@ pub struct DestroyRequest {
     pub approval: Approval,
 }
 
-/// What is deleted with customers.
+/// The files and workers that are deleted with customers.
 pub struct Target {
     /// The files of the specs, from the project's root.
     pub specs: Vec<String>,
@@ -40,7 +40,7 @@ pub struct Target {
 
 /// Customers that were deleted.
 pub struct Destroyed {
-    /// What was to be deleted; after a dry run, it is all still there.
+    /// The files and workers; after a dry run, all of them are still there.
     pub target: Target,
     /// The result of deleting the workers; none, if none were deployed, and after a dry run.
     pub deployed: Option<Deployed>,

@@ -55,7 +55,7 @@ pub enum Event<'a> {
     },
     /// The plan of a rollback, before it is confirmed.
     RollbackPlanned(&'a Plan),
-    /// What is going to be deleted with customers.
+    /// Files and workers are going to be deleted with customers.
     DestroyPlanned {
         /// The files of their specs.
         specs: &'a [String],

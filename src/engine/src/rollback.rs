@@ -79,7 +79,10 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Roll
     let secrets = Arc::new(request.cloud.secrets(context, &fleet)?);
     let mut cloud = Cloud::new(context, &fleet, &request.cloud, &secrets)?;
     if !cloud.state.exists() {
-        return Err(Failure::new(format!("nothing was deployed from here yet: there is no {}", cloud.state.display())));
+        return Err(Failure::new(format!(
+            "nothing has been deployed from this machine yet: there is no {}",
+            cloud.state.display()
+        )));
     }
     let mut state = if applies { State::open(&cloud.state)? } else { State::read(&cloud.state)? };
     let back = match &request.target {
@@ -94,8 +97,8 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Roll
     // 3. Safety.
     approval::check_digest(&request.approval, &plan)?;
     if plan.changes.is_empty() {
-        let failure = Failure::new("there is nothing to go back to");
-        return Err(failure.hint("`flotilla history CUSTOMER` lists what ran, and what of it is kept"));
+        let failure = Failure::new("there is no earlier bundle to roll back to");
+        return Err(failure.hint("`flotilla history CUSTOMER` lists what ran, and which bundles are kept"));
     }
     let names: BTreeSet<&str> = plan.changes.iter().map(|change| change.account.as_str()).collect();
     let tokens = cloud.tokens(&fleet, names, &secrets)?;
@@ -233,7 +236,7 @@ fn of_customers(
         }
     }
     if let (Some(to), false) = (record, found) {
-        let failure = Failure::usage(format!("record {to} is no upload of {}", customers.join(", ")));
+        let failure = Failure::usage(format!("record {to} is not an upload of {}", customers.join(", ")));
         return Err(failure.hint("`flotilla history CUSTOMER` lists the records"));
     }
     Ok(back)
@@ -261,7 +264,7 @@ fn of_run(state: &State, run: RunId, only: Option<&BTreeSet<WorkerId>>) -> Resul
                 let to = uploads.iter().find(|other| other.run < run && other.digest != live.digest);
                 back.add(state, id.clone(), &live, to)?;
             }
-            _ => back.stay.push((id.1.clone(), "something else was deployed since".to_owned())),
+            _ => back.stay.push((id.1.clone(), "something else has been deployed since".to_owned())),
         }
     }
     Ok(back)

@@ -47,7 +47,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         Format::Text if !report.planned.is_empty() => {
             report::print(&format!("would remove {}", count(report.planned.len(), "preview")));
         }
-        Format::Text if none => report::print("there is none to remove"),
+        Format::Text if none => report::print("there is no preview to remove"),
         Format::Text => {
             let PreviewsDown { removed, workers, hosts, databases, requests, .. } = &report;
             report::print(&format!(
@@ -59,7 +59,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 count(*requests as usize, "request"),
             ));
             if !report.left.is_empty() {
-                report::print("run the same command again: what is gone is not removed twice");
+                report::print("run the command again to remove what is left");
             }
         }
     }

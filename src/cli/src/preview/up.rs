@@ -92,7 +92,7 @@ fn text(session: &Session, report: &PreviewUp) {
         );
     }
     report::print(&format!(
-        "preview {}: {}, {} applied, {} failed, {} left undone · {} · until {}",
+        "preview {}: {}, {} applied, {} failed, {} not attempted · {} · until {}",
         report.id,
         count(report.workers.len(), "worker"),
         report.applied,
@@ -130,7 +130,7 @@ fn markdown(report: &PreviewUp) -> String {
     }
     if report.failed + report.skipped + report.unhealthy > 0 {
         let PreviewUp { failed, skipped, unhealthy, .. } = report;
-        page += &format!("\n{failed} failed, {skipped} left undone, {unhealthy} not well.\n");
+        page += &format!("\n{failed} failed, {skipped} not attempted, {unhealthy} unhealthy.\n");
     }
     page + &format!("\nUntil {}.\n", report.expires)
 }

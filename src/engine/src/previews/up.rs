@@ -307,13 +307,15 @@ fn selected(context: &Context<'_>, request: &UpRequest) -> Result<Selected, Fail
 fn refuse_others(planned: &Planned) -> Result<(), Failure> {
     let conflicts = planned.findings.iter().filter_map(|Finding { what, worker, .. }| match what {
         What::Unowned { fleet: Some(fleet) } => Some(format!("the worker {worker} belongs to the fleet {fleet}")),
-        What::Unowned { fleet: None } => Some(format!("the worker {worker} is there, and is no fleet's")),
-        What::DomainHeld { domain, holder } => Some(format!("{domain} leads to {holder}, which is not the preview's")),
+        What::Unowned { fleet: None } => Some(format!("the worker {worker} exists, and no fleet manages it")),
+        What::DomainHeld { domain, holder } => {
+            Some(format!("{domain} points to {holder}, which is not part of the preview"))
+        }
         _ => None,
     });
     let conflicts: Vec<String> = conflicts.collect();
     let Some(first) = conflicts.first() else { return Ok(()) };
-    let failure = Failure::refused(format!("{first}; nothing was sent")).hint("put it up under another --id");
+    let failure = Failure::refused(format!("{first}; nothing was sent")).hint("use another --id");
     Err(conflicts[1..].iter().fold(failure, |failure, more| failure.hint(more)))
 }
 
