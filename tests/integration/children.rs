@@ -217,7 +217,8 @@ fn a_build_that_crashes_is_a_diagnostic() {
     for (crash, signal) in [("process.abort();", 6), ("process.kill(process.pid, \"SIGKILL\");", 9)] {
         let project = project(&format!("{crash} await new Promise((done) => setTimeout(done, 10_000));"));
         let run = project.run_with(&["build"], &[cache()]).exits(1);
-        let expected = format!("error[P0605]: the runtime does not bundle: the command was ended by signal {signal}");
+        let expected =
+            format!("error[P0605]: the pack's code does not bundle: the command was ended by signal {signal}");
         assert!(run.stderr.contains(&expected), "{run:?}");
     }
 }
