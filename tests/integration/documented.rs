@@ -174,11 +174,12 @@ fn the_commands_that_are_named_are_there() {
     for command in &commands {
         let mut words = words(command);
         words.retain(|word| !word.starts_with('…') && !word.starts_with('[') && !word.ends_with(']'));
-        // `flotilla help COMMAND` takes the name of any command.
-        words.retain(|word| word != "COMMAND");
+        // It prints help itself, and takes the name of any command.
+        let is_help = words.get(1).is_some_and(|word| word == "help");
+        words.retain(|word| !(is_help && word == "COMMAND"));
         let mut arguments: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
         // With it, nothing is done; but what comes before it has to be there.
-        arguments.push("--help");
+        arguments.extend((!is_help).then_some("--help"));
         let run = project.run(&arguments);
         if run.code != 0 {
             wrong.push(format!("`{command}`: {}", run.stderr.lines().next().unwrap_or_default()));

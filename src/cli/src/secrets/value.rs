@@ -15,7 +15,7 @@ pub enum Alphabet {
     Hex,
     /// With `+`, `/` and `=`.
     Base64,
-    /// With `-` and `_`, as it can stand in an address.
+    /// With `-` and `_`, for use in URLs.
     #[default]
     Base64url,
 }
