@@ -202,7 +202,7 @@ fn a_build_has_limits_of_time_and_memory() {
     let greedy = "const all = []; setInterval(() => all.push(Buffer.alloc(40e6, 1)), 10)";
     let start = format!("spawn(\"node\", [\"-e\", {greedy:?}]); await new Promise(() => {{}});");
     let run = limited("buildMemory: 400", &format!("setInterval(() => {{}}, 1000); {start}"));
-    let expected = "the command that bundles the runtime needed more than 400 MiB of memory";
+    let expected = "the command that bundles the pack needed more than 400 MiB of memory";
     assert!(run.stderr.contains(expected) && run.stderr.contains("`buildMemory`"), "{run:?}");
     // An endless message takes no memory of ours, and no pipe is waited for.
     let run = limited(

@@ -228,5 +228,5 @@ fn sentence(value: &Value) -> String {
 
 /// Escapes what would end a cell of a table.
 fn cell(text: &str) -> String {
-    text.replace('|', "\\|").replace('<', "&lt;")
+    text.replace('|', "\\|")
 }
