@@ -714,7 +714,7 @@ fn nothing_is_replaced_or_written_in_half() {
     assert!(dry.stdout.contains("customers/a.yaml") && both.fleet.files(".").is_empty(), "{dry:#?}");
     both.fleet.write("customers/a.yaml", "id: a\n");
     let refused = both.fleet.run(&["import", &path]).exits(5);
-    assert!(refused.stderr.contains("customers/a.yaml would be replaced"), "{refused:#?}");
+    assert!(refused.stderr.contains("customers/a.yaml would be overwritten"), "{refused:#?}");
     assert_eq!(both.fleet.files(".").len(), 1);
     both.fleet.run(&["import", &path, "--force"]).exits(0);
     both.fleet.run(&["check"]).exits(0);
@@ -748,7 +748,7 @@ fn mistakes_in_files_are_told_all_at_once_and_nothing_is_written() {
     }
     assert!(both.fleet.files(".").is_empty());
     let nothing = both.fleet.run(&["import", both.home.path().to_str().unwrap()]).exits(1);
-    assert!(nothing.stderr.contains("there is no worker of wrangler's"), "{nothing:#?}");
+    assert!(nothing.stderr.contains("has no wrangler project"), "{nothing:#?}");
     both.fleet.run(&["import", "nowhere"]).exits(1);
 }
 

@@ -22,7 +22,7 @@ fn a_new_project_is_checked_and_built() {
     let told = project.run(&["init", "Acme Consent"]).exits(0).stdout;
     assert!(told.contains("44 files") && told.contains("flotilla deploy --local"), "{told}");
     let at = |arguments: &[&str]| project.run(&[&["--project", "Acme Consent"], arguments].concat());
-    assert_eq!(at(&["check"]).exits(0).stdout, "checked 1 customer: no mistakes\n");
+    assert_eq!(at(&["check"]).exits(0).stdout, "checked 1 customer: no errors\n");
     at(&["build"]).exits(0);
     at(&["build", "--check"]).exits(0);
     at(&["schema", "--check"]).exits(0);
@@ -68,7 +68,7 @@ fn a_project_of_own_code_is_deployed_and_tells_that_it_is_well() {
     let project = cases::tiny();
     project.run(&["init", "Own Code", "--pack", "worker"]).exits(0);
     let at = |arguments: &[&str]| project.run(&[&["--project", "Own Code"], arguments].concat());
-    assert_eq!(at(&["check"]).exits(0).stdout, "checked 1 customer: no mistakes\n");
+    assert_eq!(at(&["check"]).exits(0).stdout, "checked 1 customer: no errors\n");
     at(&["schema", "--check"]).exits(0);
     assert_eq!(at(&["deploy", "--local", "--format", "json"]).exits(0).json()["applied"], 1);
     at(&["build", "--check"]).exits(0);
@@ -98,12 +98,12 @@ fn what_is_there_is_never_overwritten() {
     assert!(ignored.starts_with("target/\n# What is deployed") && ignored.contains("\n/.flotilla/\n"), "{ignored}");
     let before = project.files("used");
     let told = project.run(&["init", "used"]).exits(5).stderr;
-    assert!(told.contains("is a project already") && told.contains("found fleet.yaml and "), "{told}");
+    assert!(told.contains("is already a project") && told.contains("found fleet.yaml and "), "{told}");
     assert!(project.files("used") == before);
     // Parts of one.
     project.write("part/templates/consent/pack.yaml", "mine");
     let told = project.run(&["init", "part", "--format", "json"]).exits(5).json();
-    assert!(told["error"].as_str().is_some_and(|error| error.contains("has files of a project already")), "{told}");
+    assert!(told["error"].as_str().is_some_and(|error| error.contains("already has files of a project")), "{told}");
     assert_eq!(project.files("part").len(), 1);
     for wrong in
         [&["init", "x", "--ci", "github"][..], &["init", "--print"], &["init", "--force"], &["init", "--ci", "gitlab"]]
@@ -139,7 +139,7 @@ fn a_workflow_is_written_where_github_looks_and_replaced_only_by_force() {
     assert!(!project.path("my fleet/.github").exists());
     project.write("customers/bad.yaml", "id: bad\nnam: x\n");
     let told = init(&["--print"]).exits(0).stderr;
-    assert!(told.contains("the secrets of 1 customer with mistakes are left out"), "{told}");
+    assert!(told.contains("the secrets of 1 customer with errors are left out"), "{told}");
     for wrong in ["", " ", " x", "a\u{1b}b", "a\tb"] {
         init(&["--print", "--install", wrong]).exits(2);
     }
@@ -400,7 +400,7 @@ fn the_steps_of_the_check_do_what_they_say() {
     assert!(project.path("out/production/acme/index.ts").exists());
     step("Plan").exits(0);
     let summary = std::fs::read_to_string(runner.temp.path().join("summary.md")).expect("a summary");
-    assert!(summary.trim_start().starts_with("### flotilla check: no mistakes\n"), "{summary}");
+    assert!(summary.trim_start().starts_with("### flotilla check: no errors\n"), "{summary}");
     assert!(summary.contains("### flotilla plan: 8 to create, 0 to update, 0 to delete\n"), "{summary}");
     // The plan becomes a comment, whose first line says which plan it is; later plans replace it.
     runner.outputs("needs.check");
@@ -482,7 +482,7 @@ fn the_steps_of_the_deploy_do_what_they_say() {
     assert!(!runner.temp.path().join("flotilla.env").exists(), "the file with secrets stays");
     let summary = runner.take("summary.md");
     assert!(
-        summary.contains("### flotilla deploy: 2 applied, 0 failed, 0 left undone\n") && !summary.contains("canary")
+        summary.contains("### flotilla deploy: 2 applied, 0 failed, 0 not attempted\n") && !summary.contains("canary")
     );
     // Nothing is left to do, reviewed or not.
     let none = plan(&runner);

@@ -251,7 +251,7 @@ fn init_is_put_back_wherever_it_is_killed() {
         );
         let run = output(command(&project, &arguments).stdin(Stdio::null()));
         assert!(
-            run.code == 0 || (run.code == 5 && run.stderr.contains("is a project already")),
+            run.code == 0 || (run.code == 5 && run.stderr.contains("is already a project")),
             "killed at {at}: {run:?}"
         );
         let mut now = files(&project);

@@ -105,7 +105,7 @@ fn edits_are_built_as_they_come() {
     assert_eq!((&built["new"], &built["open"]), (&Value::Array(Vec::new()), &1.into()));
     project.write("customers/b.yaml", "id: b\n");
     let built = watch.next();
-    assert_eq!((&built["mended"][0]["code"], &built["open"]), (&"S0201".into(), &0.into()));
+    assert_eq!((&built["fixed"][0]["code"], &built["open"]), (&"S0201".into(), &0.into()));
     until("what is fixed is built", || !wrangler("b").contains("edited"));
 
     project.write("layers/eu.yaml", "vars: { REGION: europe }\n");
@@ -122,7 +122,7 @@ fn edits_are_built_as_they_come() {
     project.write("fleet.yaml", "nam: x\n");
     assert_eq!(watch.next()["new"][0]["file"], "fleet.yaml");
     project.write("fleet.yaml", fleet.replace("name: test", "name: other"));
-    assert!(watch.next()["mended"].as_array().is_some_and(|mended| !mended.is_empty()));
+    assert!(watch.next()["fixed"].as_array().is_some_and(|fixed| !fixed.is_empty()));
     // Two claims of one thing, by edits of two files.
     project.write("customers/a.yaml", "id: a\ndomains: [x.example.com]\n");
     watch.next();

@@ -8,6 +8,7 @@ use reqwest::blocking::{Client as Http, ClientBuilder};
 
 use crate::answer::Answer;
 use crate::error::{Error, Kind};
+use crate::observer::Observed;
 use crate::request::Request;
 
 /// The times after which a client gives up.
@@ -59,8 +60,11 @@ impl Client {
         let end = Instant::now() + within;
         // A request's own timeout is one for all of it, a client's is one for each piece; reqwest takes one of the two.
         let exact = (within <= self.timeouts.silence).then_some(within);
+        let observed = Observed::begin(&request);
         let sent = request.build(http, exact).send();
-        sent.map(|response| Answer::new(response, end)).map_err(|error| Error::of(&error))
+        let answer = sent.map(|response| Answer::new(response, end)).map_err(|error| Error::of(&error));
+        observed.end(&answer);
+        answer
     }
 
     fn http(&self, url: &str) -> Result<&Http, Error> {
