@@ -175,7 +175,11 @@ fn kind(value: &Value, definitions: &Map<String, Value>, used: &mut BTreeSet<Str
         return kind(&definitions[name], definitions, used);
     }
     if let Some(values) = value["enum"].as_array() {
-        return values.iter().map(|value| format!("`{}`", value.as_str().unwrap_or("null"))).collect::<Vec<_>>().join(", ");
+        return values
+            .iter()
+            .map(|value| format!("`{}`", value.as_str().unwrap_or("null")))
+            .collect::<Vec<_>>()
+            .join(", ");
     }
     if let Some(value) = value["const"].as_str() {
         return format!("`{value}`");
