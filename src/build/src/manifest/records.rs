@@ -1,4 +1,4 @@
-//! What builds remember of each customer: the stamps and digests of its files, its resolved workers, and what was rendered from them.
+//! The records of customers: the stamps and digests of their files, their resolved workers, and the renderings of these.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
