@@ -41,7 +41,7 @@ fn removal(finding: &Finding) -> Option<(String, Call)> {
 
 /// Prunes a fleet.
 pub fn prune(context: &Context<'_>, request: &PruneRequest) -> Result<Deployed, Failure> {
-    let _lock = Lock::take_from_all(&context.folder().join(LOCK), "deploy", context.operator)?;
+    let lock = Lock::take_from_all(&context.folder().join(LOCK), "deploy", context.operator)?;
     let plan = PlanRequest {
         cloud: request.cloud.clone(),
         prune: true,
@@ -66,7 +66,7 @@ pub fn prune(context: &Context<'_>, request: &PruneRequest) -> Result<Deployed, 
         kind,
         verify: None,
     };
-    apply_planned(context, planned, &deploy)
+    apply_planned(context, planned, &deploy, &lock)
 }
 
 /// Looks once more, right before a domain or a route is removed: somebody may have created its worker, or pointed it to another.

@@ -63,7 +63,7 @@ pub struct RollbackRequest {
 /// Rolls workers back.
 pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outcome, Failure> {
     // 1. Lock.
-    let _lock = Lock::take_from_all(&context.folder().join(LOCK), KIND, context.operator)?;
+    let lock = Lock::take_from_all(&context.folder().join(LOCK), KIND, context.operator)?;
     // 2. Plan, from the state alone.
     let fleet = project::read_fleet(&Tree::new(&context.root)).map_err(Failure::invalid)?;
     let secrets = Arc::new(request.cloud.secrets(context, &fleet)?);
@@ -72,6 +72,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outc
         return Err(Failure::new(format!("nothing was deployed from here yet: there is no {}", cloud.state.display())));
     }
     let mut state = State::open(&cloud.state)?;
+    state.rely_on(&lock);
     let back = match &request.target {
         Target::Run(run) => of_run(&state, *run, None)?,
         Target::Customers { customers, record, environment } => of_customers(&state, customers, *record, *environment)?,

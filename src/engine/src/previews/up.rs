@@ -141,7 +141,7 @@ pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewU
     let days = i64::from(request.days.or(rule.days).unwrap_or(DAYS));
     let now = SystemClock::new().unix();
     let expires = now + days * DAY;
-    let _lock = Lock::take_from_all(&context.folder().join(LOCK), "preview up", context.operator)?;
+    let lock = Lock::take_from_all(&context.folder().join(LOCK), "preview up", context.operator)?;
     let plan = PlanRequest {
         cloud: request.cloud.clone(),
         prune: true,
@@ -170,7 +170,7 @@ pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewU
         kind: RunKind::new("preview up"),
         verify: None,
     };
-    let (mut planned, outcome, tokens, exit) = match apply_planned(context, planned, &deploy)? {
+    let (mut planned, outcome, tokens, exit) = match apply_planned(context, planned, &deploy, &lock)? {
         Deployed::Applied(applied) => {
             let exit = applied.exit();
             (applied.planned, applied.outcome, applied.tokens, exit)
