@@ -16,6 +16,7 @@ mod files;
 pub mod future_dates;
 mod project;
 mod scan;
+mod scanner;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -42,7 +43,8 @@ use flotilla_spec::tree::Tree;
 pub use explain::{Explained, LiveTriggers, explain, recipe, since, source};
 pub use files::{RenderedFiles, files, module};
 pub use project::{Project, open, open_preview};
-pub use scan::{Scan, id, scan};
+pub use scan::{Scan, scan};
+pub use scanner::id;
 
 /// The bundles of packs, by the pack's name.
 pub type PackBundles = HashMap<String, PackBundle>;
@@ -314,7 +316,7 @@ impl Builder<'_> {
         built: &mut Built,
     ) -> (bool, Option<(Worker, Vec<DirtyReason>)>) {
         built.workers += 1;
-        let folder = scan::folder(record, record.unit(index));
+        let folder = scanner::folder(record, record.unit(index));
         let (reasons, is_restamped) = dirty_reasons(record.unit_mut(index), &folder, &self.recipes, self.out);
         if reasons.is_empty() {
             let unit = record.unit(index);
@@ -417,7 +419,7 @@ fn prune_workers(project: &Project, scan: &Scan, out: &Out, quiet: &[Environment
         return Ok(0);
     }
     let units = scan.records.iter().flat_map(|record| record.units.iter().map(move |unit| (record, unit)));
-    let mut owned: HashSet<String> = units.map(|(record, unit)| scan::folder(record, unit)).collect();
+    let mut owned: HashSet<String> = units.map(|(record, unit)| scanner::folder(record, unit)).collect();
     for customer in &scan.held {
         owned.extend(environments.iter().map(|environment| format!("{environment}/{customer}/")));
     }

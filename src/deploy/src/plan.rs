@@ -258,6 +258,8 @@ pub struct Options<'a> {
     pub prune: bool,
     /// Delete, and nothing else.
     pub only_prune: bool,
+    /// The customers whose orphaned workers are deleted; none: all.
+    pub pruned_customers: Option<&'a BTreeSet<String>>,
     /// The customers that were named: a manual delivery requires that.
     pub named: &'a [String],
     /// Deploy regardless of the delivery: to the local emulator, and previews.

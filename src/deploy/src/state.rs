@@ -290,8 +290,8 @@ impl State {
     }
 
     /// Notes the lock under which the state is written: without its file, another deploy could begin beside this one.
-    pub fn rely_on(&mut self, lock: &Lock) {
-        self.lock = lock.held_file();
+    pub fn rely_on(&mut self, lock: Option<&Lock>) {
+        self.lock = lock.and_then(Lock::held_file);
     }
 
     /// Fails if a file was deleted or replaced since it was opened: SQLite would go on writing to what nobody can open any more.
@@ -662,7 +662,7 @@ mod tests {
         for way in ways {
             let lock = Lock::take(&path, "deploy").unwrap();
             let mut state = State::open(&folder.path().join("state.db")).unwrap();
-            state.rely_on(&lock);
+            state.rely_on(Some(&lock));
             state.record(&id, &mut deployed.clone(), &entry("created")).unwrap();
             way(&path);
             let failure = state.open_batch().unwrap_err();

@@ -56,6 +56,8 @@ pub enum Deployed {
     },
     /// There were no changes.
     UpToDate(Box<Planned>),
+    /// The plan of a dry run: nothing was sent.
+    DryRun(Box<Planned>),
     /// Changes were applied, or some of them.
     Applied(Box<Applied>),
 }
@@ -94,19 +96,20 @@ pub fn finished(planned: &Planned) -> Exit {
     }
 }
 
-/// Deploys a fleet: the order of a run. A dry run is [`plan_fleet`], the same code stopped after step 3. Running it again does
+/// Deploys a fleet: the order of a run. A dry run is the same code, without the lock and stopped after step 2. Running it again does
 /// nothing, or what was left.
 pub fn deploy_fleet(context: &Context<'_>, request: DeployRequest<'_>) -> Result<Deployed, Failure> {
+    let applies = !request.approval.is_dry_run();
     // 1. Lock. First of all: what the plan is made from can't move until it is applied.
-    let lock = lock(context, request.kind.ahead)?;
+    let lock = applies.then(|| lock(context, request.kind.ahead)).transpose()?;
     // 2. Scan, build and plan.
     let planned =
-        plan_fleet(context, &PlanRequest { applies: true, priority: request.kind.priority, ..request.plan.clone() })?;
+        plan_fleet(context, &PlanRequest { applies, priority: request.kind.priority, ..request.plan.clone() })?;
     if let Some(file) = request.reviewed {
         file.refuse_other(&planned)?;
     }
     // 3. to 9.
-    apply_planned(context, planned, &request, &lock)
+    apply_planned(context, planned, &request, lock.as_ref())
 }
 
 /// Takes the lock of the project's deploys, or of the runs that go ahead of one.
@@ -124,7 +127,7 @@ pub(crate) fn apply_planned(
     context: &Context<'_>,
     mut planned: Planned,
     request: &DeployRequest<'_>,
-    lock: &Lock,
+    lock: Option<&Lock>,
 ) -> Result<Deployed, Failure> {
     // 3. Safety: the approved plan or none, no upload without the value of a secret, not too many deletions.
     let continues = match check_approval(&planned, &request.approval)? {
@@ -133,6 +136,9 @@ pub(crate) fn apply_planned(
     };
     if planned.plan.is_empty() {
         return Ok(Deployed::UpToDate(Box::new(planned)));
+    }
+    if request.approval.is_dry_run() {
+        return Ok(Deployed::DryRun(Box::new(planned)));
     }
     let mut left_out = LeftOut::default();
     let tokens = left_out::tokens(context, &mut planned, &mut left_out)?;

@@ -67,7 +67,7 @@ pub fn excess_deletions(planned: &Planned, max_deletions: Option<usize>) -> Opti
 pub fn check_deletions(planned: &Planned, max_deletions: Option<usize>) -> Result<(), Failure> {
     let Some(excess) = excess_deletions(planned, max_deletions) else { return Ok(()) };
     Err(Failure::refused(format!("{excess}; nothing was sent"))
-        .hint(format!("if that is meant: --max-deletions {}", excess.planned))
+        .hint(format!("if this is intended: --max-deletions {}", excess.planned))
         .hint("or set `deploy: { maxDeletions: { count: …, percent: … } }` in fleet.yaml"))
 }
 
@@ -156,7 +156,7 @@ fn refuse(refusals: Vec<Refusal>) -> Result<(), Failure> {
     let number = refusals.len();
     let what = count(number, if number == 1 { "thing is" } else { "thing" });
     let are = if number == 1 { "" } else { " are" };
-    let failure = Failure::refused(format!("{what}{are} somebody else's; nothing was sent"));
+    let failure = Failure::refused(format!("{what}{are} not managed by this fleet; nothing was sent"));
     Err(failure.hint(first_lines(refusals.iter().map(ToString::to_string), SHOWN)))
 }
 

@@ -42,7 +42,7 @@ pub fn rebuild_state(context: &Context<'_>, cloud: &CloudOptions, approval: &App
         context.operator.confirm(&Question::ReplaceState(State::read(&cloud.state)?.live()?))?;
     }
     let mut state = State::open(&cloud.state)?;
-    state.rely_on(&lock);
+    state.rely_on(Some(&lock));
     let options = RefreshOptions {
         wanted,
         held: &held,

@@ -1,0 +1,122 @@
+//! The layers of fleet.yaml: settings that several customers share, in files or folders of env files. Knows no customers.
+
+use serde::Deserialize as _;
+
+use super::{LAYERS, add_findings};
+use crate::envfile;
+use crate::schema::Checker;
+use crate::tree::Tree;
+use crate::yaml::{self, Document, Kind, Node, Span};
+use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+use flotilla_model::digest::{Digest, Framed};
+use flotilla_model::spec::LayerRule;
+
+/// Settings that several customers share.
+pub struct Layer {
+    /// Its name.
+    pub name: String,
+    /// The rule that decides when it is used.
+    pub rule: LayerRule,
+    /// Its settings; of a folder of env files, those that are for all customers.
+    pub documents: Vec<Document>,
+    /// Its errors: while there are any, it sets nothing, and holds back the customers that use it.
+    pub errors: Vec<Diagnostic>,
+    /// The digest of what it sets.
+    pub digest: Digest,
+}
+
+impl Layer {
+    /// Returns its name among the parts of a project that customers can need.
+    pub fn part(&self) -> String {
+        format!("layer {}", self.name)
+    }
+}
+
+/// Reads the layers. One that can't be used holds back the customers that use it, and nobody else.
+pub(super) fn read_layers(tree: &Tree, fleet: &Document) -> Vec<Layer> {
+    let Some(Kind::Map(entries)) = fleet.root.get("layers").map(|node| &node.kind) else { return Vec::new() };
+    let checker = Checker::layer();
+    let read = |(name, span, node): &(String, Span, Node)| {
+        let value = node.to_value();
+        let rule =
+            if value.is_null() { LayerRule::default() } else { LayerRule::deserialize(&value).unwrap_or_default() };
+        let mut reader = LayerReader {
+            tree,
+            documents: Vec::new(),
+            errors: Vec::new(),
+            digest: Framed::new("layer").field(name.as_bytes()),
+        };
+        match &rule.env_files {
+            Some(folder) => reader.env_files(folder, &fleet.place_of(["layers", name, "envFiles"])),
+            None => reader.file(&format!("{LAYERS}/{name}.yaml"), &fleet.place(*span), checker),
+        }
+        let LayerReader { documents, errors, digest, .. } = reader;
+        let documents = if errors.is_empty() { documents } else { Vec::new() };
+        Layer { name: name.clone(), rule, documents, errors, digest: digest.finish() }
+    };
+    entries.iter().map(read).collect()
+}
+
+/// A layer while it is read.
+struct LayerReader<'a> {
+    tree: &'a Tree,
+    documents: Vec<Document>,
+    errors: Vec<Diagnostic>,
+    digest: Framed,
+}
+
+impl LayerReader<'_> {
+    /// Reads the env files that are for all customers.
+    fn env_files(&mut self, folder: &str, place: &Place) {
+        let mut bad = |message: String, help: &str| {
+            self.errors.push(Diagnostic::error(Code::BadLayer, place.clone(), message, help));
+        };
+        if folder.split('/').any(|step| step == "..") {
+            bad(format!("`{folder}` is not a folder of this project"), "name a folder within it, without `..`");
+            return;
+        }
+        if !self.tree.root.join(folder).is_dir() {
+            bad(format!("there is no folder `{folder}`"), "name a folder with base/ and customers/ in it");
+        }
+        let base = format!("{folder}/base");
+        let names = self.tree.names(&base).unwrap_or_default();
+        for name in names.iter().filter(|name| name.ends_with(".env")) {
+            let file = format!("{base}/{name}");
+            let Some(bytes) = self.bytes(&file) else { continue };
+            let (document, found) = envfile::parse(&file, &bytes);
+            self.errors.extend(found);
+            self.digest(&bytes);
+            self.documents.push(document);
+        }
+    }
+
+    /// Reads the file of its settings.
+    fn file(&mut self, file: &str, place: &Place, checker: &Checker) {
+        if !self.tree.has(file) {
+            let help = format!("write {file}, with what its customers share, or take the layer out here");
+            self.errors.push(Diagnostic::error(Code::BadLayer, place.clone(), format!("there is no {file}"), help));
+            return;
+        }
+        let Some(bytes) = self.bytes(file) else { return };
+        let (document, found) = yaml::parse(file, &bytes);
+        self.errors.extend(found);
+        let Some(document) = document else { return self.digest(&bytes) };
+        let value = document.root.to_value();
+        add_findings(&mut self.errors, &document, checker.check(&document, &[], &value, "a layer"));
+        match self.errors.is_empty() {
+            true => self.digest(document.root.in_order().as_bytes()),
+            // What was wrong with it is no part of its values.
+            false => self.digest(&bytes),
+        }
+        self.documents.push(document);
+    }
+
+    fn bytes(&mut self, file: &str) -> Option<Vec<u8>> {
+        let read = self.tree.plain(file);
+        read.map_err(|diagnostic| self.errors.push(*diagnostic)).ok()
+    }
+
+    fn digest(&mut self, bytes: &[u8]) {
+        self.digest = self.digest.clone().field(bytes);
+    }
+}
