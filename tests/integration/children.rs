@@ -376,3 +376,86 @@ fn a_cache_that_others_can_write_to_is_refused() {
     set(0o700);
     project.run_with(&["build"], &variables).exits(0);
 }
+
+/// The environment of a CI job's container: the user is root, and HOME belongs to another one.
+#[test]
+fn a_home_of_another_user_has_the_cache_among_the_temporary_files() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let folders = tempfile::tempdir().unwrap();
+    let (home, temporary) = (folders.path().join("home"), folders.path().join("tmp"));
+    let project = project("");
+    std::fs::create_dir(&temporary).unwrap();
+    let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let run = |home: &std::path::Path, arguments: &[&str]| {
+        let mut command = project.command(arguments);
+        command.env_remove("FLOTILLA_CACHE_DIR").env_remove("XDG_CACHE_HOME");
+        output(command.env("HOME", path(home)).env("TMPDIR", path(&temporary)))
+    };
+    let uid = std::fs::metadata(&temporary).unwrap().uid();
+    let instead = temporary.join(format!("flotilla-{uid}"));
+    // A HOME that can't be written, and one of another user; only the administrator can give folders away.
+    let mut homes = vec![std::path::PathBuf::from("/dev/null")];
+    if uid == 0 {
+        std::fs::create_dir(&home).unwrap();
+        chown(&home, Some(12345), Some(12345)).unwrap();
+        chown(project.path(""), Some(12345), Some(12345)).unwrap();
+        homes.push(home.clone());
+    }
+    for home in &homes {
+        let _ = std::fs::remove_dir_all(project.path(".flotilla"));
+        let built = run(home, &["build"]).exits(0);
+        let says = format!("it is in {} instead", instead.display());
+        assert_eq!(built.stderr.matches(&says).count(), 1, "{built:?}");
+        assert!(instead.join("user.key").exists(), "{built:?}");
+        // It is used again.
+        let again = run(home, &["build", "--json"]).exits(0);
+        assert!(again.stdout.contains("\"rendered\":0"), "{again:?}");
+        assert!(!project.path(".flotilla/cache").exists());
+    }
+    // A folder of somebody else in its place is refused, and so is one that is named and can't be trusted.
+    if uid == 0 {
+        chown(&instead, Some(12345), Some(12345)).unwrap();
+        std::fs::remove_dir_all(project.path(".flotilla")).unwrap();
+        let refused = run(&home, &["build"]).exits(5);
+        assert!(refused.stderr.contains("belongs to another user (uid 12345)"), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_build_log_of_another_user_is_rendered_anew_once_and_hides_no_edit() {
+    use flotilla_build::manifest::{Manifest, Stamp, Writer};
+    use flotilla_model::digest::Digest;
+    let cache = tempfile::tempdir().unwrap();
+    let project = project("");
+    project.run(&["build"]).exits(0);
+    // What was remembered is changed, so that it says that an edited file is what was rendered; the writer has the tests' own key.
+    let plant = || {
+        let mut manifest = Manifest::read(&project.path(""));
+        let writer = Writer::new(&project.path(""), &mut manifest, true);
+        let mut records: Vec<_> = manifest.records.values().cloned().collect();
+        assert!(!records.is_empty());
+        for record in &mut records {
+            for rendering in record.units.iter_mut().filter_map(|unit| unit.rendered.as_mut()) {
+                for output in rendering.outputs.iter_mut().filter(|output| output.name == "index.ts") {
+                    let path = project.path("out/production/acme/index.ts");
+                    let edited = format!("{}// edited\n", std::fs::read_to_string(&path).unwrap());
+                    std::fs::write(&path, &edited).unwrap();
+                    output.content = Digest::of(edited.as_bytes()).short_hash();
+                    output.stamp = Stamp::of(&std::fs::metadata(&path).unwrap());
+                }
+            }
+        }
+        records.into_iter().for_each(|record| writer.record(record));
+        assert!(writer.settle().is_none());
+    };
+    plant();
+    // Whoever has the key believes it: that is what the seal is for.
+    project.run(&["build", "--check"]).exits(0);
+    let theirs = [("FLOTILLA_CACHE_DIR", cache.path().to_str().unwrap())];
+    let checked = project.run_with(&["build", "--check"], &theirs).exits(3);
+    assert!(checked.stdout.contains("1 to write"), "{checked:?}");
+    project.run_with(&["build"], &theirs).exits(0);
+    assert!(!project.read("out/production/acme/index.ts").contains("// edited"));
+    let again = project.run_with(&["build", "--json"], &theirs).exits(0);
+    assert!(again.stdout.contains("\"rendered\":0"), "{again:?}");
+}

@@ -6,6 +6,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use flotilla_deploy::deploy::Control;
+use flotilla_model::failure::Exit;
 use serde_json::{Value, json};
 
 use crate::fleet::{ACCOUNT, Cloud, cache, fleet, until};
@@ -140,6 +142,34 @@ fn a_state_that_disappears_during_a_deploy_is_noticed() {
         assert!(run.stderr.contains(".db was deleted or replaced while it was in use"), "{run:?}");
         assert!(run.code == 4 && !run.stdout.contains("6 applied"), "{run:?}");
         assert!(run.stderr.contains("flotilla state rebuild"), "{run:?}");
+    }
+}
+
+#[test]
+fn a_lock_that_disappears_during_a_deploy_is_noticed() {
+    let ways: [fn(&Path); 2] = [
+        |lock| fs::remove_file(lock).expect("it is there"),
+        |lock| {
+            fs::copy(lock, lock.with_extension("copy")).expect("it is there");
+            fs::rename(lock.with_extension("copy"), lock).expect("it is there");
+        },
+    ];
+    for way in ways {
+        let (cloud, project) = (Cloud::start(), fleet(&[("acme", ""), ("bob", "")]));
+        let lock = project.path(".flotilla/deploy.lock");
+        let once = std::sync::atomic::AtomicBool::new(false);
+        // The loop polls before it sends anything.
+        let steer = move || {
+            if !once.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                way(&lock);
+            }
+            Control::Continue
+        };
+        let failure = cloud.engine(&project).steered(steer).deploy().failure(Exit::SomeFailed);
+        let text = failure.to_string();
+        assert!(text.contains("deploy.lock was deleted or replaced while it was in use"), "{text}");
+        assert!(cloud.sent().is_empty() && cloud.scripts().is_empty(), "nothing was begun");
+        cloud.engine(&project).deploy().exits(Exit::Done);
     }
 }
 

@@ -8,8 +8,9 @@
 //! records say where. A value is believed only if its digest is the one that the record names. Both can be deleted at
 //! any time: that costs a build.
 //!
-//! A log can come from elsewhere, with a repository for one: a name in it that isn't one of a file in the worker's folder makes all of
-//! it count as damaged, since builds remove files by these names.
+//! A log can come from elsewhere, with a repository for one: it would say that edited files are what was rendered. So its first line has a
+//! seal by a key of this user, and a log without it counts as none. A name in it that isn't one of a file in the worker's folder makes all
+//! of it count as damaged all the same, since builds remove files by these names.
 
 mod records;
 mod writer;
@@ -27,6 +28,7 @@ use crate::render::Recipe;
 use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::digest::{Digest, ShortHash};
 use flotilla_model::plain_file;
+use flotilla_model::user_key::{UserKey, nonce};
 use records::is_name;
 
 pub use records::{Chunk, DirtyReason, Input, Output, Record, RenderRecord, Stamp, Unit};
@@ -34,8 +36,10 @@ pub use writer::Writer;
 
 /// The folder, from the project's root.
 pub const FOLDER: &str = ".flotilla/build";
-/// The first line of a log: its format, and the file of its values.
-const FORMAT: &str = "flotilla build log 4";
+/// The first line of a log: its format, the file of its values, a random number, and the seal of both.
+const FORMAT: &str = "flotilla build log 5";
+/// The purpose of the seal of a log.
+const PURPOSE: &str = "build log";
 /// The number of records that are written at once.
 const FRAME: usize = 256;
 /// The number of frames that are read at once.
@@ -89,11 +93,12 @@ pub struct Manifest {
 impl Manifest {
     /// Reads what is remembered of a project; nothing, if nothing is or it can't be read.
     pub fn read(root: &Path) -> Manifest {
-        Manifest::try_read(&root.join(FOLDER)).unwrap_or_default()
+        Manifest::try_read(&root.join(FOLDER), UserKey::load).unwrap_or_default()
     }
 
-    fn try_read(folder: &Path) -> io::Result<Manifest> {
+    fn try_read(folder: &Path, key: impl FnOnce() -> Option<UserKey>) -> io::Result<Manifest> {
         let file = plain_file::open(&folder.join("log"))?;
+        let key = key().ok_or(io::ErrorKind::NotFound)?;
         let mut left = file.metadata()?.len();
         let mut log = BufReader::with_capacity(1 << 20, file);
         let mut head = Vec::new();
@@ -102,7 +107,13 @@ impl Manifest {
             .map_err(io::Error::other)?
             .strip_suffix('\n')
             .ok_or(io::ErrorKind::InvalidData)?;
-        let name = name.strip_prefix(FORMAT).map(str::trim).ok_or(io::ErrorKind::InvalidData)?;
+        let rest =
+            name.strip_prefix(FORMAT).and_then(|rest| rest.strip_prefix(' ')).ok_or(io::ErrorKind::InvalidData)?;
+        let (sealed, seal) = rest.rsplit_once(' ').ok_or(io::ErrorKind::InvalidData)?;
+        if key.seal(PURPOSE, Path::new(""), sealed) != seal {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let name = sealed.split(' ').next().unwrap_or_default();
         number_of_values(name).ok_or(io::ErrorKind::InvalidData)?;
         let path = folder.join(name);
         let writable = plain_file::open_with(&path, File::options().read(true).write(true));
@@ -200,8 +211,9 @@ fn frame(entries: &[Entry]) -> Vec<u8> {
 
 /// Rewrites the log, with the records that count alone. The new one takes the old one's name at the end, so that at
 /// any instant one of them is whole.
-fn write_log(folder: &Path, manifest: &mut Manifest, name: &str) -> io::Result<()> {
-    let mut log = format!("{FORMAT} {name}\n").into_bytes();
+fn write_log(folder: &Path, manifest: &mut Manifest, name: &str, key: &UserKey) -> io::Result<()> {
+    let sealed = format!("{name} {}", nonce()?);
+    let mut log = format!("{FORMAT} {sealed} {}\n", key.seal(PURPOSE, Path::new(""), &sealed)).into_bytes();
     let recipes = manifest.recipes.values().cloned().map(Entry::Recipe);
     let folders = manifest.folders.iter().map(|(folder, stamp)| Entry::Folder(folder.clone(), *stamp));
     let mut entries: Vec<Entry> = recipes.chain(folders).collect();
@@ -300,6 +312,51 @@ mod tests {
         unit.role = Some(role.to_owned());
         unit.rendered.as_mut().unwrap().outputs[0].name = output.to_owned();
         record
+    }
+
+    #[test]
+    fn a_log_without_the_seal_of_this_user_counts_as_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = |name: &str| UserKey::of(&folder.path().join(name)).unwrap();
+        let (own, other) = (key("own"), key("other"));
+        let project = folder.path().join("project");
+        let log = project.join(FOLDER).join("log");
+        let read = |key: &UserKey| Manifest::try_read(&project.join(FOLDER), || Some(key.clone()));
+        let write = |key: &UserKey, text: &str| {
+            let mut manifest = read(key).unwrap_or_default();
+            let writer = Writer::with_key(&project, &mut manifest, Some(key));
+            writer.record(record(&writer, "customers/acme.yaml", text));
+            assert!(writer.settle().is_none());
+        };
+        write(&own, "one");
+        assert_eq!(read(&own).unwrap().records.len(), 1);
+        assert!(read(&other).is_err() && Manifest::try_read(&project.join(FOLDER), || None).is_err());
+        // A build that doesn't believe it begins a log of its own, and forgets what was planted.
+        write(&other, "two");
+        assert_eq!(text(&read(&other).unwrap(), "customers/acme.yaml").as_deref(), Some("two"));
+        assert!(read(&own).is_err());
+        let bytes = fs::read(&log).unwrap();
+        let end = bytes.iter().position(|byte| *byte == b'\n').unwrap();
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+        let parts: Vec<&str> = head.rsplitn(3, ' ').collect();
+        for head in [
+            "flotilla build log 4 values-1".to_owned(),
+            format!("{FORMAT} values-1"),
+            format!("{FORMAT} values-1 {} {}", "0".repeat(parts[1].len()), parts[0]),
+            head.replace("values-2", "values-1"),
+            format!("{head}0"),
+            format!(" {head}"),
+        ] {
+            fs::write(&log, [head.as_bytes(), &bytes[end..]].concat()).unwrap();
+            assert!(read(&other).is_err(), "{head}");
+        }
+        fs::write(&log, &bytes).unwrap();
+        assert!(read(&other).is_ok());
+        // Without a key, nothing is kept, and nothing fails.
+        fs::remove_dir_all(project.join(FOLDER)).unwrap();
+        let writer = Writer::with_key(&project, &mut Manifest::default(), None);
+        writer.record(record(&writer, "customers/acme.yaml", "three"));
+        assert!(writer.settle().is_none() && !log.exists());
     }
 
     #[test]

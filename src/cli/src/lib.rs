@@ -297,6 +297,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, version: &'static str)
     let result = started(&arguments.global).and_then(|()| dispatch(arguments, &ui));
     // A failure may have come in the middle of a phase.
     ui.end();
+    if let Some(note) = flotilla_model::cache::note() {
+        ui.note(note);
+    }
     let mut exit = result.unwrap_or_else(|failure| {
         ui.failure(&failure);
         if format == Output::Json {

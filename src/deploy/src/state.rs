@@ -7,9 +7,8 @@ mod migration;
 mod shadow;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,7 +20,8 @@ use serde_json::Value;
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::fingerprint::Fingerprints;
-use flotilla_model::plain_file;
+use flotilla_model::lock::Lock;
+use flotilla_model::plain_file::{self, HeldFile};
 use flotilla_model::platform::Home;
 use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
@@ -187,12 +187,11 @@ pub enum Uncertainty {
 pub struct State {
     db: Connection,
     key: Vec<u8>,
-    /// The path of the file that is written to, with its identity; none in memory.
-    file: Option<(PathBuf, FileId)>,
+    /// The files that it is written to, the database first; none in memory.
+    files: Vec<HeldFile>,
+    /// The file of the lock under which it is written.
+    lock: Option<HeldFile>,
 }
-
-/// The identity of a file: its device and its inode.
-type FileId = (u64, u64);
 
 /// The kinds of resources whose ids are looked up by name once, and cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::AsRefStr)]
@@ -216,12 +215,15 @@ impl State {
             plain_file::create_folder(folder)
                 .map_err(|error| Failure::new(format!("the folder {} can't be created: {error}", folder.display())))?;
         }
-        let id = prepare(path).map_err(|error| {
+        let file = prepare(path).map_err(|error| {
             Failure::new(format!("{} can't be opened for writing: {error}", path.display()))
                 .hint("check its permissions and its folder's")
         })?;
         let mut state = State::open_with(path, OpenFlags::default()).map_err(|error| sqlite_failure(path, error))??;
-        state.file = Some((path.to_owned(), id));
+        // The log and its index exist as long as somebody has the database open.
+        let beside = ["-wal", "-shm"].map(|end| PathBuf::from(format!("{}{end}", path.display())));
+        state.files = vec![file];
+        state.files.extend(beside.iter().filter_map(|path| HeldFile::at(path).ok()));
         state.verify_file()?;
         Ok(state)
     }
@@ -284,22 +286,31 @@ impl State {
         db.pragma_update(None, "synchronous", "FULL")?;
         db.set_prepared_statement_cache_capacity(64);
         let key = db.query_row("SELECT value FROM keys WHERE name = 'fingerprint'", [], |row| row.get(0))?;
-        Ok(Ok(State { db, key, file: None }))
+        Ok(Ok(State { db, key, files: Vec::new(), lock: None }))
     }
 
-    /// Fails if the file was deleted or replaced since it was opened: SQLite would go on writing to what nobody can open any more.
+    /// Notes the lock under which the state is written: without its file, another deploy could begin beside this one.
+    pub fn rely_on(&mut self, lock: Option<&Lock>) {
+        self.lock = lock.and_then(Lock::held_file);
+    }
+
+    /// Fails if a file was deleted or replaced since it was opened: SQLite would go on writing to what nobody can open any more.
     fn verify_file(&self) -> Result<(), Failure> {
-        let Some((path, id)) = &self.file else { return Ok(()) };
-        if fs::symlink_metadata(path).is_ok_and(|found| file_id(&found) == *id) {
+        let gone = |file: &&HeldFile| !file.has_its_name();
+        let (file, what, next) = if let Some(file) = self.files.iter().find(gone) {
+            let next = "then run `flotilla state rebuild`, which reads from the workers' tags what is deployed";
+            (file, "what was acknowledged last isn't recorded in it", next)
+        } else if let Some(file) = self.lock.iter().find(gone) {
+            let next = "make sure that no other deploy of this project is running, then run the same command again: it continues";
+            (file, "another deploy can have begun meanwhile", next)
+        } else {
             return Ok(());
-        }
-        let name = path.display();
-        let failure = Failure::new(format!(
-            "{name} was deleted or replaced while it was in use: what was acknowledged last isn't recorded in it"
-        ));
+        };
+        let name = file.path().display();
+        let failure = Failure::new(format!("{name} was deleted or replaced while it was in use: {what}"));
         Err(Failure { exit: Exit::SomeFailed, ..failure }
             .hint("flotilla begins nothing more; requests that were sent may still be carried out")
-            .hint("then run `flotilla state rebuild`, which reads from the workers' tags what is deployed"))
+            .hint(next))
     }
 
     /// Several writes as one: all of them or none, and one wait for the disk.
@@ -450,18 +461,14 @@ impl State {
     }
 }
 
-fn file_id(found: &fs::Metadata) -> FileId {
-    (found.dev(), found.ino())
-}
-
 /// Creates the file if it isn't there, and makes it and SQLite's files beside it private. SQLite gives those that it creates the
 /// permissions of the file itself.
-fn prepare(path: &Path) -> io::Result<FileId> {
+fn prepare(path: &Path) -> io::Result<HeldFile> {
     let file = plain_file::open_with(path, File::options().read(true).write(true).create(true))?;
     for end in ["", "-wal", "-shm", "-journal"] {
         plain_file::make_private(&PathBuf::from(format!("{}{end}", path.display())));
     }
-    Ok(file_id(&file.metadata()?))
+    HeldFile::of(&file, path)
 }
 
 /// The columns of a live worker.
@@ -569,6 +576,8 @@ fn damaged(path: &Path, error: &rusqlite::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     pub(super) fn sample() -> (WorkerId, Deployed) {
@@ -626,6 +635,8 @@ mod tests {
             fs::rename(path.parent().unwrap(), folder.path().join("aside")).unwrap();
             fs::create_dir(path.parent().unwrap()).unwrap();
         });
+        begin(&folder.path().join("f/state.db"), &|path| fs::remove_file(format!("{}-wal", path.display())).unwrap());
+        begin(&folder.path().join("g/state.db"), &|path| fs::remove_file(format!("{}-shm", path.display())).unwrap());
         // In the middle of a batch: what was answered isn't taken for recorded.
         let path = folder.path().join("e/state.db");
         let mut state = State::open(&path).unwrap();
@@ -633,6 +644,34 @@ mod tests {
         state.record(&id, &mut deployed.clone(), &entry("created")).unwrap();
         fs::remove_file(&path).unwrap();
         assert!(state.close_batch().is_err());
+    }
+
+    #[test]
+    fn a_lock_that_is_deleted_or_replaced_is_noticed_at_the_next_write() {
+        let (id, deployed) = sample();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deploy.lock");
+        let ways: [fn(&Path); 3] = [
+            |path| fs::remove_file(path).unwrap(),
+            |path| fs::rename(path, path.with_extension("aside")).unwrap(),
+            |path| {
+                fs::copy(path, path.with_extension("copy")).unwrap();
+                fs::rename(path.with_extension("copy"), path).unwrap();
+            },
+        ];
+        for way in ways {
+            let lock = Lock::take(&path, "deploy").unwrap();
+            let mut state = State::open(&folder.path().join("state.db")).unwrap();
+            state.rely_on(Some(&lock));
+            state.record(&id, &mut deployed.clone(), &entry("created")).unwrap();
+            way(&path);
+            let failure = state.open_batch().unwrap_err();
+            assert!(
+                failure.to_string().contains("deploy.lock was deleted or replaced while it was in use"),
+                "{failure}"
+            );
+            assert_eq!(failure.exit, Exit::SomeFailed);
+        }
     }
 
     #[test]

@@ -101,7 +101,7 @@ pub fn finished(planned: &Planned) -> Exit {
 pub fn deploy_fleet(context: &Context<'_>, request: DeployRequest<'_>) -> Result<Deployed, Failure> {
     let applies = !request.approval.is_dry_run();
     // 1. Lock. First of all: what the plan is made from can't move until it is applied.
-    let _lock = applies.then(|| lock(context, request.kind.ahead)).transpose()?;
+    let lock = applies.then(|| lock(context, request.kind.ahead)).transpose()?;
     // 2. Scan, build and plan.
     let planned =
         plan_fleet(context, &PlanRequest { applies, priority: request.kind.priority, ..request.plan.clone() })?;
@@ -109,7 +109,7 @@ pub fn deploy_fleet(context: &Context<'_>, request: DeployRequest<'_>) -> Result
         file.refuse_other(&planned)?;
     }
     // 3. to 9.
-    apply_planned(context, planned, &request)
+    apply_planned(context, planned, &request, lock.as_ref())
 }
 
 /// Takes the lock of the project's deploys, or of the runs that go ahead of one.
@@ -127,6 +127,7 @@ pub(crate) fn apply_planned(
     context: &Context<'_>,
     mut planned: Planned,
     request: &DeployRequest<'_>,
+    lock: Option<&Lock>,
 ) -> Result<Deployed, Failure> {
     // 3. Safety: the approved plan or none, no upload without the value of a secret, not too many deletions.
     let continues = match check_approval(&planned, &request.approval)? {
@@ -148,6 +149,7 @@ pub(crate) fn apply_planned(
     confirm(context, &planned, &request.approval)?;
     // 5. Preflight: nothing of others is overwritten. The state is opened first, so that one that can't be is known before.
     let mut state = State::open(&planned.cloud.state)?;
+    state.rely_on(lock);
     if let (Approval::Digest(_), false) = (&request.approval, continues) {
         PlanFile::new(&planned, Vec::new()).write(&planned.reviewed_plan())?;
     }

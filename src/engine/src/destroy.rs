@@ -52,7 +52,7 @@ pub fn destroy(context: &Context<'_>, request: &DestroyRequest) -> Result<Destro
     let is_dry_run = request.approval.is_dry_run();
     // 1. Lock.
     let take = || Lock::take_from_all(&context.folder().join(LOCK), "destroy", context.operator);
-    let _lock = (!is_dry_run).then(take).transpose()?;
+    let lock = (!is_dry_run).then(take).transpose()?;
     // 2. Find what is there.
     let tree = Tree::new(&context.root);
     let fleet = project::read_fleet(&tree).map_err(Failure::invalid)?;
@@ -80,7 +80,8 @@ pub fn destroy(context: &Context<'_>, request: &DestroyRequest) -> Result<Destro
         hosts: false,
         customers: request.customers.clone(),
     };
-    match prune_under_lock(&Context { may_have_no_customers: true, ..context.clone() }, &prune) {
+    let context = &Context { may_have_no_customers: true, ..context.clone() };
+    match prune_under_lock(context, &prune, lock.as_ref()) {
         Ok(Deployed::UpToDate(planned)) if planned.scan.unread => {
             let failure = Failure::new("the workers can't be deleted while a spec can't be read");
             Err(specs.restore(failure.hint("fix the file that is reported above, and run the command again")))

@@ -47,12 +47,16 @@ fn removal(finding: &Finding) -> Option<(String, Call)> {
 pub fn prune(context: &Context<'_>, request: &PruneRequest) -> Result<Deployed, Failure> {
     let applies = !request.approval.is_dry_run();
     let take = || Lock::take_from_all(&context.folder().join(LOCK), "deploy", context.operator);
-    let _lock = applies.then(take).transpose()?;
-    prune_under_lock(context, request)
+    let lock = applies.then(take).transpose()?;
+    prune_under_lock(context, request, lock.as_ref())
 }
 
-/// Prunes a fleet under a lock that is taken already.
-pub(crate) fn prune_under_lock(context: &Context<'_>, request: &PruneRequest) -> Result<Deployed, Failure> {
+/// Prunes a fleet under a lock that is taken already; a dry run needs none.
+pub(crate) fn prune_under_lock(
+    context: &Context<'_>,
+    request: &PruneRequest,
+    lock: Option<&Lock>,
+) -> Result<Deployed, Failure> {
     let applies = !request.approval.is_dry_run();
     let plan = PlanRequest {
         cloud: request.cloud.clone(),
@@ -79,7 +83,7 @@ pub(crate) fn prune_under_lock(context: &Context<'_>, request: &PruneRequest) ->
         kind,
         verify: None,
     };
-    apply_planned(context, planned, &deploy)
+    apply_planned(context, planned, &deploy, lock)
 }
 
 /// Looks once more, right before a domain or a route is removed: somebody may have created its worker, or pointed it to another.

@@ -73,7 +73,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Roll
     // 1. Lock.
     let applies = !request.approval.is_dry_run();
     let take = || Lock::take_from_all(&context.folder().join(LOCK), KIND, context.operator);
-    let _lock = applies.then(take).transpose()?;
+    let lock = applies.then(take).transpose()?;
     // 2. Plan, from the state alone.
     let fleet = project::read_fleet(&Tree::new(&context.root)).map_err(Failure::invalid)?;
     let secrets = Arc::new(request.cloud.secrets(context, &fleet)?);
@@ -85,6 +85,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Roll
         )));
     }
     let mut state = if applies { State::open(&cloud.state)? } else { State::read(&cloud.state)? };
+    state.rely_on(lock.as_ref());
     let back = match &request.target {
         Target::Run(run) => of_run(&state, *run, None)?,
         Target::Customers { customers, record, environment } => of_customers(&state, customers, *record, *environment)?,

@@ -11,6 +11,9 @@ use std::net::SocketAddr;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
+/// The socket on which workerd listens, in its folder. A port of this machine would answer any user and any web page that finds it.
+pub const SOCKET: &str = "socket";
+
 /// Everything that workerd needs to run one worker.
 #[derive(Debug, Default)]
 pub struct WorkerSource {
@@ -100,7 +103,7 @@ pub fn config(source: &WorkerSource, outside: &Outside) -> Result<Config, String
         "using Workerd = import \"/workerd/workerd.capnp\";\n\
          const config :Workerd.Config = (\nextensions = [\n{extensions}  ],\n\
          services = [\n    (name = \"worker\", worker = .worker),\n{services}  ],\n\
-         sockets = [(name = \"http\", address = \"127.0.0.1:0\", service = \"worker\",\n\
+         sockets = [(name = \"http\", address = \"unix:{SOCKET}\", service = \"worker\",\n\
          http = (forwardedProtoHeader = \"x-forwarded-proto\"))]);\n\
          const worker :Workerd.Worker = (\n  {code},\n  bindings = [\n{bindings}  ],\n\
          compatibilityDate = {}, compatibilityFlags = [{}], globalOutbound = \"outbound\");\n",

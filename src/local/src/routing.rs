@@ -1,11 +1,14 @@
 //! The choice of the worker that answers a request, and the way there. Knows hosts and connections; not what the API answers.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use http_body_util::{BodyExt as _, Either, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::net::UnixStream;
 
 use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
@@ -18,6 +21,10 @@ pub type Body = Either<Full<Bytes>, Incoming>;
 
 /// The reason why a connection is dropped without an answer.
 pub type Dropped = &'static str;
+
+/// The number of times that a connection to workerd is tried, and the time in between: it may have just died.
+const CONNECTS: usize = 40;
+const RECONNECT: Duration = Duration::from_millis(25);
 
 /// The host of a request without its port, lower case.
 #[must_use]
@@ -138,24 +145,32 @@ pub async fn forward(
     // What Cloudflare's edge adds, as far as it is true here.
     request.headers_mut().entry("cf-connecting-ip").or_insert(HeaderValue::from_static("127.0.0.1"));
     let mut last = String::new();
-    for _ in 0..2 {
-        let port = match cloud.workers.port(&cloud.store, worker).await {
-            Ok(port) => port,
+    let mut tried: Vec<PathBuf> = Vec::new();
+    for _ in 0..CONNECTS {
+        let socket = match cloud.workers.socket(&cloud.store, worker).await {
+            Ok(socket) => socket,
             Err(StartError::Page(status, why)) => return text(status, &format!("{why}\n")),
             Err(StartError::Refused(refusal)) => return text(500, &format!("{}\n", refusal.message)),
         };
         // Connecting fails where workerd has just died; then it is started again, once. A request that was sent isn't
         // sent again.
-        match TcpStream::connect(("127.0.0.1", port)).await {
+        match UnixStream::connect(&socket).await {
             Ok(stream) => return pass(stream, request).await,
             Err(error) => last = error.to_string(),
         }
+        if !tried.contains(&socket) {
+            tried.push(socket);
+        }
+        if tried.len() == 2 {
+            break;
+        }
+        // Its end isn't known yet.
+        tokio::time::sleep(RECONNECT).await;
     }
     text(502, &format!("{}: workerd can't be reached: {last}\n", worker.key.name))
 }
 
-async fn pass(stream: TcpStream, request: Request<Incoming>) -> Response<Body> {
-    let _ = stream.set_nodelay(true);
+async fn pass(stream: UnixStream, request: Request<Incoming>) -> Response<Body> {
     let answer = async {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // The connection lives until the body of the answer has been passed on.

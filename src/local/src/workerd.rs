@@ -1,15 +1,17 @@
-//! One workerd process: how it is started, how it reports its port, how it ends. Knows processes; not what they run.
+//! One workerd process: how it is started, how it reports that it listens, how it ends. Knows processes; not what they run.
 
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 
-use super::capnp::Config;
+use super::capnp::{Config, SOCKET};
 
 /// The time that workerd may take to listen. It takes 40 ms; a machine under load takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -17,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const KEPT: usize = 16 << 10;
 
 /// Runs workerd ("$@") and ends it when stdin closes, so that no workerd outlives its parent however that ends, `kill -9`
-/// included. Descriptor 3 of workerd is our stdout and nothing else is, so its end is workerd's end.
+/// included. Descriptor 3 of workerd is our stdout and nothing else is, so its end is workerd's end. Its folder goes with it.
 const WATCH: &str = r#"
 exec 4<&0
 "$@" 3>&1 1>&2 4<&- </dev/null &
@@ -28,7 +30,13 @@ watch=$!
 exec 4<&-
 wait "$workerd"
 kill "$watch" 2>/dev/null
+folder=$PWD
+rm -f socket
+cd / && rmdir "$folder" 2>/dev/null
 "#;
+
+/// The longest path of a socket that all systems take, in bytes.
+const LONGEST_PATH: usize = 100;
 
 /// The workerd binary.
 #[derive(Clone)]
@@ -100,25 +108,25 @@ impl Finder {
 /// A running workerd. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Process {
-    /// The port that it listens on, on 127.0.0.1.
-    pub port: u16,
+    /// The socket that it listens on.
+    pub socket: PathBuf,
     /// The time from its start until it listened.
     pub startup: Duration,
     child: Child,
     // Its end is what ends workerd.
     stdin: Option<ChildStdin>,
+    // The folder of the socket, which only its owner can enter.
+    _folder: TempDir,
 }
 
 impl Process {
-    /// Starts workerd with this configuration, waits until it listens, and removes the files again.
+    /// Starts workerd with this configuration, waits until it listens, and removes the configuration's files again.
     ///
     /// # Errors
     /// The message of workerd when it doesn't start: an error of syntax, a module that isn't there, …
     pub async fn start(binary: &Binary, config: &Config) -> Result<Self, String> {
-        // Only its owner can read it.
-        let prefix = format!("local-cloudflare-{}-", std::process::id());
-        let folder = tempfile::Builder::new().prefix(&prefix).tempdir();
-        let folder = folder.map_err(|error| format!("can't make a temporary folder: {error}"))?;
+        let folder = private_folder().map_err(|error| format!("can't make a temporary folder: {error}"))?;
+        let socket = folder.path().join(SOCKET);
         for (name, body) in &config.files {
             std::fs::write(folder.path().join(name), body).map_err(|error| format!("can't write {name}: {error}"))?;
         }
@@ -156,19 +164,20 @@ impl Process {
         let listening = async {
             while let Ok(Some(line)) = lines.next_line().await {
                 let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-                if event["event"] == "listen"
-                    && let Some(port) = event["port"].as_u64().and_then(|port| u16::try_from(port).ok())
-                {
-                    return Some(port);
+                if event["event"] == "listen" {
+                    return true;
                 }
             }
-            None
+            false
         };
-        let port = tokio::time::timeout(PATIENCE, listening).await;
-        let process = |port| Self { port, startup: started.elapsed(), child, stdin };
-        match port {
-            Ok(Some(port)) => Ok(process(port)),
-            Ok(None) => {
+        match tokio::time::timeout(PATIENCE, listening).await {
+            Ok(true) => {
+                for (name, _) in &config.files {
+                    let _ = std::fs::remove_file(folder.path().join(name));
+                }
+                Ok(Self { socket, startup: started.elapsed(), child, stdin, _folder: folder })
+            }
+            Ok(false) => {
                 // It ended. Its last words may still be on their way.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 let said = said.lock().clone();
@@ -180,7 +189,7 @@ impl Process {
 
     /// Returns whether it has ended.
     pub fn ended(&mut self) -> bool {
-        !matches!(self.child.try_wait(), Ok(None))
+        !matches!(self.child.try_wait(), Ok(None)) || !self.socket.exists()
     }
 
     /// Ends it and waits until it has.
@@ -188,6 +197,18 @@ impl Process {
         drop(self.stdin.take());
         // The shell kills workerd as soon as its stdin closes; nothing more can be done where that hangs.
         let _ = tokio::time::timeout(Duration::from_secs(5), self.child.wait()).await;
+    }
+}
+
+/// Creates a folder that only its owner can enter, with a path that is short enough for a socket.
+fn private_folder() -> std::io::Result<TempDir> {
+    let prefix = format!("local-cloudflare-{}-", std::process::id());
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).permissions(std::fs::Permissions::from_mode(0o700));
+    let folder = builder.tempdir()?;
+    match folder.path().join(SOCKET).as_os_str().len() > LONGEST_PATH {
+        true => builder.tempdir_in(Path::new("/tmp")),
+        false => Ok(folder),
     }
 }
 

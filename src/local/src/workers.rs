@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use hyper::body::Bytes;
 use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
 use super::capnp::{Outside, WorkerSource, config};
@@ -111,11 +112,11 @@ impl Workers {
         tokio::task::block_in_place(|| self.finder.find())
     }
 
-    /// The port of the worker's live version, started if need be.
+    /// The socket of the worker's live version, started if need be.
     ///
     /// # Errors
     /// The reason why it can't run.
-    pub async fn port(&self, store: &Store, worker: &Worker) -> Result<u16, StartError> {
+    pub async fn socket(&self, store: &Store, worker: &Worker) -> Result<PathBuf, StartError> {
         let id = worker
             .version
             .as_deref()
@@ -130,13 +131,13 @@ impl Workers {
             && !running.process.ended()
         {
             running.used = Instant::now();
-            return Ok(running.process.port);
+            return Ok(running.process.socket.clone());
         }
         let version = store.read(|db| store::version(db, worker.id, id))?;
         let process = self.start(store, worker, &version).await?;
-        let port = process.port;
+        let socket = process.socket.clone();
         *running = Some(Running { process, used: Instant::now() });
-        Ok(port)
+        Ok(socket)
     }
 
     /// The slot of a worker's version, and the slots that have to go for it.
@@ -188,7 +189,7 @@ impl Workers {
         }
         let process = Process::start(&binary, &config(&source, self.outside()?)?).await?;
         let startup_ms = u64::try_from(process.startup.as_millis()).unwrap_or(u64::MAX);
-        let exports = if upload.classic { json!({}) } else { fetch_json(process.port).await.unwrap_or_default() };
+        let exports = if upload.classic { json!({}) } else { fetch_json(&process.socket).await.unwrap_or_default() };
         process.end().await;
         let handlers = |list: &Value| {
             list.as_array().into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned).collect()
@@ -237,12 +238,12 @@ async fn end(slot: Arc<Slot>) {
     }
 }
 
-/// Returns the answer of a worker on that port to `GET /`, as JSON.
+/// Returns the answer of a worker on that socket to `GET /`, as JSON.
 ///
 /// # Errors
 /// When it can't be reached or doesn't answer with JSON.
-async fn fetch_json(port: u16) -> anyhow::Result<Value> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+async fn fetch_json(socket: &Path) -> anyhow::Result<Value> {
+    let stream = UnixStream::connect(socket).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let request = Request::get("/").header(header::HOST, "local").body(Full::<Bytes>::default())?;

@@ -10,6 +10,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -35,24 +36,43 @@ const LEFTOVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The time that npm may take.
 const NPM_TIME: Duration = Duration::from_secs(15 * 60);
 
-/// Returns the cache's folder: `$FLOTILLA_CACHE_DIR`, or `flotilla` where the system keeps caches. It is created if it is missing.
+/// Returns the cache's folder: `$FLOTILLA_CACHE_DIR`, or `flotilla` where the system keeps caches. It is created if it is missing. Where
+/// that place can't be used, as in a CI job's container whose HOME belongs to another user, it is a folder of this user among the
+/// temporary files: never one in the project, where a checkout could bring entries along, with fitting digests, and a key.
 ///
 /// # Errors
-/// If there is no place for it, or if other users can write to it or replace it.
+/// If there is no place for it, or if other users can write to the one that the variable names, or replace it.
 pub fn folder() -> Result<PathBuf, Failure> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let folder = variable(CACHE_VARIABLE)
-        // The XDG specification has a relative path ignored: it would be another folder in each working directory.
-        .or_else(|| variable("XDG_CACHE_HOME").filter(|home| home.is_absolute()).map(|home| home.join("flotilla")))
-        .or_else(|| {
-            let caches = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
-            variable("HOME").map(|home| home.join(caches).join("flotilla"))
-        })
-        .ok_or_else(|| {
-            Failure::new("there is no folder for the cache: neither HOME nor XDG_CACHE_HOME is set")
-                .hint(format!("set {CACHE_VARIABLE} to a folder"))
-        })?;
-    private(&folder)
+    if let Some(folder) = variable(CACHE_VARIABLE) {
+        return private(&folder);
+    }
+    // The XDG specification has a relative path ignored: it would be another folder in each working directory.
+    let usual = variable("XDG_CACHE_HOME").filter(|home| home.is_absolute()).or_else(|| {
+        let caches = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
+        variable("HOME").map(|home| home.join(caches))
+    });
+    let failure = match usual {
+        Some(caches) => match private(&caches.join("flotilla")) {
+            Ok(folder) => return Ok(folder),
+            Err(failure) => failure,
+        },
+        None => Failure::new("there is no folder for the cache: neither HOME nor XDG_CACHE_HOME is set")
+            .hint(format!("set {CACHE_VARIABLE} to a folder")),
+    };
+    let temporary = std::env::temp_dir().join(format!("flotilla-{}", rustix::process::geteuid().as_raw()));
+    let Ok(folder) = private(&temporary) else { return Err(failure) };
+    let shown = folder.display();
+    let _ = NOTE.set(format!("{failure}; it is in {shown} instead ({CACHE_VARIABLE} names another folder)"));
+    Ok(folder)
+}
+
+/// The sentence that says that the cache isn't in its usual place.
+static NOTE: OnceLock<String> = OnceLock::new();
+
+/// Returns the reason why the cache isn't in its usual place, if that was noticed in this process.
+pub fn note() -> Option<&'static str> {
+    NOTE.get().map(String::as_str)
 }
 
 /// Creates a folder unless it is there, and returns its path without symbolic links. Refuses one that another user can write to, or can

@@ -7,7 +7,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{Seek as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Exit, Failure};
-use crate::plain_file;
+use crate::plain_file::{self, HeldFile};
 use crate::progress::Progress;
 
 /// The interval at which a holder renews its note.
@@ -37,6 +37,7 @@ const COMMAND: usize = 200;
 /// A lock that is held as long as this value lives.
 pub struct Lock {
     file: File,
+    path: PathBuf,
     /// Closed with the lock: then the note is no longer renewed.
     _beat: Option<Sender<()>>,
 }
@@ -212,7 +213,7 @@ impl Lock {
     pub fn take(path: &Path, what: &str) -> Result<Lock, Failure> {
         let mut file = locked(path, what)?;
         write(&mut file, &Note::new(what));
-        Ok(Lock { file, _beat: None })
+        Ok(Lock { file, path: path.to_owned(), _beat: None })
     }
 
     /// Takes the lock against holders on other hosts as well: for what is shared with them. Renews its note as long
@@ -223,9 +224,14 @@ impl Lock {
 
     /// Removes the file of a lock that is held, where nothing of it should stay.
     pub fn remove_file(&self, path: &Path) {
-        if has_name(&self.file, path) {
+        if is_named(&self.file, path) {
             let _ = std::fs::remove_file(path);
         }
+    }
+
+    /// Returns its file, without which another process could take the lock as well.
+    pub fn held_file(&self) -> Option<HeldFile> {
+        HeldFile::of(&self.file, &self.path).ok()
     }
 
     fn take_after(path: &Path, what: &str, progress: &dyn Progress, patience: Duration) -> Result<Lock, Failure> {
@@ -253,15 +259,13 @@ impl Lock {
             let _ = std::thread::Builder::new().name("lock".to_owned()).spawn(renew);
             ended
         });
-        Ok(Lock { file, _beat: beat })
+        Ok(Lock { file, path: path.to_owned(), _beat: beat })
     }
 }
 
 /// Returns whether a file is the one that has this name.
-fn has_name(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    let id = |found: std::io::Result<std::fs::Metadata>| found.map(|found| (found.dev(), found.ino())).ok();
-    id(file.metadata()) == id(std::fs::symlink_metadata(path))
+fn is_named(file: &File, path: &Path) -> bool {
+    HeldFile::of(file, path).is_ok_and(|held| held.has_its_name())
 }
 
 /// Opens the lock's file and locks it.
@@ -273,7 +277,7 @@ fn locked(path: &Path, what: &str) -> Result<File, Failure> {
     let mut options = File::options();
     let mut file = plain_file::open_with(path, options.read(true).write(true).create(true)).with_context(cannot)?;
     match file.try_lock() {
-        Ok(()) if has_name(&file, path) => Ok(file),
+        Ok(()) if is_named(&file, path) => Ok(file),
         // Its holder removed it when it ended: there is another file by now, or none.
         Ok(()) => locked(path, what),
         Err(TryLockError::WouldBlock) => {

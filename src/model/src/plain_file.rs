@@ -215,6 +215,47 @@ fn normalized(path: &Path) -> PathBuf {
     }
 }
 
+/// A file that a process relies on as long as it has it open: its path, and what tells whether it still has that name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl HeldFile {
+    /// Identifies an open file.
+    ///
+    /// # Errors
+    /// When the file can't be examined.
+    pub fn of(file: &File, path: &Path) -> io::Result<HeldFile> {
+        file.metadata().map(|found| HeldFile::new(&found, path))
+    }
+
+    /// Identifies the file that has this name now.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn at(path: &Path) -> io::Result<HeldFile> {
+        fs::symlink_metadata(path).map(|found| HeldFile::new(&found, path))
+    }
+
+    fn new(found: &fs::Metadata, path: &Path) -> HeldFile {
+        use std::os::unix::fs::MetadataExt as _;
+        HeldFile { path: path.to_owned(), device: found.dev(), inode: found.ino() }
+    }
+
+    /// Returns whether the file was neither deleted nor moved nor replaced.
+    pub fn has_its_name(&self) -> bool {
+        HeldFile::at(&self.path).is_ok_and(|present| present == *self)
+    }
+
+    /// Returns its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

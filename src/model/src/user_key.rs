@@ -34,8 +34,7 @@ impl UserKey {
             other => return other.map(UserKey),
         }
         plain_file::create_folder(folder)?;
-        let mut random = [0; LENGTH + 8];
-        File::open("/dev/urandom")?.read_exact(&mut random)?;
+        let random: [u8; LENGTH + 8] = random()?;
         let (key, name) = random.split_at(LENGTH);
         let beside = folder.join(format!("{FILE}.{}", data_encoding::HEXLOWER.encode(name)));
         // Another process may create one at the same time: the first link counts, and it is whole.
@@ -56,6 +55,20 @@ impl UserKey {
         all.extend([purpose.as_bytes(), place, text.as_bytes()].concat());
         Fingerprints::new(&self.0).of_bytes(&all)
     }
+}
+
+/// Returns a random number as text, so that no two seals are of the same text.
+///
+/// # Errors
+/// If the system gives none.
+pub fn nonce() -> io::Result<String> {
+    Ok(data_encoding::HEXLOWER.encode(&random::<16>()?))
+}
+
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut random = [0; N];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    Ok(random)
 }
 
 fn read(path: &Path) -> io::Result<[u8; LENGTH]> {

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use flotilla_local::{TOKEN_FILE, own_token};
 use serde_json::{Value, json};
 
-use super::client::{ACCOUNT, Local, local};
+use super::client::{ACCOUNT, Local, local, workerd};
 use crate::folders::temporary_folder;
 
 /// A request as it is on the wire; the status and the body of its answer.
@@ -160,4 +160,58 @@ fn its_token_is_its_owner_s_alone() {
     // An empty or damaged one is no token.
     std::fs::write(&file, "").unwrap();
     assert_eq!(own_token(&path).unwrap().len(), 64);
+}
+
+/// The ports of this machine on which the workerds of a process listen.
+#[cfg(target_os = "linux")]
+fn listening_ports(process: u32) -> Vec<u16> {
+    use std::collections::{BTreeMap, BTreeSet};
+    let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
+        children.entry(parent.unwrap_or(0)).or_default().push(id);
+    }
+    let mut sockets = BTreeSet::new();
+    let mut open = children.get(&process).cloned().unwrap_or_default();
+    while let Some(id) = open.pop() {
+        open.extend(children.get(&id).into_iter().flatten());
+        if std::fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|name| name.trim() != "workerd") {
+            continue;
+        }
+        let descriptors = std::fs::read_dir(format!("/proc/{id}/fd")).into_iter().flatten().flatten();
+        sockets.extend(descriptors.filter_map(|entry| {
+            let link = std::fs::read_link(entry.path()).ok()?;
+            link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']').map(str::to_owned)
+        }));
+    }
+    let mut ports = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        for line in std::fs::read_to_string(table).unwrap_or_default().lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            if fields[3] == "0A" && sockets.contains(fields[9]) {
+                ports.push(u16::from_str_radix(fields[1].rsplit(':').next().unwrap(), 16).unwrap());
+            }
+        }
+    }
+    ports
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_running_worker_has_no_port_and_its_socket_is_private() {
+    let local = local(|options| options.workerd = workerd());
+    local.put("shop", json!([]), &[("index.js", "export default {fetch: () => new Response('here')}")]);
+    assert_eq!(local.get("shop.localhost", "/"), (200, "here".to_owned()));
+    assert_eq!(listening_ports(std::process::id()), Vec::<u16>::new(), "workerd listens on a port");
+    let prefix = format!("local-cloudflare-{}-", std::process::id());
+    let folders = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten();
+    let folders: Vec<_> = folders.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)).collect();
+    assert!(!folders.is_empty());
+    for folder in folders {
+        // Another test's worker may be ending.
+        let Ok(found) = folder.metadata() else { continue };
+        assert_eq!(found.permissions().mode() & 0o777, 0o700);
+    }
 }

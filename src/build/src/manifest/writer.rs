@@ -15,6 +15,7 @@ use crate::render::Recipe;
 use flotilla_model::digest::ShortHash;
 use flotilla_model::plain_file;
 use flotilla_model::spec::Environment;
+use flotilla_model::user_key::UserKey;
 
 /// Writes on what builds remember. That it can't is no failure of a build: it is forgotten, and noted.
 pub struct Writer {
@@ -43,9 +44,14 @@ enum Store {
 
 /// The values of this run, those of earlier runs among them.
 impl Writer {
-    /// Continues a manifest. Without `keep`, everything stays in memory and is forgotten with the process.
+    /// Continues a manifest. Without `keep`, everything stays in memory and is forgotten with the process; so it does where this user has
+    /// no key.
     pub fn new(root: &Path, manifest: &mut Manifest, keep: bool) -> Writer {
-        let inner = if keep { Inner::open(&root.join(FOLDER), manifest) } else { Err(None) };
+        Writer::with_key(root, manifest, if keep { UserKey::load() } else { None }.as_ref())
+    }
+
+    pub(super) fn with_key(root: &Path, manifest: &mut Manifest, key: Option<&UserKey>) -> Writer {
+        let inner = key.ok_or(None).and_then(|key| Inner::open(&root.join(FOLDER), manifest, key).map_err(Some));
         let inner = inner.unwrap_or_else(|failed| Inner {
             log: None,
             path: PathBuf::new(),
@@ -184,35 +190,32 @@ impl Writer {
 const MEMORY: u64 = 1 << 62;
 
 impl Inner {
-    fn open(folder: &Path, manifest: &mut Manifest) -> Result<Inner, Option<io::Error>> {
-        let open = |manifest: &mut Manifest| -> io::Result<Inner> {
-            plain_file::create_folder(folder)?;
-            let live = manifest.records.len() + manifest.recipes.len() + manifest.folders.len();
-            if manifest.values.is_none() || manifest.wastes_values() {
-                compact(folder, manifest)?;
-            } else if manifest.stale > live / 4 + 1000 {
-                let (path, _) = manifest.values.as_ref().ok_or(io::ErrorKind::NotFound)?;
-                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                write_log(folder, manifest, &name)?;
-            }
-            let log = plain_file::open_with(&folder.join("log"), File::options().append(true))?;
-            log.set_len(manifest.whole)?;
+    fn open(folder: &Path, manifest: &mut Manifest, key: &UserKey) -> io::Result<Inner> {
+        plain_file::create_folder(folder)?;
+        let live = manifest.records.len() + manifest.recipes.len() + manifest.folders.len();
+        if manifest.values.is_none() || manifest.wastes_values() {
+            compact(folder, manifest, key)?;
+        } else if manifest.stale > live / 4 + 1000 {
             let (path, _) = manifest.values.as_ref().ok_or(io::ErrorKind::NotFound)?;
-            let file = plain_file::open_with(path, File::options().read(true).write(true))?;
-            let end = file.metadata()?.len();
-            let values = Store::File { file, end, pending: Vec::new() };
-            Ok(Inner {
-                log: Some(log),
-                path: folder.join("log"),
-                length: manifest.whole,
-                open: Vec::new(),
-                values,
-                began: false,
-                written: None,
-                failed: None,
-            })
-        };
-        open(manifest).map_err(Some)
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            write_log(folder, manifest, &name, key)?;
+        }
+        let log = plain_file::open_with(&folder.join("log"), File::options().append(true))?;
+        log.set_len(manifest.whole)?;
+        let (path, _) = manifest.values.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let file = plain_file::open_with(path, File::options().read(true).write(true))?;
+        let end = file.metadata()?.len();
+        let values = Store::File { file, end, pending: Vec::new() };
+        Ok(Inner {
+            log: Some(log),
+            path: folder.join("log"),
+            length: manifest.whole,
+            open: Vec::new(),
+            values,
+            began: false,
+            written: None,
+            failed: None,
+        })
     }
 
     fn flush_values(&mut self) {
@@ -246,7 +249,7 @@ impl Inner {
 }
 
 /// Rewrites values and log, with the records that count alone.
-fn compact(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {
+fn compact(folder: &Path, manifest: &mut Manifest, key: &UserKey) -> io::Result<()> {
     let mut last = 0;
     for entry in fs::read_dir(folder)? {
         last = last.max(entry?.file_name().to_str().and_then(number_of_values).unwrap_or(0));
@@ -290,7 +293,7 @@ fn compact(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {
     values.flush()?;
     drop(values);
     manifest.records = records;
-    write_log(folder, manifest, &name)?;
+    write_log(folder, manifest, &name, key)?;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let other = entry.file_name();

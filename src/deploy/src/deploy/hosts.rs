@@ -79,8 +79,8 @@ impl HostValue {
 /// The reasons why hosts of a wave aren't written.
 #[derive(Default)]
 pub(super) struct KeptHosts {
-    /// By table and host. A host that was to be removed and is another's stays without an error.
-    hosts: HashMap<(Table, String), Option<Problem>>,
+    /// By table and host.
+    hosts: HashMap<(Table, String), Problem>,
     /// The tables that can't be read.
     tables: HashMap<Table, Problem>,
 }
@@ -231,19 +231,24 @@ impl<'p> Run<'p> {
             }
             Err(error) => {
                 let why = explained(&self.schedule.lookup(id).call(None), &error);
-                self.kept_hosts.hosts.insert(key, Some(why.clone()));
+                self.kept_hosts.hosts.insert(key, why.clone());
                 self.schedule.fail_lookup(id, why);
                 return Ok(());
             }
         };
         if !self.may_lose_host(&key, &change, &holder)? {
-            let why = change.to.as_ref().map(|to| {
-                NextStep::Host.because(format!(
+            // An answer that isn't what it seems forgets nothing: the next run looks whose worker that is.
+            let why = match &change.to {
+                Some(to) => NextStep::Host.because(format!(
                     "{} points to {holder} by now, which this fleet's state doesn't have, and not to {to}; `{{ name: {}, takeOver: true }}` \
                      under `domains` takes it over",
                     change.host, change.host
-                ))
-            });
+                )),
+                None => NextStep::Retry.because(format!(
+                    "{} is not removed: it points to {holder} by now, which this fleet's state doesn't have",
+                    change.host
+                )),
+            };
             self.kept_hosts.hosts.insert(key, why);
         }
         self.schedule.end_lookup(id, RequestState::Succeeded);
@@ -278,10 +283,7 @@ impl<'p> Run<'p> {
                 None => written.push(change),
                 Some(why) => {
                     self.outcome.hosts_skipped += 1;
-                    match why {
-                        Some(why) => self.report_failed_hosts(table, why.clone()),
-                        None => self.ctx.state.release_host(table, &change.host)?,
-                    }
+                    self.report_failed_hosts(table, why.clone());
                 }
             }
         }

@@ -8,11 +8,11 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use flotilla_model::plain_file;
+use flotilla_model::plain_file::{self, HeldFile};
 
 use super::ledger::{Ledger, Nanos, WINDOWS, Window};
 
@@ -75,7 +75,7 @@ impl Shared {
         (given, written)
     }
 
-    /// Takes the lock of the file that has the name now, as the cache may have been emptied.
+    /// Takes the lock of the file that has the name now, as the cache may have been emptied, or the file moved.
     fn lock(&mut self) -> io::Result<()> {
         for _ in 0..3 {
             while let Err(error) = self.file.lock() {
@@ -83,7 +83,7 @@ impl Shared {
                     return Err(error);
                 }
             }
-            if self.file.metadata()?.nlink() > 0 {
+            if HeldFile::of(&self.file, &self.path)?.has_its_name() {
                 return Ok(());
             }
             if let Some(folder) = self.path.parent() {

@@ -149,6 +149,7 @@ fn remove(
     let lock = Lock::take_from_all(&context.folder().join(LOCK), "preview down", context.operator)?;
     let mut cloud = Cloud::new(context, &fleet, &request.cloud, secrets)?;
     let mut state = State::open(&cloud.state)?;
+    state.rely_on(Some(&lock));
     let options = RefreshOptions {
         wanted: BTreeMap::new(),
         held: &BTreeSet::new(),

@@ -151,7 +151,7 @@ pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewR
     let expires = now + days * DAY;
     let applies = !request.approval.is_dry_run();
     let take = || Lock::take_from_all(&context.folder().join(LOCK), "preview up", context.operator);
-    let _lock = applies.then(take).transpose()?;
+    let lock = applies.then(take).transpose()?;
     let plan = PlanRequest {
         cloud: request.cloud.clone(),
         prune: true,
@@ -180,7 +180,7 @@ pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewR
         kind: RunKind::new("preview up"),
         verify: None,
     };
-    let (mut planned, outcome, tokens, exit) = match apply_planned(context, planned, &deploy)? {
+    let (mut planned, outcome, tokens, exit) = match apply_planned(context, planned, &deploy, lock.as_ref())? {
         Deployed::Applied(applied) => {
             let exit = applied.exit();
             (applied.planned, applied.outcome, applied.tokens, exit)
