@@ -22,6 +22,7 @@ mod fleet;
 mod formats;
 mod fuzz;
 mod generated;
+mod hidden;
 mod history;
 mod hostile;
 mod import;

@@ -14,6 +14,7 @@ mod dirty;
 mod explain;
 mod files;
 pub mod future_dates;
+mod open;
 mod project;
 mod scan;
 
@@ -41,7 +42,8 @@ use flotilla_spec::tree::Tree;
 
 pub use explain::{Explained, LiveTriggers, explain, recipe, since, source};
 pub use files::{RenderedFiles, files, module};
-pub use project::{Project, open, open_preview};
+pub use open::{open, open_preview};
+pub use project::Project;
 pub use scan::{Scan, id, scan};
 
 /// The bundles of packs, by the pack's name.

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use super::Project;
+use super::future_dates::{FutureDates, today};
 use crate::check::{self, Conflict};
 use crate::index::{RecordIndex, WorkerIndex};
 use crate::manifest::{Input, Manifest, Record, RenderRecord, Stamp, Unit, Writer};
@@ -99,6 +100,8 @@ struct Findings {
     other_id: Option<String>,
     /// Whether the file can't be read at all.
     is_unreadable: bool,
+    /// Whether it isn't known which layers it uses.
+    is_open: bool,
     /// The broken packs and layers that its workers need.
     broken_parts: BTreeSet<String>,
     judged: Judged,
@@ -144,6 +147,15 @@ pub fn scan(project: &Project, persist: bool, progress: &dyn Progress) -> Result
     scan.merge(scanned, remembered.values());
     scan.finalize(project)?;
     Ok(scan)
+}
+
+/// Checks all that can be checked of a project whose fleet.yaml has errors; returns them with all others. Nothing is written.
+pub(super) fn check_all(mut project: Project, errors: Vec<Diagnostic>, progress: &dyn Progress) -> Vec<Diagnostic> {
+    project.broken.extend(errors);
+    match scan(&project, false, progress) {
+        Ok(scan) => scan.diagnostics,
+        Err(diagnostics) => diagnostics,
+    }
 }
 
 impl Scan {
@@ -230,9 +242,11 @@ impl Scan {
         self.unread |= !project.unread.is_empty();
         let mut unread = project.unread.clone();
         unread.extend(project::unread_layers(&project.tree, &project.fleet));
-        if project.fleet.layers.iter().any(|layer| layer.rule.env_files.is_some()) && project.fleet.preview.is_none() {
+        let has_env_files = project.fleet.layers.iter().any(|layer| layer.rule.env_files.is_some());
+        // Where there are no customers at all, that is the error.
+        if has_env_files && project.fleet.preview.is_none() && !project.files.is_empty() {
             let of_id = self.records.iter().zip(&self.findings).map(|(record, findings)| {
-                let is_known = findings.as_ref().is_none_or(|found| !found.is_unreadable);
+                let is_known = findings.as_ref().is_none_or(|found| !found.is_unreadable && !found.is_open);
                 (id(record), is_known.then_some(record))
             });
             let of_id: HashMap<&str, Option<&Record>> = of_id.collect();
@@ -254,11 +268,16 @@ impl Scan {
         let renamed = renamed.into_iter().map(|(id, _)| id);
         held.extend(renamed.filter(|id| !ids.contains(id.as_str())));
         is_stopped |= self.judge_limits(project, &held, &mut judged);
-        let Judged { diagnostics, suppressed, .. } = judged;
+        let Judged { mut diagnostics, suppressed, .. } = judged;
+        self.held = held;
         if is_stopped {
+            let (mut future, today) = (FutureDates::default(), today());
+            for worker in self.workers(project) {
+                future.add(project, &worker, &today);
+            }
+            diagnostics.extend(future.into_diagnostics());
             return Err(sorted(diagnostics));
         }
-        self.held = held;
         self.diagnostics = sorted(diagnostics);
         self.suppressed = policy::sorted_suppressed(suppressed);
         Ok(())
@@ -369,11 +388,16 @@ impl Scan {
             .reduce(Usage::default, Usage::and);
         let diagnostic =
             |full: &LimitUsage| full.diagnostic(&project.fleet, greatest(project, &self.records, held, full));
-        let mut found: Vec<Diagnostic> = usage.full(&project.fleet).iter().map(diagnostic).collect();
+        // Limits of what was left out as faulty aren't known.
+        let is_known = |full: &&LimitUsage| {
+            let lacks_zones = full.zone.is_some() && project.fleet.has_left_out(&["zones"]);
+            !project.fleet.has_left_out(&["accounts", &full.account]) && !lacks_zones
+        };
+        let mut found: Vec<Diagnostic> = usage.full(&project.fleet).iter().filter(is_known).map(diagnostic).collect();
         found.extend(project.committed_secrets.iter().cloned());
         let mut of_fleet = project.policy.judge(None, found);
         judged.matched.append(&mut of_fleet.matched.clone());
-        if self.invalid == 0 {
+        if self.invalid == 0 && !project.fleet.is_partial {
             of_fleet.append(&mut project.policy.unused(&judged.matched));
         }
         let is_wrong = has_errors(&of_fleet);
@@ -548,7 +572,9 @@ impl<'a> Scanner<'a> {
         let record = Record { inputs, context, layers, labels, has_diagnostics, claims, units };
         let is_reported = has_diagnostics || other_id.is_some();
         let is_unreadable = reading.spec.is_none();
-        let findings = Findings { other_id, is_unreadable, broken_parts: resolved.broken_parts, judged };
+        let is_open = reading.spec.as_ref().is_some_and(|spec| spec.is_open || !spec.open_layers.is_empty());
+        let is_reported = is_reported || is_open;
+        let findings = Findings { other_id, is_unreadable, is_open, broken_parts: resolved.broken_parts, judged };
         Scanned {
             // A customer with diagnostics is read each time, mostly with the same result.
             is_dirty: known != Some(&record),
