@@ -8,11 +8,14 @@ use flotilla_model::failure::Exit;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The version, commit and target that `--version` prints.
+const VERSION: &str = env!("FLOTILLA_VERSION");
+
 fn main() -> ExitCode {
     if let Some(code) = flotilla_cli::helper() {
         return code;
     }
     // A panic of any thread that matters arrives here; its message and place were printed when it happened.
-    let exit = std::panic::catch_unwind(|| flotilla_cli::run(std::env::args_os())).unwrap_or(Exit::Bug);
+    let exit = std::panic::catch_unwind(|| flotilla_cli::run(std::env::args_os(), VERSION)).unwrap_or(Exit::Bug);
     ExitCode::from(exit as u8)
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::cases::{cache, tiny};
+use super::folders::temporary_folder;
 use super::support::{PATIENCE, Project, Run, timed};
 
 /// Long enough, and with a digit, as tokens are.
@@ -335,7 +336,7 @@ fn out_is_mended_and_is_the_only_place_that_is_written() {
     assert_eq!(project.files("out"), built);
 
     // Links out of out/: a file is replaced by a file, a folder is not entered.
-    let elsewhere = tempfile::tempdir().unwrap();
+    let elsewhere = temporary_folder();
     let outside = |name: &str| elsewhere.path().join(name);
     std::fs::write(outside("index.ts"), "outside").unwrap();
     let link = |target: &Path, path: &str| {
@@ -531,7 +532,7 @@ fn fleet_yaml_is_told_of_like_any_other_file() {
     let huge = std::fs::File::create(project.path("fleet.yaml")).unwrap();
     huge.set_len(4 << 30).unwrap();
     assert!(found(&project).contains(&"Y0103 fleet.yaml".to_owned()));
-    let nowhere = tempfile::tempdir().unwrap();
+    let nowhere = temporary_folder();
     let elsewhere = nowhere.path().to_string_lossy().into_owned();
     says(&refused(&project, &["check", "--project", &elsewhere], 1), &["there is no fleet.yaml in", "--project DIR"]);
     let missing = format!("{elsewhere}/missing");
@@ -592,7 +593,7 @@ fn a_reader_that_goes_away_is_no_error() {
 fn without_npm_or_node_or_a_network_it_says_what_is_missing() {
     let project = tiny();
     project.write("customers/acme.yaml", "id: acme\n");
-    let (nothing, cold) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (nothing, cold) = (temporary_folder(), temporary_folder());
     let path = |folder: &tempfile::TempDir| folder.path().to_string_lossy().into_owned();
     let (nothing, cold_path) = (path(&nothing), path(&cold));
     let bare =
@@ -614,7 +615,7 @@ fn without_npm_or_node_or_a_network_it_says_what_is_missing() {
     let project = Project::empty();
     project.write("customers/acme.yaml", "id: acme\n");
     let started = Instant::now();
-    let (cold, packages) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (cold, packages) = (temporary_folder(), temporary_folder());
     let run = project.run_with(
         &["build"],
         &[

@@ -239,7 +239,7 @@ fn again(stage: &Stage, line: &str, first: &Run, after: &Tree) -> Result<(), Str
     }
     let says = match arguments.iter().find(|word| ["build", "deploy"].contains(word)) {
         _ if first.code != 0 || arguments.contains(&"json") || arguments.contains(&"--check") => return Ok(()),
-        Some(&"build") => "nothing to do: out/ is current",
+        Some(&"build") => "nothing to do: out/ is up to date",
         Some(&"deploy") => "nothing to deploy",
         _ => return Ok(()),
     };

@@ -2,11 +2,12 @@
 //! it may, and is gone when flotilla is, however that ends; and what one build leaves behind reaches no other.
 
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::cases::{cache, tiny};
-use crate::support::{Project, Run, output, spawn};
+use crate::folders::temporary_folder;
+use crate::support::{Project, Run, output, same_variables, spawn};
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -64,7 +65,23 @@ fn are_gone(pids: &[u32]) {
 }
 
 fn signal(child: &Child, name: &str) {
-    output(std::process::Command::new("kill").args([name, &child.id().to_string()])).exits(0);
+    output(Command::new("kill").args([name, &child.id().to_string()])).exits(0);
+}
+
+/// Makes a command hear Ctrl-C also where these tests run in a shell's background: what is started there ignores it, and so does all that
+/// it starts in turn.
+fn hears_interrupts(command: Command) -> Command {
+    const SIGINT: u64 = 1 << 1;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    if ignored.is_none_or(|signals| signals & SIGINT == 0) {
+        return command;
+    }
+    let mut hears = Command::new("env");
+    hears.arg("--default-signal=INT").arg(command.get_program()).args(command.get_args());
+    hears.current_dir(command.get_current_dir().expect("the project's folder")).stdin(Stdio::null());
+    same_variables(&command, &mut hears);
+    hears
 }
 
 /// A shell that notes its own id and those of a child in the group and of one that has a session of its own, and waits.
@@ -78,7 +95,7 @@ fn family(file: &Path) -> String {
 #[test]
 fn a_pack_s_build_ends_with_all_that_it_started_when_flotilla_does() {
     for name in ["-INT", "-TERM", "-KILL"] {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temporary_folder();
         let file = folder.path().join("pids");
         let start = format!(
             "spawn(\"sh\", [\"-c\", {:?}], {{ detached: true }}); setInterval(() => {{}}, 1000); await new Promise(() => {{}});",
@@ -86,11 +103,11 @@ fn a_pack_s_build_ends_with_all_that_it_started_when_flotilla_does() {
         );
         let project = project(&start);
         let environment = [cache()];
-        let child = spawn(project.command(&["build"]).envs(environment).stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let mut child = spawn(hears_interrupts(project.command(&["build"])).envs(environment));
         let pids = pids(&file, 3);
         assert!(pids.iter().all(|pid| is_alive(*pid)), "{pids:?}");
         signal(&child, name);
-        child.wait_with_output().expect("it ends");
+        until("flotilla ends", || child.try_wait().expect("a child"));
         are_gone(&pids);
     }
 }
@@ -98,7 +115,7 @@ fn a_pack_s_build_ends_with_all_that_it_started_when_flotilla_does() {
 #[test]
 fn a_source_of_secrets_ends_with_all_that_it_started_when_flotilla_does() {
     for name in ["-TERM", "-KILL"] {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temporary_folder();
         let file = folder.path().join("pids");
         let project = tiny();
         project.write("customers/acme.yaml", "id: acme\nsecrets: { TOKEN: { secret: TOKEN } }\n");
@@ -109,18 +126,18 @@ fn a_source_of_secrets_ends_with_all_that_it_started_when_flotilla_does() {
             "packs:",
             "secrets:\n  - command: [sh, source.sh, \"{name}\"]\n    timeout: 600\npacks:",
         );
-        let child =
+        let mut child =
             spawn(project.command(&["secrets", "check"]).envs([cache()]).stdout(Stdio::piped()).stderr(Stdio::piped()));
         let pids = pids(&file, 3);
         signal(&child, name);
-        child.wait_with_output().expect("it ends");
+        until("flotilla ends", || child.try_wait().expect("a child"));
         are_gone(&pids);
     }
 }
 
 #[test]
 fn what_a_build_leaves_running_is_ended() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary_folder();
     let file = folder.path().join("pids");
     let start = format!(
         "spawn(\"sh\", [\"-c\", {:?}], {{ detached: true, stdio: \"ignore\" }}).unref();\n\
@@ -140,16 +157,16 @@ fn builds_and_sources_of_secrets_run_where_the_session_has_no_number() {
     let enter = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
     let inside = |project: &Project, arguments: &[&str]| {
         let command = project.command(arguments);
-        let mut entered = std::process::Command::new(enter[0]);
+        let mut entered = Command::new(enter[0]);
         entered.args(&enter[1..]).arg(command.get_program()).args(arguments).current_dir(project.root());
         output(entered.stdin(Stdio::null()).envs([cache()]))
     };
-    let probe = std::process::Command::new(enter[0]).args(&enter[1..]).arg("true").output();
+    let probe = Command::new(enter[0]).args(&enter[1..]).arg("true").output();
     if !probe.is_ok_and(|probe| probe.status.success()) {
         eprintln!("not run: this system gives no PID namespace");
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary_folder();
     let file = folder.path().join("pids");
     let start = format!(
         "spawn(\"sh\", [\"-c\", {:?}], {{ detached: true, stdio: \"ignore\" }}).unref();\n\
@@ -290,9 +307,9 @@ fn a_template_that_never_ends_is_stopped_and_other_packs_are_built() {
 
 #[test]
 fn a_killed_build_leaves_no_renderer_and_nothing_of_use_to_others() {
-    let cache = tempfile::tempdir().unwrap();
+    let cache = temporary_folder();
     let variables = [("FLOTILLA_CACHE_DIR", cache.path().to_str().unwrap())];
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary_folder();
     let file = folder.path().join("pids");
     // The first build writes its bundle where a careless one would be found, and never ends.
     let leave = format!(
@@ -315,7 +332,7 @@ fn a_killed_build_leaves_no_renderer_and_nothing_of_use_to_others() {
 
 #[test]
 fn two_fleets_never_share_a_bundle_and_a_bundle_that_was_changed_is_made_again() {
-    let cache = tempfile::tempdir().unwrap();
+    let cache = temporary_folder();
     let variables = [("FLOTILLA_CACHE_DIR", cache.path().to_str().unwrap())];
     let (first, second) = (project(""), project(""));
     second.edit("fleet.yaml", "name: test", "name: other");
@@ -345,7 +362,7 @@ fn two_fleets_never_share_a_bundle_and_a_bundle_that_was_changed_is_made_again()
 #[test]
 fn a_cache_that_others_can_write_to_is_refused() {
     use std::os::unix::fs::PermissionsExt as _;
-    let cache = tempfile::tempdir().unwrap();
+    let cache = temporary_folder();
     let variables = [("FLOTILLA_CACHE_DIR", cache.path().to_str().unwrap())];
     let project = project("");
     let set = |mode: u32| std::fs::set_permissions(cache.path(), std::fs::Permissions::from_mode(mode)).unwrap();

@@ -1,4 +1,4 @@
-//! Shows: each code has a section in docs/codes.md, `flotilla explain` prints it, and the examples there are true: the
+//! Shows: each code has a section in docs/reference/diagnostics.md, `flotilla explain` prints it, and the examples there are true: the
 //! wrong ones give the code, and the right ones give nothing.
 
 use std::collections::BTreeMap;
@@ -8,6 +8,7 @@ use flotilla_model::explanation::{Example, explanation};
 use serde_json::Value;
 
 use crate::cases::{cache, tiny};
+use crate::folders::temporary_folder;
 use crate::support::{Project, repository};
 
 /// The codes that files of these cause, and nothing a few lines of text can show.
@@ -75,24 +76,24 @@ fn differs(code: Code) -> Option<String> {
 #[test]
 fn explain_prints_a_section_or_the_list() {
     // No project is needed.
-    let elsewhere = tempfile::tempdir().unwrap();
+    let elsewhere = temporary_folder();
     let project = Project::empty();
     let run = |arguments: &[&str]| {
         let mut command = project.command(arguments);
         crate::support::output(command.current_dir(elsewhere.path()))
     };
     let text = run(&["explain", "s0201"]).exits(0).stdout;
-    assert!(text.starts_with("S0201 (error)\n\nA key that flotilla doesn't know.\n\nWhy: "), "{text}");
+    assert!(text.starts_with("S0201 (error)\n\nAn unknown key.\n\nWhy: "), "{text}");
     assert!(text.contains("\n    trusted_origins: [https://acme.example]\n") && !text.contains("```"), "{text}");
     let json = run(&["explain", "S0201", "--format", "json"]).exits(0).json();
     assert_eq!(json["wrong"][0]["file"], "customers/acme.yaml");
     assert_eq!(json["severity"], "error");
-    for key in ["code", "meaning", "why", "mend", "right"] {
+    for key in ["code", "meaning", "why", "fix", "right"] {
         assert!(!json[key].is_null(), "{key}");
     }
     let list = run(&["explain"]).exits(0).stdout;
     assert_eq!(list.lines().count(), Code::ALL.len());
-    assert!(list.contains("N0309  warning  A worker that nothing reaches"), "{list}");
+    assert!(list.contains("N0309  warning  A worker that nothing can reach"), "{list}");
     let codes = run(&["explain", "--format", "json"]).exits(0).json();
     assert_eq!(codes["codes"].as_array().map(Vec::len), Some(Code::ALL.len()));
     assert!(codes["codes"].as_array().unwrap().iter().all(|code| code["meaning"].is_string()));

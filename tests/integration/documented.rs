@@ -1,26 +1,45 @@
-//! Shows: what the documentation says to type runs. Each page's `sh` blocks are one script, from an empty folder on; and each
-//! command that is named in passing, in a page or in `--help`, is one that flotilla has.
+//! Tests that the documentation is true as far as a test can see: the `sh` blocks of each page run as one script in an empty folder,
+//! every command that a page or `--help` names exists, every command has a page, and relative links and their anchors have a target.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::fleet::{ACCOUNT, Cloud, cache};
+use crate::folders::temporary_folder;
 use crate::support::{Project, output, repository};
 
-/// The pages, from the repository's root.
-fn pages() -> Vec<PathBuf> {
-    let mut pages: Vec<PathBuf> = vec![repository().join("README.md"), repository().join("CHANGELOG.md")];
+/// Returns the pages of the documentation.
+pub fn pages() -> Vec<PathBuf> {
+    let mut pages: Vec<PathBuf> =
+        ["README.md", "CHANGELOG.md", "ARCHITECTURE.md"].iter().map(|page| repository().join(page)).collect();
     for folder in ["docs", "templates/consent", "templates/dispatch", "templates/worker"] {
-        let entries = std::fs::read_dir(repository().join(folder)).into_iter().flatten().flatten();
-        pages.extend(entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "md")));
+        collect(&repository().join(folder), &mut pages);
     }
     pages.sort();
     pages
 }
 
-fn text(page: &Path) -> String {
+/// Adds the pages of a folder and those below it.
+fn collect(folder: &Path, pages: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        let path = entry.path();
+        if path.is_dir() && !path.ends_with("node_modules") {
+            collect(&path, pages);
+        } else if path.extension().is_some_and(|end| end == "md") {
+            pages.push(path);
+        }
+    }
+}
+
+/// Returns a page's text.
+pub fn text(page: &Path) -> String {
     std::fs::read_to_string(page).expect("a page")
+}
+
+/// Returns a page's path from the repository's root.
+pub fn name(page: &Path) -> String {
+    page.strip_prefix(repository()).expect("a page of the repository").display().to_string()
 }
 
 /// The `sh` blocks of a page, as one script.
@@ -45,7 +64,7 @@ fn follow(page: &Path) {
     if script.is_empty() {
         return;
     }
-    let (cloud, project) = (Cloud::with_workerd(), Project::at(tempfile::tempdir().expect("a folder")));
+    let (cloud, project) = (Cloud::with_workerd(), Project::at(temporary_folder()));
     let own = Path::new(env!("CARGO_BIN_EXE_flotilla")).parent().expect("a folder").to_owned();
     let path = format!("{}:{}", own.display(), std::env::var("PATH").unwrap_or_default());
     let mut bash = Command::new("bash");
@@ -65,18 +84,17 @@ fn follow(page: &Path) {
 #[test]
 fn the_pages_run() {
     let pages = pages();
+    let mut wrong = Vec::new();
     // Two at a time: some deploy, some start workers.
     for pair in pages.chunks(2) {
         std::thread::scope(|scope| {
-            let runs: Vec<_> = pair.iter().map(|page| (page, scope.spawn(|| follow(page)))).collect();
-            for (page, run) in runs {
-                if let Err(panic) = run.join() {
-                    let why = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-                    panic!("{}: {why}", page.display());
-                }
+            let runs: Vec<_> = pair.iter().map(|page| scope.spawn(|| follow(page))).collect();
+            for run in runs {
+                wrong.extend(run.join().err().map(|panic| panic.downcast_ref::<String>().cloned().unwrap_or_default()));
             }
         });
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
 /// The words of a command line: quotes keep spaces together; it ends at a pipe, at a comment, or where a column begins that
@@ -163,4 +181,143 @@ fn the_commands_that_are_named_are_there() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Returns the names of the commands, and of their subcommands with a space between.
+pub fn commands(project: &Project) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    let mut open = vec![Vec::new()];
+    while let Some(path) = open.pop() {
+        let words: Vec<&str> = path.iter().map(String::as_str).collect();
+        let help = project.run(&[&words[..], &["--help"]].concat()).exits(0).stdout;
+        let list = help.split("Commands:").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap_or_default();
+        let names =
+            list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).filter(|name| !name.is_empty());
+        open.extend(names.filter(|name| *name != "help").map(|name| [&path[..], &[name.to_owned()]].concat()));
+        found.push(path);
+    }
+    found
+}
+
+#[test]
+fn every_command_has_a_page() {
+    let pages: Vec<(PathBuf, String)> = pages().into_iter().map(|page| (page.clone(), text(&page))).collect();
+    let undocumented: Vec<String> = commands(&Project::empty())
+        .into_iter()
+        .filter(|path| path.len() == 1)
+        .map(|path| format!("flotilla {}", path[0]))
+        .filter(|command| {
+            let written = |text: &str| {
+                text.match_indices(command.as_str())
+                    .any(|(at, _)| !text[at + command.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '-'))
+            };
+            !pages.iter().any(|(page, text)| page.starts_with(repository().join("docs")) && written(text))
+        })
+        .collect();
+    assert!(undocumented.is_empty(), "no page under docs/ names {undocumented:?}");
+}
+
+/// Returns a page's text without its code blocks.
+fn prose(page: &str) -> String {
+    let mut inside = false;
+    let mut prose = String::new();
+    for line in page.lines() {
+        if line.trim_start().starts_with("```") {
+            inside = !inside;
+        } else if !inside {
+            prose += line;
+            prose.push('\n');
+        }
+    }
+    prose
+}
+
+/// Returns the anchors of a page's headings, as GitHub makes them.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for heading in prose(page).lines().filter(|line| line.starts_with('#')) {
+        let title = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = title.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        let anchor: String = kept.map(|c| if c == ' ' { '-' } else { c }).collect();
+        let number = (1..).find(|number| {
+            *number == 1 && !found.contains(&anchor) || !found.contains(&format!("{anchor}-{}", number - 1))
+        });
+        found.insert(match number {
+            Some(1) | None => anchor,
+            Some(number) => format!("{anchor}-{}", number - 1),
+        });
+    }
+    found
+}
+
+/// Returns the targets of the links and images in a page.
+fn links(page: &str) -> Vec<String> {
+    let prose = prose(page);
+    prose.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0.to_owned())).collect()
+}
+
+#[test]
+fn relative_links_have_targets() {
+    let mut broken = Vec::new();
+    let mut seen = 0;
+    for page in pages() {
+        for link in links(&text(&page)).iter().filter(|link| !link.contains("://")) {
+            seen += 1;
+            let (path, anchor) =
+                link.split_once('#').map_or((link.as_str(), None), |(path, anchor)| (path, Some(anchor)));
+            let target = if path.is_empty() { page.clone() } else { page.parent().expect("a folder").join(path) };
+            let why = match anchor {
+                _ if !target.exists() => "there is no such file",
+                Some(anchor) if !anchors(&text(&target)).contains(anchor) => "there is no such heading",
+                _ => continue,
+            };
+            broken.push(format!("{}: {link}: {why}", name(&page)));
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+    assert!(seen > 100, "only {seen} links found");
+}
+
+#[test]
+fn every_page_is_reachable_from_the_index() {
+    let index = repository().join("docs/README.md");
+    let (mut reached, mut open) = (BTreeSet::new(), vec![index]);
+    while let Some(page) = open.pop() {
+        let Ok(page) = page.canonicalize() else { continue };
+        if reached.insert(page.clone()) && page.extension().is_some_and(|end| end == "md") {
+            let targets = links(&text(&page));
+            open.extend(
+                targets
+                    .iter()
+                    .map(|link| page.parent().expect("a folder").join(link.split('#').next().unwrap_or_default())),
+            );
+        }
+    }
+    let pages = pages().into_iter().filter(|page| page.starts_with(repository().join("docs")));
+    let lost: Vec<String> =
+        pages.filter(|page| !reached.contains(&page.canonicalize().expect("a page"))).map(|page| name(&page)).collect();
+    assert!(lost.is_empty(), "no page links to {lost:?}");
+}
+
+#[test]
+fn the_recorded_start_is_the_readmes() {
+    let svg = std::fs::read_to_string(repository().join("docs/start.svg")).expect("docs/start.svg");
+    let script = std::fs::read_to_string(repository().join("docs/record-start.py")).expect("docs/record-start.py");
+    let list = script.split("COMMANDS = [").nth(1).and_then(|rest| rest.split(']').next()).expect("a list");
+    let project = Project::empty();
+    let mut seen = 0;
+    for command in list.split('"').skip(1).step_by(2) {
+        let shown = command.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        assert!(svg.contains(&shown), "docs/start.svg doesn't show `{command}`: record it again");
+        if let Some(arguments) = command.strip_prefix("flotilla ") {
+            let mut arguments = words(&format!("flotilla {arguments}"));
+            arguments.push("--help".to_owned());
+            project.run(&arguments.iter().skip(1).map(String::as_str).collect::<Vec<_>>()).exits(0);
+            seen += 1;
+        }
+    }
+    assert!(seen > 3, "only {seen} commands found");
+    for path in ["/home/", "/root/", "/tmp/", "/Users/"] {
+        assert!(!svg.contains(path), "docs/start.svg contains a path of a machine: {path}");
+    }
 }

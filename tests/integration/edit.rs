@@ -161,10 +161,10 @@ fn a_token_is_verified_before_it_takes_the_place_of_another() {
     let before = files(&project);
     let rotate = ["edit", "acme", "--rotate-token", "--yes"];
     let wrong = piped(&cloud, &project, &rotate, "canary-wrong\n").exits(1);
-    assert!(wrong.stderr.contains("Cloudflare doesn't take the token"), "{}", wrong.stderr);
+    assert!(wrong.stderr.contains("Cloudflare rejects the token"), "{}", wrong.stderr);
     let stranger = piped(&cloud, &project, &rotate, "stranger\n").exits(1);
-    let told = stranger.stderr.contains("doesn't reach the account default")
-        || stranger.stderr.contains("doesn't take the token");
+    let told = stranger.stderr.contains("has no access to the account default")
+        || stranger.stderr.contains("rejects the token");
     assert!(told, "{}", stranger.stderr);
     assert_eq!(files(&project), before);
     let good = piped(&cloud, &project, &rotate, &format!("{TOKEN}\n")).exits(0);
@@ -262,7 +262,7 @@ fn one_environment_alone_is_changed_and_what_others_share_stays() {
     // A secret of all environments isn't one for staging alone.
     let rotate = ["edit", "acme", "--env", "staging", "--rotate-secret", "PIXEL_SECRET", "--yes"];
     let refused = piped(&cloud, &project, &rotate, "canary-1").exits(5);
-    assert!(refused.stderr.contains("can't be set for staging alone"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("can't be set for staging only"), "{}", refused.stderr);
     assert_eq!(files(&project), before);
     let sources = "secrets:\n  - { dotenv: \"secrets/{environment}.env\" }\n  - { dotenv: .env }\n  - { env: true }\n";
     let fleet = project.read("fleet.yaml");

@@ -18,7 +18,7 @@ use flotilla_engine::operator::{Approval, Event, Operator, Question};
 use flotilla_engine::planning::{PlanRequest, Planned, plan_fleet};
 use flotilla_engine::prune::{PruneRequest, prune};
 use flotilla_engine::rebuild::{Rebuilt, rebuild_state};
-use flotilla_engine::rollback::{RollbackRequest, Target, rollback};
+use flotilla_engine::rollback::{RollbackRequest, RolledBack, Target, rollback};
 use flotilla_engine::selection::Selection;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::progress::{Progress, Silent};
@@ -121,6 +121,7 @@ impl Operator for Recorder {
                 Heard::AskedToApply { digest: plan.digest.to_string(), workers: *workers, by_digest: *by_digest }
             }
             Question::PreviewUp { .. } => Heard::Asked("preview up"),
+            Question::Destroy { .. } => Heard::Asked("destroy"),
             Question::PreviewDown(_) => Heard::Asked("preview down"),
             Question::RemoveHosts(_) => Heard::Asked("remove hosts"),
             Question::ReplaceState(_) => Heard::Asked("replace state"),
@@ -155,7 +156,7 @@ impl Ended {
     pub fn exit(&self) -> Exit {
         match &self.result {
             Ok(Deployed::OtherPlan { refusal, .. }) => refusal.exit,
-            Ok(Deployed::UpToDate(planned)) => finished(planned),
+            Ok(Deployed::UpToDate(planned) | Deployed::DryRun(planned)) => finished(planned),
             Ok(Deployed::Applied(applied)) => applied.exit(),
             Err(failure) => failure.exit,
         }
@@ -173,7 +174,7 @@ impl Ended {
     #[track_caller]
     pub fn outcome(self) -> Outcome {
         match self.result {
-            Ok(Deployed::UpToDate(_)) => Outcome::default(),
+            Ok(Deployed::UpToDate(_) | Deployed::DryRun(_)) => Outcome::default(),
             Ok(Deployed::Applied(applied)) => applied.outcome,
             Ok(Deployed::OtherPlan { refusal, .. }) => panic!("{refusal}"),
             Err(failure) => panic!("{failure}"),
@@ -289,7 +290,8 @@ impl<'a> Engine<'a> {
     /// Deletes what no spec owns, without asking.
     pub fn prune(&self, hosts: bool) -> Ended {
         let approval = Approval::Given;
-        let request = PruneRequest { cloud: self.cloud(), approval, max_deletions: None, hosts };
+        let request =
+            PruneRequest { cloud: self.cloud(), approval, max_deletions: None, hosts, customers: BTreeSet::new() };
         let result = prune(&self.context(), &request);
         Ended { result, heard: self.heard() }
     }
@@ -297,7 +299,10 @@ impl<'a> Engine<'a> {
     /// Puts workers back, without asking.
     pub fn rollback(&self, target: Target) -> (Result<Outcome, Failure>, Vec<Heard>) {
         let request = RollbackRequest { target, cloud: self.cloud(), approval: Approval::Given };
-        let result = rollback(&self.context(), &request);
+        let result = rollback(&self.context(), &request).map(|done| match done {
+            RolledBack::Applied(outcome) => outcome,
+            RolledBack::DryRun(_) => panic!("it was approved"),
+        });
         (result, self.heard())
     }
 

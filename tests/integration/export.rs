@@ -13,6 +13,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use crate::fleet::{cache, fleet};
+use crate::folders::temporary_folder;
 use crate::support::{Project, Run, output};
 use crate::tools::{Local, json, local_account, node, packages, sent_elsewhere, tsc, wrangler};
 
@@ -155,7 +156,7 @@ fn wrangler_deploys_an_export_with_the_digest_of_flotilla() {
     assert_eq!(told["exports"][0]["workers"][0]["digest"], ours["digest"]);
     let folder = project.path("export/evergreen");
     output(&mut npm(&folder, &["ci", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund"])).exits(0);
-    let home = tempfile::tempdir().expect("a temporary folder");
+    let home = temporary_folder();
     output(npm(&folder, &["run", "deploy"]).env_clear().env("PATH", path()).envs(variables(home.path(), &local)))
         .exits(0);
     let theirs = health();
@@ -280,7 +281,7 @@ fn its_workflow_takes_a_newer_export_whole_or_not_at_all() {
         answers.insert("/juniper.tar.gz".to_owned(), (status, archive));
         answers.insert("/juniper.tar.gz.sha256".to_owned(), (status, sum));
     };
-    let temp = tempfile::tempdir().expect("a temporary folder");
+    let temp = temporary_folder();
     let (folder, home) = (temp.path().join("repository"), temp.path().join("home"));
     for name in ["home", "runner"] {
         std::fs::create_dir(temp.path().join(name)).expect("a folder");

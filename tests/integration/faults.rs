@@ -399,3 +399,12 @@ fn nothing_is_sent_anywhere_but_to_the_api() {
     assert_eq!(*proxy.seen.lock().unwrap(), Vec::<String>::new());
     assert_eq!(uploads(&cloud.take()).get("t-acme"), Some(&2));
 }
+
+#[test]
+fn what_stays_on_this_machine_needs_no_certificates() {
+    // As in a container without any.
+    let (cloud, project) = (Cloud::start(), three());
+    let mut deploy = cloud.command(&project, &DEPLOY);
+    let outcome = output(deploy.env("SSL_CERT_FILE", "/nowhere").env("SSL_CERT_DIR", "/nowhere")).exits(0).json();
+    assert_eq!(outcome["applied"], 3, "{outcome}");
+}

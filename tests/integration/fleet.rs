@@ -12,6 +12,7 @@ use flotilla_model::progress::Silent;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::folders::temporary_folder;
 use crate::support::{PATIENCE, Project, Run, output, repository};
 
 /// The account that fleets are deployed to.
@@ -24,7 +25,12 @@ pub fn cache() -> PathBuf {
 
 /// A project with the tests' pack and these customers.
 pub fn fleet(customers: &[(&str, &str)]) -> Project {
-    let project = Project::empty();
+    fleet_in(temporary_folder(), customers)
+}
+
+/// The same, in this folder.
+pub fn fleet_in(folder: TempDir, customers: &[(&str, &str)]) -> Project {
+    let project = Project::empty_in(folder);
     std::fs::remove_dir_all(project.path("templates")).expect("the sample's pack goes");
     write_pack(&project);
     project.write("fleet.yaml", "name: test\npacks:\n  tiny: { path: packs/tiny }\n");
@@ -96,7 +102,7 @@ impl Cloud {
 
     /// Starts one that is set up otherwise.
     pub fn start_with(change: impl FnOnce(&mut local::Options)) -> Cloud {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folder = temporary_folder();
         let mut options = local::Options::new(folder.path());
         options.address = SocketAddr::from(([127, 0, 0, 1], 0));
         change(&mut options);

@@ -75,7 +75,7 @@ fn sarif_is_valid_by_its_official_schema() {
     for (pointer, bad) in [
         ("/runs/0/results/0/level", json!("fatal")),
         ("/runs/0/results/0/locations/0/physicalLocation/artifactLocation/uri", json!("a b")),
-        ("/runs/0/tool/driver/rules/0/helpUri", json!("docs/codes.md")),
+        ("/runs/0/tool/driver/rules/0/helpUri", json!("docs/reference/diagnostics.md")),
         ("/runs/0/columnKind", json!("bytes")),
     ] {
         let mut broken = log.clone();
@@ -181,7 +181,7 @@ fn other_commands_say_that_they_have_no_such_format() {
     for format in ["github", "sarif"] {
         for command in ["build", "plan", "deploy", "show", "explain", "status"] {
             let run = project.run(&[command, "--format", format]).exits(2);
-            assert!(run.stderr.contains("only `flotilla check` writes github and sarif"), "{}", run.stderr);
+            assert!(run.stderr.contains("only `flotilla check` supports github and sarif"), "{}", run.stderr);
             assert_eq!(run.stdout, "");
         }
     }

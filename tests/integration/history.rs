@@ -153,8 +153,8 @@ fn a_whole_deploy_is_taken_back() {
     cloud.take();
     let back = cloud.run(&project, &["rollback", "--run", &run, "--yes"]).exits(0);
     assert_eq!(uploads(&cloud.take()).into_keys().collect::<Vec<_>>(), ["t-acme", "t-bolt"]);
-    assert!(back.stderr.contains("t-coral stays as it is: something else was deployed since"), "{}", back.stderr);
-    assert!(back.stderr.contains("t-dune stays as it is: nothing ran before"), "{}", back.stderr);
+    assert!(back.stderr.contains("t-coral is not changed: something else has been deployed since"), "{}", back.stderr);
+    assert!(back.stderr.contains("t-dune is not changed: nothing ran before"), "{}", back.stderr);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn what_cannot_be_gone_back_to_is_said() {
     let (cloud, project) = changed_once();
     cloud.run(&project, &["rollback", "nobody", "--yes"]).exits(2);
     let none = cloud.run(&project, &["rollback", "bolt", "--yes"]).exits(1);
-    assert!(none.stderr.contains("t-bolt stays as it is: nothing ran before"), "{}", none.stderr);
+    assert!(none.stderr.contains("t-bolt is not changed: nothing ran before"), "{}", none.stderr);
     cloud.run(&project, &["rollback", "acme", "--to", "999999", "--yes"]).exits(2);
     let unconfirmed = cloud.run(&project, &["rollback", "acme"]).exits(5);
     assert!(unconfirmed.stderr.contains("--digest"), "{}", unconfirmed.stderr);
@@ -200,7 +200,7 @@ fn what_cannot_be_gone_back_to_is_said() {
 fn explain_says_why_a_deploy_would_upload_it_or_not() {
     let (cloud, project) = changed_once();
     let explain = || cloud.run(&project, &["explain", "acme"]).exits(0).stdout;
-    assert!(explain().contains("a deploy would leave it as it is\n"), "{}", explain());
+    assert!(explain().contains("a deploy would not change it\n"), "{}", explain());
     project.edit("customers/acme.yaml", "goodbye", "welcome");
     cloud.run(&project, &["build"]).exits(0);
     let told = explain();

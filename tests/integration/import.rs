@@ -6,6 +6,7 @@ use std::path::Path;
 use flotilla_import::keys::{Scope, key as key_of};
 use serde_json::{Value, json};
 
+use crate::folders::temporary_folder;
 use crate::support::{Project, Run, output};
 use crate::tools::{Local, json as body, packages, sent_elsewhere, wrangler};
 use crate::wrangler::{run, state};
@@ -26,14 +27,14 @@ struct Both {
 
 impl Both {
     fn new(files: &[(&str, &str)]) -> Both {
-        let theirs = Project::at(tempfile::tempdir().unwrap());
+        let theirs = Project::at(temporary_folder());
         for (path, text) in files {
             theirs.write(path, text);
         }
-        let fleet = Project::at(tempfile::tempdir().unwrap());
+        let fleet = Project::at(temporary_folder());
         // The local Cloudflare keeps its state in a project of its own.
         let local = Local::start(&Project::empty(), None);
-        Both { theirs, fleet, local, home: tempfile::tempdir().unwrap() }
+        Both { theirs, fleet, local, home: temporary_folder() }
     }
 
     fn variables(&self) -> Vec<(&'static str, String)> {
@@ -713,7 +714,7 @@ fn nothing_is_replaced_or_written_in_half() {
     assert!(dry.stdout.contains("customers/a.yaml") && both.fleet.files(".").is_empty(), "{dry:#?}");
     both.fleet.write("customers/a.yaml", "id: a\n");
     let refused = both.fleet.run(&["import", &path]).exits(5);
-    assert!(refused.stderr.contains("customers/a.yaml would be replaced"), "{refused:#?}");
+    assert!(refused.stderr.contains("customers/a.yaml would be overwritten"), "{refused:#?}");
     assert_eq!(both.fleet.files(".").len(), 1);
     both.fleet.run(&["import", &path, "--force"]).exits(0);
     both.fleet.run(&["check"]).exits(0);
@@ -747,13 +748,13 @@ fn mistakes_in_files_are_told_all_at_once_and_nothing_is_written() {
     }
     assert!(both.fleet.files(".").is_empty());
     let nothing = both.fleet.run(&["import", both.home.path().to_str().unwrap()]).exits(1);
-    assert!(nothing.stderr.contains("there is no worker of wrangler's"), "{nothing:#?}");
+    assert!(nothing.stderr.contains("has no wrangler project"), "{nothing:#?}");
     both.fleet.run(&["import", "nowhere"]).exits(1);
 }
 
 #[test]
 fn hostile_projects_do_no_harm() {
-    let outside = tempfile::tempdir().unwrap();
+    let outside = temporary_folder();
     std::fs::write(outside.path().join("passwd.js"), "export default 'outside-canary'").unwrap();
     let both = Both::new(&[
         (
@@ -845,7 +846,7 @@ fn what_is_live_in_an_account() {
     assert_eq!(found[1]["crons"], json!(["0 3 * * *"]));
     // The files of one of them, with the account beside: what it tells is told, and the other worker comes, too.
     let path = both.theirs.path("wrangler.toml");
-    let together = Project::at(tempfile::tempdir().unwrap());
+    let together = Project::at(temporary_folder());
     let mut command = together.command(&[
         "import",
         path.to_str().unwrap(),

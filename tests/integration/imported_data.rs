@@ -13,6 +13,7 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 
 use crate::fleet::cache;
+use crate::folders::temporary_folder;
 use crate::support::{Project, output};
 
 /// Texts that end a string, a template, a comment or a line in some language, or that a search for a place to fill finds.
@@ -62,7 +63,7 @@ fn code() -> impl Strategy<Value = Code> {
 fn what_import_writes_is_data_for_node_and_for_every_reader() {
     let worker = Pack::Worker.files();
     let template = worker.iter().find(|(path, _)| path == "build.mjs").expect("the bundler").1.clone();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temporary_folder();
     let mut runner = TestRunner::new(Config { cases: 200, failure_persistence: None, ..Config::default() });
     let cases = std::cell::RefCell::new(Vec::new());
     runner
@@ -126,7 +127,7 @@ fn what_import_writes_is_data_for_node_and_for_every_reader() {
 
 #[test]
 fn an_imported_project_runs_nothing_of_its_names_when_it_is_built() {
-    let project = Project::at(tempfile::tempdir().expect("a folder"));
+    let project = Project::at(temporary_folder());
     let canary = "globalThis.process.getBuiltinModule('node:fs').writeFileSync('CANARY','x')";
     // The file's name ends the string in which an entry point would be, and has the place of another value in it.
     let main = format!("define: {{ \"], x: {canary}, y: [\"tsconfigRaw: {{}},.js");
@@ -153,7 +154,7 @@ fn an_imported_project_runs_nothing_of_its_names_when_it_is_built() {
 
 #[test]
 fn init_gives_a_fleet_a_name_that_is_text() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temporary_folder();
     let project = Project::at(folder);
     let names = ["2026", "1e3", "true", "null", "on", "0x1F", "NAME", "a b", "${{ x }}", "'\"`"];
     let mut read = BTreeSet::new();

@@ -21,6 +21,8 @@ use proptest::sample::{Index, select, subsequence};
 use proptest::test_runner::{RngSeed, TestCaseError};
 use tempfile::TempDir;
 
+use crate::folders::{temporary_folder, temporary_folder_on_disk};
+
 /// The customers that come and go.
 const CUSTOMERS: [&str; 4] = ["ash", "birch", "cedar", "dogwood"];
 /// A name that no pack gives its files.
@@ -333,7 +335,8 @@ impl Bench {
             let script = format!("export const defineWorker = (config) => config; // {name}\n");
             (name.to_owned(), PackBundle::new(name, script.into_bytes(), b"export {};\n".to_vec()))
         });
-        let (folder, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        // Which file is believed to be the same depends on the file system.
+        let (folder, beside) = (temporary_folder_on_disk(), temporary_folder());
         let bench = Bench { folder, beside, runtimes: runtimes.into(), forgot: false };
         let first = |choices: &[&[&str]]| choices.iter().map(|of| of[0]).collect::<String>();
         for pack in ["packs/tiny", "packs/other"] {
@@ -562,7 +565,7 @@ impl Bench {
         let outcome = self.build(self.root(), &Run::Whole, false, true);
         let after = files(&self.path("out"));
 
-        let fresh = tempfile::tempdir().unwrap();
+        let fresh = temporary_folder();
         for folder in ["customers", "layers", "envs", "packs"] {
             copy(&self.path(folder), &fresh.path().join(folder));
         }

@@ -11,6 +11,7 @@ use flotilla_spec::yaml;
 use serde_json::Value;
 
 use crate::fleet::{ACCOUNT, Cloud, fleet};
+use crate::folders::temporary_folder;
 use crate::support::{Project, Run, copy, output, repository, same_variables};
 use crate::tools::{Local, json};
 use crate::{cases, fleet as small};
@@ -21,7 +22,7 @@ fn a_new_project_is_checked_and_built() {
     let told = project.run(&["init", "Acme Consent"]).exits(0).stdout;
     assert!(told.contains("44 files") && told.contains("flotilla deploy --local"), "{told}");
     let at = |arguments: &[&str]| project.run(&[&["--project", "Acme Consent"], arguments].concat());
-    assert_eq!(at(&["check"]).exits(0).stdout, "checked 1 customer: no mistakes\n");
+    assert_eq!(at(&["check"]).exits(0).stdout, "checked 1 customer: no errors\n");
     at(&["build"]).exits(0);
     at(&["build", "--check"]).exits(0);
     at(&["schema", "--check"]).exits(0);
@@ -67,14 +68,14 @@ fn a_project_of_own_code_is_deployed_and_tells_that_it_is_well() {
     let project = cases::tiny();
     project.run(&["init", "Own Code", "--pack", "worker"]).exits(0);
     let at = |arguments: &[&str]| project.run(&[&["--project", "Own Code"], arguments].concat());
-    assert_eq!(at(&["check"]).exits(0).stdout, "checked 1 customer: no mistakes\n");
+    assert_eq!(at(&["check"]).exits(0).stdout, "checked 1 customer: no errors\n");
     at(&["schema", "--check"]).exits(0);
     assert_eq!(at(&["deploy", "--local", "--format", "json"]).exits(0).json()["applied"], 1);
     at(&["build", "--check"]).exits(0);
     let module = project.read("Own Code/out/production/acme/index.ts");
     assert!(module.contains("export { default } from \"../../runtime/worker-"), "{module}");
     // In workerd: that it answers with the digest that was deployed is what makes it healthy.
-    let own = Project::at(tempfile::tempdir().unwrap());
+    let own = Project::at(temporary_folder());
     copy(&project.path("Own Code"), own.root());
     let local = Local::start(&own, None);
     let health = json(local.get("app-acme", "/health"));
@@ -97,12 +98,12 @@ fn what_is_there_is_never_overwritten() {
     assert!(ignored.starts_with("target/\n# What is deployed") && ignored.contains("\n/.flotilla/\n"), "{ignored}");
     let before = project.files("used");
     let told = project.run(&["init", "used"]).exits(5).stderr;
-    assert!(told.contains("is a project already") && told.contains("found fleet.yaml and "), "{told}");
+    assert!(told.contains("is already a project") && told.contains("found fleet.yaml and "), "{told}");
     assert!(project.files("used") == before);
     // Parts of one.
     project.write("part/templates/consent/pack.yaml", "mine");
     let told = project.run(&["init", "part", "--format", "json"]).exits(5).json();
-    assert!(told["error"].as_str().is_some_and(|error| error.contains("has files of a project already")), "{told}");
+    assert!(told["error"].as_str().is_some_and(|error| error.contains("already has files of a project")), "{told}");
     assert_eq!(project.files("part").len(), 1);
     for wrong in
         [&["init", "x", "--ci", "github"][..], &["init", "--print"], &["init", "--force"], &["init", "--ci", "gitlab"]]
@@ -138,7 +139,7 @@ fn a_workflow_is_written_where_github_looks_and_replaced_only_by_force() {
     assert!(!project.path("my fleet/.github").exists());
     project.write("customers/bad.yaml", "id: bad\nnam: x\n");
     let told = init(&["--print"]).exits(0).stderr;
-    assert!(told.contains("the secrets of 1 customer with mistakes are left out"), "{told}");
+    assert!(told.contains("the secrets of 1 customer with errors are left out"), "{told}");
     for wrong in ["", " ", " x", "a\u{1b}b", "a\tb"] {
         init(&["--print", "--install", wrong]).exits(2);
     }
@@ -167,7 +168,7 @@ pub fn mistakes(text: &str) -> Vec<String> {
             (include_bytes!("../workflow/package.json"), include_bytes!("../workflow/package-lock.json"));
         flotilla_model::cache::npm("the tests", package, lock, &Silent).unwrap_or_else(|failure| panic!("{failure}"))
     });
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = temporary_folder();
     let file = folder.path().join("workflow.yml");
     std::fs::write(&file, text).expect("a file");
     let mut node = Command::new("node");
@@ -298,7 +299,7 @@ impl<'a> Runner<'a> {
     /// Of another workflow than the one that deploys.
     fn of(project: &'a Project, which: &[&str]) -> Runner<'a> {
         let text = project.run(&[&["init", "--ci", "github", "--print"], which].concat()).exits(0).stdout;
-        let temp = tempfile::tempdir().expect("a temporary folder");
+        let temp = temporary_folder();
         let gh = temp.path().join("bin/gh");
         std::fs::create_dir(temp.path().join("bin")).and_then(|()| std::fs::write(&gh, GH)).expect("a program");
         std::fs::set_permissions(&gh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a program");
@@ -399,7 +400,7 @@ fn the_steps_of_the_check_do_what_they_say() {
     assert!(project.path("out/production/acme/index.ts").exists());
     step("Plan").exits(0);
     let summary = std::fs::read_to_string(runner.temp.path().join("summary.md")).expect("a summary");
-    assert!(summary.trim_start().starts_with("### flotilla check: no mistakes\n"), "{summary}");
+    assert!(summary.trim_start().starts_with("### flotilla check: no errors\n"), "{summary}");
     assert!(summary.contains("### flotilla plan: 8 to create, 0 to update, 0 to delete\n"), "{summary}");
     // The plan becomes a comment, whose first line says which plan it is; later plans replace it.
     runner.outputs("needs.check");
@@ -481,7 +482,7 @@ fn the_steps_of_the_deploy_do_what_they_say() {
     assert!(!runner.temp.path().join("flotilla.env").exists(), "the file with secrets stays");
     let summary = runner.take("summary.md");
     assert!(
-        summary.contains("### flotilla deploy: 2 applied, 0 failed, 0 left undone\n") && !summary.contains("canary")
+        summary.contains("### flotilla deploy: 2 applied, 0 failed, 0 not attempted\n") && !summary.contains("canary")
     );
     // Nothing is left to do, reviewed or not.
     let none = plan(&runner);

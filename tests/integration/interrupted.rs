@@ -15,10 +15,16 @@ use flotilla_build::manifest::Manifest;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::fleet::{cache, fleet, until};
+use super::fleet::{cache, fleet_in, until};
+use super::folders::temporary_folder_on_disk;
 use super::support::{PATIENCE, Project, Run, output};
 
 type Files = BTreeMap<String, Vec<u8>>;
+
+/// A fleet on a disk: what a killed write leaves there is what this is about.
+fn on_disk(customers: &[(&str, &str)]) -> Project {
+    fleet_in(temporary_folder_on_disk(), customers)
+}
 
 fn command(project: &Project, arguments: &[&str]) -> Command {
     let mut command = project.command(arguments);
@@ -58,7 +64,7 @@ fn version(project: &Project, even: bool, customers: usize) {
 /// Both versions of a fleet as clean builds give them.
 fn clean(customers: usize) -> [Files; 2] {
     [true, false].map(|even| {
-        let project = fleet(&[]);
+        let project = on_disk(&[]);
         version(&project, even, customers);
         build(&project);
         project.files("out")
@@ -88,7 +94,7 @@ fn nothing_to_do(project: &Project) {
 fn a_build_that_is_killed_leaves_whole_files_and_the_next_one_goes_on() {
     const CUSTOMERS: usize = 150;
     let wanted = clean(CUSTOMERS);
-    let project = fleet(&[]);
+    let project = on_disk(&[]);
     version(&project, true, CUSTOMERS);
     build(&project);
     // How long it takes, from the last one that came to its end.
@@ -152,7 +158,7 @@ fn finish(child: Child) -> Run {
 fn builds_at_the_same_time_take_turns() {
     const CUSTOMERS: usize = 60;
     let wanted = clean(CUSTOMERS);
-    let project = fleet(&[]);
+    let project = on_disk(&[]);
     for round in 0..6 {
         let even = round % 2 == 0;
         version(&project, even, CUSTOMERS);
@@ -180,7 +186,7 @@ fn signal(child: &Child, name: &str) {
 #[test]
 fn a_build_waits_for_one_that_is_stopped_and_says_whose_it_is() {
     const CUSTOMERS: usize = 150;
-    let project = fleet(&[]);
+    let project = on_disk(&[]);
     version(&project, true, CUSTOMERS);
     build(&project);
     let lock = project.path(".flotilla/build/lock");
@@ -230,7 +236,7 @@ fn a_build_waits_for_one_that_is_stopped_and_says_whose_it_is() {
     assert!([0, 1].contains(&first.code), "{}", first.stderr);
     let second = finish(waiting).exits(0).json();
     assert_eq!(second["invalid"], 0);
-    let fresh = fleet(&[]);
+    let fresh = on_disk(&[]);
     version(&fresh, even, CUSTOMERS);
     fresh.write("customers/late.yaml", "id: late\n");
     fs::remove_file(fresh.path("customers/c003.yaml")).unwrap();
@@ -266,7 +272,7 @@ fn run_as_somebody(project: &Project, arguments: &[&str]) -> Run {
     let mut command = command(project, arguments);
     // A cache is private to its user.
     let cache = CACHE.get_or_init(|| {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = temporary_folder_on_disk();
         if fs::metadata("/proc/self").expect("Linux").uid() == 0 {
             std::os::unix::fs::chown(folder.path(), Some(65534), Some(65534)).expect("root may");
         }
@@ -281,7 +287,7 @@ fn run_as_somebody(project: &Project, arguments: &[&str]) -> Run {
 
 #[test]
 fn where_nothing_may_be_written_it_says_what_it_could_not_write() {
-    let project = fleet(&[("acme", "vars: { A: \"1\" }\n"), ("bluebird", "")]);
+    let project = on_disk(&[("acme", "vars: { A: \"1\" }\n"), ("bluebird", "")]);
     if run_as_somebody(&project, &["--version"]).code != 0 {
         // The tests' folder is closed to others: permissions can't be tried here.
         eprintln!("SKIPPED: nobody may not run {}", env!("CARGO_BIN_EXE_flotilla"));
@@ -331,7 +337,7 @@ fn where_nothing_may_be_written_it_says_what_it_could_not_write() {
     assert!(run.stderr.contains("can't be remembered"), "{}", run.stderr);
     writable(&project.path(".flotilla"), true);
     assert_eq!(run_as_somebody(&project, &["build", "--format", "json"]).exits(0).json()["written"], 0);
-    let fresh = fleet(&[("acme", "vars: { A: \"3\" }\n"), ("bluebird", "")]);
+    let fresh = on_disk(&[("acme", "vars: { A: \"3\" }\n"), ("bluebird", "")]);
     build(&fresh);
     equals(&project, &fresh.files("out"));
     assert_eq!(run_as_somebody(&project, &["build", "--format", "json"]).exits(0).json()["rendered"], 0);
@@ -339,7 +345,7 @@ fn where_nothing_may_be_written_it_says_what_it_could_not_write() {
 
 /// A fleet whose files take room.
 fn large(word: &str) -> Project {
-    let project = fleet(&[]);
+    let project = on_disk(&[]);
     for at in 0..40 {
         project.write(
             &format!("customers/c{at:02}.yaml"),

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use crate::fleet::{ACCOUNT, cache, fleet};
+use crate::fleet::{ACCOUNT, cache, fleet_in};
+use crate::folders::temporary_folder_on_disk;
 use crate::support::{Project, Run, output};
 
 /// The files of a project, by path.
@@ -70,7 +71,7 @@ fn shim() -> &'static Path {
     static SHIM_FILE: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     &SHIM_FILE
         .get_or_init(|| {
-            let folder = tempfile::tempdir().expect("a folder");
+            let folder = temporary_folder_on_disk();
             let (source, library) = (folder.path().join("kill.c"), folder.path().join("kill.so"));
             fs::write(&source, SHIM).expect("a file");
             let mut cc = Command::new("cc");
@@ -166,7 +167,7 @@ impl Killed<'_> {
 }
 
 fn project() -> Project {
-    let project = fleet(&[("acme", "vars: { A: one } # kept\n")]);
+    let project = fleet_in(temporary_folder_on_disk(), &[("acme", "vars: { A: one } # kept\n")]);
     project.write(".gitignore", ".env\n/.flotilla/\n").write(".env", "KEY=old-value\n");
     project
 }
@@ -212,7 +213,7 @@ fn a_secret_that_is_set_is_the_old_one_or_the_new_one() {
 #[test]
 fn init_is_put_back_wherever_it_is_killed() {
     let empty = || {
-        let project = Project::at(tempfile::tempdir().expect("a folder"));
+        let project = Project::at(temporary_folder_on_disk());
         project.write(".gitignore", "node_modules\n");
         project
     };
@@ -250,7 +251,7 @@ fn init_is_put_back_wherever_it_is_killed() {
         );
         let run = output(command(&project, &arguments).stdin(Stdio::null()));
         assert!(
-            run.code == 0 || (run.code == 5 && run.stderr.contains("is a project already")),
+            run.code == 0 || (run.code == 5 && run.stderr.contains("is already a project")),
             "killed at {at}: {run:?}"
         );
         let mut now = files(&project);
@@ -264,7 +265,7 @@ fn init_is_put_back_wherever_it_is_killed() {
 #[test]
 fn import_is_put_back_wherever_it_is_killed() {
     let existing = || {
-        let project = Project::at(tempfile::tempdir().expect("a folder"));
+        let project = Project::at(temporary_folder_on_disk());
         project
             .write("theirs/wrangler.toml", "name = \"a\"\nmain = \"index.js\"\ncompatibility_date = \"2026-01-15\"\n")
             .write("theirs/index.js", "export default {};\n")

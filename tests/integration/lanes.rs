@@ -13,6 +13,7 @@ use flotilla_model::platform::{Left, Policy, Quota};
 use tempfile::TempDir;
 
 use crate::fleet::{Cloud, fleet, until, uploads};
+use crate::folders::temporary_folder;
 use crate::support::Project;
 
 /// What the local Cloudflare tells of its limit with each answer.
@@ -98,7 +99,7 @@ impl Limited {
                 now
             });
         });
-        Limited { cloud, asked, cache: tempfile::tempdir().expect("a folder"), seconds }
+        Limited { cloud, asked, cache: temporary_folder(), seconds }
     }
 
     /// A project with so many workers that take a request each, built.

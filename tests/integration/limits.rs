@@ -1,7 +1,7 @@
-//! Shows: the tables of docs/limits.md are the code's, the Cloudflare on this machine refuses what they say, and limits are
+//! Tests that the tables of docs/reference/limits.md match the code, that the local emulator enforces these limits, and that limits are
 //! counted across customers, accounts and zones.
 //!
-//! `UPDATE_DOCS=1 cargo test --test integration limits` writes the tables anew; the difference is for review.
+//! `UPDATE_DOCS=1 cargo test --test integration limits` regenerates the tables; review the difference.
 
 use flotilla_local::PlatformLimits;
 use flotilla_model::failure::Exit;
@@ -20,7 +20,8 @@ pub fn with(document: &str, mark: &str, table: &str) -> String {
 
 #[test]
 fn the_documents_tables_are_the_codes() {
-    let mut settable = "| `limits` | what | for each | free | paid | code |\n|---|---|---|---|---|---|\n".to_owned();
+    let mut settable =
+        "| `limits` | what is counted | per | free | paid | code |\n|---|---|---|---|---|---|\n".to_owned();
     let mut sources: Vec<&str> = Vec::new();
     for row in &TABLE {
         let scope = match row.scope {
@@ -37,11 +38,11 @@ fn the_documents_tables_are_the_codes() {
     settable += &format!("\nSources: {}.\n", sources.join("; "));
     let fixed = format!(
         "| what | limit |\n|---|---|\n\
-         | the length of a worker's name | {} |\n\
-         | the length of a part of a host name | {} |\n\
-         | the length of a host name | {} |\n\
-         | tags of a worker, of which flotilla sets two | {} |\n\
-         | requests of one token in {} seconds (`apiLimit` says where it is other) | {} |\n",
+         | characters in a worker's name | {} |\n\
+         | characters in a label of a host name | {} |\n\
+         | characters in a host name | {} |\n\
+         | tags of a worker; flotilla sets five or six, and up to eight in a preview | {} |\n\
+         | API requests per token in {} seconds (set `apiLimit` if yours differs) | {} |\n",
         limits::WORKER_NAME_LENGTH,
         limits::LABEL_LENGTH,
         limits::HOST_LENGTH,
@@ -49,13 +50,13 @@ fn the_documents_tables_are_the_codes() {
         limits::API_WINDOW_SECONDS,
         grouped(limits::API_REQUESTS.into()),
     );
-    let path = repository().join("docs/limits.md");
+    let path = repository().join("docs/reference/limits.md");
     let written = std::fs::read_to_string(&path).unwrap();
     let current = with(&with(&written, "limits", &settable), "fixed", &fixed);
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, &current).unwrap();
     }
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), current, "UPDATE_DOCS=1 writes it anew");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), current, "UPDATE_DOCS=1 regenerates it");
 }
 
 #[test]
@@ -250,7 +251,7 @@ fn who_takes_anothers_host_is_seen_beside_what_was_built_before() {
 
 #[test]
 fn the_documents_examples_are_taken() {
-    let document = std::fs::read_to_string(repository().join("docs/limits.md")).unwrap();
+    let document = std::fs::read_to_string(repository().join("docs/reference/limits.md")).unwrap();
     let examples: Vec<&str> =
         document.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert_eq!(examples.len(), 3);

@@ -329,7 +329,7 @@ fn a_killed_deploy_goes_on_where_it_was() {
     assert!(history().contains("  running\n"), "{}", history());
     child.kill().expect("it is killed");
     child.wait().expect("it is gone");
-    assert!(history().contains("  interrupted; the next deploy goes on from there\n"), "{}", history());
+    assert!(history().contains("  interrupted; the next deploy continues from there\n"), "{}", history());
     // What the server had begun ends: its client is gone, its work isn't.
     std::thread::sleep(std::time::Duration::from_millis(300));
     let acknowledged = recorded(&cloud, &project);
@@ -395,7 +395,7 @@ fn ctrl_c_ends_after_what_is_in_flight_and_says_so() {
     assert!(killed.expect("kill is there").success());
     let run = finish(child).exits(4);
     let report = run.json();
-    assert!(run.stderr.contains("stopping after what is in flight"), "{}", run.stderr);
+    assert!(run.stderr.contains("stopping after the requests in flight"), "{}", run.stderr);
     let applied = report["applied"].as_u64().unwrap();
     assert_eq!((applied + report["skipped"].as_u64().unwrap(), &report["failed"]), (60, &json!(0)));
     assert!(applied < 60);

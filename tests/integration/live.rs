@@ -10,6 +10,7 @@ use flotilla_model::platform::{Call, CallError, Home, Platform as _, Reply};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::folders::temporary_folder;
 use crate::openapi::validate_response;
 use crate::support::{Project, output};
 use crate::tools::{Local, json, wrangler};
@@ -68,7 +69,7 @@ impl Account {
 
     /// Deploys a folder by wrangler.
     fn wrangler(&self, folder: &str, configuration: &Value) {
-        let home = tempfile::tempdir().unwrap();
+        let home = temporary_folder();
         self.project.write(&format!("{folder}/wrangler.jsonc"), configuration.to_string());
         self.project.write(&format!("{folder}/src/index.js"), CODE);
         self.project.write(&format!("{folder}/src/greet.js"), "export const greet = (name) => `Hello ${name}`;\n");
@@ -204,7 +205,7 @@ fn what_wrangler_deployed_is_imported_and_deployed_as_the_same() {
     assert_eq!(imported.packs.len(), 2, "{:?}", imported.packs);
     let all: String = imported.files.values().map(|bytes| String::from_utf8_lossy(bytes)).collect();
     assert!(!all.contains("key of shop"));
-    let project = Project::at(tempfile::tempdir().unwrap());
+    let project = Project::at(temporary_folder());
     for (path, bytes) in &imported.files {
         project.write(path, bytes);
     }

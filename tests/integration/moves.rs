@@ -15,8 +15,11 @@ use crate::engine::customers;
 use crate::fleet::{ACCOUNT, Cloud, fleet};
 use crate::support::Project;
 
-/// The kinds of hosts: each as the key of a spec, for a host name.
-const KINDS: [fn(&str) -> String; 2] = [
+/// Returns the key of a spec for a host name.
+type Kind = fn(&str) -> String;
+
+/// The kinds of hosts.
+const KINDS: [Kind; 2] = [
     |host| format!("domains: [{host}]\n"),
     |host| format!("routes: [{{ pattern: \"{host}/*\", zone: acme.example }}]\n"),
 ];
@@ -150,7 +153,7 @@ const WAYS: &[Way] = &[
     },
 ];
 
-fn write(project: &Project, specs: &[(&str, &str)], kind: fn(&str) -> String) {
+fn write(project: &Project, specs: &[(&str, &str)], kind: Kind) {
     for id in ["acme", "bob"] {
         let _ = std::fs::remove_file(project.path(&format!("customers/{id}.yaml")));
     }
@@ -237,7 +240,7 @@ fn a_host_that_moves_is_moved_or_the_move_is_refused_before_anything_is_sent() {
 }
 
 /// Two customers that swap their hosts.
-fn circle(project: &Project, kind: fn(&str) -> String, hosts: [&str; 2], more: &str) {
+fn circle(project: &Project, kind: Kind, hosts: [&str; 2], more: &str) {
     for (id, host) in ["acme", "bob"].into_iter().zip(hosts) {
         project.write(&format!("customers/{id}.yaml"), format!("id: {id}\nworkersDev: false\n{}{more}", kind(host)));
     }
@@ -290,6 +293,65 @@ fn a_stop_between_two_moves_that_belong_together_waits_for_the_second() {
     cloud.engine(&project).steered(is_moved).deploy().exits(Exit::Done);
     let holders = [MOVES, OWN].map(|host| holder(&cloud, host));
     assert_eq!(holders, [Some("t-bob".to_owned()), Some("t-acme".to_owned())]);
+}
+
+/// Swaps in which at least one host changes its kind: the kinds before and after, of both customers.
+const KIND_SWAPS: [[usize; 4]; 6] =
+    [[0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 0, 1, 0], [0, 1, 1, 1]];
+
+#[test]
+fn hosts_that_are_swapped_and_change_their_kind_are_refused_before_anything_is_sent() {
+    for kinds in KIND_SWAPS {
+        let kinds = kinds.map(|number| KINDS[number]);
+        let (cloud, project) = (Cloud::start(), fleet(&[]));
+        let write = |hosts: [(&str, Kind); 2]| {
+            for (id, (host, kind)) in ["acme", "bob"].into_iter().zip(hosts) {
+                project.write(&format!("customers/{id}.yaml"), format!("id: {id}\nworkersDev: false\n{}", kind(host)));
+            }
+        };
+        write([(MOVES, kinds[0]), (OWN, kinds[1])]);
+        cloud.engine(&project).deploy().exits(Exit::Done);
+        let before = hosts(&cloud);
+        let swapped = [(OWN, kinds[2]), (MOVES, kinds[3])];
+        write(swapped);
+        cloud.take();
+        cloud.engine(&project).deploy().exits(Exit::Refused);
+        assert!(cloud.sent().is_empty());
+        assert_eq!(hosts(&cloud), before);
+        let planned = cloud.engine(&project).plan_with(|_| ());
+        let reasons: BTreeSet<&str> = planned.plan.held.iter().map(|held| held.reason.as_str()).collect();
+        assert_eq!((planned.plan.held.len(), reasons.len()), (2, 1), "{reasons:?}");
+        assert!(reasons.iter().all(|reason| reason.contains("first change its kind on")), "{reasons:?}");
+        // What the message advises: the kinds change where the hosts are, and then the hosts are swapped.
+        write([(MOVES, kinds[3]), (OWN, kinds[2])]);
+        cloud.engine(&project).deploy().exits(Exit::Done);
+        write(swapped);
+        cloud.engine(&project).deploy().exits(Exit::Done);
+        let holders = [MOVES, OWN].map(|host| holder(&cloud, host));
+        assert_eq!(holders, [Some("t-bob".to_owned()), Some("t-acme".to_owned())]);
+        cloud.engine(&project).deploy().exits(Exit::Done).is_up_to_date();
+    }
+}
+
+#[test]
+fn a_route_takes_no_domain_of_a_worker_whose_own_new_host_fails() {
+    let (cloud, project) = (Cloud::start(), fleet(&[("acme", DOMAIN), ("bob", "")]));
+    cloud.engine(&project).deploy().exits(Exit::Done);
+    let before = hosts(&cloud);
+    project.write("customers/acme.yaml", format!("id: acme\n{}", KINDS[0](OWN)));
+    let wide = EXACT.replace("shop.", "*shop.");
+    for route in [EXACT, wide.as_str()] {
+        project.write("customers/bob.yaml", format!("id: bob\n{route}"));
+        cloud.faults(&json!([{"match": {"method": "PUT", "path": "workers/domains"},
+            "do": {"error": {"status": 409, "code": 100117, "message": "it has records"}}}]));
+        cloud.engine(&project).deploy().exits(Exit::SomeFailed);
+        assert_eq!(hosts(&cloud), before, "{route}");
+    }
+    cloud.clear_faults();
+    cloud.engine(&project).deploy().exits(Exit::Done);
+    assert_eq!(holder(&cloud, OWN).as_deref(), Some("t-acme"));
+    assert_eq!(holder(&cloud, "*shop.acme.example").as_deref(), Some("t-bob"));
+    cloud.engine(&project).deploy().exits(Exit::Done).is_up_to_date();
 }
 
 /// A host that one customer gives up, and an overlapping one that another customer gets.

@@ -86,7 +86,7 @@ fn dialogue() -> Vec<(&'static str, String)> {
         ("Host name", format!("\x15consent.shop.example{ENTER}")),
         ("Reached by", ENTER.to_owned()),
         ("The customer's id", format!("acme{ENTER}")),
-        ("Its name, for people", format!("Acme Ltd.{ENTER}")),
+        ("Display name", format!("Acme Ltd.{ENTER}")),
         ("Origins", ENTER.to_owned()),
         ("Database", format!("{DOWN}{DOWN}{ENTER}")),
         ("Its name", ENTER.to_owned()),
@@ -191,9 +191,9 @@ fn wrong_answers_are_told_and_asked_for_again() {
     terminal.press(&format!("\x15new.shop.example{ENTER}"));
     terminal.answer("Reached by", ENTER);
     terminal.answer("The customer's id", &format!("\x15first{ENTER}"));
-    terminal.wait_for("there is a customer first already");
+    terminal.wait_for("the customer first exists already");
     terminal.press(&format!("\x15second{ENTER}"));
-    terminal.answer("for people", ENTER);
+    terminal.answer("Display name", ENTER);
     terminal.answer("Origins", ENTER);
     terminal.answer("Database", ENTER);
     terminal.answer("Destination", &format!("{DOWN}{ENTER}"));
@@ -201,7 +201,7 @@ fn wrong_answers_are_told_and_asked_for_again() {
     terminal.answer("can be left out", ENTER);
     terminal.answer("Set accessToken now?", "n");
     terminal.answer("id", &format!("abc{ENTER}"));
-    terminal.wait_for("it has to have the form ^[0-9]+$, such as 123");
+    terminal.wait_for("expected the form ^[0-9]+$, such as 123");
     terminal.press(&format!("\x157{ENTER}"));
     terminal.answer("Another destination", ENTER);
     // A step can be gone back to.
@@ -288,7 +288,7 @@ fn options_say_the_same() {
         assert!(run.stderr.contains(told), "{}", run.stderr);
         assert_eq!(files(&project), before);
     };
-    refused(&["acme"], 2, "there is a customer acme already: `flotilla edit acme` changes it");
+    refused(&["acme"], 2, "the customer acme exists already: `flotilla edit acme` changes it");
     refused(&["b", "--domain", "consent.shop.example"], 2, "is the host of acme");
     assert_eq!(cloud.sent(), ["GET user/tokens/verify"], "a host of the fleet's is not looked up");
     refused(&["b", "--domain", "b.other.example"], 1, "the account default has no zone for b.other.example");
@@ -345,7 +345,7 @@ fn an_account_that_is_new_is_added_and_the_others_stay() {
     terminal.answer("Zone", ENTER);
     terminal.answer("Host name", ENTER);
     terminal.answer("Reached by", &format!("{DOWN}{ENTER}"));
-    for question in ["for people", "Origins", "Database", "Destination", "All right?"] {
+    for question in ["Display name", "Origins", "Database", "Destination", "All right?"] {
         terminal.answer(question, ENTER);
     }
     let (code, _, last) = terminal.end();
@@ -473,7 +473,7 @@ fn what_cannot_be_taken_back_is_told_and_offered_again() {
     cloud.clear_faults();
     let refused = cloud.run(&project, &["new", "b", "--offline", "--yes"]).exits(5);
     assert!(refused.stderr.contains("the D1 database acme was made"), "{}", refused.stderr);
-    assert!(refused.stderr.contains("--interrupted undo takes them back"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("--interrupted undo undoes them"), "{}", refused.stderr);
     cloud.run(&project, &["new", "b", "--offline", "--yes", "--interrupted", "undo"]).exits(0);
     assert_eq!(databases(&cloud), Vec::<String>::new());
     assert!(project.path("customers/b.yaml").exists() && !project.path("customers/acme.yaml").exists());
@@ -516,14 +516,14 @@ fn a_killed_process_is_told_of_and_taken_back() {
         assert_eq!(databases(&cloud).len(), usize::from(late));
         assert_ne!(files(&project), before);
         let told = cloud.run(&project, &["edit", "first", "--set", "logLevel=debug", "--yes"]).exits(5).stderr;
-        assert!(told.contains("did not come to its end") && told.contains("customers/acme.yaml was made"), "{told}");
+        assert!(told.contains("was interrupted:") && told.contains("customers/acme.yaml was made"), "{told}");
         // On a terminal it is asked.
         let mut terminal = Terminal::run(100, cloud.command(&project, &["edit", "first", "--set", "logLevel=debug"]));
-        terminal.answer("Take it back?", "y");
+        terminal.answer("Undo it?", "y");
         terminal.answer("Write it?", "n");
         let (code, _, last) = terminal.end();
         assert_eq!(code, 5, "{last}");
-        assert!(last.contains("it is taken back") && last.contains("nothing was changed"), "{last}");
+        assert!(last.contains("undone") && last.contains("nothing was changed"), "{last}");
         assert_eq!((files(&project), databases(&cloud)), (before, Vec::new()), "late: {late}");
         cloud.run(&project, &["new", "b", "--offline", "--yes"]).exits(0);
     }

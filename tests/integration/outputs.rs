@@ -11,6 +11,7 @@ use std::time::Instant;
 use flotilla_model::lock::Lock;
 
 use crate::fleet::{ACCOUNT, Cloud, cache, fleet};
+use crate::folders::temporary_folder;
 use crate::support::{PATIENCE, Project, Run, output, repository};
 
 /// A deployed fleet with a history, and what else commands need to have something to print.
@@ -197,7 +198,7 @@ fn pipe(path: &Path) {
 #[test]
 fn devices_and_pipes_are_written_to_and_links_are_followed() {
     let (cloud, project) = world();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temporary_folder();
     let at = |name: &str| folder.path().join(name);
     let text = |name: &str| at(name).to_str().expect("UTF-8").to_owned();
     // As `/dev/stdout` is: a link to what the process has open. Nothing that is there for all is written to.
@@ -246,7 +247,7 @@ fn devices_and_pipes_are_written_to_and_links_are_followed() {
 
 #[test]
 fn commands_write_into_a_project_and_not_through_it() {
-    let outside = tempfile::tempdir().expect("a folder");
+    let outside = temporary_folder();
     let victim = outside.path().join("victim");
     let kept = || assert_eq!(fs::read(&victim).expect("it is there"), b"somebody's");
     fs::write(&victim, "somebody's").expect("a file");
@@ -289,7 +290,7 @@ fn commands_write_into_a_project_and_not_through_it() {
     let _ = plain(&project, &["new", "third", "--offline", "--yes"]);
     assert!(!outside.path().join("third.yaml").exists());
     // init and its CI.
-    let begun = tempfile::tempdir().expect("a folder");
+    let begun = temporary_folder();
     symlink(outside.path(), begun.path().join("templates")).expect("a link");
     let begun = Project::at(begun);
     let refused = plain(&begun, &["init", "--pack", "worker"]);
@@ -331,7 +332,7 @@ fn commands_write_into_a_project_and_not_through_it() {
 
 #[test]
 fn a_folder_of_flotillas_own_that_is_something_else_is_refused() {
-    let outside = tempfile::tempdir().expect("a folder");
+    let outside = temporary_folder();
     let victim = outside.path().join("victim");
     fs::write(&victim, "somebody's").expect("a file");
     for (name, is_pipe) in [

@@ -1,8 +1,10 @@
 //! Shows that a deploy changes what is this fleet's at that moment, whatever the state or a list of before says: a worker that another fleet
 //! has by now is neither overwritten nor rolled back nor deleted, and a domain or a route that points to another worker stays.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use flotilla_deploy::deploy::Control;
 use flotilla_engine::rollback::Target;
 use flotilla_model::failure::Exit;
 use serde_json::{Value, json};
@@ -400,4 +402,51 @@ fn a_host_in_kv_that_points_to_another_fleets_worker_is_neither_overwritten_nor_
     ours.write("customers/acme.yaml", "id: acme\n");
     cloud.engine(&ours).deploy().exits(Exit::Done);
     assert_eq!(hosts_in_kv(&cloud), []);
+}
+
+#[test]
+fn a_host_in_kv_that_another_fleet_takes_while_the_deploy_runs_stays() {
+    let (cloud, project) = (Arc::new(Cloud::start()), dispatched("test", "acme", "domains: [old.example.com]\n"));
+    cloud.http(
+        "POST",
+        &format!("/client/v4/accounts/{ACCOUNT}/workers/dispatch/namespaces"),
+        &json!({"name": "shops"}),
+    );
+    cloud.engine(&project).deploy().exits(Exit::Done);
+    let base = format!("/client/v4/accounts/{ACCOUNT}/storage/kv/namespaces");
+    let id = cloud.http("GET", &base, &Value::Null)["result"][0]["id"].as_str().expect("a table").to_owned();
+    // When the deploy begins, the look before it is over: from then on, these hosts are theirs.
+    let takes = |hosts: &[&str]| {
+        let (cloud, base, id) = (Arc::clone(&cloud), base.clone(), id.clone());
+        let pairs: Vec<Value> = hosts.iter().map(|host| json!({"key": host, "value": "t-bob"})).collect();
+        let pairs = Mutex::new(Some(pairs));
+        move || {
+            if let Some(pairs) = pairs.lock().expect("no panic").take() {
+                cloud.http("PUT", &format!("{base}/{id}/bulk"), &json!(pairs));
+            }
+            Control::Continue
+        }
+    };
+    let many: Vec<String> = (0..12).map(|number| format!("{number}.example.com")).collect();
+    for (name, hosts) in [("shop.example.com", vec!["shop.example.com".to_owned()]), ("11.example.com", many)] {
+        project.write("customers/acme.yaml", format!("id: acme\ndomains: [{}]\n", hosts.join(", ")));
+        let ended = cloud.engine(&project).steered(takes(&[name])).deploy();
+        let outcome = ended.exits(Exit::SomeFailed).outcome();
+        assert_eq!((outcome.failed, outcome.hosts_skipped), (1, 1));
+        let error = &outcome.failures[0].error;
+        assert!(
+            error.starts_with(&format!("{name} points to t-bob by now, which this fleet's state doesn't have")),
+            "{error}"
+        );
+        let all = hosts_in_kv(&cloud);
+        let of_both = hosts.iter().map(|host| (host.clone(), if host == name { "t-bob" } else { "t-acme" }.to_owned()));
+        assert!(of_both.into_iter().all(|pair| all.contains(&pair)), "{all:?}");
+        // The next run sees it before it sends anything, unless nobody knows that worker.
+        assert!(!all.iter().any(|(host, _)| host == "old.example.com"), "what was to be removed is removed");
+    }
+    // What was to be removed and is theirs by now stays, and is forgotten.
+    project.write("customers/acme.yaml", "id: acme\n");
+    cloud.engine(&project).steered(takes(&["0.example.com", "1.example.com"])).deploy().exits(Exit::Done);
+    let left: Vec<String> = hosts_in_kv(&cloud).into_iter().map(|(host, _)| host).collect();
+    assert!(left.contains(&"shop.example.com".to_owned()) && left.contains(&"11.example.com".to_owned()), "{left:?}");
 }

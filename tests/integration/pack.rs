@@ -5,12 +5,13 @@ use std::process::Command;
 use flotilla_model::cache;
 use flotilla_model::progress::Silent;
 
+use crate::folders::temporary_folder;
 use crate::support::{copy, output, repository};
 use crate::tools;
 
 /// A pack in a folder of its own, with its npm packages.
 fn pack(name: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = temporary_folder();
     let pack = repository().join("templates").join(name);
     copy(&pack, folder.path());
     let read = |name: &str| std::fs::read(pack.join(name)).expect("a file of the pack");

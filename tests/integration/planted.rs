@@ -9,6 +9,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::fleet::{ACCOUNT, Cloud, cache, fleet, until};
+use crate::folders::temporary_folder;
 use crate::support::{Project, finish, output, spawn};
 
 fn databases(cloud: &Cloud) -> Vec<String> {
@@ -27,7 +28,7 @@ fn a_planted_undo_journal_changes_nothing() {
     let cloud = Cloud::start();
     let made = cloud.http("POST", &format!("/client/v4/accounts/{ACCOUNT}/d1/database"), &json!({"name": "orders"}));
     let id = made["result"]["uuid"].as_str().expect("an id").to_owned();
-    let outside = tempfile::tempdir().expect("a folder");
+    let outside = temporary_folder();
     let victim = outside.path().join("victim");
     fs::write(&victim, "somebody's").expect("a file");
     let victim_path = victim.to_str().expect("UTF-8");
@@ -147,7 +148,7 @@ fn what_flotilla_keeps_is_private_whatever_the_umask_is() {
     let cloud = Cloud::start();
     let project = fleet(&[("acme", "domains: [a.example.com]\n")]);
     project.write(".gitignore", ".env\n/.flotilla/\n");
-    let cache = tempfile::tempdir().expect("a folder");
+    let cache = temporary_folder();
     let with_umask = |arguments: &str| {
         let mut shell = std::process::Command::new("sh");
         let command = cloud.command(&project, &[]);

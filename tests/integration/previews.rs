@@ -409,7 +409,7 @@ fn what_does_not_fit_is_refused_with_numbers_before_anything_is_sent() {
     };
     set("previews: { most: 2 }\n");
     let refused = up(&cloud, &project, &[]).exits(5);
-    assert!(refused.stderr.contains("would have 3 customers, and 2 workers is the most"), "{refused:?}");
+    assert!(refused.stderr.contains("would have 3 customers, more than the maximum of 2"), "{refused:?}");
     set(
         "accounts: { default: { id: { env: CLOUDFLARE_ACCOUNT_ID }, token: { secret: CLOUDFLARE_API_TOKEN }, limits: { customDomainsPerZone: 4 } } }\n",
     );
@@ -458,7 +458,7 @@ fn previews_expire_and_are_put_off_when_they_are_put_up_again() {
     assert_eq!(removed["removed"], json!(["old"]));
     assert_eq!(list(&cloud, &project).len(), 1);
     let none = cloud.run(&project, &["preview", "down", "--expired", "--yes"]).exits(0);
-    assert_eq!(none.stdout, "there is none to remove\n");
+    assert_eq!(none.stdout, "there is no preview to remove\n");
 }
 
 #[test]
@@ -784,13 +784,13 @@ fn nothing_selected_is_nothing_put_up_and_nothing_removed_is_told() {
     cloud.take();
     let asked = cloud.run(&project, &["preview", "up", "--id", "8", "cafe"]).exits(5);
     assert!(
-        asked.stderr.contains("put the preview 8 up, 1 change? Nothing was changed")
+        asked.stderr.contains("nothing was changed (deploy the preview 8, 1 change?)")
             && asked.stderr.contains("pass --yes"),
         "{asked:?}"
     );
     assert_eq!(cloud.sent(), Vec::<String>::new());
     let none = cloud.run(&project, &["preview", "down", "--id", "other", "--yes"]).exits(0);
-    assert_eq!(none.stdout, "there is none to remove\n");
+    assert_eq!(none.stdout, "there is no preview to remove\n");
     for wrong in [&["up", "--yes"][..], &["up", "--id", "A"], &["up", "--id", "../x"], &["down", "--all", "--expired"]]
     {
         cloud.run(&project, &[&["preview"], wrong].concat()).exits(2);

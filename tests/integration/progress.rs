@@ -43,7 +43,7 @@ fn keys_pause_resume_and_stop_a_deploy() {
     let (cloud, project) = slow_deploy();
     run(&project, &["build"]).exits(0);
     let mut terminal = Terminal::run(100, command(&project, Some(&cloud), &["deploy", "--yes"]));
-    terminal.wait_for("p pauses, r goes on, q stops");
+    terminal.wait_for("[p]ause  [r]esume  [q]uit");
     terminal.press("p");
     terminal.wait_for("paused");
     // What was begun comes to its end; then nothing is sent, though there is something left.
@@ -54,12 +54,12 @@ fn keys_pause_resume_and_stop_a_deploy() {
         std::mem::replace(&mut before, now) == now
     });
     terminal.press("r");
-    terminal.wait_for("on it goes");
+    terminal.wait_for("resumed");
     crate::fleet::until("something more is sent", || cloud.requests().len() > before);
     terminal.press("q");
     let (code, _, last) = terminal.end();
     assert_eq!(code, 4, "{last}");
-    assert!(last.contains(" left undone") && last.contains("run the same command again"), "{last}");
+    assert!(last.contains(" not attempted") && last.contains("run the same command again"), "{last}");
     assert!(last.contains("0 failed"), "{last}");
 }
 
@@ -118,15 +118,15 @@ fn ctrl_c_leaves_a_clean_terminal() {
     let terminal = Terminal::run(40, command(&project, Some(&cloud), &["deploy", "--yes"]));
     terminal.wait_for("deploying");
     terminal.interrupt();
-    terminal.wait_for("stopping after what is in flight");
+    terminal.wait_for("stopping after the requests in flight");
     let (code, _, last) = terminal.end();
     assert_eq!(code, 4, "{last}");
-    assert!(!last.contains(BAR) && last.contains("left undone"), "{last}");
+    assert!(!last.contains(BAR) && last.contains("not attempted"), "{last}");
     // Twice: at once.
     let terminal = Terminal::run(80, command(&project, Some(&cloud), &["deploy", "--yes", "--all"]));
     terminal.wait_for("deploying");
     terminal.interrupt();
-    terminal.wait_for("stopping after what is in flight");
+    terminal.wait_for("stopping after the requests in flight");
     terminal.interrupt();
     let (code, _, last) = terminal.end();
     assert!(matches!(code, 130 | 4) && !last.contains(BAR), "{code}: {last}");

@@ -232,7 +232,7 @@ fn plan_asks_and_changes_nothing() {
     let before = std::fs::read(world.state()).unwrap();
     world.cloud.call(Method::DELETE, &World::script("c15t-cat"), None);
     let plan = world.run(&["plan", "--refresh", "--format", "json"]).exits(0).json();
-    assert_eq!(plan["changes"][0]["reasons"][0], "it is not there any more", "{plan}");
+    assert_eq!(plan["changes"][0]["reasons"][0], "it is no longer at Cloudflare", "{plan}");
     assert_eq!(std::fs::read(world.state()).unwrap(), before);
     // Without asking, nobody knows.
     world.has_no_changes();
@@ -311,7 +311,7 @@ fn a_worker_of_others_is_not_overwritten_unless_it_is_adopted() {
     world.overwrite("c15t-cat", Some(json!(["flotilla-else"])));
     // It looks before it creates.
     let refused = world.run(&["deploy", "--yes"]).exits(5);
-    assert!(refused.stderr.contains("2 things are somebody else's; nothing was sent"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("2 things are not managed by this fleet; nothing was sent"), "{}", refused.stderr);
     assert!(world.listed("c15t-acme").is_none());
     // Asked for, it tells before, and leaves alone what isn't ours.
     let run = world.run(&["deploy", "--refresh", "--yes"]).exits(0);
@@ -506,7 +506,7 @@ fn unlock_tells_who_holds_the_lock_and_removes_only_what_is_stale() {
         .set_modified(old)
         .unwrap();
     let cleared = unlock().exits(0);
-    assert!(cleared.stdout.contains("a note that was left is removed: deploy by ada on far-away"), "{cleared:?}");
+    assert!(cleared.stdout.contains("removed a stale lock file of deploy by ada on far-away"), "{cleared:?}");
     assert_eq!(project.read(".flotilla/deploy.lock"), "");
     assert_eq!(project.run(&["state", "unlock", "--format", "json"]).exits(0).json()["locks"][0]["holder"], "free");
 }

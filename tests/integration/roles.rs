@@ -11,6 +11,7 @@ use flotilla_model::progress::Silent;
 use serde_json::{Value, json};
 
 use super::fleet::{cache, fleet};
+use super::folders::temporary_folder;
 use super::support::{Project, output, timed};
 
 /// What a project comes to: its workers by folder, and `code file:line message` of each mistake.
@@ -181,7 +182,7 @@ fn env_files_hold_where_they_say_and_lie_where_they_should() {
     assert_eq!(vars("staging/acme"), ["first", "own", "${HOME} $(id)", "strong"]);
 
     // What is no file of the project's is told, and its customer held or the fleet stopped.
-    let secret = tempfile::tempdir().unwrap();
+    let secret = temporary_folder();
     std::fs::create_dir(secret.path().join("base")).unwrap();
     std::fs::write(secret.path().join("base/x.env"), "LEAK=canary\n").unwrap();
     let own = project.path("envs/customers/acme/production.env");

@@ -7,6 +7,7 @@ use std::process::Command;
 use jsonschema::Validator;
 use serde_json::Value;
 
+use crate::folders::temporary_folder;
 use crate::support::{Project, copy, output, repository};
 use crate::tools::{node, packages};
 
@@ -69,7 +70,7 @@ fn ajv_compiles_those_of_other_packs_and_of_an_imported_project() {
         );
         assert_eq!(output(&mut command).exits(0).stdout, "");
     };
-    let worker = Project::at(tempfile::tempdir().unwrap());
+    let worker = Project::at(temporary_folder());
     worker.run(&["init", "own", "--pack", "worker"]).exits(0);
     compiled(&worker, "own/schema");
     let dispatch = Project::sample();
@@ -77,7 +78,7 @@ fn ajv_compiles_those_of_other_packs_and_of_an_imported_project() {
     dispatch.edit("fleet.yaml", "packs:", "packs:\n  dispatch: { path: templates/dispatch }");
     dispatch.run(&["schema"]).exits(0);
     compiled(&dispatch, "schema");
-    let imported = Project::at(tempfile::tempdir().unwrap());
+    let imported = Project::at(temporary_folder());
     imported.write("old/wrangler.toml", "name = \"acme\"\nmain = \"index.js\"\ncompatibility_date = \"2026-01-01\"\n");
     imported.write("old/index.js", "export default { fetch: () => new Response() };\n");
     imported.run(&["import", "old"]);

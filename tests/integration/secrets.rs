@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use crate::fleet::{ACCOUNT, Cloud, cache, fleet};
+use crate::folders::temporary_folder;
 use crate::support::{Project, Run, http_request, output};
 
 /// Canaries: what must be nowhere. The forms in which they could be somewhere all the same are searched, too.
@@ -201,26 +202,38 @@ fn no_command_tells_or_keeps_a_secret() {
 
 #[test]
 fn no_failure_tells_a_secret() {
-    let project = project();
     // A server that gives back what it is sent: as an error's message, as a page, as plain text.
     let server = Echo::start();
-    for (status, kind) in [(200, "message"), (400, "message"), (403, "message"), (403, "page"), (404, "text")] {
-        let base = format!("{}/{status}/{kind}/client/v4", server.base);
-        let report = run(&project, &base, &["deploy", "--yes", "--format", "json"]).exits(4).json();
-        let error = report["failures"][0]["error"].as_str().unwrap();
-        assert_eq!(error.contains("Bearer ***"), kind == "message", "{error}");
-        run(&project, &base, &["deploy", "--yes", "-q"]).exits(4);
-    }
-    // Already where it only asks what there is.
-    for (status, kind) in [(400, "message"), (403, "page"), (404, "text")] {
-        let base = format!("{}/{status}/{kind}-all/client/v4", server.base);
-        assert_ne!(run(&project, &base, &["deploy", "--yes"]).code, 0);
-        run(&project, &base, &["plan"]);
-    }
-    // What is unknown is repeated; then its last answer is told.
-    let base = format!("{}/500/message/client/v4", server.base);
-    run(&project, &base, &["deploy", "--yes"]).exits(4);
-    clean_files(&project);
+    let base = &|status: u16, kind: &str| format!("{}/{status}/{kind}/client/v4", server.base);
+    // Side by side, as most of the time is waited: what is unknown is repeated before it fails.
+    std::thread::scope(|scope| {
+        for (status, kind) in [(200, "message"), (400, "message"), (403, "message"), (403, "page"), (404, "text")] {
+            scope.spawn(move || {
+                let project = project();
+                let report =
+                    run(&project, &base(status, kind), &["deploy", "--yes", "--format", "json"]).exits(4).json();
+                let error = report["failures"][0]["error"].as_str().unwrap();
+                assert_eq!(error.contains("Bearer ***"), kind == "message", "{error}");
+                run(&project, &base(status, kind), &["deploy", "--yes", "-q"]).exits(4);
+                clean_files(&project);
+            });
+        }
+        // Already where it only asks what there is.
+        for (status, kind) in [(400, "message-all"), (403, "page-all"), (404, "text-all")] {
+            scope.spawn(move || {
+                let project = project();
+                assert_ne!(run(&project, &base(status, kind), &["deploy", "--yes"]).code, 0);
+                run(&project, &base(status, kind), &["plan"]);
+                clean_files(&project);
+            });
+        }
+        // What is unknown is repeated; then its last answer is told.
+        scope.spawn(move || {
+            let project = project();
+            run(&project, &base(500, "message"), &["deploy", "--yes"]).exits(4);
+            clean_files(&project);
+        });
+    });
 }
 
 /// A server that answers with what it is sent: `/STATUS/KIND/…`. Whoever asks what there is learns that there is nothing,
@@ -252,11 +265,15 @@ fn echo(mut stream: &TcpStream) {
     let (status, kind) = match sent.starts_with("GET ") && !all {
         // The worker that is about to be created isn't there.
         true if head.contains("/settings ") => ("404", "missing"),
+        true if head.contains("/workers/subdomain ") => ("200", "subdomain"),
         true => ("200", "nothing"),
         false => (status, kind.trim_end_matches("-all")),
     };
     let answer = match kind {
         "nothing" => json!({"success": true, "errors": [], "messages": [], "result": []}).to_string(),
+        "subdomain" => {
+            json!({"success": true, "errors": [], "messages": [], "result": {"subdomain": "team"}}).to_string()
+        }
         "missing" => json!({"success": false, "errors": [{"code": 10007, "message": "no"}]}).to_string(),
         "message" => json!({"success": false, "errors": [{"code": 10021, "message": sent}]}).to_string(),
         "page" => format!("<html><body><pre>{sent}</pre></body></html>"),
@@ -361,7 +378,7 @@ fn rotated_secrets_leave_no_trace_of_the_old_or_the_new_value() {
 
 #[test]
 fn the_types_that_hold_secrets_print_none() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary_folder();
     std::fs::write(folder.path().join(".env"), format!("KEY={DOTENV}\n")).unwrap();
     let secrets = Secrets::open(folder.path(), None, None, false).unwrap();
     let value = secrets.named("KEY").expect("it is there");
@@ -476,7 +493,7 @@ fn no_source_of_secrets_tells_or_keeps_one() {
 
 /// Panics with a secret in hand, in each of the ways in which code does.
 fn panic_with_a_secret_in_hand() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary_folder();
     std::fs::write(folder.path().join(".env"), format!("KEY={DOTENV}\n")).unwrap();
     let secrets = Secrets::open(folder.path(), None, None, false).unwrap();
     let found = secrets.find("acme", Environment::Production, "KEY");

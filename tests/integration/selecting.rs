@@ -59,7 +59,7 @@ fn each_way_of_selecting_gives_its_workers() {
     }
     for (arguments, told) in [
         (&["-l", "tier=platinum"][..], "no customer's labels match `tier=platinum`"),
-        (&["shop-*", "-l", "region=us", "--env", "staging"], "no customer matches all of the selection at once"),
+        (&["shop-*", "-l", "region=us", "--env", "staging"], "no customer matches the whole selection"),
         (&["--env", "development"], "no customer has a worker in development"),
     ] {
         for command in ["show", "list", "check", "build", "plan", "status"] {
@@ -105,7 +105,7 @@ fn what_no_customer_has_is_refused() {
         (&["shop-eu", "zo"][..], "there is no customer `zo`", "did you mean `zoo`?"),
         (&["elephant"], "there is no customer `elephant`", "customers are the files of customers/"),
         (&["shap-*"], "no customer's id matches `shap-*`", "did you mean `shop-eu`?"),
-        (&["x*"], "no customer's id matches `x*`", "`*` stands for any letters"),
+        (&["x*"], "no customer's id matches `x*`", "`*` matches any characters"),
         (&["-l", "teir=gold"], "no customer has a label `teir`", "did you mean `tier`?"),
         (&["-l", "!colour"], "no customer has a label `colour`", "`labels` in a customer's file"),
         (&["-l", "tier=gold silver"], "`silver` where a comma or the end is expected", ""),

@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use crate::cases::{cache, tiny};
+use crate::folders::temporary_folder;
 use crate::support::{Project, Run, output};
 
 fn git(project: &Project, arguments: &[&str]) -> String {
@@ -214,7 +215,7 @@ fn a_repository_that_git_refuses_is_never_taken_for_none() {
 
 #[test]
 fn a_hook_in_a_linked_worktree_sees_the_project_of_that_worktree() {
-    let outer = Project::at(tempfile::tempdir().expect("a temporary folder"));
+    let outer = Project::at(temporary_folder());
     let inner = fleet();
     std::fs::remove_dir_all(inner.path(".git")).expect("a repository");
     crate::support::copy(inner.root(), &outer.path("main/fleet"));
@@ -312,7 +313,7 @@ fn line_ends_of_a_checkout_change_nothing() {
     run(&project, &["build"]).exits(0);
     git(&project, &["add", "."]);
     git(&project, &["commit", "--quiet", "-m", "second"]);
-    let clone = Project::at(tempfile::tempdir().expect("a temporary folder"));
+    let clone = Project::at(temporary_folder());
     let arguments = ["-c", "core.autocrlf=true", "clone", "--quiet", "--config", "core.autocrlf=true"];
     let mut command = Command::new("git");
     output(command.args(arguments).arg(project.root()).arg(clone.root())).exits(0);

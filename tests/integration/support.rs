@@ -10,6 +10,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use wait4::Wait4 as _;
 
+use crate::folders::temporary_folder;
+
 /// The time after which a test gives up waiting for a condition: far more than any takes, also on a machine that does
 /// much else.
 pub const PATIENCE: Duration = Duration::from_secs(300);
@@ -54,7 +56,12 @@ impl Run {
 impl Project {
     /// A project with no customers: the sample fleet's pack and a fleet.yaml that names it.
     pub fn empty() -> Project {
-        let project = Project { folder: tempfile::tempdir().expect("a temporary folder") };
+        Project::empty_in(temporary_folder())
+    }
+
+    /// The same, in this folder.
+    pub fn empty_in(folder: TempDir) -> Project {
+        let project = Project { folder };
         copy(&repository().join("templates"), &project.path("templates"));
         project.write("fleet.yaml", "name: test\npacks:\n  consent: { path: templates/consent }\n");
         std::fs::create_dir(project.path("customers")).expect("a folder for customers");

@@ -1,28 +1,19 @@
 //! Shows: of 10,000 customers, a build does for each what has to be done and no more, in time and in memory.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
 use wait4::Wait4 as _;
 
 use super::fleet::{cache, write_pack};
+use super::folders::temporary_folder;
 use super::support::Project;
 
 const CUSTOMERS: usize = 10_000;
 /// A customer with a layer of its own tier, of which there are so many.
 const TIERS: usize = 20;
-
-/// A disk in memory, on which what else the machine writes is of no account.
-const MEMORY: &str = "/dev/shm";
-
-/// Whether there is such a disk, with room for 30,000 files.
-fn roomy_memory() -> bool {
-    let told = Command::new("df").args(["--output=avail", "-k", MEMORY]).output();
-    let kilobytes = |text: &str| text.lines().last()?.trim().parse::<u64>().ok();
-    told.ok().and_then(|told| kilobytes(&String::from_utf8_lossy(&told.stdout))).is_some_and(|free| free > 1 << 20)
-}
 
 /// What a build told, and what it took.
 struct Took {
@@ -83,10 +74,7 @@ fn customer(project: &Project, at: usize, word: &str) {
 
 #[test]
 fn ten_thousand_customers_cost_what_changed() {
-    let project = Project::at(match roomy_memory() {
-        true => tempfile::tempdir_in(MEMORY).expect("a temporary folder"),
-        false => tempfile::tempdir().expect("a temporary folder"),
-    });
+    let project = Project::at(temporary_folder());
     write_pack(&project);
     let mut yaml = "name: test\npacks: { tiny: { path: packs/tiny } }\n\
                     accounts: { default: { id: { env: ID }, token: { secret: TOKEN }, dispatchNamespace: fleet } }\nlayers:\n"

@@ -15,6 +15,7 @@ use reqwest::Method;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use serde_json::Value;
 
+use crate::folders::temporary_folder;
 use crate::support::{Project, Run, output, same_variables};
 
 /// The versions that the lock file pins, as `--version` prints them.
@@ -87,6 +88,8 @@ pub fn wrangler(folder: &Path, home: &Path) -> Command {
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.envs([("WRANGLER_SEND_METRICS", "false"), ("CI", "1"), ("NO_COLOR", "1")]);
     command.env("WRANGLER_LOG_PATH", home.join("logs"));
+    // Compiling its 10 MB of JavaScript is a third of what a run costs; this way the first run does it for all.
+    command.env("NODE_COMPILE_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/node"));
     // It asks for its newest version once an hour, and retries for ever where nobody answers: here, it has just asked.
     let asked = home.join("update-check");
     std::fs::create_dir_all(&asked).expect("a folder");
@@ -229,7 +232,7 @@ pub fn json(response: Response) -> Value {
 
 #[test]
 fn the_packages_are_those_of_the_lock_file() {
-    let home = tempfile::tempdir().unwrap();
+    let home = temporary_folder();
     for (name, version) in VERSIONS {
         let mut command = match name {
             "node" => Command::new(node()),

@@ -69,7 +69,7 @@ fn workers_that_are_well_and_those_that_are_not() {
     let well = ["health passed", "scripts passed", "scripts passed"];
     assert_eq!(checks(verified, "c15t-solo"), well);
     assert_eq!(checks(verified, "c15t-acme-web"), [&well[..], &["peers passed"]].concat());
-    let apart = "skipped on this machine, hosts have no DNS and no TLS";
+    let apart = "skipped the local emulator has no DNS and no TLS";
     let dns = [format!("dns {apart}"), format!("tls {apart}")];
     assert_eq!(checks(verified, "c15t-acme-api")[..2], dns);
     // A deploy asks those that it changed, and nobody else.
@@ -146,7 +146,7 @@ fn workers_that_are_well_and_those_that_are_not() {
 fn an_option_about_asking_needs_the_asking() {
     let project = project();
     let told = project.run(&["deploy", "--local", "--junit", "x.xml"]).exits(2).stderr;
-    assert!(told.contains("--junit says how workers are asked after a deploy: add --verify"), "{told}");
+    assert!(told.contains("--junit needs --verify"), "{told}");
     project.write("customers/bad.yaml", "id: bad\nnam: x\n");
     let told = project.run(&["verify", "--local", "--deadline", "0"]).exits(1);
     assert!(told.stderr.contains("S0201") && told.stdout.contains("4 skipped"), "{told:?}");

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::cases::{cache, tiny};
+use crate::folders::temporary_folder;
 use crate::support::{PATIENCE, Project};
 
 /// A running watch, and the objects that it prints.
@@ -104,7 +105,7 @@ fn edits_are_built_as_they_come() {
     assert_eq!((&built["new"], &built["open"]), (&Value::Array(Vec::new()), &1.into()));
     project.write("customers/b.yaml", "id: b\n");
     let built = watch.next();
-    assert_eq!((&built["mended"][0]["code"], &built["open"]), (&"S0201".into(), &0.into()));
+    assert_eq!((&built["fixed"][0]["code"], &built["open"]), (&"S0201".into(), &0.into()));
     until("what is fixed is built", || !wrangler("b").contains("edited"));
 
     project.write("layers/eu.yaml", "vars: { REGION: europe }\n");
@@ -121,7 +122,7 @@ fn edits_are_built_as_they_come() {
     project.write("fleet.yaml", "nam: x\n");
     assert_eq!(watch.next()["new"][0]["file"], "fleet.yaml");
     project.write("fleet.yaml", fleet.replace("name: test", "name: other"));
-    assert!(watch.next()["mended"].as_array().is_some_and(|mended| !mended.is_empty()));
+    assert!(watch.next()["fixed"].as_array().is_some_and(|fixed| !fixed.is_empty()));
     // Two claims of one thing, by edits of two files.
     project.write("customers/a.yaml", "id: a\ndomains: [x.example.com]\n");
     watch.next();
@@ -180,7 +181,7 @@ fn folders_that_are_replaced_stay_watched() {
     let project = tiny();
     project.write("customers/a.yaml", "id: a\n").write("customers/b.yaml", "id: b\n");
     let watch = Watch::start(&project);
-    let aside = tempfile::tempdir().expect("a temporary folder");
+    let aside = temporary_folder();
     let value = |value: &str| {
         project.write("customers/a.yaml", format!("id: a\nvars: {{ X: \"{value}\" }}\n"));
         until(&format!("{value} is built"), || {
@@ -304,7 +305,7 @@ fn events_that_are_lost_are_made_up_for() {
 fn a_pack_that_is_not_there_yet_is_waited_for() {
     let project = tiny();
     project.write("customers/a.yaml", "id: a\n");
-    let aside = tempfile::tempdir().expect("a temporary folder");
+    let aside = temporary_folder();
     let kept = aside.path().join("templates");
     std::fs::rename(project.path("templates"), &kept).expect("a folder");
     let watch = Watch::start(&project);

@@ -115,7 +115,7 @@ fn a_deploy_pauses_goes_on_and_ends_when_another_process_says_so() {
     let report = run.json();
     let (applied, skipped) = (report["applied"].as_u64().unwrap(), report["skipped"].as_u64().unwrap());
     assert_eq!((applied + skipped, &report["failed"]), (300, &json!(0)));
-    assert!(skipped > 0 && run.stderr.contains("paused") && run.stderr.contains("on it goes"), "{}", run.stderr);
+    assert!(skipped > 0 && run.stderr.contains("paused") && run.stderr.contains("resumed"), "{}", run.stderr);
     cloud.clear_faults();
     assert_eq!(cloud.deployed(&project).applied as u64, skipped);
 }

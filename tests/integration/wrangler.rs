@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::folders::temporary_folder;
 use crate::openapi::validate_request;
 use crate::support::{Project, Run, output};
 use crate::tools::{Local, json, packages, sent_elsewhere, wrangler};
@@ -69,7 +70,7 @@ fn every_folder_bundles() {
     let built = project.run(&["build", "--format", "json"]).exits(0).json();
     let all = folders(&project);
     assert_eq!(built["workers"], all.len());
-    let home = tempfile::tempdir().unwrap();
+    let home = temporary_folder();
     two_at_a_time(all, |folder| {
         let mut command = wrangler(&project.path(&format!("out/{folder}")), home.path());
         let run = run(command.args(["deploy", "--dry-run"]), home.path());
@@ -102,7 +103,7 @@ fn dispatch_workers_and_databases_without_an_id_bundle_as_well() {
         "database: { type: d1, name: of-acme }\nbindings: { MORE: { d1: 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01 } }";
     project.write("customers/acme.yaml", format!("id: acme\ndomains: [acme.example.com]\n{database}\n"));
     project.run(&["build"]).exits(0);
-    let home = tempfile::tempdir().unwrap();
+    let home = temporary_folder();
     let dry = |folder: &str| {
         let mut command = wrangler(&project.path(&format!("out/production/{folder}")), home.path());
         run(command.args(["deploy", "--dry-run"]), home.path()).stdout
@@ -122,7 +123,7 @@ fn a_folder_with_a_mistake_does_not_bundle() {
     let project = Project::sample();
     project.run(&["build", "juniper"]).exits(0);
     project.edit("out/production/juniper/index.ts", "../../runtime/", "../runtime/");
-    let home = tempfile::tempdir().unwrap();
+    let home = temporary_folder();
     let run = output(wrangler(&project.path("out/production/juniper"), home.path()).args(["deploy", "--dry-run"]));
     assert_ne!(run.code, 0);
     assert!(run.stderr.contains("Could not resolve"), "{run:#?}");
@@ -218,7 +219,7 @@ fn wrangler_and_flotilla_deploy_the_same() {
     };
 
     theirs.run(&["build"]).exits(0);
-    let home = tempfile::tempdir().unwrap();
+    let home = temporary_folder();
     let secrets = json!({"TURSO_AUTH_TOKEN": "token-of-fjord", "WEBHOOK_SIGNING_KEY": "key # of fjord"});
     theirs.write("secrets.json", secrets.to_string());
     two_at_a_time(customers.to_vec(), |customer| {
@@ -341,7 +342,7 @@ fn every_binding_is_the_same_by_wrangler_and_by_flotilla() {
     let (project, local, variables) = bound(EVERY_KIND);
     project.run(&["build"]).exits(0);
     fits_the_schema(&project, ["production/acme"]);
-    let home = tempfile::tempdir().unwrap();
+    let home = temporary_folder();
     let mut command = wrangler(&project.path("out/production/acme"), home.path());
     let wrangler = run(command.arg("deploy").env("WRANGLER_LOG", "debug").envs(variables.clone()), home.path());
     let warnings = wrangler.stderr.matches("WARNING").count() + wrangler.stdout.matches("WARNING").count();

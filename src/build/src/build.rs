@@ -17,6 +17,7 @@ pub mod future_dates;
 mod open;
 mod project;
 mod scan;
+mod scanner;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -44,7 +45,8 @@ pub use explain::{Explained, LiveTriggers, explain, recipe, since, source};
 pub use files::{RenderedFiles, files, module};
 pub use open::{open, open_preview};
 pub use project::Project;
-pub use scan::{Scan, id, scan};
+pub use scan::{Scan, scan};
+pub use scanner::id;
 
 /// The bundles of packs, by the pack's name.
 pub type PackBundles = HashMap<String, PackBundle>;
@@ -316,7 +318,7 @@ impl Builder<'_> {
         built: &mut Built,
     ) -> (bool, Option<(Worker, Vec<DirtyReason>)>) {
         built.workers += 1;
-        let folder = scan::folder(record, record.unit(index));
+        let folder = scanner::folder(record, record.unit(index));
         let (reasons, is_restamped) = dirty_reasons(record.unit_mut(index), &folder, &self.recipes, self.out);
         if reasons.is_empty() {
             let unit = record.unit(index);
@@ -419,7 +421,7 @@ fn prune_workers(project: &Project, scan: &Scan, out: &Out, quiet: &[Environment
         return Ok(0);
     }
     let units = scan.records.iter().flat_map(|record| record.units.iter().map(move |unit| (record, unit)));
-    let mut owned: HashSet<String> = units.map(|(record, unit)| scan::folder(record, unit)).collect();
+    let mut owned: HashSet<String> = units.map(|(record, unit)| scanner::folder(record, unit)).collect();
     for customer in &scan.held {
         owned.extend(environments.iter().map(|environment| format!("{environment}/{customer}/")));
     }

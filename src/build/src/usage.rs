@@ -293,7 +293,7 @@ impl LimitUsage {
         let remedy = match self.limit {
             Limit::Workers => {
                 "move them into a dispatch namespace (Workers for Platforms, no limit): set `dispatchNamespace`, and `dispatch` for \
-                 their hosts (docs/platforms.md); or spread the customers over accounts"
+                 their hosts (docs/guides/use-a-dispatch-namespace.md); or spread the customers over accounts"
             }
             Limit::Crons => "let one cron do what several do, or spread the customers over accounts",
             Limit::Databases => "spread the customers over accounts, or use another `type` of database",

@@ -11,19 +11,22 @@ use super::ui::{clean, duration};
 /// The options of commands that apply a plan.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct ApplyArguments {
-    /// Apply the plan without asking
+    /// Skip the confirmation prompt
     #[arg(long, short)]
     pub yes: bool,
-    /// Apply the plan if it has this digest, without asking; eight characters are enough
+    /// Show the plan and change nothing
+    #[arg(long, conflicts_with_all = ["yes", "digest", "events"])]
+    pub dry_run: bool,
+    /// Apply the plan without asking if it has this digest; eight characters are enough
     #[arg(long, value_name = "DIGEST")]
     pub digest: Option<String>,
-    /// Append what was done as Markdown, for the summary of a CI job
+    /// Append a Markdown summary to this file, such as "$GITHUB_STEP_SUMMARY"
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
-    /// How many workers may be deleted, instead of what fleet.yaml says
+    /// Maximum number of workers to delete [default: deploy.deletions in fleet.yaml]
     #[arg(long, value_name = "N")]
     pub max_deletions: Option<usize>,
-    /// Append what happens, line by line as JSON; - is stdout
+    /// Append events as JSON lines to this file; - is stdout
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
 }
@@ -33,20 +36,24 @@ impl ApplyArguments {
     pub(super) fn approval(&self) -> Approval {
         match &self.digest {
             Some(digest) => Approval::Digest(digest.clone()),
-            None => given(self.yes),
+            None => given(self.yes, self.dry_run),
         }
     }
 }
 
-/// Returns how a plan is approved with or without `--yes`.
-pub(super) fn given(yes: bool) -> Approval {
-    if yes { Approval::Given } else { Approval::Ask }
+/// Returns how a plan is approved with or without `--yes` and `--dry-run`.
+pub(super) fn given(yes: bool, dry_run: bool) -> Approval {
+    match (dry_run, yes) {
+        (true, _) => Approval::DryRun,
+        (false, true) => Approval::Given,
+        (false, false) => Approval::Ask,
+    }
 }
 
 /// Returns what came of a plan, for people.
 pub(super) fn summary(outcome: &Outcome) -> String {
     let mut text = format!(
-        "{} applied, {} failed, {} left undone · {} in {}",
+        "{} applied, {} failed, {} not attempted · {} in {}",
         outcome.applied,
         outcome.failed,
         outcome.skipped,
@@ -60,7 +67,7 @@ pub(super) fn summary(outcome: &Outcome) -> String {
         text += &format!(" · {} overtaken by another deploy", outcome.overtaken);
     }
     if outcome.unhealthy > 0 {
-        text += &format!(" · {} not well", outcome.unhealthy);
+        text += &format!(" · {} unhealthy", outcome.unhealthy);
     }
     if let Some(why) = &outcome.halted {
         text += &format!("\nhalted: {}", clean(why));

@@ -85,10 +85,10 @@ impl Workspace {
 /// The options of commands that write specs.
 #[derive(clap::Args)]
 pub struct WritingArguments {
-    /// Don't ask whether it is to be written
+    /// Skip the confirmation prompt
     #[arg(long, short)]
     pub yes: bool,
-    /// What becomes of what an interrupted `new` or `edit` left
+    /// What to do with the leftovers of an interrupted `new` or `edit`
     #[arg(long, value_enum)]
     pub interrupted: Option<Interrupted>,
 }

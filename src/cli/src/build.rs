@@ -20,16 +20,16 @@ use super::{Format, Session, summary, watch};
 pub(super) struct Arguments {
     #[command(flatten)]
     selection: Selection,
-    /// Write nothing; exit with 3 if out/ is not current
+    /// Write nothing; exit with 3 if out/ is out of date
     #[arg(long)]
     check: bool,
-    /// Say why each worker is rendered
+    /// Show why each worker is rendered
     #[arg(long)]
     explain: bool,
-    /// Go on: build whatever is edited, as soon as it is on disk
+    /// Watch for changes and rebuild
     #[arg(long, short, conflicts_with = "check")]
     watch: bool,
-    /// Append a summary in Markdown to this file, as in --summary "$GITHUB_STEP_SUMMARY"
+    /// Append a Markdown summary to this file, such as "$GITHUB_STEP_SUMMARY"
     #[arg(long, value_name = "FILE")]
     pub(super) summary: Option<PathBuf>,
 }
@@ -56,7 +56,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     if let Some(error) = &built.forgotten
         && built.rendered > 0
     {
-        session.ui.note(&format!("what was built can't be remembered, so the next build does it all again: {error}"));
+        session.ui.note(&format!("the build cache can't be written, so the next build starts from nothing: {error}"));
     }
     let workers = built.workers;
     let report = Report {
@@ -82,7 +82,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             let mut text = if arguments.check {
                 match stale {
                     true => format!(
-                        "out/ is not current: {} to write, {} to remove; run `flotilla build`",
+                        "out/ is out of date: {} to write, {} to remove; run `flotilla build`",
                         report.written, report.removed
                     ),
                     false => "out/ is current".to_owned(),
@@ -90,7 +90,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             } else if stale {
                 format!("{} written, {} removed", count(report.written, "file"), report.removed)
             } else {
-                "nothing to do: out/ is current".to_owned()
+                "nothing to do: out/ is up to date".to_owned()
             };
             text += &format!(" · {} in {}", count(workers, "worker"), duration(report.seconds));
             if report.invalid > 0 {
@@ -136,8 +136,7 @@ fn reasons(why: &[(String, Vec<Reason>)]) {
     }
     if !rest.is_empty() {
         let workers: usize = rest.iter().map(|(_, folders)| folders.len()).sum();
-        let lines =
-            format!("… and {} for other reasons; `flotilla explain CUSTOMER` tells them", count(workers, "worker"));
+        let lines = format!("… and {} for other reasons; see `flotilla explain CUSTOMER`", count(workers, "worker"));
         report::print(&lines);
     }
 }

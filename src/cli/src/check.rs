@@ -20,7 +20,7 @@ use super::{Output, Session, github, sarif, summary};
 pub(super) struct Arguments {
     #[command(flatten)]
     selection: Selection,
-    /// Append a summary in Markdown to this file, as in --summary "$GITHUB_STEP_SUMMARY"
+    /// Append a Markdown summary to this file, such as "$GITHUB_STEP_SUMMARY"
     #[arg(long, value_name = "FILE")]
     pub(super) summary: Option<PathBuf>,
 }

@@ -16,10 +16,10 @@ use super::ui::clean;
 /// The options of commands that look at the cloud.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct CloudArguments {
-    /// A Cloudflare on this machine instead of the real one
+    /// Use the local Cloudflare emulator
     #[arg(long)]
     pub local: bool,
-    /// The dotenv file with secrets, in place of those of fleet.yaml [default: .env, if it is there]
+    /// Read secrets from this dotenv file instead of the sources in fleet.yaml [default: .env, if it exists]
     #[arg(long, value_name = "FILE")]
     pub env_file: Option<PathBuf>,
 }

@@ -12,15 +12,22 @@ pub(super) fn confirm(question: &Question<'_>) -> Result<(), Failure> {
     match question {
         Question::Apply { plan, workers, by_digest } => confirm_plan(plan, *workers, *by_digest),
         Question::PreviewUp { id, changes } => {
-            prompts::require_confirmation(&format!("put the preview {id} up, {}?", count(*changes, "change")))
+            prompts::require_confirmation(&format!("deploy the preview {id}, {}?", count(*changes, "change")))
+        }
+        Question::Destroy { specs, workers } => {
+            let workers = count(*workers, "worker");
+            prompts::require_confirmation(&match *specs {
+                [] => format!("delete {workers}?"),
+                specs => format!("delete {} and {workers}?", clean(&specs.join(", "))),
+            })
         }
         Question::PreviewDown(previews) => {
-            prompts::require_confirmation(&format!("remove {}, for good?", count(*previews, "preview")))
+            prompts::require_confirmation(&format!("permanently remove {}?", count(*previews, "preview")))
         }
         Question::RemoveHosts(1) => prompts::require_confirmation("remove it?"),
         Question::RemoveHosts(hosts) => prompts::require_confirmation(&format!("remove these {hosts}?")),
         Question::ReplaceState(workers) => prompts::require_confirmation(&format!(
-            "replace the record of {} by what is in the cloud?",
+            "replace the state of {} by what Cloudflare runs?",
             count(*workers, "worker")
         )),
     }
@@ -30,15 +37,15 @@ pub(super) fn confirm(question: &Question<'_>) -> Result<(), Failure> {
 fn confirm_plan(plan: &Plan, workers: usize, by_digest: bool) -> Result<(), Failure> {
     let digest = plan.digest.to_string();
     if !prompts::is_terminal() {
-        return Err(Failure::refused("nobody is there to confirm the plan, and nothing was sent")
-            .hint(format!("pass --yes to apply it, or --digest {} to apply exactly this one", &digest[..16])));
+        return Err(Failure::refused("can't ask for confirmation: stdin is not a terminal; nothing was deployed")
+            .hint(format!("pass --yes to apply the plan, or --digest {} to apply exactly this one", &digest[..16])));
     }
     let changes = plan.changes.len();
     let destroyed: Vec<&str> =
         plan.changes.iter().filter(|change| change.destroys_objects).map(|change| change.worker.as_str()).collect();
     if !destroyed.is_empty() {
         prompts::require_confirmation(&format!(
-            "destroy the Durable Objects of {}, with all of their data, for good?",
+            "permanently destroy the Durable Objects of {} with all of their data?",
             clean(&destroyed.join(", "))
         ))?;
     }

@@ -10,18 +10,18 @@ use super::{Format, Session, control_channel, report};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// What the deploy is to do
+    /// What the deploy should do
     #[arg(value_name = "WHAT")]
     what: What,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// Begin nothing more, for now
+    /// Start nothing new until resumed
     Pause,
-    /// Go on
+    /// Continue
     Resume,
-    /// End after what is in flight; the next deploy goes on from there
+    /// Stop after the requests in flight; the next deploy continues from there
     Abort,
 }
 
@@ -31,9 +31,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         return Err(Failure::refused("no deploy of this project is running on this machine"));
     }
     let (word, lines) = match arguments.what {
-        What::Pause => ("pause", "it pauses after what is in flight; `flotilla control resume` goes on"),
+        What::Pause => ("pause", "pausing after the requests in flight; `flotilla control resume` continues"),
         What::Resume => ("resume", "it goes on"),
-        What::Abort => ("abort", "it ends after what is in flight; the next deploy goes on from there"),
+        What::Abort => ("abort", "stopping after the requests in flight; the next deploy continues from there"),
     };
     control_channel::send_command(&folder, word)?;
     match session.format {

@@ -114,7 +114,7 @@ fn signals(ui: &Ui, command: &Arc<AtomicU8>) {
         }
         stopping = true;
         set(&command, STOP);
-        shown.line("stopping after what is in flight; Ctrl-C again stops at once");
+        shown.line("stopping after the requests in flight; press Ctrl-C again to stop immediately");
     }));
 }
 
@@ -127,7 +127,7 @@ fn keys(ui: &Ui, command: &Arc<AtomicU8>) -> Option<Termios> {
     let mut raw = before.clone();
     raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
     tcsetattr(std::io::stdin(), OptionalActions::Now, &raw).ok()?;
-    ui.note("p pauses, r goes on, q stops after what is in flight");
+    ui.note("[p]ause  [r]esume  [q]uit after the requests in flight");
     let command = Arc::clone(command);
     let _ = std::thread::Builder::new().name("keys".to_owned()).spawn(move || {
         for byte in std::io::stdin().lock().bytes() {

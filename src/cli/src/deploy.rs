@@ -34,13 +34,13 @@ pub(super) struct Arguments {
     line: LineArguments,
     #[command(flatten)]
     pub apply: ApplyArguments,
-    /// Pass a deploy that is running: only with customers named; its requests go first
+    /// Deploy the named customers ahead of a deploy that is running
     #[arg(long, requires = "customers")]
     ahead: bool,
-    /// Apply what `flotilla plan --out FILE` wrote, without asking; refused if that isn't the plan any more
+    /// Apply a plan saved by `flotilla plan --out FILE`; refused if it is out of date
     #[arg(long, value_name = "FILE", conflicts_with_all = PLANNED)]
     plan: Option<PathBuf>,
-    /// Then ask the workers that it changed, as `flotilla verify` does; exit with 4 if one is not as it should be
+    /// Then check the changed workers as `flotilla verify` does; exit with 4 if a check fails
     #[arg(long)]
     verify: bool,
     #[command(flatten)]
@@ -68,7 +68,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 
 fn deploy(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     if let (false, Some(option)) = (arguments.verify, arguments.verification.given()) {
-        return Err(Failure::usage(format!("{option} says how workers are asked after a deploy: add --verify")));
+        return Err(Failure::usage(format!("{option} needs --verify")));
     }
     let file = arguments.plan.as_deref().map(PlanFile::read).transpose()?;
     let line = match &file {
@@ -102,7 +102,7 @@ pub(super) fn report_deployed(
     match deployed {
         Deployed::OtherPlan { planned, refusal } => {
             summary::append(summary_file, &PlanOutput(planned.view()).markdown(""));
-            Err(refusal.hint(format!("what is planned now:\n{}", plan::text(planned.view(), &session.ui))))
+            Err(refusal.hint(format!("the plan is now:\n{}", plan::text(planned.view(), &session.ui))))
         }
         Deployed::UpToDate(planned) => {
             summary::append(summary_file, &PlanOutput(planned.view()).markdown(""));
@@ -116,6 +116,10 @@ pub(super) fn report_deployed(
                 }
             }
             Ok(finished(&planned))
+        }
+        Deployed::DryRun(planned) => {
+            summary::append(summary_file, &PlanOutput(planned.view()).markdown(""));
+            plan::report_dry_run(session, &planned)
         }
         Deployed::Applied(applied) => {
             summary::append(summary_file, &summary::applied(command, &applied.outcome));

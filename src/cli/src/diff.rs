@@ -21,10 +21,10 @@ pub(super) struct Arguments {
     /// The customer
     #[arg(value_name = "CUSTOMER")]
     customer: String,
-    /// The record that is compared [default: the one before the live one]
+    /// Record to compare [default: the one before the live one]
     #[arg(value_name = "A")]
     from: Option<i64>,
-    /// The record that it is compared with [default: the live one]
+    /// Record to compare it with [default: the live one]
     #[arg(value_name = "B")]
     to: Option<i64>,
     #[command(flatten)]
@@ -36,8 +36,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     CloudArguments::check_customer(session, &state, &arguments.customer)?;
     let pairs = pairs(&state, arguments)?;
     if pairs.is_empty() {
-        let failure = Failure::new(format!("there are no two bundles of `{}` to compare", clean(&arguments.customer)));
-        return Err(failure.hint("`flotilla history CUSTOMER` lists what ran, and what of it is kept"));
+        let failure = Failure::new(format!("`{}` has fewer than two bundles to compare", clean(&arguments.customer)));
+        return Err(failure.hint("`flotilla history CUSTOMER` lists what ran, and which bundles are kept"));
     }
     let mut objects = Vec::new();
     for (before, after) in pairs {
@@ -107,8 +107,8 @@ fn pairs(state: &State, arguments: &Arguments) -> Result<Vec<(Record, Record)>, 
 
 fn kept(state: &State, record: &Record) -> Result<Stored, Failure> {
     state.stored(&record.digest)?.ok_or_else(|| {
-        Failure::new(format!("what record {} put in place is no longer kept", record.id))
-            .hint("fleet.yaml says how many bundles of each worker are: deploy: { keep: 5 }")
+        Failure::new(format!("the bundle of record {} is no longer kept", record.id))
+            .hint("`deploy: { keep: 5 }` in fleet.yaml sets the number of bundles to keep per worker")
     })
 }
 

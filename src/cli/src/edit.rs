@@ -36,41 +36,41 @@ use flotilla_model::text::{mask, mask_ids};
 pub(super) struct Arguments {
     /// The customer
     customer: Option<String>,
-    /// Change this environment alone, whatever the others share
+    /// Change this environment only
     #[arg(long, value_name = "NAME", value_parser = environment)]
     env: Option<Environment>,
-    /// The host name that takes the place of the worker's custom domain
+    /// Custom domain that replaces the worker's current one
     #[arg(long, value_name = "HOST")]
     domain: Option<String>,
-    /// The database: none, d1:NAME (there is one), d1-new:NAME (it is made), turso:URL
+    /// Database: none, d1:NAME (existing), d1-new:NAME (created), turso:URL
     #[arg(long, value_name = "DATABASE")]
     database: Option<Wanted>,
-    /// A destination that is added: its type, then its settings as KEY=VALUE; may be given several times
+    /// Add a destination: its type followed by its settings as KEY=VALUE; can be repeated
     #[arg(long = "destination", value_name = "TYPE KEY=VALUE", num_args = 1..)]
     destinations: Vec<String>,
-    /// A destination that is taken out, by its name; may be given several times
+    /// Remove a destination by its name; can be repeated
     #[arg(long = "remove-destination", value_name = "NAME")]
     removed: Vec<String>,
-    /// A destination that is used again; may be given several times
+    /// Enable a destination; can be repeated
     #[arg(long = "enable", value_name = "NAME")]
     enabled: Vec<String>,
-    /// A destination that is kept, but not used; may be given several times
+    /// Disable a destination, but keep it in the spec; can be repeated
     #[arg(long = "disable", value_name = "NAME")]
     disabled: Vec<String>,
     /// A value of the spec in YAML, as in logLevel=debug or vars.LANGUAGE=de; with --env, for that environment alone; may be given
     /// several times
     #[arg(long = "set", value_name = "PATH=VALUE", value_parser = assignment)]
     sets: Vec<(Vec<String>, Value)>,
-    /// A key that is taken out of the spec, as in vars.LANGUAGE; may be given several times
+    /// Remove a key, such as vars.LANGUAGE; can be repeated
     #[arg(long = "unset", value_name = "PATH", value_parser = steps)]
     unsets: Vec<Vec<String>>,
-    /// A new API token of the account, from stdin; it is verified before it is stored
+    /// Store a new API token of the account, read from stdin and verified first
     #[arg(long, conflicts_with = "rotate_secret")]
     rotate_token: bool,
-    /// A new value of one of the customer's secrets, from stdin
+    /// Store a new value of one of the customer's secrets, read from stdin
     #[arg(long, value_name = "NAME")]
     rotate_secret: Option<String>,
-    /// Ask no cloud: neither whether a host is free nor whether a token is good
+    /// Send no requests: don't check hosts or tokens
     #[arg(long)]
     offline: bool,
     #[command(flatten)]
@@ -209,7 +209,7 @@ fn differences(session: &Session, edits: &Edits) -> Result<usize, Failure> {
         session.ui.line(&format!("{} gets a new value", clean(name)));
     }
     if let Some((name, _)) = &edits.made {
-        session.ui.line(&format!("the D1 database {name} is made"));
+        session.ui.line(&format!("the D1 database {name} will be created"));
     }
     Ok(lines)
 }
@@ -257,7 +257,7 @@ impl Editor<'_> {
         left.extend(more.left);
         if let Some(name) = left.first() {
             return Err(Failure::new(format!("no source of fleet.yaml is a file that {name} can be written to"))
-                .hint("set it where it comes from"));
+                .hint("set it at its source"));
         }
         let shadowed = match &edits.token {
             Some((name, token)) => !write::is_effective(session, name, token)?,
@@ -289,11 +289,11 @@ impl Editor<'_> {
         }
         if shadowed {
             report::print(
-                "another token comes before it, perhaps in the environment: `secrets` in fleet.yaml says in which order",
+                "another token takes precedence, perhaps from the environment: the order is that of `secrets` in fleet.yaml",
             );
         }
         if edits.token.is_some() {
-            report::print("revoke the old token at Cloudflare when a deploy has gone through with the new one");
+            report::print("revoke the old token at Cloudflare once a deploy with the new one has succeeded");
         }
         report::print(&format!("next:\n  {next}"));
         Ok(Exit::Done)
@@ -418,7 +418,7 @@ impl Editor<'_> {
             };
             let path = ["vars".to_owned(), name.clone()];
             let there = self.deployment.worker.vars.contains_key(&name);
-            if there && !self.prompter.confirm("Give it another value? (no: take it out)", true)? {
+            if there && !self.prompter.confirm("Give it another value? (no removes it)", true)? {
                 // What all environments share is taken out of the one that is changed.
                 match self.deployment.only(self.workspace) {
                     Some(_) if !self.deployment.place(&self.text()?, &path).there => self.set(&path, Value::Null)?,
@@ -560,7 +560,7 @@ impl Editor<'_> {
         if !place.there && self.deployment.is_defined(&self.text()?, path) {
             let environment = self.deployment.worker.environment;
             return Err(Failure::usage(format!(
-                "{} is set for all environments, not for {environment} alone",
+                "{} is set for all environments, not for {environment} only",
                 path.join(".")
             ))
             .hint(format!("`--env {environment} --set {}=null` removes it there", path.join("."))));
@@ -568,7 +568,7 @@ impl Editor<'_> {
         if !place.there {
             return Err(Failure::usage(format!("{} doesn't stand in {}", path.join("."), self.deployment.file()))
                 .hint(
-                    "`flotilla show` says where each value comes from; `--set PATH=null` takes away what a layer sets",
+                    "`flotilla show` says where each value comes from; `--set PATH=null` removes what a layer sets",
                 ));
         }
         self.spec(Change::Remove(place.path))
@@ -629,7 +629,7 @@ impl Editor<'_> {
             (None, 0) => None,
             (None, _) => {
                 return Err(Failure::usage(format!("{} has several domains", worker.customer))
-                    .hint(format!("--set domains[0]={name} names the one that is replaced")));
+                    .hint(format!("name the one to replace: --set domains[0]={name}")));
             }
         };
         match index {
@@ -710,8 +710,8 @@ impl Editor<'_> {
             let account_id = self.deployment.account_id(self.workspace);
             let mut access = token::verified(self.workspace, token.clone(), true, Some(name.clone()))?;
             access.requester.try_ask(&token::home(&account_id), &Call::FindSubdomain).map_err(|error| {
-                Failure::new(format!("the token doesn't reach the account {name} ({}): {error}", mask(&account_id)))
-                    .hint("it is not stored; a token of that account with `Workers Scripts: Edit` is wanted")
+                Failure::new(format!("the token has no access to the account {name} ({}): {error}", mask(&account_id)))
+                    .hint("it was not stored; it needs `Workers Scripts: Edit` for that account")
             })?;
         }
         let secret = self.workspace.fleet.accounts[&name].token.secret.clone();

@@ -78,7 +78,7 @@ pub(super) fn customer(session: &Session, subject: &str) -> Result<Exit, Failure
             session.json(&serde_json::json!({ "customer": subject, "held": held, "workers": workers }))?;
         }
         Format::Text if held => {
-            report::print(&format!("{subject} has errors: its workers are left as they are, on disk and in the cloud"));
+            report::print(&format!("{subject} has errors: its workers stay unchanged, on disk and at Cloudflare"));
         }
         Format::Text => {
             let described = |worker| describe(worker, deployed.get(&worker.worker));
@@ -134,7 +134,7 @@ fn deployments(
         if state.in_flight_of(&id)?.is_some() {
             now.push(Reason::ChangeInterrupted);
         }
-        let rolled_back = (live.rejected == Some(built)).then_some("it was rolled back from what was built");
+        let rolled_back = (live.rejected == Some(built)).then_some("it was rolled back from this bundle");
         let at = time(live.deployed_at);
         found.insert(id.1, Deployment { digest: live.digest.to_string(), at, now, held: rolled_back });
     }
@@ -148,11 +148,11 @@ fn describe(worker: &Explained, deployed: Option<&Deployment>) -> String {
         lines.extend(reasons.iter().map(|reason| format!("    {}", clean(&reason.to_string()))));
     };
     match worker.rendered_at {
-        None => part("never rendered, as far as is remembered".to_owned(), &[]),
-        Some(at) => part(format!("rendered last at {}, because", time(at)), &worker.last),
+        None => part("never rendered, or not in the build cache".to_owned(), &[]),
+        Some(at) => part(format!("last rendered at {}, because", time(at)), &worker.last),
     }
     if worker.now.is_empty() {
-        part("up to date: a build would do nothing".to_owned(), &[]);
+        part("up to date".to_owned(), &[]);
     } else {
         part("a build would render it, because".to_owned(), &worker.now);
     }
@@ -161,8 +161,8 @@ fn describe(worker: &Explained, deployed: Option<&Deployment>) -> String {
         Some(Deployment { digest, at, now, held }) => {
             part(format!("deployed at {at}: {}", &digest[..16]), &[]);
             match (held, now.is_empty()) {
-                (Some(why), _) => part(format!("a deploy leaves it as it is, unless it is named: {why}"), &[]),
-                (None, true) => part("a deploy would leave it as it is".to_owned(), &[]),
+                (Some(why), _) => part(format!("a deploy skips it unless it is named: {why}"), &[]),
+                (None, true) => part("a deploy would not change it".to_owned(), &[]),
                 (None, false) => part("a deploy would upload it, because".to_owned(), now),
             }
         }

@@ -28,22 +28,22 @@ const CUSTOMER: &str = "{customer}";
 pub(super) struct Arguments {
     #[command(flatten)]
     selection: Selection,
-    /// Only workers of this role; may be given several times or with commas
+    /// Only workers with this role; can be repeated or separated by commas
     #[arg(long, value_name = "ROLE", value_delimiter = ',')]
     role: Vec<String>,
-    /// The folder or the archive; of several customers, the folder that they go to; - is stdout [default: export/CUSTOMER]
+    /// Folder or archive to write; with several customers, the folder that holds them; - is stdout [default: export/CUSTOMER]
     #[arg(long, value_name = "PATH")]
     to: Option<PathBuf>,
-    /// A folder or an archive [default: by the name of --to; folder]
+    /// Kind of output [default: from the name of --to, else folder]
     #[arg(long, value_enum)]
     form: Option<Form>,
-    /// With a workflow that fetches newer exports from --url, deploys them and commits them
+    /// Add a workflow that fetches newer exports from --url, deploys and commits them
     #[arg(long, value_enum, value_name = "WHERE", requires = "url")]
     workflow: Option<Ci>,
-    /// Where the archive (tar.gz) will be found, its SHA-256 beside it at URL.sha256; {customer} stands for the id
+    /// Address of the tar.gz archive, with its SHA-256 at URL.sha256; {customer} is replaced by the id
     #[arg(long, value_name = "URL", requires = "workflow", value_parser = url)]
     url: Option<String>,
-    /// Replace files that were changed since they were exported
+    /// Overwrite files that were edited since they were exported
     #[arg(long)]
     force: bool,
 }
@@ -91,13 +91,12 @@ impl Form {
 fn url(text: &str) -> Result<String, String> {
     let host = text.strip_prefix("http://").map(|rest| rest.split(['/', ':']).next().unwrap_or_default());
     if !text.starts_with("https://") && !host.is_some_and(|host| host == "127.0.0.1" || host == "localhost") {
-        return Err("it is no https:// address".to_owned());
+        return Err("expected an https:// address".to_owned());
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/%+,@".contains(c);
     match text.replace(CUSTOMER, "").chars().all(plain) {
         true => Ok(text.to_owned()),
-        false => Err("it has characters that an archive's address needs not: letters, digits and -._~:/%+,@ are taken"
-            .to_owned()),
+        false => Err("expected letters, digits and -._~:/%+,@".to_owned()),
     }
 }
 
@@ -121,7 +120,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let is_stdout = arguments.to.as_deref() == Some(Path::new("-"));
     let form = arguments.form.unwrap_or_else(|| arguments.to.as_deref().map_or(Form::Folder, Form::of));
     if is_stdout && (form == Form::Folder || session.format == Format::Json) {
-        return Err(Failure::usage("stdout takes an archive, and nothing else").hint("add --form tar.gz or --form zip"));
+        return Err(Failure::usage("only an archive can be written to stdout").hint("add --form tar.gz or --form zip"));
     }
     let (mut exports, diagnostics) = render(session, arguments)?;
     report::diagnostics(&session.root, &session.ui, &diagnostics);
@@ -151,7 +150,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 fn add_workflows(exports: &mut [Export], arguments: &Arguments) -> Result<(), Failure> {
     let Some(url) = &arguments.url else { return Ok(()) };
     if exports.len() > 1 && !url.contains(CUSTOMER) {
-        return Err(Failure::usage(format!("each customer has an archive of its own: write {CUSTOMER} into --url")));
+        return Err(Failure::usage(format!("every customer has its own archive: use {CUSTOMER} in --url")));
     }
     if let Some(Ci::Github) = arguments.workflow {
         for export in exports {

@@ -16,10 +16,10 @@ use super::{Format, Session};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The customer; without one, the deploys are listed
+    /// Customer; without one, the deploys are listed
     #[arg(value_name = "CUSTOMER", conflicts_with = "run")]
     customer: Option<String>,
-    /// What this deploy did
+    /// Show what this deploy did
     #[arg(long, value_name = "RUN")]
     run: Option<i64>,
     /// So many lines
@@ -59,7 +59,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     };
     if records.is_empty() {
         let of = arguments.customer.as_ref().map_or_else(|| "this deploy".to_owned(), |name| format!("`{name}`"));
-        let failure = Failure::new(format!("nothing is recorded of {}", clean(&of)));
+        let failure = Failure::new(format!("the history has nothing about {}", clean(&of)));
         return Err(
             failure.hint("`flotilla history` lists the deploys, `flotilla status` the customers that are deployed")
         );
@@ -88,7 +88,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 }
             }
             if lines.iter().any(|line| line.kept && !line.live) {
-                report::print("`flotilla rollback CUSTOMER --to RECORD` goes back to what is kept");
+                report::print("`flotilla rollback CUSTOMER --to RECORD` returns to a kept bundle");
             }
         }
     }
@@ -132,9 +132,9 @@ fn runs(session: &Session, state: &State, last: usize) -> Result<Exit, Failure> 
                 held -= 1;
                 session.ui.paint(Style::Good, "running")
             }
-            0 => session.ui.paint(Style::Warning, "interrupted; the next deploy goes on from there"),
+            0 => session.ui.paint(Style::Warning, "interrupted; the next deploy continues from there"),
             _ => format!(
-                "{} applied, {} failed, {} left undone in {}",
+                "{} applied, {} failed, {} not attempted in {}",
                 number("applied"),
                 number("failed"),
                 number("skipped"),

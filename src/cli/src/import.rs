@@ -31,22 +31,22 @@ const FILES_SHOWN: usize = 30;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The project's folder, or one of wrangler's files
+    /// Folder of the project, or one of its wrangler files
     #[arg(value_name = "PATH", required_unless_present = "account")]
     path: Option<PathBuf>,
-    /// Read what is live in this account, too, with the token in CLOUDFLARE_API_TOKEN: workers that no file is for, names of zones
+    /// Also read what this account runs (needs CLOUDFLARE_API_TOKEN): workers without a file, names of zones
     #[arg(long, value_name = "ID")]
     account: Option<String>,
-    /// The fleet's name [default: the project's]
+    /// Name of the fleet [default: the project's]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// The customer whose workers they are, where no file says it [default: the project's name]
+    /// Customer that the workers belong to where no file names one [default: the project's name]
     #[arg(long, value_name = "NAME")]
     customer: Option<String>,
-    /// Print what would be written, and what can't be mapped; write nothing
+    /// Show what would be written and what can't be mapped; write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Replace files that are there already
+    /// Overwrite existing files
     #[arg(long, conflicts_with = "dry_run")]
     force: bool,
 }
@@ -56,7 +56,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
         && (names::label(name).is_err() || name.len() > FLEET_NAME_LENGTH)
     {
         return Err(Failure::usage(format!("`{name}` can't be a fleet's name"))
-            .hint("lower-case letters, digits and hyphens, at most 40: --name my-fleet"));
+            .hint("use lower-case letters, digits and hyphens, at most 40: --name my-fleet"));
     }
     let path = arguments.path.as_deref();
     if let Some(path) = path.filter(|path| !path.exists()) {
@@ -90,10 +90,10 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
         findings(ui, &imported.findings);
         return Err(match path {
             Some(path) => {
-                Failure::new(format!("there is no worker of wrangler's in {}, and nothing was written", path.display()))
-                    .hint("name the folder that has wrangler.toml, wrangler.jsonc or wrangler.json, or one at most three above it")
+                Failure::new(format!("{} has no wrangler project; nothing was written", path.display()))
+                    .hint("name the folder with wrangler.toml, wrangler.jsonc or wrangler.json, or one at most three levels above it")
             }
-            None => Failure::new("there is no worker in the account that isn't the fleet's, and nothing was written"),
+            None => Failure::new("the account has no worker that isn't in the fleet already; nothing was written"),
         });
     }
     let project = if arguments.dry_run { from.to_owned() } else { init::made(from)? };
@@ -104,10 +104,10 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
         let taken: Vec<&String> = taken.iter().filter(|file| !file.starts_with(".git")).collect();
         if !taken.is_empty() && !arguments.force {
             return Err(Failure::refused(format!(
-                "{} would be replaced, and nothing was written",
+                "{} would be overwritten; nothing was written",
                 listing::names(&taken, 1)
             ))
-            .hint("import into another folder, `--project DIR`; or `--force` replaces what is there"));
+            .hint("import into another folder with `-C DIR`, or overwrite with `--force`"));
         }
         locks(ui, &mut imported);
         let changes = match &mut changes {
@@ -135,15 +135,15 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
 /// Reads what is live in an account. Changes nothing there.
 fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<LiveAccount, Failure> {
     if !is_account_id(id) {
-        return Err(Failure::usage("--account wants the account's id")
-            .hint("it has 32 digits and letters from a to f; `wrangler whoami` and the dashboard's address show it"));
+        return Err(Failure::usage("--account needs the account's id")
+            .hint("expected 32 hexadecimal digits, as `wrangler whoami` and the dashboard's address show them"));
     }
     let secrets = Secrets::open(from, None, None, false)?;
     let token = secrets.named(TOKEN_VARIABLE).ok_or_else(|| {
-        Failure::new(format!("{TOKEN_VARIABLE} is not set, and the account can't be read without it"))
-            .hint("a token that may read Workers Scripts, and Workers Routes and Zone for routes, is enough")
+        Failure::new(format!("{TOKEN_VARIABLE} is not set; it is needed to read the account"))
+            .hint("it needs to read Workers Scripts, and Workers Routes and Zone for routes")
     })?;
-    check_token(&token).map_err(|what| Failure::new(format!("{TOKEN_VARIABLE} has {what} in it")).hint(TOKEN_FORM))?;
+    check_token(&token).map_err(|what| Failure::new(format!("{TOKEN_VARIABLE} contains {what}")).hint(TOKEN_FORM))?;
     let base = api_base(&secrets)?;
     // Three requests for each worker: a deploy that runs isn't held up by them.
     let mut requester = PlatformRequester::with_token(Arc::new(ui.clone()), Priority::Bulk, &base, &token, ("", None))?;
@@ -174,7 +174,7 @@ fn locks(ui: &Ui, imported: &mut Imported) {
             Err(message) => found.push(Finding {
                 kind: FindingKind::LeftOut,
                 place: Place::file(&format!("{folder}/package.json")),
-                message: format!("npm made no lock file: {message}"),
+                message: format!("npm wrote no lock file: {message}"),
                 help: format!("run `npm install --package-lock-only` in {folder}"),
             }),
         }

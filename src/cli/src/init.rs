@@ -36,25 +36,25 @@ const LIMIT: u64 = 16 << 20;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The new project's folder [default: this folder]
+    /// Folder of the new project [default: the current folder]
     #[arg(value_name = "DIR", conflicts_with = "ci")]
     folder: Option<PathBuf>,
-    /// The pack that the project begins with
+    /// Pack that the project starts with
     #[arg(long, value_enum, value_name = "PACK", default_value = "consent", conflicts_with = "ci")]
     pack: Pack,
-    /// Write a workflow for the project instead: check and plan on pull requests, deploy on pushes to main
+    /// Generate a CI workflow for an existing project: check and plan pull requests, deploy pushes to main
     #[arg(long, value_enum, value_name = "WHERE")]
     ci: Option<Ci>,
-    /// The workflow that gives each pull request a preview, in place of the one that deploys
+    /// Generate the workflow that deploys a preview of each pull request instead
     #[arg(long, requires = "ci")]
     previews: bool,
-    /// The shell command by which the workflow installs flotilla [default: it is on the runner's PATH]
+    /// Shell command with which the workflow installs flotilla [default: none; flotilla is on the runner's PATH]
     #[arg(long, value_name = "COMMAND", requires = "ci", value_parser = command)]
     install: Option<String>,
-    /// Print the workflow to stdout; write nothing
+    /// Print the workflow to stdout and write nothing
     #[arg(long, requires = "ci")]
     print: bool,
-    /// Replace a workflow that differs
+    /// Overwrite a workflow that differs
     #[arg(long, requires = "ci", conflicts_with = "print")]
     force: bool,
 }
@@ -62,7 +62,7 @@ pub(super) struct Arguments {
 fn command(text: &str) -> Result<String, String> {
     match text {
         _ if text.trim().is_empty() => Err("it is empty".to_owned()),
-        _ if text.starts_with(' ') => Err("it begins with a space".to_owned()),
+        _ if text.starts_with(' ') => Err("it starts with a space".to_owned()),
         _ if text.contains(|c: char| c.is_control() && c != '\n') => {
             Err("it has control characters other than line ends".to_owned())
         }
@@ -102,8 +102,8 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
         files.iter().map(|(path, _)| path.as_str()).filter(|path| root.join(path).symlink_metadata().is_ok()).collect();
     if let Some(first) = taken.first() {
         let what =
-            if *first == project::FLEET_FILE { "is a project already" } else { "has files of a project already" };
-        return Err(Failure::refused(format!("{} {what}, and nothing was written", root.display()))
+            if *first == project::FLEET_FILE { "is already a project" } else { "already has files of a project" };
+        return Err(Failure::refused(format!("{} {what}; nothing was written", root.display()))
             .hint(format!("found {}: name another folder, `flotilla init DIR`", listing::names(&taken, 1))));
     }
     files.extend(git_files(&root)?);
@@ -120,12 +120,12 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
     match format {
         Format::Json => session.json(&serde_json::json!({ "root": session.root, "written": number }))?,
         Format::Text => report::print(&format!(
-            "a new project in {}: {}\n\
-             customers/acme.yaml is a customer; edit it, or write another. Then, there:\n\
-             \x20 flotilla check             every mistake, at once\n\
-             \x20 flotilla build             writes out/\n\
-             \x20 flotilla deploy --local    to a Cloudflare on this machine\n\
-             \x20 flotilla init --ci github  a workflow that checks, plans and deploys",
+            "created a project in {}: {}\n\
+             customers/acme.yaml is a first customer to edit. Next, in that folder:\n\
+             \x20 flotilla check             report every error\n\
+             \x20 flotilla build             write out/\n\
+             \x20 flotilla deploy --local    deploy to the local Cloudflare emulator\n\
+             \x20 flotilla init --ci github  add a workflow that checks, plans and deploys",
             clean(&session.root.display().to_string()),
             count(number, "file")
         )),
@@ -185,7 +185,7 @@ fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let loaded = build::load(&session.root, &session.ui).map_err(Failure::invalid)?;
     if loaded.scan.invalid > 0 {
         let were = count(loaded.scan.invalid, "customer");
-        session.ui.line(&format!("the secrets of {were} with mistakes are left out; `flotilla check` tells them"));
+        session.ui.line(&format!("the secrets of {were} with errors are left out; see `flotilla check`"));
     }
     let repository = session.root.ancestors().find(|folder| folder.join(".git").exists()).unwrap_or(&session.root);
     let folder = session.root.strip_prefix(repository).unwrap_or(Path::new("")).to_string_lossy().replace('\\', "/");
@@ -228,7 +228,7 @@ fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let current = before.as_deref() == Some(text.as_bytes());
     if before.is_some() && !current && !arguments.force {
         return Err(Failure::refused(format!("{} differs from what would be written", path.display()))
-            .hint("`--print` shows that; `--force` replaces what is there"));
+            .hint("`--print` shows it; `--force` overwrites the file"));
     }
     if !current {
         report::write_file(repository, &path, text.as_bytes())?;
@@ -237,7 +237,7 @@ fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     match session.format {
         Format::Json => session.json(&serde_json::json!({ "path": path, "written": !current }))?,
         Format::Text if current => report::print(&format!("{shown} is current")),
-        Format::Text => report::print(&format!("{shown} is written; its first lines say what to set at GitHub")),
+        Format::Text => report::print(&format!("wrote {shown}; its first lines list what to set at GitHub")),
     }
     Ok(Exit::Done)
 }

@@ -44,7 +44,7 @@ fn limit(text: &str) -> Result<local::RateLimit, String> {
         let (requests, seconds) = (requests.parse().ok()?, seconds.parse::<u64>().ok()?);
         (requests > 0 && seconds > 0).then(|| local::RateLimit { requests, window: Duration::from_secs(seconds) })
     };
-    parse().ok_or_else(|| "write REQUESTS/SECONDS, as in 1200/300".to_owned())
+    parse().ok_or_else(|| "expected REQUESTS/SECONDS, such as 1200/300".to_owned())
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
@@ -61,7 +61,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     }
     let folder = local_folder(&session.root);
     let _lock = Lock::take(&lock_file(&folder), "local")?;
-    let running = local::start(options).map_err(|error| Failure::from(error).hint("--port 0 takes a free port"))?;
+    let running = local::start(options).map_err(|error| Failure::from(error).hint("--port 0 picks a free port"))?;
     let file = address_file(&folder);
     let written = AtomicFile::new(&file).mode(plain_file::PRIVATE).write(running.address().to_string().as_bytes());
     written.with_context(|| format!("{} can't be written", file.display()))?;
@@ -69,13 +69,13 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let shown =
         folder.strip_prefix(std::env::current_dir().unwrap_or_default()).unwrap_or(&folder).join(local::TOKEN_FILE);
     report::print(&format!(
-        "a Cloudflare on this machine, kept in {FOLDER}/local\n\
+        "local Cloudflare emulator (data in {FOLDER}/local)\n\
          \x20 API      {}\n\
          \x20 workers  http://{address}/ lists them\n\
-         `flotilla deploy --local` deploys to it; for others:\n\
+         `flotilla deploy --local` deploys to it; for other tools:\n\
          \x20 export CLOUDFLARE_API_BASE_URL={} CLOUDFLARE_ACCOUNT_ID={LOCAL_ACCOUNT}\n\
          \x20 export CLOUDFLARE_API_TOKEN=$(cat {})\n\
-         Ctrl-C ends it",
+         Ctrl-C stops it",
         running.api_base(),
         running.api_base(),
         shown.display()
@@ -83,7 +83,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     stdout::require_written()?;
     let (sender, end) = channel();
     if !session.ui.on_signal(Box::new(move |_| _ = sender.send(()))) {
-        return Err(Failure::new("signals can't be listened to"));
+        return Err(Failure::new("signal handlers can't be installed"));
     }
     let _ = end.recv();
     let _ = std::fs::remove_file(file);

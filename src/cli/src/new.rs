@@ -26,42 +26,42 @@ use flotilla_model::text::mask;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The customer's id, which is the name of its file
+    /// Customer id, which is also the name of its file
     customer: Option<String>,
-    /// The account, as fleet.yaml names it
+    /// Account, by its name in fleet.yaml
     #[arg(long, value_name = "NAME")]
     account: Option<String>,
-    /// A host name that becomes a custom domain of the worker
+    /// Custom domain of the worker
     #[arg(long, value_name = "HOST", conflicts_with = "route")]
     domain: Option<String>,
-    /// A route that leads to the worker, as in shop.example.com/consent/*
+    /// Route to the worker, such as shop.example.com/consent/*
     #[arg(long, value_name = "PATTERN")]
     route: Option<String>,
-    /// The zone, if it is another than the longest that the host lies in
+    /// Zone of the host [default: the longest one that matches]
     #[arg(long, value_name = "NAME")]
     zone: Option<String>,
-    /// The customer's name, for people [default: the id]
+    /// Display name [default: the id]
     #[arg(long, value_name = "TEXT")]
     name: Option<String>,
-    /// A label to select by, as in tier=gold; may be given several times
+    /// Label, such as tier=gold; can be repeated
     #[arg(long = "label", short = 'l', value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
-    /// The pack [default: that of fleet.yaml]
+    /// Pack [default: the one in fleet.yaml]
     #[arg(long, value_name = "NAME")]
     pack: Option<String>,
-    /// An origin that may call the worker from a browser; may be given several times
+    /// Origin that may call the worker from a browser; can be repeated
     #[arg(long = "origin", value_name = "URL")]
     origins: Vec<String>,
-    /// The database: none, d1:NAME (there is one), d1-new:NAME (it is made), turso:URL
+    /// Database: none, d1:NAME (existing), d1-new:NAME (created), turso:URL
     #[arg(long, value_name = "DATABASE")]
     database: Option<Wanted>,
-    /// A destination's type, then its settings as KEY=VALUE; may be given several times. A secret is given by its name
+    /// Destination type followed by its settings as KEY=VALUE, secrets by name; can be repeated
     #[arg(long = "destination", value_name = "TYPE KEY=VALUE", num_args = 1..)]
     destinations: Vec<String>,
-    /// Anything else of the spec, as in logLevel=debug or vars.LANGUAGE=de; may be given several times
+    /// Any other key of the spec, such as logLevel=debug or vars.LANGUAGE=de; can be repeated
     #[arg(long = "set", value_name = "PATH=VALUE", value_parser = assignment)]
     sets: Vec<(Vec<String>, Value)>,
-    /// Ask no cloud: neither whether the host is free nor for a database
+    /// Send no requests: don't check the host or create a database
     #[arg(long)]
     offline: bool,
     #[command(flatten)]
@@ -69,7 +69,7 @@ pub(super) struct Arguments {
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, as in tier=gold")?;
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, such as tier=gold")?;
     // What can't be selected by is no label.
     text.parse::<Selector>().map_err(|error| error.to_string())?;
     Ok((key.to_owned(), value.to_owned()))
@@ -196,10 +196,12 @@ fn finish(
         report::print(&format!("{} {name} in {}", good("stored"), clean(path)));
     }
     for name in &left {
-        report::print(&format!("{name} has no file to stand in: set it where fleet.yaml's sources have theirs"));
+        report::print(&format!("no source file in fleet.yaml can hold {name}: set it at one of the other sources"));
     }
     if shadowed {
-        report::print("another token comes before the one that was typed: `secrets` in fleet.yaml says in which order");
+        report::print(
+            "another token takes precedence over the one that was typed: the order is that of `secrets` in fleet.yaml",
+        );
     }
     report::print("next:");
     for command in &next {

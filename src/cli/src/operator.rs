@@ -19,7 +19,7 @@ use super::control_channel::ControlChannel;
 use super::events::Events;
 use super::report::{self, count};
 use super::ui::{Style, Ui, clean, duration};
-use super::{Format, confirmation, findings, plan};
+use super::{Format, confirmation, destroy, findings, plan};
 
 /// The number of lanes that are shown beside the progress.
 const LANES: usize = 4;
@@ -90,20 +90,20 @@ impl Operator for Terminal {
                 ui.line(&format!("{} no worker is selected", ui.paint(Style::Warning, "warning:")));
             }
             Event::NothingPruned => {
-                ui.line("nothing is pruned: as long as a spec can't be read, it may be that of any customer");
+                ui.line("nothing is pruned: a spec can't be read, and any worker might be its customer's");
             }
-            Event::SourceUnavailable { source, reason } => self.warning(&clean(&format!(
-                "{source} can't be asked ({reason}): secrets that are deployed stay as they are"
-            ))),
+            Event::SourceUnavailable { source, reason } => {
+                self.warning(&clean(&format!("{source} is unavailable ({reason}): deployed secrets stay unchanged")))
+            }
             Event::Refreshed { requests, workers } => {
                 ui.note(&format!(
-                    "asked the cloud: {}, {} there",
+                    "listed Cloudflare: {}, {} found",
                     count(*requests, "request"),
                     count(*workers, "worker")
                 ));
             }
             Event::AccountsUnreachable(names) => {
-                ui.line(&format!("not looked at, as their ids or tokens are not set here: {}", names.join(", ")));
+                ui.line(&format!("skipped, because their ids or tokens are not set: {}", names.join(", ")));
             }
             Event::AccountRefused { account, reason } => {
                 let reason = [&[reason.to_string()], &reason.hints[..]].concat().join("; ");
@@ -112,17 +112,20 @@ impl Operator for Terminal {
             Event::Planned { view, confirms: true } => ui.line(&plan::text((*view).clone(), ui)),
             Event::Planned { view, confirms: false } => ui.note(&plan::text((*view).clone(), ui)),
             Event::RollbackPlanned(plan) => report_rollback(ui, plan),
+            Event::DestroyPlanned { specs, workers } => {
+                destroy::lines(specs, workers).iter().for_each(|line| ui.line(line))
+            }
             Event::HostsPointNowhere(found) => findings::text(ui, found).iter().for_each(|line| ui.line(line)),
             Event::HostRemoved(name) if self.format == Format::Text => {
                 report::print(&clean(&format!("removed {name}")));
             }
             Event::HostRemoved(_) => {}
             Event::AlreadyThere(workers) => ui.line(&format!(
-                "{} of these {} there already, from another machine: with --refresh, only what changed is deployed",
+                "{} of these {} deployed already, from another machine: use --refresh to deploy only what changed",
                 count(*workers, "worker"),
                 if *workers == 1 { "is" } else { "are" }
             )),
-            Event::Stays { worker, reason } => ui.line(&format!("{} stays as it is: {reason}", clean(worker))),
+            Event::Stays { worker, reason } => ui.line(&format!("{} is not changed: {reason}", clean(worker))),
             Event::TriggersStay { worker, now, then } => {
                 let list = |texts: &[String]| match texts {
                     [] => "nothing".to_owned(),
@@ -130,7 +133,7 @@ impl Operator for Terminal {
                 };
                 ui.line(&format!("  {} keeps {}; with that bundle it had {}", clean(worker), list(now), list(then)));
             }
-            Event::RollingBack(workers) => ui.line(&format!("putting back {}", count(*workers, "worker"))),
+            Event::RollingBack(workers) => ui.line(&format!("rolling back {}", count(*workers, "worker"))),
             Event::RunStarted { run, kind, plan, eta } => self.events.lock().on_run_started(*run, kind, plan, *eta),
             Event::Deploy(event) => {
                 self.events.lock().on_event(event);
@@ -139,7 +142,7 @@ impl Operator for Terminal {
             Event::RunEnded(outcome) => self.events.lock().ended(outcome),
             Event::PreviewsFound(found) => found.iter().for_each(|seen| ui.line(&preview_line(seen))),
             Event::AbandonedDatabase(name) => {
-                ui.note(&format!("the database {} was made, and its worker never came", clean(name)));
+                ui.note(&format!("the database {} was created, but its worker never was", clean(name)));
             }
             Event::CannotRemove { path, error } => ui.line(&format!("{} can't be removed: {error}", path.display())),
         }
@@ -173,7 +176,7 @@ fn report_rollback(ui: &Ui, plan: &Plan) {
     if plan.changes.len() > CHANGES {
         ui.line(&and_more(plan.changes.len() - CHANGES));
     }
-    ui.line("code and variables are put back; domains, routes, workers.dev, hosts in KV and crons stay as they are");
+    ui.line("code and variables are rolled back; domains, routes, workers.dev, hosts in KV and crons are not changed");
 }
 
 /// Reports what happens to the changes of a plan.
@@ -212,10 +215,10 @@ fn report_change(ui: &Ui, event: &deploy::Event<'_>) {
         }
         Event::Halted(why) => ui.line(&format!("{}: {}", ui.paint(Style::Error, "halted"), clean(why))),
         Event::Waiting(account, wait) if *wait >= LONG_WAIT => {
-            ui.note(&format!("{account}: the API's limit is reached, on in {}", duration(wait.as_secs_f64())));
+            ui.note(&format!("{account}: API rate limit reached, resuming in {}", duration(wait.as_secs_f64())));
         }
-        Event::Paused(true) => ui.line("paused: `r`, or `flotilla control resume`, goes on"),
-        Event::Paused(false) => ui.line("on it goes"),
+        Event::Paused(true) => ui.line("paused; press r or run `flotilla control resume` to continue"),
+        Event::Paused(false) => ui.line("resumed"),
         Event::Progress { left, lanes } => {
             ui.expect(*left);
             if lanes.len() > 1 {

@@ -7,7 +7,7 @@ use clap::Parser;
 use flotilla_engine::deploy_fleet::finished;
 use flotilla_engine::plan_file::PlanFile;
 use flotilla_engine::plan_view::PlanView;
-use flotilla_engine::planning::{PlanRequest, plan_fleet};
+use flotilla_engine::planning::{PlanRequest, Planned, plan_fleet};
 use flotilla_engine::preflight::excess_deletions;
 use flotilla_model::failure::{Exit, Failure};
 
@@ -16,7 +16,7 @@ use super::plan_output::PlanOutput;
 use super::report;
 use super::selection::Selection;
 use super::ui::{Style, Ui, clean};
-use super::{Output, Session, summary};
+use super::{Format, Output, Session, summary};
 
 /// The reason of `--all`, unless another is given.
 const DEFAULT_REASON: &str = "a bulk redeploy";
@@ -28,13 +28,13 @@ pub(super) struct Arguments {
     /// Exit with 3 if there are changes
     #[arg(long)]
     exit_code: bool,
-    /// Show each change, however many there are
+    /// Show every change instead of grouping similar ones
     #[arg(long)]
     full: bool,
-    /// Write the plan to a file, for `flotilla deploy --plan FILE`
+    /// Save the plan to a file for `flotilla deploy --plan FILE`
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Append the plan as Markdown, for the summary of a CI job
+    /// Append the plan as Markdown to this file, such as "$GITHUB_STEP_SUMMARY"
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
 }
@@ -44,7 +44,7 @@ pub(super) struct Arguments {
 pub(super) struct LineArguments {
     #[command(flatten)]
     pub selection: Selection,
-    /// Also the workers that the selected ones call: by `services` and `workerUrl`, directly or through others
+    /// Also select the workers that the selected ones call, directly or indirectly
     #[arg(long)]
     pub with_dependencies: bool,
     #[command(flatten)]
@@ -55,13 +55,13 @@ pub(super) struct LineArguments {
     /// Why every worker is uploaded; kept in the plan
     #[arg(long, value_name = "TEXT", requires = "all", default_value = DEFAULT_REASON)]
     pub reason: String,
-    /// Delete deployed workers that no spec owns any more
+    /// Delete deployed workers that no spec defines
     #[arg(long)]
     pub prune: bool,
-    /// Ask the cloud what is there: one list of each account or namespace, one of domains, one of each zone's routes
+    /// Compare with what Cloudflare runs instead of the state alone; costs a few list requests
     #[arg(long)]
     pub refresh: bool,
-    /// Make a worker the fleet's that isn't: it is overwritten. With --refresh, and where it is created
+    /// Take over an existing worker that this fleet doesn't manage, and overwrite it
     #[arg(long, value_name = "WORKER", value_delimiter = ',')]
     pub adopt: Vec<String>,
 }
@@ -90,9 +90,8 @@ impl LineArguments {
 
     /// Returns the request of the plan in a file, with the cloud of these options.
     pub(super) fn of_file(&self, file: &PlanFile) -> Result<LineArguments, Failure> {
-        let asked = Asked::try_parse_from(file.asked()).map_err(|_| {
-            Failure::refused("the plan's file is damaged: what was asked for can't be read; nothing was sent")
-        })?;
+        let asked = Asked::try_parse_from(file.asked())
+            .map_err(|_| Failure::refused("the plan file is damaged: its request can't be read; nothing was sent"))?;
         Ok(LineArguments { cloud: self.cloud.clone(), ..asked.line })
     }
 
@@ -177,7 +176,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
             report::print(&form.text(&session.ui, arguments.full, Some(&command)));
             if let Some(excess) = too_many {
                 let sign = session.ui.paint(Style::Warning, "!");
-                report::print(&format!("{sign} without --max-deletions, a deploy refuses it: {excess}"));
+                report::print(&format!("{sign} a deploy refuses this plan without --max-deletions: {excess}"));
             }
         }
     }
@@ -185,6 +184,15 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
         Exit::Done if arguments.exit_code && !planned.plan.is_empty() => Exit::Pending,
         exit => exit,
     })
+}
+
+/// Reports the plan of a dry run.
+pub(super) fn report_dry_run(session: &Session, planned: &Planned) -> Result<Exit, Failure> {
+    match session.format {
+        Format::Json => session.json(&PlanOutput(planned.view()).report())?,
+        Format::Text => report::print(&text(planned.view(), &session.ui)),
+    }
+    Ok(finished(planned))
 }
 
 /// Returns the plan for people, without what to run next.

@@ -20,7 +20,7 @@ use super::findings;
 use super::report::count;
 use super::ui::{Style, Ui, clean, duration};
 
-use reason_groups::{GroupedReasons, group_reasons};
+use reason_groups::{ChangeGroup, GroupedReasons, group_reasons};
 
 /// The number of changes that are shown one by one; of more, what they have in common is shown.
 const FEW: usize = 20;
@@ -34,6 +34,10 @@ const EXAMPLES: usize = 3;
 const REASONS: usize = 12;
 /// The number of lanes that are shown, those that take longest.
 const LANES: usize = 3;
+/// The space before what belongs to the line above.
+const INDENT: &str = "    ";
+/// The characters of a line up to which a change's reasons are beside it.
+const WIDTH: usize = 100;
 /// The limit of characters of a reason.
 const LONGEST: usize = 300;
 
@@ -127,7 +131,10 @@ impl PlanOutput<'_> {
         let plan = self.plan;
         let mut lines = findings::text(ui, self.findings);
         if full || plan.changes.len() <= FEW {
-            lines.extend(plan.changes.iter().map(|change| change_line(ui, change, change.reasons.iter(), full)));
+            lines.extend(plan.changes.iter().flat_map(|change| {
+                let reasons: Vec<&Reason> = change.reasons.iter().collect();
+                change_lines(ui, change, &reasons, full)
+            }));
         } else {
             lines.extend(group_lines(ui, &group_reasons(&plan.changes)));
         }
@@ -137,7 +144,7 @@ impl PlanOutput<'_> {
         if !plan.orphans.is_empty() {
             let orphans = names(plan.orphans.iter().map(|orphan| orphan.worker.as_str()), limit(NAMES));
             lines.push(format!(
-                "{} orphan {} deployed that no spec owns: {orphans}; --prune deletes",
+                "{} {} deployed that no spec defines: {orphans}; `flotilla prune` deletes",
                 ui.paint(Style::Warning, "!"),
                 count(plan.orphans.len(), "worker"),
             ));
@@ -151,7 +158,7 @@ impl PlanOutput<'_> {
         }
         if next.is_some() && !self.unknown_accounts.is_empty() {
             lines.push(format!(
-                "{} the id of {} is not set here, so that nothing counts as deployed there",
+                "{} the id of {} is not set, so all of its workers are shown as not deployed",
                 ui.paint(Style::Warning, "!"),
                 names(self.unknown_accounts.iter().copied(), limit(NAMES))
             ));
@@ -177,7 +184,9 @@ impl PlanOutput<'_> {
         if let Some(command) = next {
             lines.push(match command.contains(" --plan") {
                 true => format!("`{command}` applies this plan and no other"),
-                false => format!("`{command}` applies it; --digest {} this one and no other", plan.digest.short()),
+                false => {
+                    format!("`{command}` applies it; add --digest {} to apply exactly this plan", plan.digest.short())
+                }
             });
         }
         lines.join("\n")
@@ -212,11 +221,11 @@ impl PlanOutput<'_> {
             .take(limit)
             .map(|(reason, customers)| {
                 let customers = names(customers.iter().copied(), name_limit);
-                format!("{} held   {customers}  ({})", ui.paint(Style::Dim, "="), clean(reason))
+                format!("{} skip   {customers}  {}", ui.paint(Style::Dim, "="), clean(reason))
             })
             .collect();
         if held.len() > limit {
-            lines.push(format!("… and held for {} reasons more", grouped((held.len() - limit) as u64)));
+            lines.push(format!("… and customers skipped for {} more reasons", grouped((held.len() - limit) as u64)));
         }
         lines
     }
@@ -239,9 +248,9 @@ fn hosts(ui: &Ui, changes: &[HostChange], limit: usize) -> Vec<String> {
         if changes.len() > limit {
             let examples: Vec<&str> = changes.iter().take(EXAMPLES).map(|change| change.host.as_str()).collect();
             let what = match kind {
-                Action::Create => "lead to their workers",
-                Action::Update => "lead to other workers",
-                Action::Delete => "lead nowhere any more",
+                Action::Create => "point to their workers",
+                Action::Update => "point to other workers",
+                Action::Delete => "point to no worker any more",
             };
             lines.push(format!(
                 "{sign} host   {} ({}, …) {what}  ({table})",
@@ -277,11 +286,11 @@ fn estimate_lines(estimates: &[Estimate]) -> Vec<String> {
         );
         if estimate.used > 0 {
             let window = duration(estimate.window_seconds);
-            line +=
-                &format!("; {} of the {} in {window} that the limit allows are used", estimate.used, estimate.limit);
+            let (used, limit) = (grouped(estimate.used), grouped(estimate.limit));
+            line += &format!("; {used} of {limit} requests in {window} are used already");
         }
         if estimate.blocked_seconds > 0.0 {
-            line += &format!("; the API refuses requests for another {}", duration(estimate.blocked_seconds));
+            line += &format!("; rate limited for another {}", duration(estimate.blocked_seconds));
         }
         lines.push(line);
     }
@@ -301,53 +310,65 @@ fn by_reason(held: &[Held]) -> Vec<(&str, BTreeSet<&str>)> {
     reasons.into_iter().collect()
 }
 
-/// Returns a change as a line, with these of its reasons.
-fn change_line<'a>(ui: &Ui, change: &Change, reasons: impl Iterator<Item = &'a Reason>, full: bool) -> String {
-    let reasons: Vec<String> = reasons.map(Reason::to_string).collect();
-    let why = match full {
-        true => reasons.join("; "),
-        false => first(&reasons.iter().map(|reason| short(reason)).collect::<Vec<_>>(), REASONS, "; "),
-    };
+/// Returns a change with these of its reasons: beside it where that is a short line, else below it.
+fn change_lines(ui: &Ui, change: &Change, reasons: &[&Reason], full: bool) -> Vec<String> {
     let action = change.action.as_ref();
     let (worker, customer, environment) = (clean(&change.worker), clean(&change.customer), change.environment);
-    format!("{} {action:<7}{worker}  ({customer} · {environment})  {}", sign(ui, change.action), clean(&why))
+    let head = format!("{} {action:<7}{worker}  {customer} · {environment}", sign(ui, change.action));
+    let reasons = reason_texts(reasons, full);
+    let line = format!("{head}  {}", reasons.join("; "));
+    match reasons.len() <= 1 || line.chars().count() <= WIDTH {
+        true => vec![line.trim_end().to_owned()],
+        false => std::iter::once(head).chain(reasons.iter().map(|reason| format!("{INDENT}{reason}"))).collect(),
+    }
 }
 
-/// Returns a line for each reason that many changes have, and one for each change that has others.
-fn group_lines(ui: &Ui, groups: &GroupedReasons<'_>) -> Vec<String> {
-    let mut lines: Vec<String> = groups
-        .common
-        .iter()
-        .take(LINES)
-        .map(|group| {
-            let (number, examples) = (group.members.len(), group.members.iter().take(EXAMPLES));
-            let examples: Vec<String> = examples.map(|change| clean(&change.worker)).collect();
-            let more = if number > EXAMPLES { ", …" } else { "" };
-            let action = group.action.as_ref();
-            let head = format!("{} {action:<7}{} workers", sign(ui, group.action), grouped(number as u64));
-            format!("{head}  {}  ({}{more})", clean(&short(&group.reason)), examples.join(", "))
-        })
-        .collect();
-    if groups.common.len() > LINES {
-        lines.push(format!("… and {} reasons more; --full shows all", grouped((groups.common.len() - LINES) as u64)));
+/// Returns reasons as text; without `full`, the first of them, cut to the length of a line.
+fn reason_texts(reasons: &[&Reason], full: bool) -> Vec<String> {
+    let limit = if full { usize::MAX } else { REASONS };
+    let texts = reasons.iter().take(limit).map(|reason| reason.to_string());
+    let mut texts: Vec<String> = texts.map(|text| clean(&if full { text } else { short(&text) })).collect();
+    texts.extend((reasons.len() > limit).then(|| listing::and_more(reasons.len() - limit)));
+    texts
+}
+
+/// Returns the changes in groups, and those that are like no others.
+fn group_lines(ui: &Ui, grouped_reasons: &GroupedReasons<'_>) -> Vec<String> {
+    let (groups, single) = grouped_reasons.change_groups();
+    let mut lines: Vec<String> = groups.iter().take(LINES).flat_map(|group| lines_of_group(ui, group)).collect();
+    if groups.len() > LINES {
+        let left = groups[LINES..].iter().map(|group| group.members.len()).sum::<usize>();
+        let more = groups.len() - LINES;
+        lines.push(format!("… and {} in {} more; --full shows all", workers(left), count(more, "group")));
     }
-    if groups.own.is_empty() {
-        return lines;
-    }
-    if !groups.common.is_empty() {
-        let others = if groups.own.len() == 1 {
-            "1 differs:".to_owned()
-        } else {
-            format!("{} differ:", grouped(groups.own.len() as u64))
-        };
-        lines.push(others);
-    }
-    lines.extend(
-        groups.own.iter().take(LINES).map(|(change, reasons)| change_line(ui, change, reasons.iter().copied(), false)),
-    );
-    if groups.own.len() > LINES {
-        let more = groups.own.len() - LINES;
+    let shown = single.iter().take(LINES);
+    lines.extend(shown.flat_map(|(change, reasons)| change_lines(ui, change, reasons, false)));
+    if single.len() > LINES {
+        let more = single.len() - LINES;
         lines.push(format!("{}; --full shows all, `flotilla plan CUSTOMER` one", listing::and_more(more)));
+    }
+    lines
+}
+
+fn lines_of_group(ui: &Ui, group: &ChangeGroup<'_>) -> Vec<String> {
+    let (number, action) = (group.members.len(), group.action.as_ref());
+    let examples: Vec<String> = group.members.iter().take(EXAMPLES).map(|change| clean(&change.worker)).collect();
+    let more = if number > EXAMPLES { ", …" } else { "" };
+    let head = format!("{} {action:<7}{}", sign(ui, group.action), workers(number));
+    let mut lines = vec![format!("{head}  {}{more}", examples.join(", "))];
+    for (reason, of) in group.reasons.iter().take(REASONS) {
+        let of = if *of < number { format!("  ({} of them)", grouped(*of as u64)) } else { String::new() };
+        lines.push(format!("{INDENT}{}{of}", clean(&short(reason))));
+    }
+    if group.reasons.len() > REASONS {
+        lines.push(format!("{INDENT}{}", listing::and_more(group.reasons.len() - REASONS)));
+    }
+    for (change, reasons) in group.own.iter().take(EXAMPLES) {
+        lines.push(format!("{INDENT}{}: {}", clean(&change.worker), reason_texts(reasons, false).join("; ")));
+    }
+    if group.own.len() > EXAMPLES {
+        let more = workers(group.own.len() - EXAMPLES);
+        lines.push(format!("{INDENT}… and {more} with reasons of their own; --full shows all"));
     }
     lines
 }
@@ -371,6 +392,10 @@ fn short(reason: &str) -> String {
         Some((end, _)) => format!("{}…", &reason[..end]),
         None => reason.to_owned(),
     }
+}
+
+fn workers(number: usize) -> String {
+    if number == 1 { "1 worker".to_owned() } else { format!("{} workers", grouped(number as u64)) }
 }
 
 fn requests(number: usize) -> String {
@@ -486,8 +511,11 @@ mod tests {
         let changes = (0..FEW).map(|index| change(index, Action::Update, vec![runtime_changed(), crons()]));
         let plan = plan(changes.collect());
         let text = text(&plan, false);
-        assert_eq!(text.matches("the runtime changed; crons *").count(), FEW, "{text}");
-        assert!(text.contains("~ update t-c0  (c0 · production)  the runtime changed; crons *\n"), "{text}");
+        assert_eq!(text.matches("  the pack's bundle changed; crons *\n").count(), FEW, "{text}");
+        assert!(text.contains("~ update t-c0  c0 · production  the pack's bundle changed; crons *\n"), "{text}");
+        let long = recorded(&"x".repeat(90));
+        let below = self::text(&self::plan(vec![change(0, Action::Update, vec![runtime_changed(), long])]), false);
+        assert!(below.starts_with("~ update t-c0  c0 · production\n    the pack's bundle changed\n    xxx"), "{below}");
         assert!(text.contains(
             "\nplan: 0 to create, 20 to update, 0 to delete, 3 unchanged · 20 requests · about 1 min 30 s\n"
         ));
@@ -507,12 +535,12 @@ mod tests {
         assert_eq!(
             lines[..6],
             [
-                "~ update 9,812 workers  the runtime changed  (t-c0, t-c1, t-c2, …)",
-                "4 differ:",
-                "~ update t-c3  (c3 · production)  vars.A \"1\" → \"2\"",
-                "~ update t-c5  (c5 · production)  secret KEY changed",
-                "~ update t-c9000  (c9000 · production)  domain a.example added",
-                "+ create t-c9812  (c9812 · production)  it is new",
+                "~ update 9,812 workers  t-c0, t-c1, t-c2, …",
+                "    the pack's bundle changed",
+                "    t-c3: vars.A \"1\" → \"2\"",
+                "    t-c5: secret KEY changed",
+                "    t-c9000: domain a.example added",
+                "+ create t-c9812  c9812 · production  it is new",
             ]
         );
         assert_eq!(lines.len(), 8, "{text}");
@@ -526,8 +554,17 @@ mod tests {
         assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
         assert!(page.lines().count() < 100 && page.len() < 64 << 10, "{} lines, {}", page.lines().count(), page.len());
         assert!(!page.contains('\u{1b}'), "a terminal is driven");
-        assert!(page.contains("~ update 80,000 workers  the runtime changed  ("), "{page}");
-        assert!(page.contains("+ create 10,000 workers  domain … added"), "{page}");
+        assert!(page.contains("~ update 80,000 workers  -->"), "{page}");
+        assert!(page.contains("\n    the pack's bundle changed\n    vars.N"), "{page}");
+        assert!(page.contains("+ create 10,000 workers  "), "{page}");
+        assert!(page.contains("\n    domain … added\n"), "{page}");
+        // Each worker is counted once.
+        let counted = page.lines().filter_map(|line| {
+            let (_, rest) = line.strip_prefix(['+', '~', '-'])?.trim_start().split_once(' ')?;
+            rest.split_once(" workers  ")
+        });
+        let sum: usize = counted.map(|(number, _)| number.replace(',', "").parse::<usize>().unwrap()).sum();
+        assert_eq!(sum, 100_000, "{page}");
         let full = text(&plan, true);
         assert!(full.lines().filter(|line| line.starts_with(['+', '~', '-'])).count() == 100_000);
     }
@@ -535,7 +572,7 @@ mod tests {
     #[test]
     fn lanes_and_waves_are_told_where_they_say_something() {
         let mut plan = plan((0..3).map(|index| change(index, Action::Update, vec![recorded("x")])).collect());
-        assert!(!text(&plan, false).contains("\n  "));
+        assert!(!text(&plan, false).contains("\n  b"));
         plan.waves = vec!["canaries".to_owned(), "the rest".to_owned()];
         plan.changes[1].wave = 1;
         plan.changes[2].wave = 1;
@@ -543,7 +580,10 @@ mod tests {
         let output = PlanOutput(PlanView { estimates, ..output(&plan).0 });
         let text = output.text(&Ui::new(true, false), false, Some("flotilla deploy --yes"));
         assert!(text.contains("\nwaves: canaries 1 → the rest 2\n  b: 1200 requests, about 20 min 0 s\n"), "{text}");
-        assert!(text.contains("\n  a: 7 requests, about 7.0 s; 312 of the 1140 in 5 min 0 s that"), "{text}");
+        assert!(
+            text.contains("\n  a: 7 requests, about 7.0 s; 312 of 1,140 requests in 5 min 0 s are used already"),
+            "{text}"
+        );
         assert!(text.contains("· 3 requests · about 20 min 0 s\n"), "{text}");
         let report = serde_json::to_value(output.report()).unwrap();
         assert_eq!(
@@ -563,7 +603,7 @@ mod tests {
             plan.held.push(Held { customer, environment: Some(environment), reason, is_refused: false });
         }
         plan.unchanged = 0;
-        assert_eq!(text(&plan, false), "= held   juniper  (it is to be skipped)\nnothing to deploy");
+        assert_eq!(text(&plan, false), "= skip   juniper  it is to be skipped\nnothing to deploy");
         let report = serde_json::to_value(output(&plan).report()).unwrap();
         assert_eq!(report["findings"], serde_json::json!([]));
     }

@@ -16,11 +16,11 @@ use super::{Session, summary};
 
 #[derive(Subcommand)]
 pub(super) enum Arguments {
-    /// Put a preview up, or bring it up to date: build, plan, deploy, and wait until each worker is well
+    /// Create or update a preview, and wait until each worker is healthy
     Up(up::Arguments),
-    /// List the previews of the fleet: customers, hosts, until when
+    /// List the fleet's previews: customers, hosts, expiry
     List(list::Arguments),
-    /// Remove a preview: what leads to its workers, its databases, the workers
+    /// Remove a preview: its domains, databases and workers
     Down(down::Arguments),
 }
 

@@ -18,6 +18,7 @@ use secrecy::SecretString;
 use flotilla_model::failure::{Exit, Failure};
 
 use super::Session;
+use super::color::{self, Stream};
 use super::ui::{Ui, clean};
 
 pub use hidden::{hidden, hidden_or_piped, piped};
@@ -48,9 +49,10 @@ pub fn wait_for_shutdown() -> Failure {
 /// Refuses where stdin is no terminal.
 pub fn confirm(question: &str) -> Result<bool, Failure> {
     if !is_terminal() {
-        return Err(
-            Failure::refused(format!("nobody is there to answer: {question} Nothing was changed")).hint("pass --yes")
-        );
+        return Err(Failure::refused(format!(
+            "can't ask for confirmation: stdin is not a terminal; nothing was changed ({question})"
+        ))
+        .hint("pass --yes"));
     }
     Ok(confirm_text(&format!("{question} [y/N] "), &YES))
 }
@@ -85,7 +87,7 @@ impl Prompter {
         let moves = std::env::var("TERM").is_ok_and(|term| term != "dumb");
         let interactive = moves && is_terminal() && std::io::stderr().is_terminal();
         let theme: Box<dyn Theme + Send + Sync> =
-            if session.ui.has_colours() { Box::new(ColorfulTheme::default()) } else { Box::new(SimpleTheme) };
+            if color::shows(Stream::Stderr) { Box::new(ColorfulTheme::default()) } else { Box::new(SimpleTheme) };
         Prompter { ui: session.ui.clone(), interactive, theme }
     }
 
@@ -96,7 +98,8 @@ impl Prompter {
 
     /// Returns the failure of a command that would have to ask, and can't.
     pub fn missing(&self, what: &str, flag: &str) -> Failure {
-        Failure::usage(format!("{what} is missing, and there is no terminal to ask on")).hint(format!("pass {flag}"))
+        Failure::usage(format!("{what} is missing, and stdin is not a terminal to ask for it"))
+            .hint(format!("pass {flag}"))
     }
 
     /// Prints a line between questions.

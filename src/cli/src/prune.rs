@@ -1,5 +1,7 @@
 //! `flotilla prune`.
 
+use std::collections::BTreeSet;
+
 use flotilla_engine::prune::{PruneRequest, prune};
 use flotilla_model::failure::{Exit, Failure};
 
@@ -14,7 +16,7 @@ pub(super) struct Arguments {
     cloud: CloudArguments,
     #[command(flatten)]
     pub apply: ApplyArguments,
-    /// Detach domains and remove routes that lead to workers which don't exist
+    /// Also delete domains and routes of workers that no longer exist
     #[arg(long)]
     domains: bool,
 }
@@ -28,6 +30,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             approval: arguments.apply.approval(),
             max_deletions: arguments.apply.max_deletions,
             hosts: arguments.domains,
+            customers: BTreeSet::new(),
         };
         report_deployed(session, COMMAND, prune(&session.context(), &request)?, &arguments.apply, None)
     };

@@ -285,7 +285,7 @@ pub fn counts(diagnostics: &[Diagnostic]) -> (usize, usize) {
 /// Returns the number of errors and warnings in words.
 pub fn found(diagnostics: &[Diagnostic]) -> String {
     match counts(diagnostics) {
-        (0, 0) => "no mistakes".to_owned(),
+        (0, 0) => "no errors".to_owned(),
         (errors, 0) => count(errors, "error"),
         (0, warnings) => count(warnings, "warning"),
         (errors, warnings) => format!("{} and {}", count(errors, "error"), count(warnings, "warning")),

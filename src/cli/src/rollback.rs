@@ -1,24 +1,25 @@
 //! `flotilla rollback`.
 
+use flotilla_deploy::plan::Plan;
 use flotilla_deploy::state::RunId;
-use flotilla_engine::rollback::{RollbackRequest, Target, rollback};
+use flotilla_engine::rollback::{RollbackRequest, RolledBack, Target, rollback};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::spec::Environment;
 
 use super::apply::{self, ApplyArguments};
 use super::cloud::CloudArguments;
-use super::report;
+use super::report::{self, count};
 use super::{Format, Session, summary};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The customers whose workers go back
+    /// Customers to roll back
     #[arg(value_name = "CUSTOMER", required_unless_present = "run", conflicts_with = "run")]
     customers: Vec<String>,
-    /// To what this record put in place; `flotilla history` lists them [default: what ran before]
+    /// Record to return to, as listed by `flotilla history` [default: what ran before]
     #[arg(long, value_name = "RECORD", conflicts_with = "run")]
     to: Option<i64>,
-    /// Every worker that this deploy uploaded, to what it ran before it
+    /// Revert every worker that this deploy uploaded
     #[arg(long, value_name = "RUN")]
     run: Option<i64>,
     /// Only this environment
@@ -46,16 +47,29 @@ fn back(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     };
     let cloud = arguments.cloud.options();
     let request = RollbackRequest { target, cloud, approval: arguments.apply.approval() };
-    let outcome = rollback(&session.context(), &request)?;
+    let outcome = match rollback(&session.context(), &request)? {
+        RolledBack::Applied(outcome) => outcome,
+        RolledBack::DryRun(plan) => return report_dry_run(session, &plan),
+    };
     summary::append(arguments.apply.summary.as_deref(), &summary::applied("flotilla rollback", &outcome));
     match session.format {
         Format::Json => session.json(&outcome)?,
         Format::Text => {
             report::print(&apply::summary(&outcome));
-            report::print(
-                "the next deploy leaves these as they are until their bundles change, or their customers are named",
-            );
+            report::print("deploys skip these workers until their bundles change or their customers are named");
         }
     }
     Ok(if outcome.is_complete() { Exit::Done } else { Exit::SomeFailed })
+}
+
+/// Reports the plan of a dry run; its changes were shown as it was made.
+fn report_dry_run(session: &Session, plan: &Plan) -> Result<Exit, Failure> {
+    match session.format {
+        Format::Json => {
+            let Plan { digest, changes, .. } = plan;
+            session.json(&serde_json::json!({ "update": changes.len(), "digest": digest, "changes": changes }))?;
+        }
+        Format::Text => report::print(&format!("would roll back {}", count(plan.changes.len(), "worker"))),
+    }
+    Ok(Exit::Done)
 }

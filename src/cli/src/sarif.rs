@@ -150,7 +150,7 @@ mod tests {
         assert!(rules("").iter().all(|rule| rule.get("helpUri").is_none()));
         let rules = rules("https://git.example/fleet");
         let index = Code::ALL.iter().position(|code| *code == Code::UnknownKey).expect("a code");
-        assert_eq!(rules[index]["helpUri"], "https://git.example/fleet/blob/HEAD/docs/codes.md#s0201");
+        assert_eq!(rules[index]["helpUri"], "https://git.example/fleet/blob/HEAD/docs/reference/diagnostics.md#s0201");
     }
 
     #[test]

@@ -17,10 +17,10 @@ use super::report::{self, count};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Print this one instead of writing all to schema/
+    /// Print this schema instead of writing all of them
     #[arg(value_enum)]
     print: Option<Which>,
-    /// Write nothing; exit with 3 if schema/ is not current
+    /// Write nothing; exit with 3 if schema/ is out of date
     #[arg(long, conflicts_with = "print")]
     check: bool,
 }
@@ -56,7 +56,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let differ = update(session, &fleet, arguments.check)?;
     report::print(&match (differ, arguments.check) {
         (0, _) => "schema/ is current".to_owned(),
-        (n, true) => format!("schema/ is not current: {} differ; run `flotilla schema`", count(n, "file")),
+        (n, true) => format!("schema/ is out of date: {} differ; run `flotilla schema`", count(n, "file")),
         (n, false) => format!("{} written to schema/", count(n, "file")),
     });
     Ok(if arguments.check && differ > 0 { Exit::Pending } else { Exit::Done })

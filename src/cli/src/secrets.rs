@@ -29,13 +29,13 @@ use super::cloud::{CloudArguments, CustomersArguments};
 
 #[derive(Subcommand)]
 pub(super) enum Arguments {
-    /// List the secrets that workers need, where each value comes from, and whether the next deploy would send it
+    /// List the secrets that workers need, where each value comes from, and whether the next deploy sends it
     List(CustomersArguments),
-    /// Tell what is missing or too large, and what nothing needs; asks no platform
+    /// Report secrets that are missing, too large or unused; sends no requests
     Check(CustomersArguments),
-    /// Set a secret in a dotenv file or in one that is encrypted with age; the value is typed, or read from stdin
+    /// Set a secret in a dotenv file, plain or encrypted with age; the value is typed or read from stdin
     Set(change::SetArguments),
-    /// Replace a secret by a random value, or by one from stdin
+    /// Replace a secret by a random value, or by one read from stdin
     Rotate(change::RotateArguments),
 }
 

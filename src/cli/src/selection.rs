@@ -11,16 +11,16 @@ use flotilla_model::spec::Environment;
 /// Customers by id, label and environment; without any of them, the whole fleet.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Selection {
-    /// Customers by id, or by glob as in 'shop-*' [default: all]
+    /// Customer ids or globs, such as 'shop-*' [default: all]
     #[arg(value_name = "CUSTOMER")]
     customers: Vec<String>,
-    /// Only customers with these labels: tier=gold,region!=eu · key · !key · 'key in (a,b)' · 'key notin (a,b)'
+    /// Select customers by label: tier=gold,region!=eu · key · !key · 'key in (a,b)' · 'key notin (a,b)'
     #[arg(long = "label", short = 'l', value_name = "SELECTOR")]
     labels: Vec<Selector>,
-    /// Only these environments; may be given several times or with commas
+    /// Select environments; can be repeated or separated by commas
     #[arg(long, value_name = "NAME", value_parser = environment, value_delimiter = ',')]
     env: Vec<Environment>,
-    /// Only what is made otherwise than at this commit, branch or tag: by its files, its layers or its templates
+    /// Select customers whose output changed since this commit, branch or tag
     #[arg(long, value_name = "REF")]
     since: Option<String>,
     /// The selection that these options make.

@@ -41,7 +41,7 @@ impl Signals {
         *self.handler.lock() = Some(handler);
     }
 
-    /// Listens from now on, with this handler unless there is one already. Returns false where signals can't be listened to.
+    /// Listens from now on, with this handler unless there is one already. Returns false where signal handlers can't be installed.
     pub fn listen(&self, default: impl FnOnce() -> Handler) -> bool {
         self.handler.lock().get_or_insert_with(default);
         *self.listener.get_or_init(|| start(Arc::clone(&self.handler)))

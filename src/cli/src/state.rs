@@ -21,11 +21,11 @@ use super::{Format, Session};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Print what is on record, of all workers or of a customer's
+    /// Print the state of all workers, or of one customer's
     Show(Show),
-    /// Make the record anew from what is in the cloud
+    /// Rebuild the state from what Cloudflare runs
     Rebuild(Rebuild),
-    /// Say who holds the lock of deploys, and remove a note that is stale
+    /// Show who holds the deploy lock, and remove a stale lock file
     Unlock,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Show {
 pub(super) struct Rebuild {
     #[command(flatten)]
     cloud: CloudArguments,
-    /// Replace the record without asking
+    /// Skip the confirmation prompt
     #[arg(long, short)]
     yes: bool,
 }
@@ -115,8 +115,8 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
     })?;
     rows.sort_by(|a, b| (a.environment, &a.customer, &a.worker).cmp(&(b.environment, &b.customer, &b.worker)));
     if let (Some(customer), true) = (&arguments.customer, rows.is_empty()) {
-        return Err(Failure::new(format!("nothing of `{customer}` is on record"))
-            .hint("the customers that are: flotilla state show"));
+        return Err(Failure::new(format!("the state has nothing of `{customer}`"))
+            .hint("list its customers: flotilla state show"));
     }
     if session.format == Format::Json {
         session.json(&serde_json::json!({ "workers": rows }))?;
@@ -147,7 +147,7 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
         }
         if row.interrupted {
             let sign = session.ui.paint(Style::Warning, "!");
-            report::print(&format!("  {sign} a change of it was interrupted; the next deploy ends it"));
+            report::print(&format!("  {sign} a change was interrupted; the next deploy finishes it"));
         }
     }
     report::print(&format!("{} on record", count(rows.len(), "worker")));
@@ -155,7 +155,7 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
 }
 
 fn rebuild(session: &Session, arguments: &Rebuild) -> Result<Exit, Failure> {
-    let rebuilt = rebuild_state(&session.context(), &arguments.cloud.options(), &given(arguments.yes))?;
+    let rebuilt = rebuild_state(&session.context(), &arguments.cloud.options(), &given(arguments.yes, false))?;
     let exit = if rebuilt.refused.is_empty() { Exit::Done } else { Exit::SomeFailed };
     if session.format == Format::Json {
         session.json(&Rebuilt {
@@ -172,7 +172,7 @@ fn rebuild(session: &Session, arguments: &Rebuild) -> Result<Exit, Failure> {
         rebuilt.findings.iter().filter(|found| found.what != What::DeployedElsewhere).cloned().collect();
     findings::print(&session.ui, &shown);
     report::print(&format!(
-        "{} on record now, {} corrected, {} not there any more",
+        "{} in the state, {} corrected, {} no longer at Cloudflare",
         count(rebuilt.workers, "worker"),
         rebuilt.corrected,
         rebuilt.missing
@@ -185,22 +185,21 @@ fn unlock(session: &Session) -> Result<Exit, Failure> {
     for (name, what) in [(LOCK, "deploys"), (AHEAD_LOCK, "deploys that go ahead of others")] {
         let path = session.root.join(FOLDER).join(name);
         let note = |note: &Option<flotilla_model::lock::Note>| {
-            note.as_ref().map_or_else(|| "a process that left no note".to_owned(), ToString::to_string)
+            note.as_ref().map_or_else(|| "an unknown process".to_owned(), ToString::to_string)
         };
         let (word, text) = match Lock::clear(&path, &session.ui)? {
             Holder::Nobody => ("free", format!("the lock of {what} is free")),
             Holder::Stale(left) => {
-                ("cleared", format!("the lock of {what} is free; a note that was left is removed: {}", note(&left)))
+                ("cleared", format!("the lock of {what} is free; removed a stale lock file of {}", note(&left)))
             }
             Holder::Process(by) => {
                 held = true;
-                ("held", format!("the lock of {what} is held: {}", note(&by)))
+                ("held", format!("the lock of {what} is held by {}", note(&by)))
             }
             Holder::Elsewhere(by, age) => {
                 held = true;
                 let text = format!(
-                    "the lock of {what} is held on another host: {by}; it was heard of {} s ago. If that process was just killed, run this \
-                     again in 20 s: then flotilla waits for a sign of life, and removes the note if there is none",
+                    "the lock of {what} is held on another host: {by}; last sign of life {} s ago. If that process was just killed, run this command again in 20 s: flotilla then waits for a sign of life, and removes the lock if there is none",
                     age.as_secs()
                 );
                 ("elsewhere", text)

@@ -21,7 +21,7 @@ use super::{Format, Session};
 pub(super) struct Arguments {
     #[command(flatten)]
     customers: CustomersArguments,
-    /// Ask each worker's /health; exit with 4 if one is not well or runs something else
+    /// Also request each worker's /health; exit with 4 if one is unhealthy or runs another bundle
     #[arg(long)]
     health: bool,
 }

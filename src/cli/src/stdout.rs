@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 use flotilla_model::failure::Failure;
 use flotilla_model::text::without_commands;
 
+use super::color::{self, Stream};
+
 /// The outputs that could not be written.
 static FAILED: Mutex<Vec<Lost>> = Mutex::new(Vec::new());
 /// Whether stdout takes nothing more, whatever the reason.
@@ -40,7 +42,7 @@ impl Write for Stdout {
 
 /// Writes lines to stdout, without what a CI system would take for a command.
 pub fn print(text: &str) {
-    print_line(&without_commands(text));
+    print_line(&color::for_stream(Stream::Stdout, &without_commands(text)));
 }
 
 /// Writes a line to stdout as it is.

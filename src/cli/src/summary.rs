@@ -49,7 +49,7 @@ pub fn applied(command: &str, outcome: &Outcome) -> String {
         others.iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{} {what}", grouped(*number))),
     );
     let mut page = format!(
-        "### {command}: {applied} applied, {failed} failed, {skipped} left undone\n\n{}\n",
+        "### {command}: {applied} applied, {failed} failed, {skipped} not attempted\n\n{}\n",
         figures.join(" · ")
     );
     if let Some(why) = &outcome.halted {
@@ -141,7 +141,7 @@ fn page(command: &str, found: &str, figures: &[String], diagnostics: &[Diagnosti
     if groups.len() > ROWS {
         page += &format!("\n… and {} kinds more\n", grouped((groups.len() - ROWS) as u64));
     }
-    page + "\n`flotilla explain CODE` says what a code means and how to fix it.\n"
+    page + "\n`flotilla explain CODE` explains a code and how to fix it.\n"
 }
 
 /// Text of a file as text: no character of it is Markdown, HTML, a mention or the beginning of an address.
@@ -204,7 +204,7 @@ mod tests {
         outcome.halted = Some("10 of <them>".to_owned());
         let page = applied("flotilla deploy", &outcome);
         assert!(page.starts_with(
-            "### flotilla deploy: 1,200 applied, 99 failed, 0 left undone\n\n1,400 requests · 0.0 s · 2 repeated\n"
+            "### flotilla deploy: 1,200 applied, 99 failed, 0 not attempted\n\n1,400 requests · 0.0 s · 2 repeated\n"
         ));
         assert!(
             page.contains("\nHalted: <code>10 of &#60;them&#62;</code>\n") && page.contains("… and 49 more"),

@@ -93,17 +93,17 @@ impl Transaction {
         deleter: impl FnOnce(&str) -> Result<DeleteDatabase, Failure>,
     ) -> Result<bool, Failure> {
         let ui = &session.ui;
-        ui.line(&format!("`flotilla {}` of {} did not come to its end:", clean(&journal.what), time(journal.at)));
+        ui.line(&format!("`flotilla {}` of {} was interrupted:", clean(&journal.what), time(journal.at)));
         for step in journal.descriptions() {
             ui.line(&format!("  {}", clean(&step)));
         }
         let prompter = Prompter::new(session);
         let undo = match interrupted {
             Some(interrupted) => interrupted == Interrupted::Undo,
-            None if prompter.is_interactive() => prompter.confirm("Take it back?", true)?,
+            None if prompter.is_interactive() => prompter.confirm("Undo it?", true)?,
             None => {
-                return Err(Failure::refused("an interrupted command left changes; nothing was done")
-                    .hint("--interrupted undo takes them back, --interrupted keep leaves them as they are"));
+                return Err(Failure::refused("an interrupted command left changes behind; nothing was done")
+                    .hint("--interrupted undo undoes them, --interrupted keep keeps them"));
             }
         };
         if !undo {
@@ -118,11 +118,11 @@ impl Transaction {
         }
         let left = self.shared.roll_back();
         if left.is_empty() {
-            ui.line("it is taken back");
+            ui.line("undone");
             return Ok(true);
         }
-        Err(remaining(Failure::new("not all of it could be taken back"), &left)
-            .hint("--interrupted keep leaves it as it is, and forgets it"))
+        Err(remaining(Failure::new("some changes could not be undone"), &left)
+            .hint("--interrupted keep keeps them and forgets about them"))
     }
 
     /// Sets the function that deletes a database that was created.
@@ -146,7 +146,7 @@ impl Transaction {
         drop(self.undo()?);
         match self.shared.roll_back().as_slice() {
             [] => Ok(()),
-            left => Err(remaining(Failure::new("not all of it could be taken back"), left)),
+            left => Err(remaining(Failure::new("some changes could not be undone"), left)),
         }
     }
 
@@ -199,7 +199,7 @@ impl FileChanges {
             Remains::Journal(journal) if !journal.accounts().is_empty() => {
                 let before = clean(&journal.what);
                 return Err(Failure::refused(format!("`flotilla {before}` was interrupted; nothing was done"))
-                    .hint("`flotilla new` and `flotilla edit` offer to take back what it did, a database among it"));
+                    .hint("`flotilla new` and `flotilla edit` offer to undo it, including a database"));
             }
             Remains::Journal(journal) => {
                 let (before, at) = (clean(&journal.what), time(journal.at));
@@ -207,7 +207,7 @@ impl FileChanges {
                 if !left.is_empty() {
                     return Err(remaining(Failure::new(format!("`flotilla {before}` was interrupted")), &left));
                 }
-                ui.line(&format!("what the interrupted `flotilla {before}` of {at} did is taken back"));
+                ui.line(&format!("undid what the interrupted `flotilla {before}` of {at} had done"));
             }
         }
         undo.restart(what, now())?;
@@ -255,7 +255,7 @@ fn remaining(failure: Failure, left: &[Leftover]) -> Failure {
         let what = clean(&left.what);
         failure.hint(if left.hint.is_empty() { what } else { format!("{what}; {}", clean(&left.hint)) })
     });
-    failure.hint("the next `flotilla new` or `flotilla edit` offers to take back what is left")
+    failure.hint("the next `flotilla new` or `flotilla edit` offers to undo the rest")
 }
 
 impl Shared {
@@ -264,7 +264,7 @@ impl Shared {
         let mut delete = self.delete_database.lock();
         undo.roll_back(&mut |database| match &mut *delete {
             Some(delete) => delete(database),
-            None => Err("there is no token to do it with".to_owned()),
+            None => Err("there is no token for it".to_owned()),
         })
     }
 
@@ -301,7 +301,7 @@ fn handle_signals(shared: &Arc<Shared>) -> Result<(), Failure> {
             Some(first) if first.elapsed() < SAME_SIGNAL => {}
             Some(_) => {
                 shared.restore_terminal();
-                shared.ui.line("ended in the middle; the next `flotilla new` or `flotilla edit` tells what is left");
+                shared.ui.line("stopped in the middle; the next `flotilla new` or `flotilla edit` shows what is left");
                 shared.ui.leave(code);
             }
             None => {
@@ -314,6 +314,6 @@ fn handle_signals(shared: &Arc<Shared>) -> Result<(), Failure> {
     };
     match ui.on_signal(Box::new(handler)) {
         true => Ok(()),
-        false => Err(Failure::new("signals can't be listened to")),
+        false => Err(Failure::new("signal handlers can't be installed")),
     }
 }

@@ -13,6 +13,7 @@ use flotilla_model::failure::Failure;
 use flotilla_model::text::without_commands;
 pub use flotilla_model::text::{clean, clean_lines, duration, time};
 
+use super::color::{self, Stream};
 use super::signals::Signals;
 use super::timings::{self, Measured, Timing};
 use progress_bar::Phase;
@@ -24,7 +25,6 @@ pub struct Ui(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub quiet: bool,
     pub bars: bool,
-    colours: bool,
     timings: bool,
     start: Instant,
     /// The number of steps of the phase that are done. Beside the phase, so that a step takes no lock.
@@ -35,14 +35,12 @@ pub(super) struct Inner {
 }
 
 impl Ui {
-    /// Reads the terminal's capabilities, and `NO_COLOR`, `CI` and `TERM`.
+    /// Reads the terminal's capabilities, and `CI` and `TERM`.
     pub fn new(quiet: bool, timings: bool) -> Ui {
-        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let terminal = std::io::stderr().is_terminal() && std::env::var("TERM").map_or(true, |term| term != "dumb");
+        let has_bars = std::io::stderr().is_terminal() && !color::is_dumb() && !color::is_set("CI");
         Ui(Arc::new(Inner {
             quiet,
-            bars: terminal && !set("CI") && !quiet,
-            colours: terminal && !set("NO_COLOR") && !set("CI"),
+            bars: has_bars && !quiet,
             timings,
             start: Instant::now(),
             done: AtomicU64::new(0),
@@ -52,14 +50,9 @@ impl Ui {
         }))
     }
 
-    /// Text in a colour, if colours are on.
+    /// Returns text in a colour, if stdout or stderr shows colours.
     pub fn paint(&self, style: Style, text: &str) -> String {
-        if self.0.colours { format!("\x1b[{}m{text}\x1b[0m", style as u8) } else { text.to_owned() }
-    }
-
-    /// Returns whether colours are on.
-    pub fn has_colours(&self) -> bool {
-        self.0.colours
+        if color::is_used() { format!("\x1b[{}m{text}\x1b[0m", style as u8) } else { text.to_owned() }
     }
 
     /// A line to stderr, above a bar.
@@ -98,5 +91,5 @@ pub enum Style {
 
 /// A broken pipe is no error.
 pub(super) fn stderr(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", without_commands(text));
+    let _ = writeln!(std::io::stderr(), "{}", color::for_stream(Stream::Stderr, &without_commands(text)));
 }

@@ -31,10 +31,10 @@ pub(super) struct Arguments {
 /// How workers are asked.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct VerifyArguments {
-    /// Once each worker was asked, ask those that fail again for so many seconds; 0 asks once [default: 60]
+    /// Seconds to keep retrying failed checks; 0 checks once [default: 60]
     #[arg(long, value_name = "SECONDS")]
     deadline: Option<u64>,
-    /// Write the results as JUnit XML, too
+    /// Also write the results as JUnit XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
 }
@@ -158,7 +158,7 @@ fn remarks(results: &Results) -> Vec<String> {
         }
     }
     if more > 0 {
-        lines.push(format!("  {}: `--format json` has them all", and_more(more)));
+        lines.push(format!("  {}: `--json` shows all", and_more(more)));
     }
     let mut skipped: BTreeMap<&str, usize> = BTreeMap::new();
     for report in &results.workers {
@@ -186,15 +186,15 @@ fn advice(check: &Check) -> &'static str {
             "a new certificate takes some minutes; the universal one covers the zone and one level below: see SSL/TLS › Edge Certificates"
         }
         ("peers", _) => {
-            "those that it calls have to be deployed and well; on one zone, Workers reach each other by service bindings or custom domains, not by routes or workers.dev"
+            "the workers that it calls must be deployed and healthy; on one zone, Workers reach each other by service bindings or custom domains, not by routes or workers.dev"
         }
         _ if check.message.contains("digest") => {
-            "something else runs than was deployed: `flotilla plan --refresh` tells who changed it, `flotilla deploy` puts it right"
+            "the worker runs something other than what was deployed: `flotilla plan --refresh` shows who changed it, `flotilla deploy` deploys it again"
         }
-        _ if check.message.contains("secrets") => "`flotilla secrets check` tells what is missing",
+        _ if check.message.contains("secrets") => "`flotilla secrets check` shows what is missing",
         _ if check.message.starts_with("HTTP 404") || check.message.starts_with("no ") => {
-            "is it deployed, and does the address lead to it? `flotilla plan --refresh` compares"
+            "check that it is deployed and that the address points to it: `flotilla plan --refresh` compares"
         }
-        _ => "see its log: `wrangler tail WORKER`",
+        _ => "see its logs: `npx wrangler tail WORKER`",
     }
 }

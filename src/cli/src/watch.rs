@@ -231,11 +231,11 @@ fn print_changes(
     match session.format {
         Format::Json => session.json(&serde_json::json!({
             "written": written, "removed": removed, "milliseconds": milliseconds,
-            "new": new, "mended": fixed, "open": now.len(),
+            "new": new, "fixed": fixed, "open": now.len(),
         }))?,
         Format::Text => {
             let left = if now.is_empty() { String::new() } else { format!(" · {} left", report::found(&now)) };
-            let on = if first { "; watching, Ctrl-C ends" } else { "" };
+            let on = if first { "; watching for changes, Ctrl-C stops" } else { "" };
             let written = count(written, "file");
             report::print(&format!("{written} written, {removed} removed in {milliseconds} ms{left}{on}"));
         }

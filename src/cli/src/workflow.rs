@@ -81,7 +81,7 @@ fn filled(workflow: &Workflow<'_>, text: &str) -> String {
         }
         number => {
             listed += &format!(
-                "          # The customers refer to {number} secrets, more than are listed here: they stand in FLOTILLA_SECRETS.\n"
+                "          # The customers refer to {number} secrets, too many to list here: put them into FLOTILLA_SECRETS.\n"
             );
         }
     }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_http::{Answer, Client, Error, Kind, Method, Part, Request, Timeouts, check_token_address, redact};
+use flotilla_http::{Answer, Client, Error, Method, Part, Request, Timeouts, check_token_address, redact};
+pub use flotilla_http::{Kind, Sent, observe_requests};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 

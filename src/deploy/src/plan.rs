@@ -5,8 +5,10 @@ mod comparison;
 pub mod handover;
 mod hosts;
 mod leave_out;
+pub(crate) mod order;
 mod planned_action;
 mod planner;
+pub(crate) mod transfers;
 mod waves;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -256,6 +258,8 @@ pub struct Options<'a> {
     pub prune: bool,
     /// Delete, and nothing else.
     pub only_prune: bool,
+    /// The customers whose orphaned workers are deleted; none: all.
+    pub pruned_customers: Option<&'a BTreeSet<String>>,
     /// The customers that were named: a manual delivery requires that.
     pub named: &'a [String],
     /// Deploy regardless of the delivery: to the local emulator, and previews.

@@ -11,7 +11,7 @@ use flotilla_deploy::cloudflare::Cloudflare;
 use flotilla_deploy::deploy::{self, Budget, DeployContext, MAX_IN_FLIGHT, MakeUpload, Outcome, Ownership, Threads};
 use flotilla_deploy::pace::{Lane, Priority};
 use flotilla_deploy::plan::{Change, Plan};
-use flotilla_deploy::state::{Deployed, Run, RunId, State, WorkerId};
+use flotilla_deploy::state::{Deployed, Run, RunId, State, Table, WorkerId};
 use flotilla_model::clock::{Clock, SystemClock};
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
@@ -70,8 +70,10 @@ pub(crate) struct ApplyContext<'a> {
 pub(crate) struct OthersResources {
     /// The workers that are adopted.
     pub adopt: BTreeSet<String>,
-    /// The domains that are taken over, by account id and host name.
+    /// The domains and hosts in KV that are taken over, by account id and host name.
     pub take_over: BTreeSet<(String, String)>,
+    /// The workers that hosts in KV point to, and that may lose them although the state doesn't have them.
+    pub holders: BTreeMap<(Table, String), String>,
 }
 
 /// Applies a plan to the end, and records that it did.
@@ -125,6 +127,7 @@ pub(crate) fn apply(
             fleet: fleet.owner().into_owned(),
             adopt: others.adopt.clone(),
             take_over: others.take_over.clone(),
+            holders: others.holders.clone(),
         }),
         budget: budget(&fleet.file.deploy),
         health_check: Box::new(|change, live, pack| health.of(ctx, change, live, pack)),

@@ -21,10 +21,10 @@ pub(crate) fn check_digest(approval: &Approval, plan: &Plan) -> Result<(), Failu
         return Ok(());
     }
     Err(Failure::refused(format!(
-        "the plan isn't the one that was reviewed: its digest is {}, not {digest}; nothing was sent",
+        "the plan has changed since the review: its digest is {}, not {digest}; nothing was sent",
         &actual[..16]
     ))
-    .hint("something changed since: look at it with flotilla plan, and pass its digest"))
+    .hint("review it again with `flotilla plan`, and pass the new digest"))
 }
 
 /// Returns whether it is long enough to name one plan.

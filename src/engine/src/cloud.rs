@@ -170,10 +170,10 @@ impl Cloud {
             return Ok(tokens);
         }
         let closed = secrets.closed().into_iter().map(|(source, why)| format!("{source} can't be read: {why}"));
-        Err(closed.fold(Failure::new("the credentials of Cloudflare are not set"), Failure::hint)
+        Err(closed.fold(Failure::new("Cloudflare credentials are not set"), Failure::hint)
             .hint(format!("set {}, in the environment or in .env", missing.join(" and ")))
-            .hint("a token with the permission `Workers Scripts: Edit` (and `Workers Routes: Edit` for routes and domains) is enough")
-            .hint("or try it without Cloudflare: flotilla deploy --local"))
+            .hint("the token needs the permissions `Workers Scripts: Edit`, `Workers Routes: Edit` for routes and domains, and `D1: Edit` for databases")
+            .hint("or use the local emulator: flotilla deploy --local"))
     }
 }
 
@@ -182,7 +182,7 @@ impl Cloud {
     fn check_credentials(&self, name: &str, account: &Account, token: &SecretString) -> Result<(), Failure> {
         check_token(token).map_err(|what| {
             let name = format!("the API token of the account `{name}`, {},", account.token.secret);
-            Failure::new(format!("{name} has {what} in it")).hint(TOKEN_FORM)
+            Failure::new(format!("{name} contains {what}")).hint(TOKEN_FORM)
         })?;
         let id = self.home(name, None).account_id;
         if self.local.is_none() && !id.is_empty() && !is_account_id(&id) {
@@ -191,7 +191,7 @@ impl Cloud {
                 AccountId::Variable { env } => env.clone(),
             };
             return Err(Failure::new(format!("the id of the account `{name}`, in {source}, is not an account's id"))
-                .hint("it has 32 characters, digits and letters from a to f: the dashboard shows it, and so does `wrangler whoami`"));
+                .hint("expected 32 hexadecimal digits, as the dashboard and `wrangler whoami` show them"));
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ pub fn check_folder(root: &Path) -> Result<(), Failure> {
     for folder in [own.clone()].into_iter().chain(of_previews) {
         plain_file::refuse_foreign(&folder).map_err(|error| {
             Failure::refused(format!("{error}; flotilla keeps plain files and folders there, and nothing was done"))
-                .hint("remove it, if you know that nobody needs it; to keep the folder on another disk, mount that disk there")
+                .hint("remove it if nothing needs it; to keep the folder on another disk, mount that disk there")
         })?;
     }
     plain_file::make_private(&own);

@@ -16,7 +16,7 @@ use flotilla_model::lock::Lock;
 use flotilla_model::platform::Call;
 use flotilla_model::spec::OnBreach;
 
-use crate::apply::{ApplyContext, OthersResources, RunKind, apply};
+use crate::apply::{ApplyContext, RunKind, apply};
 use crate::approval;
 use crate::context::{AHEAD_LOCK, Context, LOCK};
 use crate::left_out::{self, LeftOut};
@@ -56,6 +56,8 @@ pub enum Deployed {
     },
     /// There were no changes.
     UpToDate(Box<Planned>),
+    /// The plan of a dry run: nothing was sent.
+    DryRun(Box<Planned>),
     /// Changes were applied, or some of them.
     Applied(Box<Applied>),
 }
@@ -94,14 +96,15 @@ pub fn finished(planned: &Planned) -> Exit {
     }
 }
 
-/// Deploys a fleet: the order of a run. A dry run is [`plan_fleet`], the same code stopped after step 3. Running it again does
+/// Deploys a fleet: the order of a run. A dry run is the same code, without the lock and stopped after step 2. Running it again does
 /// nothing, or what was left.
 pub fn deploy_fleet(context: &Context<'_>, request: DeployRequest<'_>) -> Result<Deployed, Failure> {
+    let applies = !request.approval.is_dry_run();
     // 1. Lock. First of all: what the plan is made from can't move until it is applied.
-    let _lock = lock(context, request.kind.ahead)?;
+    let _lock = applies.then(|| lock(context, request.kind.ahead)).transpose()?;
     // 2. Scan, build and plan.
     let planned =
-        plan_fleet(context, &PlanRequest { applies: true, priority: request.kind.priority, ..request.plan.clone() })?;
+        plan_fleet(context, &PlanRequest { applies, priority: request.kind.priority, ..request.plan.clone() })?;
     if let Some(file) = request.reviewed {
         file.refuse_other(&planned)?;
     }
@@ -133,6 +136,9 @@ pub(crate) fn apply_planned(
     if planned.plan.is_empty() {
         return Ok(Deployed::UpToDate(Box::new(planned)));
     }
+    if request.approval.is_dry_run() {
+        return Ok(Deployed::DryRun(Box::new(planned)));
+    }
     let mut left_out = LeftOut::default();
     let tokens = left_out::tokens(context, &mut planned, &mut left_out)?;
     left_out::refused(context, &mut planned, &mut left_out)?;
@@ -146,11 +152,10 @@ pub(crate) fn apply_planned(
         PlanFile::new(&planned, Vec::new()).write(&planned.reviewed_plan())?;
     }
     let platform = connect(context, &mut planned, &tokens)?;
-    let take_over = preflight(context, &mut planned, &mut left_out, &mut state)?;
+    let others = preflight(context, &mut planned, &mut left_out, &mut state)?;
     // 6. Waves: upload, attach, ask for health, halt or go on.
     let planned = Arc::new(planned);
     let (fleet, cloud) = (&planned.project.fleet, &planned.cloud);
-    let others = OthersResources { adopt: planned.adopt.clone(), take_over };
     let (platform, tokens, kind) = (&platform, &tokens, request.kind);
     let ctx = ApplyContext { context, fleet, cloud, platform, tokens, others: &others, kind };
     let (mut outcome, run) = apply(&ctx, &planned.plan, upload::of_plan(&planned)?, &mut state)?;

@@ -59,7 +59,7 @@ impl Unclear {
     pub fn into_diagnostics(self) -> Vec<Diagnostic> {
         let diagnostic = |(place, environment)| {
             let message = format!(
-                "`environments` doesn't say whether the worker exists in {environment}, and it isn't deployed there"
+                "`environments` doesn't say whether the worker exists in {environment}, where it isn't deployed"
             );
             let help = format!(
                 "write `{environment}:` beside the others to deploy it there, or `{environment}: null` to leave it out"

@@ -7,6 +7,7 @@ pub mod build_fleet;
 pub mod cloud;
 pub mod context;
 pub mod deploy_fleet;
+pub mod destroy;
 pub mod health;
 pub mod implied;
 mod lanes;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use flotilla_deploy::deploy::{Control, Outcome};
 use flotilla_deploy::plan::Plan;
 use flotilla_deploy::refresh::{Finding, Seen};
-use flotilla_deploy::state::RunId;
+use flotilla_deploy::state::{Deployed, RunId, WorkerId};
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::Failure;
 use flotilla_model::progress::Progress;
@@ -55,6 +55,13 @@ pub enum Event<'a> {
     },
     /// The plan of a rollback, before it is confirmed.
     RollbackPlanned(&'a Plan),
+    /// Files and workers are going to be deleted with customers.
+    DestroyPlanned {
+        /// The files of their specs.
+        specs: &'a [String],
+        /// Their deployed workers.
+        workers: &'a [(WorkerId, Deployed)],
+    },
     /// These domains and routes point to no worker, and are going to be removed.
     HostsPointNowhere(&'a [Finding]),
     /// A domain or a route was removed.
@@ -125,6 +132,13 @@ pub enum Question<'a> {
         /// The number of changes.
         changes: usize,
     },
+    /// Whether to delete customers, with their specs and workers.
+    Destroy {
+        /// The files of their specs.
+        specs: &'a [String],
+        /// The number of their deployed workers.
+        workers: usize,
+    },
     /// Whether to remove this number of previews.
     PreviewDown(usize),
     /// Whether to remove this number of domains and routes that point to no worker.
@@ -160,6 +174,15 @@ pub enum Approval {
     Given,
     /// It is given to the plan with this digest, or whose digest begins with these characters, and to no other.
     Digest(String),
+    /// It isn't given: a dry run ends with the plan.
+    DryRun,
+}
+
+impl Approval {
+    /// Returns whether it is that of a dry run, which takes no lock and leaves the state as it is.
+    pub fn is_dry_run(&self) -> bool {
+        *self == Approval::DryRun
+    }
 }
 
 /// The wait after which an operator is informed that a rate limit delays a run.

@@ -111,14 +111,15 @@ impl PlanFile {
         let shown = path.display();
         let bytes = bytes(path).with_context(|| format!("the plan {shown} can't be read"))?;
         Self::parse(&bytes).map_err(|why| {
-            Failure::refused(format!("{shown} {why}; nothing was sent")).hint("write another: flotilla plan --out FILE")
+            Failure::refused(format!("{shown} {why}; nothing was sent"))
+                .hint("make a new one: flotilla plan --out FILE")
         })
     }
 
     fn parse(bytes: &[u8]) -> Result<PlanFile, String> {
         let head: Head = serde_json::from_slice(bytes).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => "is no plan that flotilla wrote".to_owned(),
-            _ => format!("is damaged, or no plan that flotilla wrote: {error}"),
+            serde_json::error::Category::Data => "is not a plan file".to_owned(),
+            _ => format!("is damaged or not a plan file: {error}"),
         })?;
         if !(1..=VERSION).contains(&head.flotilla_plan) {
             let number = head.flotilla_plan;
@@ -130,7 +131,7 @@ impl PlanFile {
         if PlannedAction::digest(file.changes.iter().map(|entry| entry.does.clone()), file.hosts.iter().cloned())
             != file.digest
         {
-            return Err("is damaged: its changes aren't those of its digest".to_owned());
+            return Err("is damaged: its changes don't match its digest".to_owned());
         }
         Ok(file)
     }
@@ -145,7 +146,7 @@ impl PlanFile {
         let fleet = &planned.project.fleet.file.name;
         if *fleet != self.fleet {
             let theirs = &self.fleet;
-            return Err(Failure::refused(format!("the plan is the fleet {theirs}'s, not {fleet}'s; nothing was sent")));
+            return Err(Failure::refused(format!("the plan is of the fleet {theirs}, not {fleet}; nothing was sent")));
         }
         if planned.plan.digest == self.digest || self.is_continued_by(planned)? {
             return Ok(());
@@ -160,7 +161,7 @@ impl PlanFile {
             if number == 1 { "1 change differs".to_owned() } else { format!("{} differ", count(number, "change")) };
         Err(Failure::refused(format!("the plan is stale: {differ} from what is planned now; nothing was sent"))
             .hint(named.join("\n"))
-            .hint("look at it again: flotilla plan --out FILE"))
+            .hint("make a new one: flotilla plan --out FILE"))
     }
 }
 
@@ -363,7 +364,7 @@ mod tests {
         let refused = |text: &str| PlanFile::parse(text.as_bytes()).unwrap_err();
         assert!(refused("").starts_with("is damaged, or no plan"));
         assert!(refused("name: fleet\n").starts_with("is damaged, or no plan"));
-        assert_eq!(refused("{\"create\": 1}"), "is no plan that flotilla wrote");
+        assert_eq!(refused("{\"create\": 1}"), "is not a plan file");
         assert!(refused("[1]").starts_with("is damaged: "));
         assert!(refused(&text.replace("\"flotilla_plan\":2", "\"flotilla_plan\":3")).contains("form 3"));
         assert!(refused(&text.replace("\"flotilla_plan\":2", "\"flotilla_plan\":0")).contains("form 0"));
@@ -420,8 +421,8 @@ mod tests {
             [
                 format!("t-a (a · production): its bundle is {x} instead of {a}"),
                 "t-b (b · production): also attach domain b.example; it is in wave 2 instead of 1".to_owned(),
-                "t-e (e · production): not in the plan, update: the runtime changed".to_owned(),
-                "t-d (d · production): only in the plan, update: the runtime changed".to_owned(),
+                "t-e (e · production): not in the plan, update: the pack's bundle changed".to_owned(),
+                "t-d (d · production): only in the plan, update: the pack's bundle changed".to_owned(),
             ]
         );
         // A worker that moves is deleted and created; both are told.

@@ -59,10 +59,12 @@ pub struct PlanRequest {
     pub cloud: CloudOptions,
     /// Uploads every selected worker, changed or not, for this reason.
     pub force: Option<String>,
-    /// Deletes deployed workers that no spec owns any more.
+    /// Deletes deployed workers that no spec defines any more.
     pub prune: bool,
     /// Deletes and does nothing else.
     pub only_prune: bool,
+    /// Deletes only workers of these customers; none: of all.
+    pub pruned_customers: BTreeSet<String>,
     /// Lists the platform's resources first.
     pub refresh: bool,
     /// Workers that are overwritten and belong to the fleet from then on.
@@ -120,7 +122,9 @@ pub struct Planned {
 /// Builds the fleet and plans. Fails with diagnostics where the fleet as a whole can't be built.
 pub fn plan_fleet(context: &Context<'_>, request: &PlanRequest) -> Result<Planned, Failure> {
     if request.prune && !request.selection.is_all() {
-        return Err(Failure::usage("--prune needs the whole fleet").hint("leave the customers, labels and --env out"));
+        return Err(
+            Failure::usage("--prune applies to the whole fleet only").hint("remove the customers, labels and --env")
+        );
     }
     let built = build_fleet(context, &request.selection, false, false)?;
     context.operator.on_event(&Event::Diagnostics(&built.diagnostics));
@@ -245,6 +249,7 @@ fn options<'a>(
         forced_since: None,
         prune: request.prune && !scan.unread,
         only_prune: request.only_prune,
+        pruned_customers: Some(&request.pruned_customers).filter(|customers| !customers.is_empty()),
         named: selection.named(),
         any_delivery: cloud.local.is_some() || context.preview.is_some(),
         whole: selection.is_all(),
@@ -653,6 +658,12 @@ impl Planned {
         let (record, unit) = self.scan.unit(*self.places.get(&change.id())?);
         let worker = self.scan.worker(&self.project, record, unit)?;
         Some((worker, build::recipe(&self.project, &self.runtimes, unit)))
+    }
+
+    /// Returns a worker that the plan changes, as its spec defines it.
+    pub(crate) fn planned_worker(&self, id: &WorkerId) -> Option<Worker> {
+        let (record, unit) = self.scan.unit(*self.places.get(id)?);
+        self.scan.worker(&self.project, record, unit)
     }
 
     /// Returns a pack's bundle, deflated.

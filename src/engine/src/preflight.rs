@@ -15,6 +15,7 @@ use flotilla_model::spec::Share;
 use flotilla_model::tags;
 use flotilla_model::text::{count, first_lines};
 
+use crate::apply::OthersResources;
 use crate::context::Context;
 use crate::left_out::LeftOut;
 use crate::operator::Event;
@@ -66,24 +67,25 @@ pub fn excess_deletions(planned: &Planned, max_deletions: Option<usize>) -> Opti
 pub fn check_deletions(planned: &Planned, max_deletions: Option<usize>) -> Result<(), Failure> {
     let Some(excess) = excess_deletions(planned, max_deletions) else { return Ok(()) };
     Err(Failure::refused(format!("{excess}; nothing was sent"))
-        .hint(format!("if that is meant: --max-deletions {}", excess.planned))
+        .hint(format!("if this is intended: --max-deletions {}", excess.planned))
         .hint("or set `deploy: { maxDeletions: { count: …, percent: … } }` in fleet.yaml"))
 }
 
 /// Checks, before anything is changed, whether a worker to create or a domain to attach belongs to somebody else.
-/// Requests one list for each home, and one for the domains of each account. Returns the domains that may be taken from others,
-/// by account id and host name. An account that refuses to be listed is left out.
-pub fn preflight(
+/// Requests one list for each home, and one for the domains of each account. Returns the resources of others that may be changed. An
+/// account that refuses to be listed is left out.
+pub(crate) fn preflight(
     context: &Context<'_>,
     planned: &mut Planned,
     left_out: &mut LeftOut,
     state: &mut State,
-) -> Result<BTreeSet<(String, String)>, Failure> {
+) -> Result<OthersResources, Failure> {
+    let mut others = OthersResources { adopt: planned.adopt.clone(), ..OthersResources::default() };
     // What is on this machine is nobody else's.
     if planned.cloud.local.is_some() {
-        return Ok(BTreeSet::new());
+        return Ok(others);
     }
-    let held_hosts = check_all_hosts(context, planned, left_out, state)?;
+    let held_hosts = check_all_hosts(context, planned, left_out, state, &mut others)?;
     let mut intent = Intent::default();
     for change in &planned.plan.changes {
         if change.action == Action::Create {
@@ -103,7 +105,7 @@ pub fn preflight(
     }
     let scope = intent.scope();
     if scope.requests() == 0 {
-        return refuse(held_hosts).map(|()| BTreeSet::new());
+        return refuse(held_hosts).map(|()| others);
     }
     let inventory;
     let inventory = match &planned.inventory {
@@ -141,7 +143,9 @@ pub fn preflight(
             }
         }
     }
-    Ok(intent.attaches.into_iter().filter(|(_, attach)| attach.take_over).map(|(domain, _)| domain).collect())
+    let taken = intent.attaches.into_iter().filter(|(_, attach)| attach.take_over).map(|(domain, _)| domain);
+    others.take_over.extend(taken);
+    Ok(others)
 }
 
 /// Fails if there are refusals.
@@ -152,7 +156,7 @@ fn refuse(refusals: Vec<Refusal>) -> Result<(), Failure> {
     let number = refusals.len();
     let what = count(number, if number == 1 { "thing is" } else { "thing" });
     let are = if number == 1 { "" } else { " are" };
-    let failure = Failure::refused(format!("{what}{are} somebody else's; nothing was sent"));
+    let failure = Failure::refused(format!("{what}{are} not managed by this fleet; nothing was sent"));
     Err(failure.hint(first_lines(refusals.iter().map(ToString::to_string), SHOWN)))
 }
 
@@ -164,11 +168,19 @@ fn check_all_hosts(
     planned: &mut Planned,
     left_out: &mut LeftOut,
     state: &mut State,
+    others: &mut OthersResources,
 ) -> Result<Vec<Refusal>, Failure> {
+    let targets: BTreeSet<(&Home, &String)> =
+        planned.plan.hosts.iter().filter_map(|change| Some((&change.home, change.to.as_ref()?))).collect();
+    for (home, worker) in targets {
+        if let Some(worker) = planned.planned_worker(&(home.clone(), worker.clone())) {
+            others.take_over.extend(worker.take_over.into_iter().map(|host| (home.account_id.clone(), host)));
+        }
+    }
     let accounts: BTreeSet<String> = planned.plan.hosts.iter().map(|change| change.account.clone()).collect();
     let mut refusals = Vec::new();
     for account in accounts {
-        match check_hosts(context, planned, &account, state) {
+        match check_hosts(context, planned, &account, state, others) {
             Ok(held) => refusals.extend(held),
             // Another account may be fine.
             Err(failure) if planned.plan.accounts().any(|(_, name)| name != account) => {
@@ -186,6 +198,7 @@ fn check_hosts(
     planned: &mut Planned,
     account: &str,
     state: &mut State,
+    others: &mut OthersResources,
 ) -> Result<Vec<Refusal>, Failure> {
     let mut tables: BTreeMap<Table, Vec<HostChange>> = BTreeMap::new();
     for change in planned.plan.hosts.iter().filter(|change| change.account == account) {
@@ -234,10 +247,15 @@ fn check_hosts(
                 };
                 owners.insert(id.clone(), found.filter(|found| found.as_ref() != Some(&owner)));
             }
-            let Some(fleet) = &owners[&id] else { continue };
+            let Some(fleet) = &owners[&id] else {
+                others.holders.insert((table.clone(), change.host.clone()), holder);
+                continue;
+            };
             match &change.to {
                 None => drop(kept.insert((table.clone(), change.host.clone()))),
-                Some(worker) if takes_over(planned, worker, &change.host) => {}
+                Some(worker) if takes_over(planned, worker, &change.host) => {
+                    others.take_over.insert((table.account_id.clone(), change.host.clone()));
+                }
                 Some(worker) => refusals.push(Refusal::HostHeld {
                     host: change.host.clone(),
                     table: table.title.clone(),

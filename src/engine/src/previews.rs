@@ -27,7 +27,7 @@ use crate::planning::homes;
 use crate::requests::PlatformRequester;
 
 pub use down::{DownRequest, PreviewsDown, Which, previews_down};
-pub use up::{PreviewUp, PreviewWorker, UpRequest, preview_up};
+pub use up::{PreviewRun, PreviewUp, PreviewWorker, UpRequest, preview_up};
 
 /// Lists the previews of a fleet that the platform has, the oldest first.
 pub fn list_previews(context: &Context<'_>, options: &CloudOptions) -> Result<Vec<Seen>, Failure> {

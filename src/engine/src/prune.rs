@@ -1,5 +1,7 @@
 //! Deletes what no spec owns any more, and removes domains and routes that point to workers which don't exist.
 
+use std::collections::BTreeSet;
+
 use flotilla_deploy::pace::Priority;
 use flotilla_deploy::refresh::{Finding, What};
 use flotilla_model::failure::Failure;
@@ -24,6 +26,8 @@ pub struct PruneRequest {
     pub max_deletions: Option<usize>,
     /// Removes domains and routes that point to no worker, too.
     pub hosts: bool,
+    /// Only workers of these customers; none: of all.
+    pub customers: BTreeSet<String>,
 }
 
 /// A domain or a route that points to no worker, and the call that removes it.
@@ -41,13 +45,22 @@ fn removal(finding: &Finding) -> Option<(String, Call)> {
 
 /// Prunes a fleet.
 pub fn prune(context: &Context<'_>, request: &PruneRequest) -> Result<Deployed, Failure> {
-    let _lock = Lock::take_from_all(&context.folder().join(LOCK), "deploy", context.operator)?;
+    let applies = !request.approval.is_dry_run();
+    let take = || Lock::take_from_all(&context.folder().join(LOCK), "deploy", context.operator);
+    let _lock = applies.then(take).transpose()?;
+    prune_under_lock(context, request)
+}
+
+/// Prunes a fleet under a lock that is taken already.
+pub(crate) fn prune_under_lock(context: &Context<'_>, request: &PruneRequest) -> Result<Deployed, Failure> {
+    let applies = !request.approval.is_dry_run();
     let plan = PlanRequest {
         cloud: request.cloud.clone(),
         prune: true,
         only_prune: true,
+        pruned_customers: request.customers.clone(),
         refresh: true,
-        applies: true,
+        applies,
         priority: Priority::Bulk,
         ..PlanRequest::default()
     };
@@ -55,7 +68,7 @@ pub fn prune(context: &Context<'_>, request: &PruneRequest) -> Result<Deployed, 
     // The rest of what differs is for plan and deploy to report.
     planned.findings.retain(|finding| matches!(finding.what, What::OrphanedDomain { .. } | What::OrphanedRoute { .. }));
     if request.hosts {
-        remove_hosts(context, &mut planned, request.approval != Approval::Ask)?;
+        remove_hosts(context, &mut planned, &request.approval)?;
     }
     let kind = RunKind::new("prune");
     let deploy = DeployRequest {
@@ -87,7 +100,7 @@ fn still_points_nowhere(requester: &mut PlatformRequester, home: &Home, finding:
 }
 
 /// Removes the domains and routes among the findings.
-fn remove_hosts(context: &Context<'_>, planned: &mut Planned, approved: bool) -> Result<(), Failure> {
+fn remove_hosts(context: &Context<'_>, planned: &mut Planned, approval: &Approval) -> Result<(), Failure> {
     let nowhere: Vec<(Finding, String, Call)> = planned
         .findings
         .iter()
@@ -98,7 +111,10 @@ fn remove_hosts(context: &Context<'_>, planned: &mut Planned, approved: bool) ->
     }
     let findings: Vec<Finding> = nowhere.iter().map(|(finding, ..)| finding.clone()).collect();
     context.operator.on_event(&Event::HostsPointNowhere(&findings));
-    if !approved && planned.cloud.local.is_none() {
+    if approval.is_dry_run() {
+        return Ok(());
+    }
+    if *approval == Approval::Ask && planned.cloud.local.is_none() {
         context.operator.confirm(&Question::RemoveHosts(nowhere.len()))?;
     }
     let homes: Vec<Home> = findings

@@ -60,18 +60,31 @@ pub struct RollbackRequest {
     pub approval: Approval,
 }
 
+/// The result of a rollback.
+pub enum RolledBack {
+    /// The plan of a dry run: nothing was sent.
+    DryRun(Plan),
+    /// Changes were applied, or some of them.
+    Applied(Outcome),
+}
+
 /// Rolls workers back.
-pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outcome, Failure> {
+pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<RolledBack, Failure> {
     // 1. Lock.
-    let _lock = Lock::take_from_all(&context.folder().join(LOCK), KIND, context.operator)?;
+    let applies = !request.approval.is_dry_run();
+    let take = || Lock::take_from_all(&context.folder().join(LOCK), KIND, context.operator);
+    let _lock = applies.then(take).transpose()?;
     // 2. Plan, from the state alone.
     let fleet = project::read_fleet(&Tree::new(&context.root)).map_err(Failure::invalid)?;
     let secrets = Arc::new(request.cloud.secrets(context, &fleet)?);
     let mut cloud = Cloud::new(context, &fleet, &request.cloud, &secrets)?;
     if !cloud.state.exists() {
-        return Err(Failure::new(format!("nothing was deployed from here yet: there is no {}", cloud.state.display())));
+        return Err(Failure::new(format!(
+            "nothing has been deployed from this machine yet: there is no {}",
+            cloud.state.display()
+        )));
     }
-    let mut state = State::open(&cloud.state)?;
+    let mut state = if applies { State::open(&cloud.state)? } else { State::read(&cloud.state)? };
     let back = match &request.target {
         Target::Run(run) => of_run(&state, *run, None)?,
         Target::Customers { customers, record, environment } => of_customers(&state, customers, *record, *environment)?,
@@ -84,8 +97,8 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outc
     // 3. Safety.
     approval::check_digest(&request.approval, &plan)?;
     if plan.changes.is_empty() {
-        let failure = Failure::new("there is nothing to go back to");
-        return Err(failure.hint("`flotilla history CUSTOMER` lists what ran, and what of it is kept"));
+        let failure = Failure::new("there is no earlier bundle to roll back to");
+        return Err(failure.hint("`flotilla history CUSTOMER` lists what ran, and which bundles are kept"));
     }
     let names: BTreeSet<&str> = plan.changes.iter().map(|change| change.account.as_str()).collect();
     let tokens = cloud.tokens(&fleet, names, &secrets)?;
@@ -93,6 +106,9 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outc
     context.operator.on_event(&Event::RollbackPlanned(&plan));
     report_kept(context, &kept);
     upload::check_of_state(&cloud.state, &fleet, &secrets, &plan.changes)?;
+    if !applies {
+        return Ok(RolledBack::DryRun(plan));
+    }
     if request.approval == Approval::Ask && cloud.local.is_none() {
         let mut workers = 0;
         state.each(|_, _| workers += 1)?;
@@ -107,7 +123,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outc
     let (fleet, cloud) = (&fleet, &cloud);
     let ctx = ApplyContext { context, fleet, cloud, platform: &platform, tokens: &tokens, others: &others, kind };
     let (outcome, _) = apply(&ctx, &plan, make, &mut state)?;
-    Ok(outcome)
+    Ok(RolledBack::Applied(outcome))
 }
 
 /// Rolls back a wave that isn't healthy. Returns the number of workers that were rolled back.
@@ -220,7 +236,7 @@ fn of_customers(
         }
     }
     if let (Some(to), false) = (record, found) {
-        let failure = Failure::usage(format!("record {to} is no upload of {}", customers.join(", ")));
+        let failure = Failure::usage(format!("record {to} is not an upload of {}", customers.join(", ")));
         return Err(failure.hint("`flotilla history CUSTOMER` lists the records"));
     }
     Ok(back)
@@ -248,7 +264,7 @@ fn of_run(state: &State, run: RunId, only: Option<&BTreeSet<WorkerId>>) -> Resul
                 let to = uploads.iter().find(|other| other.run < run && other.digest != live.digest);
                 back.add(state, id.clone(), &live, to)?;
             }
-            _ => back.stay.push((id.1.clone(), "something else was deployed since".to_owned())),
+            _ => back.stay.push((id.1.clone(), "something else has been deployed since".to_owned())),
         }
     }
     Ok(back)

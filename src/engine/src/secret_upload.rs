@@ -160,7 +160,7 @@ pub fn look(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure>
     if unsure.is_empty() {
         return Ok(());
     }
-    context.operator.begin("asking what workers are bound to", Some(unsure.len() as u64));
+    context.operator.begin("reading the bindings of workers", Some(unsure.len() as u64));
     let account_ids = unsure.iter().map(|((home, _), _)| home.account_id.clone()).collect();
     let fleet = &planned.project.fleet;
     let mut requester = PlatformRequester::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
@@ -184,10 +184,12 @@ pub fn look(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure>
     if lost.is_empty() {
         return Ok(());
     }
-    Err(Failure::refused("adopting would take away what the specs don't say; nothing was sent").hint(format!(
-        "add it to the specs (`secrets`, `vars`, `bindings`), or remove it at Cloudflare first:\n{}",
-        first_lines(lost, SHOWN)
-    )))
+    Err(Failure::refused("adopting these workers would remove what the specs don't define; nothing was sent").hint(
+        format!(
+            "add it to the specs (`secrets`, `vars`, `bindings`), or remove it at Cloudflare first:\n{}",
+            first_lines(lost, SHOWN)
+        ),
+    ))
 }
 
 /// The names of the bindings of some kinds.
@@ -275,7 +277,7 @@ fn lacks(customer: &str, missing: &Missing, hidden: &HashMap<String, Hidden>) ->
         match hidden.get(name) {
             Some(Hidden { why, .. }) => format!("{what} ({why})"),
             None if removed.is_empty() => what,
-            None => format!("{what} ({} is removed, and then all others are sent again)", removed.join(", ")),
+            None => format!("{what} ({} is removed, so all others have to be sent again)", removed.join(", ")),
         }
     });
     each.collect()

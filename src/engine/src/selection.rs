@@ -188,10 +188,10 @@ impl Selection {
             What::Id => {
                 (format!("there is no customer `{written}`"), "customers are the files of customers/, without `.yaml`")
             }
-            What::Glob => (format!("no customer's id matches `{written}`"), "`*` stands for any letters, `?` for one"),
-            What::Key => {
-                (format!("no customer has a label `{written}`"), "`labels` in a customer's file gives it some")
+            What::Glob => {
+                (format!("no customer's id matches `{written}`"), "`*` matches any characters, `?` one character")
             }
+            What::Key => (format!("no customer has a label `{written}`"), "set `labels` in the customers' files"),
         };
         let near = unknown.near.map(|near| format!("did you mean `{near}`?"));
         Err(Failure::usage(message).hint(near.unwrap_or_else(|| help.to_owned())))
@@ -238,7 +238,7 @@ fn nobody(empty: &EmptyPart, environments: &[Environment]) -> Failure {
         EmptyPart::Environments => {
             let named: Vec<&str> = environments.iter().map(AsRef::as_ref).collect();
             Failure::usage(format!("no customer has a worker in {}", named.join(" or ")))
-                .hint("`environments` in a customer's file says where it has workers; without it, in production alone")
+                .hint("`environments` in a customer's file lists where it has workers; by default, in production only")
         }
         EmptyPart::Label { requirement, key, near, known } => {
             let help = match near {
@@ -247,7 +247,7 @@ fn nobody(empty: &EmptyPart, environments: &[Environment]) -> Failure {
             };
             Failure::usage(format!("no customer's labels match `{requirement}`")).hint(help)
         }
-        EmptyPart::Together => Failure::usage("no customer matches all of the selection at once")
-            .hint("each part of it matches some: `flotilla list` without the others shows whom"),
+        EmptyPart::Together => Failure::usage("no customer matches the whole selection")
+            .hint("each part matches some customers: `flotilla list` with fewer filters shows which"),
     }
 }

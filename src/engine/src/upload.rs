@@ -83,7 +83,7 @@ pub(crate) fn check_of_state(path: &Path, fleet: &Fleet, secrets: &Secrets, chan
     if !refused.is_empty() {
         let what = count(refused.len(), "worker");
         return Err(Failure::refused(format!(
-            "{what} would go back to secrets that it may not have; nothing was sent"
+            "{what} would be rolled back to secrets that it may not use; nothing was sent"
         ))
         .hint(first_lines(refused, SHOWN)));
     }
@@ -127,7 +127,7 @@ impl Parts {
 }
 
 fn planned_upload(planned: &Planned, change: &Change, live: &LiveSecrets) -> Result<Upload, String> {
-    let (worker, recipe) = planned.worker(change).ok_or("what was built of it can't be read any more")?;
+    let (worker, recipe) = planned.worker(change).ok_or("its bundle can't be read any more")?;
     let (module, bundle) =
         build::module(&planned.project, &planned.runtimes, &worker).map_err(|diagnostic| diagnostic.message)?;
     if bundle.digest != change.digest {

@@ -147,13 +147,13 @@ pub(crate) fn targets(
 fn apart(cloud: &Cloud) -> Option<&'static str> {
     let set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     if cloud.local.is_some() {
-        return Some("on this machine, hosts have no DNS and no TLS");
+        return Some("the local emulator has no DNS and no TLS");
     }
     if !cloud.is_cloudflare() {
-        return Some("behind another API than Cloudflare's, public names mean nothing");
+        return Some("the API is not Cloudflare's, so public names can't be checked");
     }
     let proxied = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].iter().any(set);
-    proxied.then_some("behind a proxy, hosts aren't reached directly")
+    proxied.then_some("hosts can't be reached directly from behind a proxy")
 }
 
 fn undeployed(delivery: Delivery) -> &'static str {

@@ -8,6 +8,7 @@ use reqwest::blocking::{Client as Http, ClientBuilder};
 
 use crate::answer::Answer;
 use crate::error::{Error, Kind};
+use crate::observer::Observed;
 use crate::request::Request;
 
 /// The times after which a client gives up.
@@ -28,16 +29,20 @@ pub struct Timeouts {
 /// Sends requests. One is enough for all threads; connections are kept and shared.
 pub struct Client {
     timeouts: Timeouts,
-    /// Made with the first request that needs it: each has a thread of its own and reads the certificates that this machine trusts.
+    /// Made with the first request that needs it: each has a thread of its own, and this one and the next read the certificates that this
+    /// machine trusts.
     outward: OnceLock<Result<Http, Error>>,
     /// The client for this machine, past any proxy.
     loopback: OnceLock<Result<Http, Error>>,
+    /// The same without TLS, which trusts nobody: reading hundreds of certificates takes longer than most of what is asked there, and
+    /// needs none to be installed.
+    plain: OnceLock<Result<Http, Error>>,
 }
 
 impl Client {
     /// A client with these timeouts.
     pub const fn new(timeouts: Timeouts) -> Client {
-        Client { timeouts, outward: OnceLock::new(), loopback: OnceLock::new() }
+        Client { timeouts, outward: OnceLock::new(), loopback: OnceLock::new(), plain: OnceLock::new() }
     }
 
     /// Fails if nothing can be sent to this address: better known before than with the first request.
@@ -55,24 +60,32 @@ impl Client {
         let end = Instant::now() + within;
         // A request's own timeout is one for all of it, a client's is one for each piece; reqwest takes one of the two.
         let exact = (within <= self.timeouts.silence).then_some(within);
+        let observed = Observed::begin(&request);
         let sent = request.build(http, exact).send();
-        sent.map(|response| Answer::new(response, end)).map_err(|error| Error::of(&error))
+        let answer = sent.map(|response| Answer::new(response, end)).map_err(|error| Error::of(&error));
+        observed.end(&answer);
+        answer
     }
 
     fn http(&self, url: &str) -> Result<&Http, Error> {
-        let make = |direct: bool| {
+        let url = Url::parse(url).ok();
+        // What stays on this machine doesn't go to a proxy of the network, in the clear.
+        let is_direct = url.as_ref().is_some_and(is_loopback);
+        let is_plain = is_direct && url.is_some_and(|url| url.scheme() == "http");
+        let make = || {
             let Timeouts { connect, silence, idle, .. } = self.timeouts;
             let http = async_builder().connect_timeout(connect).pool_idle_timeout(idle);
-            let http = if direct { http.no_proxy() } else { http };
+            let http = if is_direct { http.no_proxy() } else { http };
+            let http = if is_plain { http.tls_certs_only([]) } else { http };
             let made = ClientBuilder::from(http).timeout(silence).build();
             made.map_err(|error| Error { kind: Kind::Client, ..Error::of(&error) })
         };
-        // What stays on this machine doesn't go to a proxy of the network, in the clear.
-        let made = match Url::parse(url).is_ok_and(|url| is_loopback(&url)) {
-            true => self.loopback.get_or_init(|| make(true)),
-            false => self.outward.get_or_init(|| make(false)),
+        let made = match (is_direct, is_plain) {
+            (_, true) => &self.plain,
+            (true, false) => &self.loopback,
+            (false, false) => &self.outward,
         };
-        made.as_ref().map_err(Clone::clone)
+        made.get_or_init(make).as_ref().map_err(Clone::clone)
     }
 }
 

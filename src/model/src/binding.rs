@@ -110,19 +110,15 @@ use Form::{Count, OneOf, Pattern, Text, Texts, True};
 
 /// Every kind.
 pub const KINDS: &[Kind] = &[
-    several(
-        &[own("kv", "namespace_id", "id", Pattern(ID), "A KV namespace, by its id.")],
-        "kv_namespace",
-        "kv_namespaces",
-    ),
+    several(&[own("kv", "namespace_id", "id", Pattern(ID), "A KV namespace, by id.")], "kv_namespace", "kv_namespaces"),
     several(
         &[
-            same("r2", "bucket_name", Text, "An R2 bucket, by its name."),
+            same("r2", "bucket_name", Text, "An R2 bucket, by name."),
             more(
                 "jurisdiction",
                 "jurisdiction",
                 OneOf(&["eu", "fedramp", "fedramp-high", "us"]),
-                "r2: the jurisdiction that the bucket was made in.",
+                "r2: the jurisdiction of the bucket.",
             ),
         ],
         "r2_bucket",
@@ -130,25 +126,20 @@ pub const KINDS: &[Kind] = &[
     ),
     several(
         &[
-            same(D1, "database_id", Pattern(UUID), "A D1 database beside `database`, by its id."),
-            optional(own("name", "", "database_name", Text, "d1: the database's name, for people and for wrangler.")),
+            same(D1, "database_id", Pattern(UUID), "A D1 database in addition to `database`, by id."),
+            optional(own("name", "", "database_name", Text, "d1: the database's name, which wrangler shows.")),
         ],
         "d1",
         "d1_databases",
     ),
     several(
-        &[own("queue", "queue_name", "queue", Text, "A queue that the worker sends to, by its name.")],
+        &[own("queue", "queue_name", "queue", Text, "A queue that the worker sends to, by name.")],
         "queue",
         "queues.producers",
     ),
     named(
         &[
-            same(
-                "durableObject",
-                "class_name",
-                Text,
-                "A class of Durable Objects of another worker, by the class's name.",
-            ),
+            same("durableObject", "class_name", Text, "A Durable Object class of another worker, by class name."),
             same(WORKER, "script_name", Text, ABOUT_WORKER),
         ],
         "durable_object_namespace",
@@ -156,8 +147,8 @@ pub const KINDS: &[Kind] = &[
     ),
     several(
         &[
-            own("workflow", "workflow_name", "name", Text, "A workflow of another worker, by its name."),
-            same("class", "class_name", Text, "workflow: the workflow's class."),
+            own("workflow", "workflow_name", "name", Text, "A workflow of another worker, by name."),
+            same("class", "class_name", Text, "workflow: the class of the workflow."),
             same(WORKER, "script_name", Text, ABOUT_WORKER),
         ],
         "workflow",
@@ -166,36 +157,37 @@ pub const KINDS: &[Kind] = &[
     several(
         &[
             same(WORKER, "service", Text, ABOUT_WORKER),
-            more("entrypoint", "entrypoint", Text, "worker: the export that is called. Default: the default one."),
+            more(
+                "entrypoint",
+                "entrypoint",
+                Text,
+                "worker: the entrypoint that is called. Default: the default export.",
+            ),
         ],
         "service",
         "services",
     ),
     several(
-        &[same("analyticsEngine", "dataset", Text, "A dataset of the Analytics Engine, by its name.")],
+        &[same("analyticsEngine", "dataset", Text, "An Analytics Engine dataset, by name.")],
         "analytics_engine",
         "analytics_engine_datasets",
     ),
+    several(&[same("hyperdrive", "id", Pattern(ID), "A Hyperdrive configuration, by id.")], "hyperdrive", "hyperdrive"),
+    several(&[same("vectorize", "index_name", Text, "A Vectorize index, by name.")], "vectorize", "vectorize"),
     several(
-        &[same("hyperdrive", "id", Pattern(ID), "A Hyperdrive configuration, by its id.")],
-        "hyperdrive",
-        "hyperdrive",
-    ),
-    several(&[same("vectorize", "index_name", Text, "A Vectorize index, by its name.")], "vectorize", "vectorize"),
-    several(
-        &[same("mtlsCertificate", "certificate_id", Pattern(UUID), "A client certificate, by its id.")],
+        &[same("mtlsCertificate", "certificate_id", Pattern(UUID), "A client certificate, by id.")],
         "mtls_certificate",
         "mtls_certificates",
     ),
     several(
         &[
-            same("dispatchNamespace", "namespace", Text, "A dispatch namespace, by its name."),
+            same("dispatchNamespace", "namespace", Text, "A dispatch namespace, by name."),
             optional(own(
                 "outbound",
                 "outbound.worker.service",
                 "outbound.service",
                 Text,
-                "dispatchNamespace: the worker that gets what its workers fetch.",
+                "dispatchNamespace: the outbound worker, which receives the requests of its workers.",
             )),
         ],
         "dispatch_namespace",
@@ -203,27 +195,32 @@ pub const KINDS: &[Kind] = &[
     ),
     several(
         &[
-            same("secretsStore", "store_id", Pattern(ID), "A store of account secrets, by its id."),
-            same("secret", "secret_name", Text, "secretsStore: the secret's name in the store."),
+            same("secretsStore", "store_id", Pattern(ID), "A Secrets Store, by id."),
+            same("secret", "secret_name", Text, "secretsStore: the name of the secret in the store."),
         ],
         "secrets_store_secret",
         "secrets_store_secrets",
     ),
     named(
         &[
-            same("sendEmail", "", True, "Sending email: `true`."),
-            more("destinationAddress", "destination_address", Text, "sendEmail: the one address that mail can go to."),
+            same("sendEmail", "", True, "Email sending: `true`."),
+            more(
+                "destinationAddress",
+                "destination_address",
+                Text,
+                "sendEmail: the only address that email can be sent to.",
+            ),
             more(
                 "allowedDestinationAddresses",
                 "allowed_destination_addresses",
                 Texts,
-                "sendEmail: the addresses that mail can go to.",
+                "sendEmail: the addresses that email can be sent to.",
             ),
             more(
                 "allowedSenderAddresses",
                 "allowed_sender_addresses",
                 Texts,
-                "sendEmail: the addresses that mail can come from.",
+                "sendEmail: the addresses that email can be sent from.",
             ),
         ],
         "send_email",
@@ -235,29 +232,25 @@ pub const KINDS: &[Kind] = &[
                 "rateLimit",
                 "namespace_id",
                 Pattern("^[0-9]+$"),
-                "A rate limit; the number, in quotes, tells the account's limits apart.",
+                "A rate limit; a number in quotes that identifies it in the account.",
             ),
-            same("limit", "simple.limit", Count, "rateLimit: how often in a period."),
+            same("limit", "simple.limit", Count, "rateLimit: the number of calls per period."),
             same("period", "simple.period", Count, "rateLimit: the period in seconds, 10 or 60."),
         ],
         "ratelimit",
         "ratelimits",
     ),
     several(
-        &[same("pipeline", "pipeline", Text, "A pipeline that the worker sends to, by its name.")],
+        &[same("pipeline", "pipeline", Text, "A pipeline that the worker sends to, by name.")],
         "pipelines",
         "pipelines",
     ),
-    several(
-        &[same("aiSearch", "instance_name", Text, "An AI Search instance, by its name.")],
-        "ai_search",
-        "ai_search",
-    ),
-    several(&[same("vpcService", "service_id", Text, "A VPC service, by its id.")], "vpc_service", "vpc_services"),
+    several(&[same("aiSearch", "instance_name", Text, "An AI Search instance, by name.")], "ai_search", "ai_search"),
+    several(&[same("vpcService", "service_id", Text, "A VPC service, by id.")], "vpc_service", "vpc_services"),
     single(&[same("ai", "", True, "Workers AI: `true`.")], "ai", "ai"),
-    single(&[same("browser", "", True, "A browser: `true`.")], "browser", "browser"),
+    single(&[same("browser", "", True, "Browser Rendering: `true`.")], "browser", "browser"),
     single(&[same("images", "", True, "Cloudflare Images: `true`.")], "images", "images"),
-    single(&[same("media", "", True, "Transformations of media: `true`.")], "media", "media"),
+    single(&[same("media", "", True, "Media Transformations: `true`.")], "media", "media"),
     single(
         &[same("versionMetadata", "", True, "The id and tag of the worker's version: `true`.")],
         "version_metadata",
@@ -265,8 +258,8 @@ pub const KINDS: &[Kind] = &[
     ),
 ];
 
-const ABOUT_WORKER: &str = "A worker outside of the fleet, by its name, which is called; beside `durableObject` and `workflow`, \
-                            the worker that has the class.";
+const ABOUT_WORKER: &str = "A worker outside the fleet that is called, by name; with `durableObject` and `workflow`, the worker that \
+                            defines the class.";
 
 impl Kind {
     /// Returns its key in specs.
@@ -395,7 +388,7 @@ impl JsonSchema for Binding {
         "Binding".into()
     }
 
-    // Flat: one map with all fields, and for each kind which of them it takes. So a mistake is told as what it is.
+    // Flat: one map with all fields, and for each kind which of them it takes. So an error is reported as what it is.
     fn json_schema(_: &mut SchemaGenerator) -> schemars::Schema {
         let mut properties = Map::new();
         for field in KINDS.iter().flat_map(|kind| kind.fields) {
@@ -430,7 +423,7 @@ impl JsonSchema for Binding {
             })
             .collect();
         schemars::json_schema!({
-            "description": "What a worker is bound to: exactly one kind, and what belongs to it.",
+            "description": "A binding: exactly one kind, and the fields of that kind.",
             "type": "object",
             "properties": properties,
             "additionalProperties": false,

@@ -42,7 +42,8 @@ const NPM_TIME: Duration = Duration::from_secs(15 * 60);
 pub fn folder() -> Result<PathBuf, Failure> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let folder = variable(CACHE_VARIABLE)
-        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("flotilla")))
+        // The XDG specification has a relative path ignored: it would be another folder in each working directory.
+        .or_else(|| variable("XDG_CACHE_HOME").filter(|home| home.is_absolute()).map(|home| home.join("flotilla")))
         .or_else(|| {
             let caches = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
             variable("HOME").map(|home| home.join(caches).join("flotilla"))

@@ -46,139 +46,138 @@ codes! {
     Unreadable = "Y0101",
     /// The file isn't UTF-8.
     NotUtf8 = "Y0102",
-    /// The file is larger than 8 MiB: no spec written by a person is.
+    /// The file is larger than 8 MiB.
     TooLarge = "Y0103",
-    /// A symbolic link, or something else that isn't a plain file. Specs are read from the project itself, never from elsewhere.
+    /// The file is a symbolic link, or something else that isn't a regular file.
     NotAFile = "Y0104",
-    /// The file holds nothing.
+    /// The file is empty.
     EmptyFile = "Y0105",
-    /// The file isn't YAML.
+    /// The file isn't valid YAML.
     Syntax = "Y0106",
-    /// A key stands twice in one map; it would be left to chance which value counts.
+    /// A key appears twice in the same map.
     DuplicateKey = "Y0107",
-    /// A second document in one file; one customer, one file.
+    /// The file contains a second document.
     SecondDocument = "Y0108",
-    /// Nested deeper than 64 levels.
+    /// The file is nested deeper than 64 levels.
     TooDeep = "Y0109",
-    /// A document of more than 200,000 nodes or 16 MiB, or aliases that stand for more than 20,000 nodes or 1 MiB.
+    /// The file has more than 200,000 nodes or 16 MiB of text, or its aliases stand for more than 20,000 nodes or 1 MiB.
     TooMany = "Y0110",
-    /// YAML that flotilla doesn't take: tags, merge keys, keys that aren't strings, numbers that aren't printed as they are written.
+    /// YAML that flotilla doesn't accept: tags, merge keys, keys that aren't strings, and numbers that JavaScript prints differently.
     Unsupported = "Y0111",
-    /// A file that looks like a spec or a layer and isn't read.
+    /// A file that looks like a spec or a layer, but isn't read.
     Unread = "Y0112",
-    /// A key that flotilla doesn't know.
+    /// An unknown key.
     UnknownKey = "S0201",
     /// A value of the wrong type.
     WrongType = "S0202",
-    /// A key that has to be there isn't.
+    /// A required key is missing.
     MissingKey = "S0203",
-    /// A value that isn't one of those allowed.
+    /// A value that isn't one of the allowed values.
     NotAllowed = "S0204",
-    /// A value that doesn't have the form which it must have.
+    /// A value that doesn't match the expected format.
     WrongForm = "S0205",
-    /// A literal where a reference to a secret is demanded. A secret that was once in a file under version control has to be replaced.
+    /// A literal value where a reference to a secret is required.
     LiteralSecret = "S0206",
     /// The customer's id isn't the name of its file.
     IdNotFileName = "S0207",
     /// Two specs have the same id.
     DuplicateId = "S0208",
-    /// A name that nothing in fleet.yaml or in the pack has: an account, a pack, a destination type.
+    /// An account, pack, destination type or other name that isn't defined in fleet.yaml or in the pack.
     UnknownName = "S0209",
     /// Two keys that exclude each other.
     Conflict = "S0210",
-    /// A name that flotilla or the platform uses itself.
+    /// A name that is reserved by flotilla or Cloudflare.
     ReservedName = "S0211",
-    /// A worker that another one refers to has no address in that environment.
+    /// A reference to a worker that has no address in that environment.
     NoAddress = "S0212",
-    /// Service bindings that lead back to where they began: none of the workers could be uploaded first.
+    /// Service bindings that form a cycle.
     Cycle = "S0213",
     /// A variable that holds a secret in plain text.
     SecretVariable = "S0214",
-    /// A worker calls one that isn't deployed, and that a deploy of the selected customers leaves out.
+    /// A worker calls another one that isn't deployed, and that a deploy of the selected customers leaves out.
     CalleeNotDeployed = "S0215",
-    /// A preview that would work on the data of production.
+    /// A preview that would use production's data.
     ProductionData = "S0220",
-    /// It isn't written whether a worker exists in an environment in which it isn't deployed.
+    /// It isn't stated whether a worker exists in an environment in which it isn't deployed.
     ImpliedEnvironment = "S0221",
     /// Not a host name that can be a custom domain.
     BadDomain = "N0301",
-    /// One host name, claimed by two workers.
+    /// Two workers claim the same host name.
     DuplicateDomain = "N0302",
-    /// A worker's name that the platform doesn't take.
+    /// A worker name that Cloudflare doesn't accept.
     BadWorkerName = "N0303",
-    /// One worker name, claimed by two workers of one account.
+    /// Two workers in one account claim the same name.
     DuplicateWorkerName = "N0304",
     /// Not a route pattern, or not one of its zone.
     BadRoute = "N0305",
-    /// One route, claimed by two workers.
+    /// Two workers claim the same route.
     DuplicateRoute = "N0306",
-    /// Not a cron expression of five fields.
+    /// Not a cron expression with five fields.
     BadCron = "N0307",
     /// Not an origin: scheme and host, without a path.
     BadOrigin = "N0308",
-    /// A worker that nothing reaches: no domain, no route, and workers.dev off.
+    /// A worker that nothing can reach: no domain, no route, and workers.dev is off.
     Unreachable = "N0309",
-    /// Something that a worker in a dispatch namespace can't have.
+    /// A setting that a worker in a dispatch namespace can't have.
     NotInNamespace = "N0310",
     /// A setting that has no effect.
     NoEffect = "N0311",
-    /// One database, used by two customers, or by two environments that inherit it.
+    /// A database that is used by two customers, or by two environments that inherit it.
     SharedDatabase = "N0312",
-    /// A secret that isn't meant for the customer: another customer's, one that flotilla, CI or another program needs itself, or one that
-    /// fleet.yaml doesn't list.
+    /// A secret that the customer may not use: it belongs to another customer, to flotilla, CI or another program, or fleet.yaml doesn't
+    /// list it.
     ForeignSecret = "N0313",
-    /// One host of several customers: a route of one takes requests that are meant for another.
+    /// A route takes requests that are meant for another customer or worker.
     SharedHost = "N0314",
-    /// Routes of several customers on one host: allowed, and easily not what was meant.
+    /// Routes of several customers on one host.
     CloseHosts = "N0315",
-    /// A host of a worker in a dispatch namespace that nothing leads to the dispatch worker: none of its routes and domains takes it in.
+    /// A host of a worker in a dispatch namespace that no route or domain of the dispatch worker covers.
     Undispatched = "N0316",
-    /// More workers in one account than it can hold without a dispatch namespace.
+    /// More workers than an account can hold outside dispatch namespaces.
     TooManyWorkers = "L0401",
-    /// More variables and secrets than one worker can have.
+    /// More variables and secrets than a worker can have.
     TooManyVariables = "L0402",
-    /// A variable larger than the platform takes.
+    /// A variable that is larger than Cloudflare allows.
     VariableTooLarge = "L0403",
-    /// More crons in one account than it can hold.
+    /// More cron triggers than an account can have.
     TooManyCrons = "L0404",
-    /// More custom domains in one zone than it can hold.
+    /// More custom domains than a zone can have.
     TooManyDomains = "L0405",
-    /// More routes in one zone than it can hold.
+    /// More routes than a zone can have.
     TooManyRoutes = "L0406",
-    /// One worker has routes in more zones than it can have.
+    /// A worker with routes in more zones than it can have.
     TooManyZones = "L0407",
-    /// More D1 databases than an account can hold.
+    /// More D1 databases than an account can have.
     TooManyDatabases = "L0408",
-    /// Module and runtime together are larger than an upload can be.
+    /// A worker's module and the pack's bundle together exceed the size limit of an upload.
     ScriptTooLarge = "L0409",
-    /// A tenth of a limit is left, or less.
+    /// A tenth of a limit or less is left.
     AlmostFull = "L0410",
     /// The project has no customers.
     NoCustomers = "F0501",
     /// The project has no fleet.yaml.
     NoFleetFile = "F0502",
-    /// A pattern for worker names that can't name every worker apart.
+    /// A pattern for worker names that gives several workers the same name.
     BadNamePattern = "F0503",
-    /// An entry of `diagnostics` in fleet.yaml for an error: errors can't be lowered, and needn't be raised.
+    /// An entry under `diagnostics` in fleet.yaml for an error. Only the severity of warnings can be changed.
     LoweredError = "F0504",
-    /// An entry of `diagnostics` in fleet.yaml that there is nothing for.
+    /// An entry under `diagnostics` in fleet.yaml that matches nothing.
     UnusedRule = "F0505",
-    /// A layer that can't be used: its file or folder isn't there.
+    /// A layer whose file or folder doesn't exist.
     BadLayer = "F0506",
     /// A source of secrets that can't be used.
     BadSecretSource = "F0507",
-    /// A file with secrets in plain text that git tracks, so that everybody who has the repository has them; or git can't tell whether
-    /// it does, because it refuses to read the repository.
+    /// A file with secrets in plain text that git tracks; or git can't tell, because it refuses to read the repository.
     TrackedSecrets = "F0508",
     /// A pack that can't be read.
     BadPack = "P0601",
-    /// A template that tera can't parse.
+    /// A template that Tera can't parse.
     BadTemplate = "P0602",
     /// A template that fails while it is rendered.
     RenderFailed = "P0603",
-    /// A rendered file that isn't what its name says it is.
+    /// A rendered file that can't be parsed.
     RenderedInvalid = "P0604",
-    /// The pack's runtime doesn't bundle.
+    /// A pack whose code can't be bundled.
     RuntimeFailed = "P0605",
 }
 

@@ -1,15 +1,15 @@
 //! The explanation of each code: its meaning, why it matters, a wrong and a right example, and how to fix it: the
-//! sections of docs/codes.md. Doesn't know how they are shown.
+//! sections of docs/reference/diagnostics.md. Doesn't know how they are shown.
 
 use serde::Serialize;
 
 use crate::diagnostic::{Code, Severity};
 
 /// The page that holds a section for each code.
-const PAGE: &str = include_str!("../../../docs/codes.md");
+const PAGE: &str = include_str!("../../../docs/reference/diagnostics.md");
 
 /// The path of the page, from the repository's root.
-pub const PATH: &str = "docs/codes.md";
+pub const PATH: &str = "docs/reference/diagnostics.md";
 
 /// The section of a code.
 #[derive(Clone, Debug, Serialize)]
@@ -27,7 +27,6 @@ pub struct Explanation {
     /// The same files without it.
     pub right: Vec<Example>,
     /// The way to fix it.
-    #[serde(rename = "mend")]
     pub fix: String,
     /// The section as it is written, without its heading.
     #[serde(skip)]
@@ -93,7 +92,7 @@ mod tests {
     fn each_code_has_a_section_and_there_are_no_others() {
         let listed: Vec<&str> = sections().map(|(name, _)| name).collect();
         let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
-        assert_eq!(listed, codes, "docs/codes.md has the codes in the order of `diagnostic`");
+        assert_eq!(listed, codes, "docs/reference/diagnostics.md has the codes in the order of `diagnostic`");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::fmt;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::text::count;
 
-/// The exit codes of the program; documented in the README.
+/// The exit codes of the program; documented in docs/reference/exit-codes.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Done.

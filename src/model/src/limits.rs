@@ -93,7 +93,7 @@ pub const TABLE: [Row; 9] = [
     Row {
         limit: Limit::Workers,
         key: "workers",
-        what: "workers outside of dispatch namespaces",
+        what: "workers outside dispatch namespaces",
         unit: "workers",
         scope: Scope::Account,
         free: 100,
@@ -104,7 +104,7 @@ pub const TABLE: [Row; 9] = [
     Row {
         limit: Limit::Crons,
         key: "crons",
-        what: "crons of all workers",
+        what: "cron triggers of all workers",
         unit: "crons",
         scope: Scope::Account,
         free: 5,
@@ -115,7 +115,7 @@ pub const TABLE: [Row; 9] = [
     Row {
         limit: Limit::Databases,
         key: "databases",
-        what: "D1 databases that workers name, each once",
+        what: "D1 databases of all workers",
         unit: "D1 databases",
         scope: Scope::Account,
         free: 10,
@@ -148,7 +148,7 @@ pub const TABLE: [Row; 9] = [
     Row {
         limit: Limit::ZonesPerWorker,
         key: "zonesPerWorker",
-        what: "zones in which a worker has routes",
+        what: "zones in which the worker has routes",
         unit: "zones",
         scope: Scope::Worker,
         free: 1000,
@@ -159,7 +159,7 @@ pub const TABLE: [Row; 9] = [
     Row {
         limit: Limit::Variables,
         key: "variables",
-        what: "variables and secrets, FLOTILLA_DIGEST among them",
+        what: "variables and secrets, including FLOTILLA_DIGEST",
         unit: "variables and secrets",
         scope: Scope::Worker,
         free: 64,
@@ -170,7 +170,7 @@ pub const TABLE: [Row; 9] = [
     Row {
         limit: Limit::VariableBytes,
         key: "variableBytes",
-        what: "the size of a variable",
+        what: "bytes of a variable",
         unit: "bytes",
         scope: Scope::Worker,
         free: 5 << 10,
@@ -181,7 +181,7 @@ pub const TABLE: [Row; 9] = [
     Row {
         limit: Limit::ScriptBytes,
         key: "scriptBytes",
-        what: "the size of all modules of an upload, not compressed",
+        what: "bytes of all modules of an upload, uncompressed",
         unit: "bytes",
         scope: Scope::Worker,
         free: 64 << 20,
@@ -242,14 +242,14 @@ impl JsonSchema for Limits {
         let property = |row: &Row| {
             let whose = match row.scope {
                 Scope::Account => "in the account",
-                Scope::Zone => "in each zone",
-                Scope::Worker => "of each worker",
+                Scope::Zone => "per zone",
+                Scope::Worker => "per worker",
             };
             let default = match row.free == row.paid {
                 true => grouped(row.paid),
                 false => format!("{}; {} on the free plan", grouped(row.paid), grouped(row.free)),
             };
-            let description = format!("The most {whose}: {}. Default: {default}.", row.what);
+            let description = format!("The maximum {whose}: {}. Default: {default}.", row.what);
             (row.key.to_owned(), json!({"type": "integer", "minimum": 1, "description": description}))
         };
         let properties: Map<String, Value> = TABLE.iter().map(property).collect();

@@ -131,6 +131,11 @@ pub enum Reason {
         /// The worker that it is taken from.
         old: String,
     },
+    /// A D1 database is created, as none of that name is known.
+    DatabaseCreated {
+        /// Its name.
+        new: String,
+    },
     /// A route is added.
     RouteAdded {
         /// The pattern.
@@ -327,9 +332,10 @@ impl Reason {
             Reason::ValueChanged(change) => format!("{} … → …", change.path),
             Reason::MetadataChanged(change) => format!("{} … → …", change.name),
             Reason::ToolChanged { .. } => "flotilla itself changed: … → …".to_owned(),
-            Reason::PackBundleChanged { old: Some(_), new: Some(_) } => "the runtime changed: … → …".to_owned(),
+            Reason::PackBundleChanged { old: Some(_), new: Some(_) } => "the pack's bundle changed: … → …".to_owned(),
             Reason::DomainAdded { .. } => "domain … added".to_owned(),
             Reason::DomainRemoved { .. } => "domain … removed".to_owned(),
+            Reason::DatabaseCreated { .. } => "D1 database … is created unless it exists".to_owned(),
             Reason::RouteAdded { .. } => "route … added".to_owned(),
             Reason::RouteRemoved { .. } => "route … removed".to_owned(),
             Reason::Crons { new, .. } if !new.is_empty() => "crons …".to_owned(),
@@ -354,8 +360,8 @@ impl fmt::Display for Statement<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Reason::New => f.write_str("it is new"),
-            Reason::Missing => f.write_str("it is not there any more"),
-            Reason::Recreated => f.write_str("it was deleted by other means and created anew without its secrets"),
+            Reason::Missing => f.write_str("it is no longer at Cloudflare"),
+            Reason::Recreated => f.write_str("it was deleted outside of flotilla and recreated without its secrets"),
             Reason::Forced { reason } => write!(f, "forced: {reason}"),
             Reason::UploadInterrupted => f.write_str("an earlier upload was interrupted"),
             Reason::ChangeInterrupted => f.write_str("an earlier change of it was interrupted"),
@@ -374,20 +380,21 @@ impl fmt::Display for Statement<'_> {
             Reason::BindingChanged { name } => write!(f, "{name} changed"),
             Reason::BindingRemoved { name } => write!(f, "{name} removed"),
             Reason::PackBundleChanged { old: Some(old), new: Some(new) } => {
-                write!(f, "the runtime changed: {old} → {new}")
+                write!(f, "the pack's bundle changed: {old} → {new}")
             }
-            Reason::PackBundleChanged { .. } => f.write_str("the runtime changed"),
+            Reason::PackBundleChanged { .. } => f.write_str("the pack's bundle changed"),
             Reason::ModuleChanged { .. } => f.write_str("the module changed"),
             Reason::BundleChanged { .. } => f.write_str("the bundle changed"),
             Reason::SourceUnknown { .. } => f.write_str("its bundle changed"),
             Reason::TemplateChanged { file } => write!(f, "{file} changed"),
-            Reason::TemplateAdded { file } => write!(f, "{file} is read now"),
-            Reason::TemplateRemoved { file } => write!(f, "{file} is no longer read"),
+            Reason::TemplateAdded { file } => write!(f, "{file} is included now"),
+            Reason::TemplateRemoved { file } => write!(f, "{file} is no longer included"),
             Reason::ToolChanged { old, new } => write!(f, "flotilla itself changed: {old} → {new}"),
             Reason::SecretChanged { name } => write!(f, "secret {name} changed"),
             Reason::DomainAdded { new } => write!(f, "domain {new} added"),
             Reason::DomainRemoved { old } => write!(f, "domain {old} removed"),
             Reason::DomainTaken { domain, old } => write!(f, "domain {domain} is taken from {old}"),
+            Reason::DatabaseCreated { new } => write!(f, "D1 database {new} is created unless it exists"),
             Reason::RouteAdded { new } => write!(f, "route {new} added"),
             Reason::RouteRemoved { old } => write!(f, "route {old} removed"),
             Reason::WorkersDev { new, .. } => write!(f, "workers.dev {}", if *new { "on" } else { "off" }),
@@ -397,17 +404,17 @@ impl fmt::Display for Statement<'_> {
             }
             Reason::ChangedOutside { at, by } => write!(f, "it was {}", changed_outside(at, by.as_deref())),
             Reason::Adopted => f.write_str("it is adopted"),
-            Reason::NotManaged => f.write_str("it is not this fleet's any more"),
-            Reason::Orphaned => f.write_str("no spec owns it any more"),
+            Reason::NotManaged => f.write_str("it is no longer managed by this fleet"),
+            Reason::Orphaned => f.write_str("no spec defines it"),
             Reason::ObjectsDestroyed => f.write_str("its Durable Objects and their data are destroyed"),
             Reason::RolledBack { record, at, new, .. } => {
-                write!(f, "back to record {record}, {new} of {}", timestamp(*at))
+                write!(f, "rolled back to record {record}, {new} of {}", timestamp(*at))
             }
-            Reason::NotRemembered => f.write_str("it is new, or nothing is remembered of it"),
-            Reason::OutputMissing { file } => write!(f, "{file} is gone"),
-            Reason::OutputEdited { file } => write!(f, "{file} isn't what was written"),
-            Reason::ValuesChanged => f.write_str("what its files say of it changed"),
-            Reason::RecipeChanged => f.write_str("its templates, its runtime or flotilla itself changed"),
+            Reason::NotRemembered => f.write_str("it is new, or not in the build cache"),
+            Reason::OutputMissing { file } => write!(f, "{file} is missing"),
+            Reason::OutputEdited { file } => write!(f, "{file} was edited"),
+            Reason::ValuesChanged => f.write_str("its values changed"),
+            Reason::RecipeChanged => f.write_str("its templates, its pack's bundle or flotilla itself changed"),
             Reason::Recorded { text } => f.write_str(&mask_ids(text)),
         }
     }
@@ -492,8 +499,8 @@ mod tests {
         let outside = |at: &str, by: Option<&str>| Reason::ChangedOutside { at: text(at), by: by.map(str::to_owned) };
         vec![
             (Reason::New, "it is new"),
-            (Reason::Missing, "it is not there any more"),
-            (Reason::Recreated, "it was deleted by other means and created anew without its secrets"),
+            (Reason::Missing, "it is no longer at Cloudflare"),
+            (Reason::Recreated, "it was deleted outside of flotilla and recreated without its secrets"),
             (Reason::Forced { reason: text("a → b") }, "forced: a → b"),
             (Reason::UploadInterrupted, "an earlier upload was interrupted"),
             (Reason::ChangeInterrupted, "an earlier change of it was interrupted"),
@@ -510,19 +517,20 @@ mod tests {
             (Reason::BindingAdded { name: name() }, "DB added"),
             (Reason::BindingChanged { name: name() }, "DB changed"),
             (Reason::BindingRemoved { name: name() }, "DB removed"),
-            (Reason::PackBundleChanged { old: None, new: None }, "the runtime changed"),
-            (Reason::PackBundleChanged { old: Some(old()), new: Some(new()) }, "the runtime changed: 1 → 2"),
+            (Reason::PackBundleChanged { old: None, new: None }, "the pack's bundle changed"),
+            (Reason::PackBundleChanged { old: Some(old()), new: Some(new()) }, "the pack's bundle changed: 1 → 2"),
             (Reason::ModuleChanged { old: old(), new: new() }, "the module changed"),
             (Reason::BundleChanged { old: old(), new: new() }, "the bundle changed"),
             (Reason::SourceUnknown { old: old(), new: new() }, "its bundle changed"),
             (Reason::TemplateChanged { file: file() }, "templates/tiny/a.tera changed"),
-            (Reason::TemplateAdded { file: file() }, "templates/tiny/a.tera is read now"),
-            (Reason::TemplateRemoved { file: file() }, "templates/tiny/a.tera is no longer read"),
+            (Reason::TemplateAdded { file: file() }, "templates/tiny/a.tera is included now"),
+            (Reason::TemplateRemoved { file: file() }, "templates/tiny/a.tera is no longer included"),
             (Reason::ToolChanged { old: old(), new: new() }, "flotilla itself changed: 1 → 2"),
             (Reason::SecretChanged { name: text("KEY") }, "secret KEY changed"),
             (Reason::DomainAdded { new: text("a.example") }, "domain a.example added"),
             (Reason::DomainRemoved { old: text("a.example") }, "domain a.example removed"),
             (Reason::DomainTaken { domain: text("a.example"), old: text("w") }, "domain a.example is taken from w"),
+            (Reason::DatabaseCreated { new: text("a-db") }, "D1 database a-db is created unless it exists"),
             (Reason::RouteAdded { new: text("a.example/*") }, "route a.example/* added"),
             (Reason::RouteRemoved { old: text("a.example/*") }, "route a.example/* removed"),
             (Reason::WorkersDev { old: false, new: true }, "workers.dev on"),
@@ -532,19 +540,19 @@ mod tests {
             (outside("T", Some("wrangler")), "it was changed by wrangler at T"),
             (outside("", None), "it was changed outside of flotilla"),
             (Reason::Adopted, "it is adopted"),
-            (Reason::NotManaged, "it is not this fleet's any more"),
-            (Reason::Orphaned, "no spec owns it any more"),
+            (Reason::NotManaged, "it is no longer managed by this fleet"),
+            (Reason::Orphaned, "no spec defines it"),
             (Reason::ObjectsDestroyed, "its Durable Objects and their data are destroyed"),
             (
                 Reason::RolledBack { record: 7, at: 86_400, old: old(), new: new() },
-                "back to record 7, 2 of 1970-01-02T00:00:00Z",
+                "rolled back to record 7, 2 of 1970-01-02T00:00:00Z",
             ),
-            (Reason::NotRemembered, "it is new, or nothing is remembered of it"),
-            (Reason::OutputMissing { file: text("out/a") }, "out/a is gone"),
-            (Reason::OutputEdited { file: text("out/a") }, "out/a isn't what was written"),
-            (Reason::ValuesChanged, "what its files say of it changed"),
-            (Reason::RecipeChanged, "its templates, its runtime or flotilla itself changed"),
-            (Reason::Recorded { text: text("the runtime changed") }, "the runtime changed"),
+            (Reason::NotRemembered, "it is new, or not in the build cache"),
+            (Reason::OutputMissing { file: text("out/a") }, "out/a is missing"),
+            (Reason::OutputEdited { file: text("out/a") }, "out/a was edited"),
+            (Reason::ValuesChanged, "its values changed"),
+            (Reason::RecipeChanged, "its templates, its pack's bundle or flotilla itself changed"),
+            (Reason::Recorded { text: text("the pack's bundle changed") }, "the pack's bundle changed"),
         ]
     }
 
@@ -575,6 +583,7 @@ mod tests {
         let patterns: BTreeSet<String> =
             samples().iter().map(|(reason, _)| reason.pattern()).filter(|pattern| pattern.contains('…')).collect();
         let expected = [
+            "D1 database … is created unless it exists",
             "compatibilityFlags … → …",
             "crons …",
             "domain … added",
@@ -582,7 +591,7 @@ mod tests {
             "flotilla itself changed: … → …",
             "route … added",
             "route … removed",
-            "the runtime changed: … → …",
+            "the pack's bundle changed: … → …",
             "vars.A … → …",
         ];
         assert_eq!(patterns.iter().map(String::as_str).collect::<Vec<_>>(), expected);
@@ -608,7 +617,7 @@ mod tests {
 
     #[test]
     fn the_documentation_lists_each_kind() {
-        let page = include_str!("../../../docs/deploying.md");
+        let page = include_str!("../../../docs/reference/reasons.md");
         let section = page.split("## Reasons\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a section");
         let kinds = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
         assert_eq!(kinds.collect::<Vec<_>>(), Reason::VARIANTS);

@@ -27,14 +27,14 @@ pub struct Identity {
     /// The customer's id: the file's name without `.yaml`.
     #[schemars(length(min = 1, max = 50), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub id: String,
-    /// The customer's name, for people. Default: the id.
+    /// The customer's display name. Default: the id.
     #[schemars(length(min = 1))]
     pub name: Option<String>,
-    /// The layers that it uses, weakest first; names under `layers` in fleet.yaml. Those that fleet.yaml chooses by label
-    /// come before them.
+    /// The layers that the customer uses, weakest first; names under `layers` in fleet.yaml. Layers that fleet.yaml selects by label
+    /// are weaker.
     #[schemars(extend("uniqueItems" = true))]
     pub layers: Option<Vec<String>>,
-    /// Labels to select customers by, and by which fleet.yaml chooses layers: `flotilla deploy -l tier=gold`.
+    /// Labels, by which commands select customers (`flotilla deploy -l tier=gold`) and fleet.yaml selects layers.
     pub labels: Option<BTreeMap<String, String>>,
 }
 
@@ -79,29 +79,29 @@ pub const ORDER: [&str; 37] = [
     "routes.zone",
 ];
 
-/// What a worker is made from, and where it exists.
+/// The pack that a worker is made from, and the environments that it exists in.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Assignment {
     /// The pack that the worker is made from; a name under `packs` in fleet.yaml.
     pub pack: Option<String>,
-    /// How the worker is named, if otherwise than `workerName` of fleet.yaml says: `{customer}`, `{role}`, `{pack-prefix}`,
-    /// `{fleet}` and `{environment}` are replaced.
+    /// The worker's name. `{customer}`, `{role}`, `{pack-prefix}`, `{fleet}` and `{environment}` are replaced. Default: `workerName` of
+    /// fleet.yaml.
     pub worker_name: Option<String>,
-    /// The environments that exist beside production, each with what differs there: a key without a value, or `{}`, is an environment in
-    /// which nothing differs. Production exists unless `production: null` removes it; `null` also removes one that a weaker layer adds.
-    /// `preview` says what differs in previews, and makes none of them.
+    /// The environments in addition to production, each with the settings that differ there: a key without a value, or `{}`, is an
+    /// environment in which nothing differs. Production exists unless `production: null` removes it; `null` also removes one that a weaker
+    /// layer adds. `preview` has the settings that differ in previews; it doesn't create a preview.
     #[schemars(extend("propertyNames" = {"enum": ["development", "staging", "production", "preview"]}))]
     pub environments: Option<BTreeMap<Environment, Option<InEnvironment>>>,
 }
 
-/// What differs in one environment.
+/// The settings that differ in one environment.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InEnvironment {
-    /// How the worker is named there, exactly: nothing is added for the environment or the role.
+    /// The worker's exact name there: nothing is appended for the environment or the role.
     pub worker_name: Option<String>,
-    /// How it is set.
+    /// The settings.
     #[serde(flatten)]
     pub settings: Settings,
 }
@@ -110,7 +110,7 @@ pub struct InEnvironment {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Roles {
-    /// The customer's workers by role, such as web, api and auth, each with what differs for it. Without it: one worker.
+    /// The customer's workers by role, such as web, api and auth, each with the settings that differ for it. Default: one worker.
     #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 30}, "maxProperties" = limits::WORKERS_PER_CUSTOMER))]
     pub workers: Option<BTreeMap<String, Option<Role>>>,
 }
@@ -119,69 +119,69 @@ pub struct Roles {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Role {
-    /// What it is made from.
+    /// The pack and the environments.
     #[serde(flatten)]
     pub assignment: Assignment,
-    /// How it is set.
+    /// The settings.
     #[serde(flatten)]
     pub settings: Settings,
 }
 
-/// What a customer, the fleet's defaults and an environment can set.
+/// The settings that a customer, the fleet's defaults and an environment can have.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Settings {
     /// The Cloudflare account; a name under `accounts` in fleet.yaml.
     pub account: Option<String>,
-    /// Host names that reach the worker as custom domains: Cloudflare makes the DNS record and the certificate.
+    /// Host names that are custom domains of the worker: Cloudflare creates their DNS records and certificates.
     #[schemars(extend("uniqueItems" = true))]
     pub domains: Option<Vec<Domain>>,
-    /// Routes in zones whose DNS records exist already.
+    /// Routes of the worker. Their hosts need proxied DNS records.
     pub routes: Option<Vec<Route>>,
-    /// Whether the worker answers on `<worker>.<account>.workers.dev`. Default: true, also beside domains and routes, where
-    /// wrangler's own default would switch it off.
+    /// Whether the worker answers on `<worker>.<subdomain>.workers.dev`. Default: true, even with domains and routes, where
+    /// wrangler would turn it off.
     pub workers_dev: Option<bool>,
     /// The origins that may call the worker from a browser: scheme and host, without a path.
     pub trusted_origins: Option<Vec<String>>,
-    /// How much the worker logs.
+    /// The worker's log level.
     pub log_level: Option<LogLevel>,
     /// The customer's own database.
     pub database: Option<Database>,
-    /// Where consented events and scripts go.
+    /// The destinations of consented events and scripts.
     pub destinations: Option<Vec<Destination>>,
-    /// Variables of the worker: text, or any JSON value. `{ workerUrl: auth }` is the address of the customer's worker of
+    /// Variables of the worker: strings, or any JSON values. `{ workerUrl: auth }` is the address of the customer's worker of
     /// that role, or of the shared worker of that name, in the same environment. `{ worker: environment }` is the environment's name, and
     /// `{ worker: customer }` the customer's id.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}))]
     pub vars: Option<BTreeMap<String, Value>>,
-    /// Secrets of the worker, each a reference to where its value comes from; values never stand in a file.
+    /// Secrets of the worker, each a reference to a secret's name. Values are never in a spec.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Z][A-Z0-9_]*$"}))]
     pub secrets: Option<BTreeMap<String, SecretReference>>,
-    /// Service bindings: the binding's name, and the role of the customer's worker, or the name of the shared worker, that it
-    /// calls.
+    /// Service bindings: the name of the binding, and the role of the customer's worker, or the name of the shared worker, that is
+    /// called.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}))]
     pub services: Option<BTreeMap<String, String>>,
-    /// What else the worker is bound to: KV namespaces, buckets, queues, … Each by the name that its code has for it.
+    /// Bindings to other resources, such as KV namespaces, buckets and queues, by the names that the code uses.
     #[schemars(extend("propertyNames" = {"pattern": binding::NAME}))]
     pub bindings: Option<BTreeMap<String, Binding>>,
-    /// When the worker is started by the clock, in UTC: five fields, as in `*/15 * * * *`.
+    /// Cron triggers, in UTC: five fields, as in `*/15 * * * *`.
     pub crons: Option<Vec<String>>,
-    /// The day whose runtime behaviour the worker gets.
+    /// The compatibility date of the Workers runtime.
     #[schemars(regex(pattern = "^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"))]
     pub compatibility_date: Option<String>,
-    /// Flags of the runtime, such as `nodejs_compat`.
+    /// Compatibility flags of the Workers runtime, such as `nodejs_compat`.
     #[schemars(inner(regex(pattern = "^[a-z0-9_]+$")))]
     pub compatibility_flags: Option<Vec<String>>,
-    /// Whether Cloudflare keeps the worker's logs.
+    /// Logs and traces that Cloudflare keeps.
     pub observability: Option<Observability>,
-    /// What one request may take.
+    /// Limits per request.
     pub limits: Option<RequestLimits>,
-    /// Where the worker runs: `smart`, near to what it calls; or `{ region: aws:us-east-1 }`, or near to a `host` and port or a
-    /// `hostname`. Default: near to who calls it.
+    /// Where the worker runs: `smart`, close to the services that it calls; or `{ region: aws:us-east-1 }`; or close to a `host` and port
+    /// or a `hostname`. Default: close to its callers.
     pub placement: Option<Placement>,
-    /// Whether its logs go to the account's Logpush jobs. Default: as it is.
+    /// Whether the worker's logs go to the account's Logpush jobs. Default: left as it is.
     pub logpush: Option<bool>,
-    /// The workers outside of the fleet that get its logs, by their names. Default: as it is; `[]` is none.
+    /// Names of workers outside the fleet that receive the worker's logs. Default: left as it is; `[]` is none.
     #[schemars(extend("uniqueItems" = true), inner(length(min = 1)))]
     pub tail_consumers: Option<Vec<String>>,
     /// Who deploys the worker.
@@ -208,13 +208,13 @@ pub struct Settings {
 #[strum(serialize_all = "lowercase")]
 #[schemars(inline)]
 pub enum Environment {
-    /// For the people who build it.
+    /// For development.
     Development,
-    /// For the last look.
+    /// For tests before production.
     Staging,
-    /// For everybody.
+    /// For users.
     Production,
-    /// For a while, beside the others: see [`crate::preview`].
+    /// Temporary: see [`crate::preview`].
     Preview,
 }
 
@@ -231,7 +231,7 @@ impl Environment {
     }
 }
 
-/// A reference to a secret: `{ secret: META_PIXEL_ACCESS_TOKEN }`. Its value is looked up when it is uploaded, as
+/// A reference to a secret: `{ secret: META_PIXEL_ACCESS_TOKEN }`. Its value is looked up for the upload, as
 /// `CUSTOMER__NAME` and then as `NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -276,17 +276,17 @@ impl JsonSchema for Domain {
         "Domain".into()
     }
 
-    // Flat, so that a mistake is told as what it is.
+    // Flat, so that an error is reported as what it is.
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
-            "description": "A host name; or `{ name: shop.example.com, takeOver: true }`, which takes it from a worker that isn't \
-                            this fleet's.",
+            "description": "A host name; or `{ name: shop.example.com, takeOver: true }`, which takes it over from a worker \
+                            that this fleet doesn't manage.",
             "type": ["string", "object"],
             "properties": {
                 "name": {"type": "string", "description": "The host name."},
                 "takeOver": {
                     "type": "boolean",
-                    "description": "Whether the host is taken from a worker that isn't this fleet's. Default: false, which refuses it."
+                    "description": "Whether the host may be taken over from a worker that this fleet doesn't manage. Default: false."
                 }
             },
             "required": ["name"],
@@ -295,7 +295,7 @@ impl JsonSchema for Domain {
     }
 }
 
-/// A route: requests of a zone that match the pattern reach the worker.
+/// A route: requests to a zone that match the pattern reach the worker.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Route {
@@ -322,7 +322,7 @@ pub enum LogLevel {
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct Destination {
-    /// A name for people; it stands as a comment in the generated module.
+    /// A display name, which is a comment in the generated module.
     #[schemars(length(min = 1))]
     pub name: String,
     /// The type, from the pack's catalogue.
@@ -331,7 +331,7 @@ pub struct Destination {
     /// The settings of its type.
     #[serde(default)]
     pub settings: Map<String, Value>,
-    /// Whether it is in use; one that isn't stays out of the worker. Default: true.
+    /// Whether it is part of the worker. Default: true.
     pub enabled: Option<bool>,
     /// The consents that a visitor must have given. Default: those of its type.
     #[schemars(extend("uniqueItems" = true))]
@@ -341,7 +341,7 @@ pub struct Destination {
     /// The environments in which it exists. Default: all.
     #[schemars(extend("uniqueItems" = true, "minItems" = 1))]
     pub environments: Option<Vec<Environment>>,
-    /// Whether it was taken out of use for good, but is kept on record. Default: false.
+    /// Whether it was removed, but is kept in the file. Default: false.
     pub deleted: Option<bool>,
 }
 
@@ -363,12 +363,12 @@ pub enum Purpose {
 #[serde(rename_all = "kebab-case")]
 #[schemars(inline)]
 pub enum Delivery {
-    /// `flotilla deploy` does.
+    /// flotilla deploys it.
     Automatic,
-    /// `flotilla deploy CUSTOMER` does, when the customer is named.
+    /// flotilla deploys it only if the customer is named on the command line.
     Manual,
-    /// The customer's own pipeline, from the generated folder.
+    /// The customer's own pipeline deploys it, from an export.
     Gitops,
-    /// The customer, who hosts it; flotilla builds it only.
+    /// The customer hosts it; flotilla only builds it.
     SelfHosted,
 }

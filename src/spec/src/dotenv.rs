@@ -2,7 +2,7 @@
 //! Compose. Anything that one of them reads otherwise is an error with its place. Knows neither which files there are nor what
 //! the values are for; no message repeats one.
 //!
-//! The rules, which docs/secrets.md has for people:
+//! The rules, which docs/reference/secret-sources.md has for people:
 //!
 //! - A line is empty, a comment that begins with `#`, or `NAME=value`, perhaps after `export`. Space around the name and the
 //!   value doesn't count. Of several lines with one name, the last counts.

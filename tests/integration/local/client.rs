@@ -5,6 +5,7 @@ use flotilla_model::progress::Silent;
 use reqwest::blocking::{Client as Http, Response};
 use serde_json::{Value, json};
 
+use crate::folders::temporary_folder;
 use crate::openapi::{validate_request, validate_response};
 
 /// The account of the tests.
@@ -27,7 +28,7 @@ pub fn workerd() -> Workerd {
 }
 
 pub fn local(change: impl FnOnce(&mut Options)) -> Local {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary_folder();
     let running = Some(begin(&folder, change));
     Local { running, folder, token: "a-token".to_owned(), http: flotilla_http::builder().build().unwrap() }
 }

@@ -9,6 +9,7 @@ use flotilla_local::{TOKEN_FILE, own_token};
 use serde_json::{Value, json};
 
 use super::client::{ACCOUNT, Local, local};
+use crate::folders::temporary_folder;
 
 /// A request as it is on the wire; the status and the body of its answer.
 fn wire(local: &Local, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
@@ -137,7 +138,7 @@ fn faults_are_json_and_nothing_else() {
 
 #[test]
 fn its_token_is_its_owner_s_alone() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary_folder();
     let path = folder.path().join("local");
     let file = path.join(TOKEN_FILE);
     let token = own_token(&path).unwrap();

@@ -8,6 +8,7 @@ use flotilla_local::RateLimit;
 use serde_json::{Value, json};
 
 use super::client::{ACCOUNT, form, local};
+use crate::folders::temporary_folder;
 
 const INDEX: &[(&str, &str)] = &[("index.js", "export default {fetch: () => new Response('hi')}")];
 
@@ -137,7 +138,7 @@ fn uploads_in_parallel_all_arrive_and_survive_a_restart_without_plain_secrets() 
 fn an_address_in_use_is_said_so() {
     let one = local(|_| {});
     let address = one.running.as_ref().unwrap().address();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary_folder();
     let options = flotilla_local::Options { address, ..flotilla_local::Options::new(folder.path()) };
     let error = format!("{:#}", flotilla_local::start(options).unwrap_err());
     assert!(error.contains(&format!("port {}", address.port())) && error.to_lowercase().contains("in use"), "{error}");

@@ -102,7 +102,7 @@ impl Database {
     pub fn line(&self) -> String {
         match self {
             Database::None => "none".to_owned(),
-            Database::D1 { name, id: None } => format!("D1 {name}, which is made"),
+            Database::D1 { name, id: None } => format!("D1 {name}, which is created"),
             Database::D1 { name, id: Some(id) } => format!("D1 {name} ({})", mask(id)),
             Database::Turso { url, .. } => format!("Turso {url}"),
         }
@@ -167,10 +167,10 @@ impl Databases<'_> {
                 let found = all.into_iter().find(|(other, _)| other == name);
                 let (name, id) = found.ok_or_else(|| {
                     Failure::new(format!("there is no D1 database {name} in that account"))
-                        .hint(format!("--database d1-new:{name} makes it"))
+                        .hint(format!("create it: --database d1-new:{name}"))
                 })?;
                 if let Some(holder) = self.holder(&id) {
-                    return Err(Failure::new(format!("the D1 database {name} is that of {holder}")));
+                    return Err(Failure::new(format!("the D1 database {name} belongs to {holder}")));
                 }
                 Ok(Database::D1 { name, id: Some(id) })
             }
@@ -178,7 +178,7 @@ impl Databases<'_> {
                 let all = self.list()?;
                 if all.iter().any(|(other, _)| other == name) {
                     return Err(Failure::new(format!("there is a D1 database {name} in that account already"))
-                        .hint(format!("--database d1:{name} takes it")));
+                        .hint(format!("use it: --database d1:{name}")));
                 }
                 Ok(Database::D1 { name: name.clone(), id: None })
             }
@@ -188,14 +188,13 @@ impl Databases<'_> {
     /// Asks which database to use.
     pub fn ask(&mut self) -> Result<Database, Failure> {
         let (prompter, own) = (self.prompter, self.own.clone());
-        let kinds =
-            ["none", "a D1 database that is there", "a new D1 database", "a database at Turso"].map(str::to_owned);
+        let kinds = ["none", "an existing D1 database", "a new D1 database", "a database at Turso"].map(str::to_owned);
         loop {
             match prompter.select("Database", &kinds, 0)? {
                 1 => {
                     let all = self.list()?;
                     let line = |(name, id): &(String, String)| match self.holder(id) {
-                        Some(holder) => format!("{name} ({}), that of {holder}", mask(id)),
+                        Some(holder) => format!("{name} ({}), used by {holder}", mask(id)),
                         None => format!("{name} ({})", mask(id)),
                     };
                     let mut items: Vec<String> = all.iter().map(line).collect();
@@ -251,16 +250,22 @@ pub fn make(
             Ok(Reply::Id(id)) => id,
             Err(CallError::Rejected { code: DATABASE_EXISTS, .. }) if requester.requests == before + 1 => {
                 undo.note_no_database(account_id, name)?;
-                return Err(Failure::new(format!("somebody else has just made a D1 database {name}")));
+                return Err(Failure::new(format!("another process has just created a D1 database {name}")));
             }
             // The answer to the first request did not arrive.
             Err(CallError::Rejected { code: DATABASE_EXISTS, .. }) => {
                 let all = list(requester, account_id)?;
                 let found = all.into_iter().find(|(other, _)| other == name);
-                found.ok_or_else(|| Failure::new(format!("the D1 database {name} is said to be there, and isn't")))?.1
+                found
+                    .ok_or_else(|| {
+                        Failure::new(format!("Cloudflare says that the D1 database {name} exists, but doesn't list it"))
+                    })?
+                    .1
             }
-            Ok(_) => return Err(Failure::new(format!("the D1 database {name} was made without an id"))),
-            Err(error) => return Err(Failure::new(format!("the D1 database {name} can't be made: {error}"))),
+            Ok(_) => {
+                return Err(Failure::new(format!("Cloudflare created the D1 database {name}, but returned no id")));
+            }
+            Err(error) => return Err(Failure::new(format!("the D1 database {name} can't be created: {error}"))),
         };
         undo.note_database(made(Some(id.clone())))?;
         Ok(id)

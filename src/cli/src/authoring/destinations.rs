@@ -52,8 +52,8 @@ impl Setting<'_> {
         }
         let example = self.schema["examples"][0].as_str().map(|example| format!(", such as {example}"));
         let form = match (&self.schema["pattern"], &self.schema["type"]) {
-            (Value::String(pattern), _) => format!("it has to have the form {pattern}"),
-            (_, Value::String(kind)) => format!("it has to be one of type {kind}, within its limits"),
+            (Value::String(pattern), _) => format!("expected the form {pattern}"),
+            (_, Value::String(kind)) => format!("expected a value of type {kind}, within its limits"),
             _ => "it doesn't fit".to_owned(),
         };
         Err(form + &example.unwrap_or_default())
@@ -63,7 +63,7 @@ impl Setting<'_> {
     fn read(&self, text: &str) -> Result<Value, String> {
         let value = match self.schema["type"].as_str() {
             None | Some("string") => Value::from(text),
-            Some(_) => serde_json::from_str(text).map_err(|_| "it has to be JSON".to_owned())?,
+            Some(_) => serde_json::from_str(text).map_err(|_| "expected JSON".to_owned())?,
         };
         self.fits(&value).map(|()| value)
     }
@@ -106,9 +106,8 @@ pub fn parse_flags(pack: &Pack, words: &[String]) -> Result<Vec<Destination>, Fa
             (None, _) => all.push((word.clone(), Vec::new())),
             (Some((key, value)), Some((_, settings))) => settings.push((key.to_owned(), value.to_owned())),
             (Some(_), None) => {
-                return Err(
-                    Failure::usage("--destination begins with a type").hint("as in --destination posthog apiKey=phc_…")
-                );
+                return Err(Failure::usage("--destination needs a type first")
+                    .hint("for example: --destination posthog apiKey=phc_…"));
             }
         }
     }
@@ -154,7 +153,7 @@ fn destination(pack: &Pack, kind: &str, pairs: &[(String, String)]) -> Result<De
             continue;
         }
         if !setting.is_secret() {
-            return Err(Failure::usage(format!("{kind} wants the setting {}", setting.name))
+            return Err(Failure::usage(format!("{kind} requires the setting {}", setting.name))
                 .hint(format!("--destination {kind} {}=…", setting.name)));
         }
         let name = secret_name(kind, setting.name);

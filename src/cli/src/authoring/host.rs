@@ -86,7 +86,7 @@ pub fn in_account(
             })?;
             let holder = domains.into_iter().find(|domain| domain.hostname == *name && !is_own(&domain.worker));
             Ok(holder.map_or(Ok(()), |holder| {
-                Err(format!("{name} leads to the worker {} of that account already", clean(&holder.worker)))
+                Err(format!("{name} already points to the worker {} of that account", clean(&holder.worker)))
             }))
         }
         (Host::Route { pattern, .. }, Some(zone_id)) => {
@@ -97,7 +97,7 @@ pub fn in_account(
             })?;
             let holder = routes.into_iter().filter(|route| route.pattern == *pattern).find_map(|route| route.worker);
             Ok(holder.filter(|worker| !is_own(worker)).map_or(Ok(()), |worker| {
-                Err(format!("the route {pattern} leads to the worker {} already", clean(&worker)))
+                Err(format!("the route {pattern} already points to the worker {}", clean(&worker)))
             }))
         }
         _ => Ok(Ok(())),

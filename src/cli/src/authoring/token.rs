@@ -111,7 +111,7 @@ pub fn verified(
     of: Option<String>,
 ) -> Result<Access, Failure> {
     check_token(&token)
-        .map_err(|what| Failure::new(format!("the token has {what} in it, and isn't stored")).hint(TOKEN_FORM))?;
+        .map_err(|what| Failure::new(format!("the token contains {what}, and was not stored")).hint(TOKEN_FORM))?;
     let account = of.as_ref().and_then(|name| workspace.fleet.accounts.get(name));
     let named = (of.as_deref().unwrap_or_default(), account.and_then(|account| account.api_limit));
     let Cloud { base, priority, .. } = &workspace.cloud;
@@ -124,15 +124,15 @@ pub fn verified(
 /// Verifies a token with Cloudflare: as a user's, and then as an account's own.
 fn verify(requester: &mut PlatformRequester, account_id: Option<&str>) -> Result<(), Failure> {
     let refused = |why: &str| {
-        Err(Failure::new(format!("Cloudflare doesn't take the token: {}", clean(why)))
-            .hint("dash.cloudflare.com › Manage account › API tokens has it; `Workers Scripts: Edit` and `Zone: Read` are wanted"))
+        Err(Failure::new(format!("Cloudflare rejects the token: {}", clean(why)))
+            .hint("dash.cloudflare.com › Manage account › API tokens has it; it needs `Workers Scripts: Edit` and `Zone: Read`"))
     };
     let why = match requester.try_ask(&home(""), &Call::VerifyToken { of_account: false }) {
         Ok(Reply::Token(status)) if status == "active" => return Ok(()),
         Ok(Reply::Token(status)) => return refused(&format!("it is {status}")),
         Err(error @ (CallError::Rejected { .. } | CallError::Unauthorized(_))) => error.to_string(),
         Err(error) => return Err(Failure::new(format!("the token can't be verified: {error}"))),
-        Ok(_) => return refused("its answer is none"),
+        Ok(_) => return refused("the answer is invalid"),
     };
     let account_id = match account_id {
         Some(id) => Some(id.to_owned()),
@@ -160,8 +160,7 @@ pub fn zones(requester: &mut PlatformRequester) -> Result<Vec<ListedZone>, Failu
         other => unreachable!("BUG: {other:?} is no list of zones"),
     });
     let mut all = listed.map_err(|error| {
-        Failure::new(format!("the zones can't be listed: {error}"))
-            .hint("the token wants the permission `Zone: Read` for them")
+        Failure::new(format!("the zones can't be listed: {error}")).hint("the token needs the permission `Zone: Read`")
     })?;
     all.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(all)

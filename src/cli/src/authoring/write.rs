@@ -127,7 +127,7 @@ fn check_alone(
     environment: Environment,
 ) -> Result<(), Failure> {
     let failure = |why: String| {
-        Err(Failure::refused(format!("{name} can't be set for {environment} alone: {why}"))
+        Err(Failure::refused(format!("{name} can't be set for {environment} only: {why}"))
             .hint("without --env it is set for all environments of the customer"))
     };
     let Some(store) = store else {
@@ -149,8 +149,8 @@ fn check_alone(
 fn storable(store: &Store<'_>) -> Result<(), Failure> {
     let path = store.path();
     if store.is_clear() && git::is_tracked(&store.on_disk())? {
-        return Err(Failure::refused(format!("git tracks {path}, and a secret in clear doesn't belong there")).hint(format!(
-            "take it out (git rm --cached {path}) and add it to .gitignore, or encrypt it with age, see docs/secrets.md"
+        return Err(Failure::refused(format!("git tracks {path}, and plain-text secrets don't belong in git")).hint(format!(
+            "take it out (git rm --cached {path}) and add it to .gitignore, or encrypt it with age, see docs/guides/secrets.md"
         )));
     }
     Ok(())

@@ -50,7 +50,7 @@ impl<'a> Deployment<'a> {
         {
             let near = did_you_mean(customer, workspace.ids.iter().map(String::as_str));
             return Err(Failure::usage(format!("there is no customer `{}`", clean(customer))).hint(near.map_or_else(
-                || format!("`flotilla new {}` makes it", clean(customer)),
+                || format!("`flotilla new {}` adds it", clean(customer)),
                 |near| format!("did you mean `{near}`?"),
             )));
         }
@@ -68,9 +68,9 @@ impl<'a> Deployment<'a> {
         all.sort_by(|item, other| item.key().cmp(&other.key()));
         if all.is_empty() {
             return Err(match customer {
-                Some(customer) => Failure::new(format!("{} has mistakes, or no such environment", clean(customer)))
+                Some(customer) => Failure::new(format!("{} has errors, or no such environment", clean(customer)))
                     .hint(format!("`flotilla check {}` tells", clean(customer))),
-                None => Failure::new("there is no customer to change").hint("`flotilla new` makes one"),
+                None => Failure::new("there is no customer to change").hint("`flotilla new` adds one"),
             });
         }
         let at = match (all.len(), customer) {

@@ -152,8 +152,8 @@ impl<'a> Answers<'a> {
         let hosts = arguments.domain.is_some() || arguments.route.is_some();
         if arguments.offline || !prompter.is_interactive() && !hosts && !d1 {
             if arguments.offline && d1 {
-                return Err(Failure::usage("a D1 database can't be looked up offline")
-                    .hint("--set database.type=d1 --set database.name=NAME finds or makes it at the first deploy"));
+                return Err(Failure::usage("D1 databases can't be listed offline")
+                    .hint("--set database.type=d1 --set database.name=NAME finds or creates it at the first deploy"));
             }
             self.account = arguments
                 .account
@@ -196,8 +196,8 @@ impl<'a> Answers<'a> {
         };
         let given = zones.iter().filter(holds).max_by_key(|zone| zone.name.len());
         if let (Some(wanted), None) = (wanted, given) {
-            return Err(Failure::new(format!("the token reaches no zone with {}", clean(wanted)))
-                .hint("a token for that zone's account is wanted"));
+            return Err(Failure::new(format!("the token has no access to a zone with {}", clean(wanted)))
+                .hint("use a token of that zone's account"));
         }
         let picked = match given {
             Some(zone) => Some(zone),
@@ -219,7 +219,7 @@ impl<'a> Answers<'a> {
         let line = |(name, id): &(String, String)| format!("{} ({})", name.replace(id, &mask(id)), mask(id));
         let items: Vec<String> = accounts.iter().map(line).collect();
         if items.is_empty() {
-            return Err(Failure::new("the token reaches neither a zone nor an account"));
+            return Err(Failure::new("the token has access to no zone and no account"));
         }
         let (name, id) = &accounts[prompter.select("Account", &items, 0)?];
         Ok(token::account(workspace, access, id, name))
@@ -235,7 +235,8 @@ impl<'a> Answers<'a> {
         loop {
             let free = |text: &str| host::in_fleet(workspace, text, Some(&zone), None);
             let name = prompter.line("Host name", &zone, free)?;
-            let kinds = ["a custom domain: Cloudflare makes its DNS record", "a route: its DNS record is there"];
+            let kinds =
+                ["a custom domain: Cloudflare creates its DNS record", "a route: its DNS record exists already"];
             let host = match prompter.select("Reached by", &kinds.map(str::to_owned), 0)? {
                 0 => Host::Domain(name),
                 _ => Host::Route { pattern: format!("{name}/*"), zone: zone.clone() },
@@ -267,7 +268,7 @@ impl<'a> Answers<'a> {
             let found = found.filter(|(zone, _)| arguments.zone.as_ref().is_none_or(|wanted| wanted == zone));
             let unknown = || {
                 Failure::new(format!("the account {} has no zone for {name}", account.name))
-                    .hint("the token has to reach it: Zone: Read; `--account NAME` names another account of fleet.yaml")
+                    .hint("the token needs `Zone: Read` for it; `--account NAME` selects another account of fleet.yaml")
             };
             self.zone = Some(found.ok_or_else(unknown)?);
         }
@@ -283,7 +284,7 @@ impl<'a> Answers<'a> {
         let zone_id = self.zone.as_ref().map(|(_, id)| id.clone());
         self.free_in_account(&self.host.clone(), zone_id.as_deref())?.map_err(|taken| {
             Failure::refused(taken)
-                .hint("`domains: [{ name: HOST, takeOver: true }]` in the spec takes a custom domain over")
+                .hint("`domains: [{ name: HOST, takeOver: true }]` in the spec takes over a custom domain")
         })
     }
 
@@ -310,7 +311,7 @@ impl<'a> Answers<'a> {
             Some(name) if given => name.clone(),
             _ if prompter.is_interactive() => {
                 let default = if self.name.is_empty() { &self.id } else { &self.name };
-                prompter.line("Its name, for people", default, |_| Ok(()))?
+                prompter.line("Display name", default, |_| Ok(()))?
             }
             _ => self.id.clone(),
         };
@@ -493,12 +494,12 @@ impl<'a> Answers<'a> {
 
 /// Checks that an id is valid and that no customer has it.
 fn free_id(workspace: &Workspace, id: &str) -> Result<(), String> {
-    names::label(id).map_err(|wrong| format!("the id {wrong}: lower-case letters, digits and hyphens"))?;
+    names::label(id).map_err(|wrong| format!("the id {wrong}: use lower-case letters, digits and hyphens"))?;
     if id.len() > ID_LENGTH {
         return Err(format!("an id has at most {ID_LENGTH} characters"));
     }
     if workspace.ids.contains(id) {
-        return Err(format!("there is a customer {id} already: `flotilla edit {id}` changes it"));
+        return Err(format!("the customer {id} exists already: `flotilla edit {id}` changes it"));
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use flotilla_model::reason::Reason;
 use super::super::report::count;
 use super::super::summary::{boxed, text};
 use super::super::ui::duration;
-use super::reason_groups::{ReasonGroup, group_reasons};
+use super::reason_groups::{ChangeGroup, group_reasons};
 use super::{FEW, PlanOutput, by_reason};
 use flotilla_engine::plan_view::{Estimate, eta};
 
@@ -38,7 +38,7 @@ impl PlanOutput<'_> {
             }
         };
         let mut parts = vec![format!("{} unchanged", grouped(plan.unchanged as u64))];
-        for (number, what) in [(plan.held.len(), "held"), (plan.orphans.len(), "deployed that no spec owns")] {
+        for (number, what) in [(plan.held.len(), "skipped"), (plan.orphans.len(), "deployed that no spec defines")] {
             if number > 0 {
                 parts.push(format!("{} {what}", grouped(number as u64)));
             }
@@ -51,10 +51,10 @@ impl PlanOutput<'_> {
             Page(format!("<!-- flotilla plan {digest} -->\n### flotilla plan: {title}\n\n{}\n", parts.join(" · ")));
         if !self.unknown_accounts.is_empty() && !plan.is_empty() {
             let names = first_names(self.unknown_accounts.iter().copied());
-            page.add(&format!("\nThe id of {names} is not set here, so that nothing counts as deployed there.\n"));
+            page.add(&format!("\nThe id of {names} is not set, so all of its workers are shown as not deployed.\n"));
         }
         if !self.findings.is_empty() {
-            page.fold(&format!("{} found in the cloud", grouped(self.findings.len() as u64)), |page| {
+            page.fold(&format!("{} found at Cloudflare", grouped(self.findings.len() as u64)), |page| {
                 let row = |finding: &Finding| format!("| {} | {} |\n", finding.what.kind(), text(&finding.text()));
                 page.table("| what | which |\n|---|---|\n", self.findings.iter().map(row));
             });
@@ -83,20 +83,14 @@ impl PlanOutput<'_> {
             page.table(HEAD, changes.iter().map(|change| row(change, change.reasons.iter())));
             return;
         }
-        let groups = group_reasons(changes);
-        let shown = groups.common.iter().take(FEW).filter(|group| page.add(&folded(group))).count();
-        page.more(groups.common.len() - shown, "reasons");
-        if !groups.own.is_empty() {
-            let number = groups.own.len();
-            let what = if groups.common.is_empty() {
-                count(number, "change")
-            } else if number == 1 {
-                "1 differs".to_owned()
-            } else {
-                format!("{} differ", grouped(number as u64))
-            };
-            page.fold(&what, |page| {
-                page.table(HEAD, groups.own.iter().map(|(change, reasons)| row(change, reasons.iter().copied())));
+        let grouped_reasons = group_reasons(changes);
+        let (groups, single) = grouped_reasons.change_groups();
+        let shown = groups.iter().take(FEW).filter(|group| page.add(&folded(group))).count();
+        page.more(groups.len() - shown, "groups");
+        if !single.is_empty() {
+            let what = if groups.is_empty() { "change" } else { "other change" };
+            page.fold(&count(single.len(), what), |page| {
+                page.table(HEAD, single.iter().map(|(change, reasons)| row(change, reasons.iter().copied())));
             });
         }
     }
@@ -114,7 +108,7 @@ impl PlanOutput<'_> {
             });
         }
         if !self.plan.held.is_empty() {
-            page.fold(&format!("{} held", grouped(self.plan.held.len() as u64)), |page| {
+            page.fold(&format!("{} skipped", grouped(self.plan.held.len() as u64)), |page| {
                 let held = by_reason(&self.plan.held);
                 let rows = held.iter().map(|(reason, customers)| {
                     format!("| {} | {} |\n", text(reason), first_names(customers.iter().copied()))
@@ -124,9 +118,9 @@ impl PlanOutput<'_> {
         }
         if !self.plan.orphans.is_empty() {
             let what = count(self.plan.orphans.len(), "worker");
-            page.fold(&format!("{what} that no spec owns"), |page| {
+            page.fold(&format!("{what} that no spec defines"), |page| {
                 let names = first_names(self.plan.orphans.iter().map(|orphan| orphan.worker.as_str()));
-                page.add(&format!("\n{names}; `--prune` deletes\n"));
+                page.add(&format!("\n{names}; `flotilla prune` deletes\n"));
             });
         }
     }
@@ -171,11 +165,25 @@ fn lane_row(lane: &Estimate) -> String {
     format!("| {accounts} | {requests} | {checks} | {} | {used} |\n", duration(lane.seconds))
 }
 
-fn folded(group: &ReasonGroup<'_>) -> String {
-    let number = grouped(group.members.len() as u64);
+fn folded(group: &ChangeGroup<'_>) -> String {
+    let (number, action) = (group.members.len(), group.action.as_ref());
     let names = first_names(group.members.iter().map(|change| change.worker.as_str()));
-    let (action, reason) = (group.action.as_ref(), text(&group.reason));
-    format!("\n<details><summary>{action} {number} workers: {reason}</summary>\n\n{names}\n\n</details>\n")
+    let reason = |(reason, of): &(&str, usize)| match *of < number {
+        true => format!("{} ({} of them)", text(reason), grouped(*of as u64)),
+        false => text(reason),
+    };
+    let reasons: Vec<String> = group.reasons.iter().take(REASONS).map(reason).collect();
+    let number = grouped(number as u64);
+    let summary = format!("{action} {number} workers: {}", reasons.join(", "));
+    let mut folded = format!("\n<details><summary>{summary}</summary>\n\n{names}\n");
+    for (index, (change, reasons)) in group.own.iter().take(ROWS).enumerate() {
+        let row = row(change, reasons.iter().copied());
+        folded += &if index == 0 { format!("\n{HEAD}{row}") } else { row };
+    }
+    if group.own.len() > ROWS {
+        folded += &format!("\n… and {} more\n", grouped((group.own.len() - ROWS) as u64));
+    }
+    folded + "\n</details>\n"
 }
 
 /// Joins the first names, and adds the number of the others.
@@ -283,14 +291,13 @@ mod tests {
         let estimates = vec![price("gold", 60, 12), price("rest", 40, 0)];
         let page = PlanOutput(PlanView { unknown_accounts: vec!["rest"], estimates, ..output(&plan).0 }).markdown("");
         assert!(page.contains(
-            "\n<details><summary>update 100 workers: <code>the runtime changed</code></summary>\n\n<code>t-c0</code>, "
+            "\n<details><summary>update 100 workers: <code>the pack's bundle changed</code></summary>\n\n<code>t-c0</code>, "
         ));
-        assert!(page.contains(" and 80 more\n\n</details>\n"), "{page}");
-        assert!(page.contains("\n<details><summary>1 differs</summary>\n\n| | worker "), "{page}");
+        assert!(page.contains(" and 80 more\n\n| | worker "), "{page}");
         assert!(page.contains("| update | <code>t-c7</code> | <code>c7</code> | production | <code>secret KEY changed</code> |\n\n</details>"));
         assert!(page.contains("| <code>gold</code> | 60 | 0 | 1 min 0 s | 12 of 1,140 in 5 min 0 s |\n"), "{page}");
         assert!(page.contains("| <code>rest</code> | 40 | 0 | 40 s | 0 of 1,140 in 5 min 0 s |\n"), "{page}");
-        assert!(page.contains("\nThe id of <code>rest</code> is not set here"), "{page}");
+        assert!(page.contains("\nThe id of <code>rest</code> is not set, so "), "{page}");
     }
 
     #[test]
@@ -303,7 +310,7 @@ mod tests {
         assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
         assert!(page.len() < 65_536, "{}", page.len());
         assert!(page.len() > 20_000, "there is room for more than {}", page.len());
-        assert!(page.contains("update 80,000 workers: <code>the runtime changed</code>"), "{page}");
+        assert!(page.contains("update 80,000 workers: <code>the pack's bundle changed</code>"), "{page}");
         check_markup(&page);
         // Also where each change is by itself.
         let mut each = super::super::tests::plan(

@@ -29,6 +29,53 @@ pub struct GroupedReasons<'a> {
     pub own: Vec<(&'a Change, Vec<&'a Reason>)>,
 }
 
+/// Changes that are shown together: they have one common reason, and each is in no other group, so that the numbers add up.
+pub struct ChangeGroup<'a> {
+    /// The action on their workers.
+    pub action: Action,
+    /// The changes, in the plan's order.
+    pub members: Vec<&'a Change>,
+    /// The common reasons that members have, with the number of those members.
+    pub reasons: Vec<(&'a str, usize)>,
+    /// The members that have reasons of their own beside them, with those alone.
+    pub own: Vec<(&'a Change, &'a [&'a Reason])>,
+}
+
+impl<'a> GroupedReasons<'a> {
+    /// Puts each change into the group of its most frequent common reason. Returns the groups, the largest first, and the changes that have
+    /// no common reason.
+    pub fn change_groups(&'a self) -> (Vec<ChangeGroup<'a>>, Vec<(&'a Change, &'a [&'a Reason])>) {
+        let mut group_of: HashMap<*const Change, usize> = HashMap::new();
+        let mut groups: Vec<ChangeGroup<'_>> = Vec::new();
+        for common in &self.common {
+            let new = |change: &&&Change| !group_of.contains_key(&std::ptr::from_ref::<Change>(change));
+            let members: Vec<&Change> = common.members.iter().filter(new).copied().collect();
+            if members.is_empty() {
+                continue;
+            }
+            group_of.extend(members.iter().map(|change| (std::ptr::from_ref(*change), groups.len())));
+            groups.push(ChangeGroup { action: common.action, members, reasons: Vec::new(), own: Vec::new() });
+        }
+        for common in &self.common {
+            let mut numbers = vec![0; groups.len()];
+            common.members.iter().for_each(|change| numbers[group_of[&std::ptr::from_ref(*change)]] += 1);
+            for (group, number) in groups.iter_mut().zip(numbers).filter(|(_, number)| *number > 0) {
+                group.reasons.push((&common.reason, number));
+            }
+        }
+        let mut single = Vec::new();
+        for (change, reasons) in &self.own {
+            match group_of.get(&std::ptr::from_ref(*change)) {
+                Some(group) => groups[*group].own.push((change, reasons)),
+                None => single.push((*change, reasons.as_slice())),
+            }
+        }
+        groups.iter_mut().for_each(|group| group.reasons.sort_by_key(|(_, number)| Reverse(*number)));
+        groups.sort_by_key(|group| Reverse(group.members.len()));
+        (groups, single)
+    }
+}
+
 /// The index of a change, and of one of its reasons.
 type ReasonIndex = (usize, usize);
 
@@ -120,7 +167,7 @@ mod tests {
         changes[2].reasons.push(value.clone());
         changes[7].reasons.push(secret.clone());
         let groups = group_reasons(&changes);
-        assert_eq!(shown(&groups), [("the runtime changed", 9, true)]);
+        assert_eq!(shown(&groups), [("the pack's bundle changed", 9, true)]);
         let own: Vec<(&str, &[&Reason])> =
             groups.own.iter().map(|(change, own)| (change.worker.as_str(), own.as_slice())).collect();
         assert_eq!(own, [("t-c2", &[&value][..]), ("t-c7", &[&secret][..])]);

@@ -12,20 +12,23 @@ use super::id;
 #[derive(clap::Args)]
 #[group(id = "which", required = true, multiple = false, args = ["id", "expired", "all"])]
 pub(in super::super) struct Arguments {
-    /// The preview; several with commas
+    /// Previews to remove; can be separated by commas
     #[arg(long, value_name = "ID", value_parser = id, value_delimiter = ',')]
     id: Vec<String>,
-    /// Those that have expired
+    /// Remove every expired preview
     #[arg(long)]
     expired: bool,
-    /// All previews of the fleet
+    /// Remove every preview of the fleet
     #[arg(long)]
     all: bool,
     #[command(flatten)]
     cloud: CloudArguments,
-    /// Remove them without asking
+    /// Skip the confirmation prompt
     #[arg(long, short)]
     yes: bool,
+    /// Show what would change, and change nothing
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
@@ -34,13 +37,17 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         Arguments { expired: true, .. } => Which::Expired,
         Arguments { id, .. } => Which::Ids(id.clone()),
     };
-    let request = DownRequest { which, cloud: arguments.cloud.options(), approval: given(arguments.yes) };
+    let request =
+        DownRequest { which, cloud: arguments.cloud.options(), approval: given(arguments.yes, arguments.dry_run) };
     let report = previews_down(&session.context(), &request)?;
     let none = report.removed.is_empty() && report.left.is_empty();
     let exit = if report.left.is_empty() { Exit::Done } else { Exit::SomeFailed };
     match session.format {
         Format::Json => session.json(&report)?,
-        Format::Text if none => report::print("there is none to remove"),
+        Format::Text if !report.planned.is_empty() => {
+            report::print(&format!("would remove {}", count(report.planned.len(), "preview")));
+        }
+        Format::Text if none => report::print("there is no preview to remove"),
         Format::Text => {
             let PreviewsDown { removed, workers, hosts, databases, requests, .. } = &report;
             report::print(&format!(
@@ -52,7 +59,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 count(*requests as usize, "request"),
             ));
             if !report.left.is_empty() {
-                report::print("run the same command again: what is gone is not removed twice");
+                report::print("run the command again to remove what is left");
             }
         }
     }

@@ -62,7 +62,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         let until = match (&row.expires, row.expired) {
             (Some(at), true) => session.ui.paint(Style::Warning, &format!("expired {at}")),
             (Some(at), false) => format!("until {at}"),
-            (None, _) => "until it is taken down".to_owned(),
+            (None, _) => "no expiry".to_owned(),
         };
         let workers = count(row.workers.len(), "worker");
         report::print(&format!("{:20}  {workers}, made {}, {until}", clean(&row.id), row.created));

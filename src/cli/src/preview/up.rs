@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use flotilla_engine::previews::{PreviewUp, PreviewWorker, UpRequest, preview_up};
+use flotilla_engine::previews::{PreviewRun, PreviewUp, PreviewWorker, UpRequest, preview_up};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::selection::Selector;
 use flotilla_model::spec::Environment;
 
 use super::super::apply::given;
 use super::super::cloud::CloudArguments;
+use super::super::plan;
 use super::super::report::{self, count};
 use super::super::selection::environment;
 use super::super::ui::{Style, clean};
@@ -17,30 +18,33 @@ use super::id;
 
 #[derive(clap::Args)]
 pub(in super::super) struct Arguments {
-    /// The preview's id, such as the number of a pull request
+    /// Preview id, such as the number of a pull request
     #[arg(long, value_name = "ID", value_parser = id)]
     id: String,
-    /// Customers by id, or by glob as in 'shop-*' [default: all]
+    /// Customer ids or globs, such as 'shop-*' [default: all]
     #[arg(value_name = "CUSTOMER")]
     customers: Vec<String>,
-    /// Only customers with these labels: tier=gold,region!=eu · key · !key · 'key in (a,b)' · 'key notin (a,b)'
+    /// Select customers by label: tier=gold,region!=eu · key · !key · 'key in (a,b)' · 'key notin (a,b)'
     #[arg(long = "label", short = 'l', value_name = "SELECTOR")]
     labels: Vec<Selector>,
-    /// Only customers of whom something is made otherwise than at this commit, branch or tag
+    /// Select customers whose output changed since this commit, branch or tag
     #[arg(long, value_name = "REF")]
     since: Option<String>,
-    /// The environment whose settings it takes [default: previews.from of fleet.yaml, or staging]
+    /// Environment whose settings to use [default: previews.from in fleet.yaml, else staging]
     #[arg(long, value_name = "ENV", value_parser = environment)]
     from: Option<Environment>,
-    /// After so many days it has expired [default: previews.days of fleet.yaml, or 7]
+    /// Days until the preview expires [default: previews.days in fleet.yaml, else 7]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=365))]
     days: Option<u16>,
     #[command(flatten)]
     cloud: CloudArguments,
-    /// Put it up without asking
+    /// Skip the confirmation prompt
     #[arg(long, short)]
     yes: bool,
-    /// Append its addresses as Markdown, for a comment of a pull request
+    /// Show what would change, and change nothing
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    /// Append the preview's addresses as Markdown to this file, for a comment on a pull request
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
 }
@@ -54,9 +58,12 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         from: arguments.from,
         days: arguments.days,
         cloud: arguments.cloud.options(),
-        approval: given(arguments.yes),
+        approval: given(arguments.yes, arguments.dry_run),
     };
-    let report = preview_up(&session.context(), &request)?;
+    let report = match preview_up(&session.context(), &request)? {
+        PreviewRun::Deployed(report) => report,
+        PreviewRun::DryRun(planned) => return plan::report_dry_run(session, &planned),
+    };
     summary::append(arguments.summary.as_deref(), &markdown(&report));
     match session.format {
         Format::Json => session.json(&report)?,
@@ -85,7 +92,7 @@ fn text(session: &Session, report: &PreviewUp) {
         );
     }
     report::print(&format!(
-        "preview {}: {}, {} applied, {} failed, {} left undone · {} · until {}",
+        "preview {}: {}, {} applied, {} failed, {} not attempted · {} · until {}",
         report.id,
         count(report.workers.len(), "worker"),
         report.applied,
@@ -123,7 +130,7 @@ fn markdown(report: &PreviewUp) -> String {
     }
     if report.failed + report.skipped + report.unhealthy > 0 {
         let PreviewUp { failed, skipped, unhealthy, .. } = report;
-        page += &format!("\n{failed} failed, {skipped} left undone, {unhealthy} not well.\n");
+        page += &format!("\n{failed} failed, {skipped} not attempted, {unhealthy} unhealthy.\n");
     }
     page + &format!("\nUntil {}.\n", report.expires)
 }

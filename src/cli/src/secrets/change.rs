@@ -29,15 +29,15 @@ const NAMED: usize = 12;
 /// What is changed, and where.
 #[derive(clap::Args)]
 struct Which {
-    /// The secret's name, as specs refer to it
+    /// Name of the secret, as specs refer to it
     name: String,
-    /// For this customer alone: the entry is CUSTOMER__NAME
+    /// Set it for this customer only, as CUSTOMER__NAME
     #[arg(long, value_name = "ID")]
     customer: Option<String>,
-    /// The file to write to, as fleet.yaml names it [default: the one that has it, or else the first that can be written]
+    /// File to write to, as fleet.yaml names it [default: the one that has the secret, else the first writable one]
     #[arg(long, value_name = "PATH")]
     source: Option<String>,
-    /// The environment, where sources have a file for each
+    /// Environment, where sources have one file for each
     #[arg(long, value_name = "NAME", value_parser = environment)]
     env: Option<Environment>,
 }
@@ -52,13 +52,13 @@ pub struct SetArguments {
 pub struct RotateArguments {
     #[command(flatten)]
     which: Which,
-    /// How the random value is written
+    /// Encoding of the random value
     #[arg(long, value_enum, default_value_t = Alphabet::default(), conflicts_with = "stdin")]
     generate: Alphabet,
-    /// How many random bytes it is made of
+    /// Number of random bytes
     #[arg(long, value_name = "BYTES", default_value_t = 32, value_parser = clap::value_parser!(u16).range(16..=1024), conflicts_with = "stdin")]
     length: u16,
-    /// The new value is read from stdin instead
+    /// Read the new value from stdin instead
     #[arg(long)]
     stdin: bool,
 }
@@ -88,9 +88,9 @@ fn change(
     let store = store(&opened, &stores, which, &entry, rotate)?;
     let (path, on_disk) = (store.path(), store.on_disk());
     if store.is_clear() && git::is_tracked(&on_disk)? {
-        return Err(Failure::refused(format!("git tracks {path}, and a secret in clear doesn't belong there")).hint(format!(
+        return Err(Failure::refused(format!("git tracks {path}, and plain-text secrets don't belong in git")).hint(format!(
             "take it out (git rm --cached {path}), add it to .gitignore, and replace the secrets that were in it; or encrypt it with \
-             age, see docs/secrets.md"
+             age, see docs/guides/secrets.md"
         )));
     }
     let value = value(&entry)?;
@@ -116,8 +116,8 @@ fn entry(opened: &Opened, which: &Which) -> Result<String, Failure> {
     let letters = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     if !name.starts_with(|c: char| c.is_ascii_uppercase()) || !name.chars().all(letters) {
         // What stands there may be the value.
-        return Err(Failure::usage("that is no secret's name").hint(
-            "capital letters, digits and underscores, a letter first; the value is asked for, or read from stdin",
+        return Err(Failure::usage("invalid name of a secret").hint(
+            "use capital letters, digits and underscores, a letter first; the value is typed or read from stdin",
         ));
     }
     let Some(customer) = &which.customer else { return Ok(name.clone()) };
@@ -141,8 +141,8 @@ fn store<'a, 'b>(
     let known = || stores.iter().map(Store::path).collect::<Vec<_>>().join(", ");
     let listed = opened.loaded.project.fleet.file.secrets.is_some();
     if stores.is_empty() {
-        return Err(Failure::usage("none of the sources of fleet.yaml is a file that can be written").hint(
-            "`sops set` writes its own files; a dotenv file or one of age's has to stand under `secrets` in fleet.yaml",
+        return Err(Failure::usage("no source in fleet.yaml is a file that flotilla can write").hint(
+            "`sops set` writes its own files; list a dotenv file, plain or encrypted with age, under `secrets` in fleet.yaml",
         ));
     }
     let named = |store: &&Store<'_>| which.source.as_ref().is_none_or(|path| *path == store.path());
@@ -155,17 +155,17 @@ fn store<'a, 'b>(
     let chosen: Vec<&Store<'_>> = stores.iter().filter(named).filter(here).filter(takes).collect();
     if chosen.is_empty() {
         let what = match (&which.source, which.env) {
-            (Some(path), None) => format!("`{path}` is no source that can be written"),
+            (Some(path), None) => format!("`{path}` is not a source that flotilla can write"),
             (_, Some(environment)) => format!("no source has a file for {environment}"),
             (None, None) => format!("no source that can be written is for {entry}, by its `purpose` and `names`"),
         };
-        let where_from = if listed { "fleet.yaml" } else { "flotilla, as fleet.yaml lists none" };
+        let where_from = if listed { "fleet.yaml" } else { "flotilla, because fleet.yaml lists none" };
         return Err(Failure::usage(what).hint(format!("those of {where_from}: {}", known())));
     }
     let has = chosen.iter().find(|store| store.has(entry) == Ok(true));
     if rotate && has.is_none() {
         let closed = chosen.iter().find_map(|store| Some(format!("{}: {}", store.path(), store.has(entry).err()?)));
-        let failure = Failure::new(format!("{entry} stands in none of {}", known()));
+        let failure = Failure::new(format!("{entry} is in none of {}", known()));
         return Err(failure.hint(closed.unwrap_or_else(|| {
             let customer = which.customer.as_ref().map(|id| format!(" --customer {id}")).unwrap_or_default();
             format!("set it first: flotilla secrets set {}{customer}", which.name)
@@ -174,8 +174,9 @@ fn store<'a, 'b>(
     let store = has.unwrap_or(&chosen[0]);
     // One of several files of the same source: it has to be said which one is meant.
     if let (Some(of), None, None) = (store.environment(), which.env, &which.source) {
-        return Err(Failure::usage(format!("{} is for {of} alone", store.path()))
-            .hint("say which environment is meant: --env staging"));
+        return Err(
+            Failure::usage(format!("{} is only for {of}", store.path())).hint("name the environment: --env staging")
+        );
     }
     Ok(store)
 }

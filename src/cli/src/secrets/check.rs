@@ -99,7 +99,7 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
             session.ui.line(&format!("{} {}", session.ui.paint(style, word), clean(line)));
         }
         if lines.len() > TOLD {
-            session.ui.line(&format!("{}; --format json has all", and_more(lines.len() - TOLD)));
+            session.ui.line(&format!("{}; --json shows all", and_more(lines.len() - TOLD)));
         }
     };
     let lines = report.closed.iter().map(|closed| format!("{}: {}", closed.source, closed.why));
@@ -142,12 +142,9 @@ fn missing(needs: &Needs) -> Vec<Missing> {
             Some(hidden) => hidden.clone(),
             None if row.deployed => {
                 let removed: Vec<&str> = missing.removed.iter().map(String::as_str).collect();
-                format!(
-                    "it is deployed, but {} is removed, and then all others have to be sent again",
-                    removed.join(", ")
-                )
+                format!("it is deployed, but {} is removed, so all others have to be sent again", removed.join(", "))
             }
-            None => "no source has it".to_owned(),
+            None => "not found in any source".to_owned(),
         },
     });
     found.collect()

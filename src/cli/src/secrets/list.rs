@@ -27,7 +27,7 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
             Status::Unchanged => (Style::Dim, "deployed"),
             Status::Changed => (Style::Warning, "deployed, changes with the next deploy"),
             Status::New => (Style::Good, "sent with the next deploy"),
-            Status::Kept => (Style::Dim, "deployed, stays as it is"),
+            Status::Kept => (Style::Dim, "deployed, unchanged"),
             Status::Missing => (Style::Error, "missing"),
         };
         report::print(&format!(

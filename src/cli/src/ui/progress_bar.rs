@@ -217,7 +217,7 @@ fn style(known: bool) -> ProgressStyle {
 }
 
 impl Ui {
-    /// Hands signals to this handler from now on. Returns false where signals can't be listened to.
+    /// Hands signals to this handler from now on. Returns false where signal handlers can't be installed.
     pub fn on_signal(&self, handler: Handler) -> bool {
         self.0.signals.set_handler(handler);
         self.0.signals.listen(|| Box::new(|_| {}))

@@ -249,7 +249,7 @@ impl Run<'_> {
         lane.drop_steps(1);
         match (is_last, self.phase) {
             (false, _) => self.schedule.proceed(index),
-            (true, Phase::Release(_) | Phase::Swap) => self.schedule.release(index),
+            (true, Phase::Release(_) | Phase::Swap | Phase::Take) => self.schedule.release(index),
             (true, Phase::Apply) if self.has_late_steps(index) => self.schedule.release(index),
             (true, Phase::HandOver) if self.gives(index) => self.schedule.release(index),
             (true, _) => {
@@ -282,7 +282,7 @@ impl Run<'_> {
     fn record_step(&mut self, index: ChangeIndex, step: &Step, is_upload: bool) -> Result<(), Failure> {
         let change = self.change(index);
         let is_final = match self.phase {
-            Phase::Release(_) | Phase::Swap => false,
+            Phase::Release(_) | Phase::Swap | Phase::Take => false,
             Phase::Apply => !self.has_late_steps(index),
             Phase::HandOver => !self.gives(index),
         };

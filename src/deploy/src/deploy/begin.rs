@@ -8,6 +8,7 @@ use super::schedule::{Conclusion, RequestId};
 use super::task::{Task, is_about_same, uncertainty_of};
 use super::{CONTROL_INTERVAL, answer::union};
 use crate::plan::handover::Host;
+use crate::plan::transfers::Moment;
 use crate::plan::{Action, Change, Step};
 use crate::state::{Deployed, InFlight, Uncertainty, WorkerId};
 use flotilla_model::bundle::Resource;
@@ -40,7 +41,7 @@ impl Run<'_> {
         let why = match self.phase {
             Phase::Release(_) | Phase::Apply => self.blocked_by(index)?,
             Phase::Swap => self.swap_blocked_by(index).or_else(|| self.hand_over_blocked_by(index)),
-            Phase::HandOver => self.hand_over_blocked_by(index),
+            Phase::Take | Phase::HandOver => self.hand_over_blocked_by(index),
         };
         if let Some(why) = why {
             self.fail(index, why)?;
@@ -88,7 +89,7 @@ impl Run<'_> {
     /// Ends the phase of a change that has nothing to do in it.
     fn end_without_steps(&mut self, index: ChangeIndex) -> Result<(), Failure> {
         match self.phase {
-            Phase::Release(_) | Phase::Swap => self.schedule.put_back(index),
+            Phase::Release(_) | Phase::Swap | Phase::Take => self.schedule.put_back(index),
             Phase::Apply if self.has_late_steps(index) => self.schedule.put_back(index),
             Phase::HandOver if self.gives(index) => match self.unmoved_host_of(index) {
                 None => {
@@ -129,8 +130,10 @@ impl Run<'_> {
                 Some(host) => Some(host),
                 None => self.ctx.state.host_of(&change.home, &change.worker)?,
             };
-            let why = |host| format!("not deleted, because the host {host} still leads to it");
-            return Ok(host.map(|host| NextStep::OtherFailure.because(why(host))));
+            let why = |host| {
+                NextStep::OtherFailure.because(format!("not deleted, because the host {host} still leads to it"))
+            };
+            return Ok(host.map(why).or_else(|| self.untaken_host_of(index)));
         }
         if !change.steps.contains(&Step::Upload) {
             return Ok(None);
@@ -141,27 +144,53 @@ impl Run<'_> {
         Ok(change.needs.iter().find_map(unavailable))
     }
 
-    /// Returns the reason why hosts can't move now: a worker that is to give one failed, or one that is to get one.
+    /// Returns the reason why hosts can't change hands now: a worker that is to give one failed, or one that is to get one.
     fn hand_over_blocked_by(&self, index: ChangeIndex) -> Option<Problem> {
+        match self.phase {
+            Phase::HandOver => self.hidden_host_of(index).or_else(|| self.untaken_host_of(index)),
+            _ => self.kept_host_for(index),
+        }
+    }
+
+    /// Returns the reason why a change can't take a host: the worker that has it failed, or its new hosts aren't there.
+    fn kept_host_for(&self, index: ChangeIndex) -> Option<Problem> {
+        let mut takes = self.transfers.of_taker(index.place()).filter(|transfer| transfer.moment != Moment::Reveal);
+        takes.find_map(|transfer| {
+            let revealers = self.transfers.revealers(transfer.giver).filter(|other| *other != index.place());
+            let mut others = std::iter::once(transfer.giver).chain(revealers).map(ChangeIndex::new);
+            others.find_map(|other| self.stays(transfer.from.text(), other))
+        })
+    }
+
+    /// Returns the reason why a change can't release its hosts: a new one of them is behind a route that is still there.
+    fn hidden_host_of(&self, index: ChangeIndex) -> Option<Problem> {
+        let left =
+            self.change(index).steps.iter().find(|step| self.is_late(index, step) && !self.takes(index, step))?;
+        let host = Host::released_by(left).map_or_else(|| "workers.dev".to_owned(), |host| host.text().to_owned());
+        self.transfers.revealers(index.place()).find_map(|other| self.stays(&host, ChangeIndex::new(other)))
+    }
+
+    /// Returns the reason why a change can't release a host: the worker that is to get its requests failed.
+    fn untaken_host_of(&self, index: ChangeIndex) -> Option<Problem> {
         let change = self.change(index);
-        let late = change.steps.iter().filter(|step| self.is_late(index, step));
-        let mut blocked = late.filter_map(|step| {
-            let (other, host) = match step {
-                Step::MoveDomain { from, domain: host } | Step::MoveRoute { from, pattern: host, .. } => {
-                    let others =
-                        from.iter().filter_map(|from| self.change_of.get(&(change.home.clone(), from.clone())));
-                    (others.copied().find(|other| self.schedule.has_failed(*other))?, host.clone())
-                }
-                step => {
-                    let host = Host::released_by(step)?.name().to_owned();
-                    let others = self.acquired.get(&host)?.iter().copied();
-                    (others.filter(|other| *other != index).find(|other| self.schedule.has_failed(*other))?, host)
-                }
-            };
-            let why = format!("{host} stays where it is, because {} failed", self.change(other).worker);
-            Some(NextStep::OtherFailure.because(why))
-        });
-        blocked.next()
+        let is_kept = |_: &&Vec<ChangeIndex>| change.action != Action::Delete;
+        change.steps.iter().filter_map(Host::released_by).find_map(|host| {
+            let named = self.acquired.get(host.name()).filter(is_kept).into_iter().flatten().copied();
+            let covering = self.transfers.of_giver(index.place()).filter(|transfer| transfer.from == host);
+            let mut others = named.chain(covering.map(|transfer| ChangeIndex::new(transfer.taker)));
+            others.find_map(|other| self.stays(host.text(), other).filter(|_| other != index))
+        })
+    }
+
+    /// Returns whether a step of a change takes a host from another worker.
+    pub(super) fn takes(&self, index: ChangeIndex, step: &Step) -> bool {
+        self.transfers.is_taking(index.place(), step)
+    }
+
+    /// Returns the message of a host that stays where it is, if a change failed.
+    fn stays(&self, host: &str, other: ChangeIndex) -> Option<Problem> {
+        let why = || format!("{host} stays where it is, because {} failed", self.change(other).worker);
+        self.schedule.has_failed(other).then(|| NextStep::OtherFailure.because(why()))
     }
 
     /// Returns whether the deploy beside which this one runs has the worker in flight.

@@ -1,18 +1,19 @@
 //! Writes the hosts of dispatch workers, thousands in a request: after a wave's uploads, and before its deletions. Knows which
 //! hosts are to be written only from the plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Failed;
-use super::index::{HostWriteId, WaveIndex};
-use super::lookups::explained;
-use super::problem::Problem;
+use super::index::{HostWriteId, LookupId, WaveIndex};
+use super::lookups::{Target, explained};
+use super::problem::{NextStep, Problem};
 use super::run::{Phase, Run};
 use super::schedule::{Delivery, RequestId, RequestState};
-use crate::plan::HostChange;
+use crate::plan::{HostChange, READ_ONE_BY_ONE};
 use crate::state::{ResourceKind, Table};
 use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
+use flotilla_model::paging::{Page, Pages, Progress};
 use flotilla_model::platform::{Call, CallError, KEYS_PER_CALL, Reply};
 
 /// A request that writes hosts.
@@ -39,10 +40,58 @@ impl HostWrite<'_> {
     }
 }
 
+/// A list of the keys of a KV namespace, of which those are read that are among the hosts.
+pub(super) struct HostKeys {
+    table: Table,
+    namespace_id: String,
+    /// The hosts that are about to be written, each with the worker that it pointed to and the one that it is to point to.
+    hosts: BTreeMap<String, HostChange>,
+    page: Page,
+    pages: Pages<(String, String)>,
+}
+
+impl HostKeys {
+    /// Returns its next request.
+    pub fn call(&self) -> Call {
+        Call::ListKeys { namespace_id: self.namespace_id.clone(), page: self.page.clone() }
+    }
+}
+
+/// A host whose present value is read.
+pub(super) struct HostValue {
+    table: Table,
+    namespace_id: String,
+    change: HostChange,
+}
+
+impl HostValue {
+    /// Returns its request.
+    pub fn call(&self) -> Call {
+        Call::ReadKey { namespace_id: self.namespace_id.clone(), key: self.change.host.clone() }
+    }
+
+    /// Names it among the requests in flight.
+    pub fn key(&self) -> &str {
+        &self.change.host
+    }
+}
+
+/// The reasons why hosts of a wave aren't written.
+#[derive(Default)]
+pub(super) struct KeptHosts {
+    /// By table and host. A host that was to be removed and is another's stays without an error.
+    hosts: HashMap<(Table, String), Option<Problem>>,
+    /// The tables that can't be read.
+    tables: HashMap<Table, Problem>,
+}
+
 impl<'p> Run<'p> {
     /// Writes the hosts of a wave: a host that moves is overwritten, and an orphaned one is removed.
     pub(super) fn write_hosts(&mut self, wave: WaveIndex) -> Result<(), Failure> {
-        for ((table, _), changes) in self.hosts_by_table(wave)? {
+        let tables = self.hosts_by_table(wave)?;
+        let kept = self.look_at_hosts(&tables)?;
+        for ((table, _), changes) in tables {
+            let changes = self.without_kept(&table, changes, &kept)?;
             let account_id = &table.account_id;
             let Some(namespace_id) = self.ids.get(account_id, ResourceKind::KeyValue, &table.title).cloned() else {
                 self.outcome.hosts_skipped += changes.len();
@@ -82,6 +131,161 @@ impl<'p> Run<'p> {
             }
         }
         Ok(tables)
+    }
+
+    /// Reads what the hosts of a wave point to right before they are written: what somebody else pointed elsewhere meanwhile stays. Few
+    /// hosts are read one by one; of more, the keys are listed, and those are read that exist and that the state doesn't know
+    /// to be this fleet's.
+    fn look_at_hosts(&mut self, tables: &BTreeMap<(Table, bool), Vec<&'p HostChange>>) -> Result<KeptHosts, Failure> {
+        self.kept_hosts = KeptHosts::default();
+        if self.ctx.ownership.is_none() || tables.is_empty() || self.is_halted_or_stopped() {
+            return Ok(KeptHosts::default());
+        }
+        let mut all: BTreeMap<&Table, Vec<&HostChange>> = BTreeMap::new();
+        for ((table, _), changes) in tables {
+            all.entry(table).or_default().extend(changes);
+        }
+        let recorded = match all.values().any(|changes| changes.len() > READ_ONE_BY_ONE) {
+            true => self.ctx.state.hosts()?,
+            false => BTreeMap::new(),
+        };
+        for (table, changes) in all {
+            let Some(namespace_id) = self.ids.get(&table.account_id, ResourceKind::KeyValue, &table.title).cloned()
+            else {
+                continue;
+            };
+            if changes.len() <= READ_ONE_BY_ONE {
+                for change in changes {
+                    self.read_host(table, &namespace_id, change);
+                }
+                continue;
+            }
+            let is_sure = |change: &&&HostChange| {
+                let lead = recorded.get(&(table.clone(), change.host.clone()));
+                lead.is_some_and(|lead| lead.sure && lead.worker.is_some())
+            };
+            let unsure = changes.iter().filter(|change| !is_sure(change));
+            let hosts = unsure.map(|change| (change.host.clone(), (*change).clone())).collect();
+            let (table, page, pages) = (table.clone(), Page::First, Pages::default());
+            let account_id = table.account_id.clone();
+            let keys = HostKeys { table, namespace_id, hosts, page, pages };
+            if !keys.hosts.is_empty() {
+                let id = self.add_lookup(&account_id, Target::HostKeys(keys));
+                self.schedule.queue_request(RequestId::Lookup(id));
+            }
+        }
+        self.run_phase(Phase::Apply)?;
+        Ok(std::mem::take(&mut self.kept_hosts))
+    }
+
+    fn read_host(&mut self, table: &Table, namespace_id: &str, change: &HostChange) {
+        let value = HostValue { table: table.clone(), namespace_id: namespace_id.to_owned(), change: change.clone() };
+        let id = self.add_lookup(&table.account_id, Target::HostValue(value));
+        self.schedule.queue_request(RequestId::Lookup(id));
+    }
+
+    /// Handles a page of a KV namespace's keys.
+    pub(super) fn on_host_keys(&mut self, id: LookupId, result: Result<Reply, CallError>) {
+        let Target::HostKeys(keys) = &mut self.schedule.lookup(id).target else {
+            unreachable!("BUG: only a list of keys has such pages")
+        };
+        let table = keys.table.clone();
+        let why = match result {
+            Ok(Reply::Names(listed)) => match keys.pages.add(listed) {
+                Ok(Progress::Next(page)) => {
+                    keys.page = page;
+                    self.schedule.continue_lookup(id);
+                    return;
+                }
+                Ok(Progress::Whole(listed)) => {
+                    let namespace_id = keys.namespace_id.clone();
+                    let hosts = std::mem::take(&mut keys.hosts);
+                    let there: BTreeSet<String> = listed.into_iter().map(|(key, _)| key).collect();
+                    for change in hosts.values().filter(|change| there.contains(&change.host)) {
+                        self.read_host(&table, &namespace_id, change);
+                    }
+                    self.schedule.end_lookup(id, RequestState::Succeeded);
+                    return;
+                }
+                Err(unsteady) => NextStep::Retry.because(unsteady.to_string()),
+            },
+            Ok(other) => unreachable!("BUG: {other:?} is no list of keys"),
+            Err(error) => explained(&keys.call(), &error),
+        };
+        self.kept_hosts.tables.insert(table, why.clone());
+        self.schedule.fail_lookup(id, why);
+    }
+
+    /// Handles the present value of a host: another fleet's worker keeps it.
+    pub(super) fn on_host_value(&mut self, id: LookupId, result: Result<Reply, CallError>) -> Result<(), Failure> {
+        let Target::HostValue(HostValue { table, change, .. }) = &self.schedule.lookup(id).target else {
+            unreachable!("BUG: only a host has such a value")
+        };
+        let (table, change) = (table.clone(), change.clone());
+        let key = (table, change.host.clone());
+        let holder = match result {
+            Ok(Reply::Value(holder)) => holder,
+            Ok(_) => {
+                self.schedule.end_lookup(id, RequestState::Succeeded);
+                return Ok(());
+            }
+            Err(error) => {
+                let why = explained(&self.schedule.lookup(id).call(None), &error);
+                self.kept_hosts.hosts.insert(key, Some(why.clone()));
+                self.schedule.fail_lookup(id, why);
+                return Ok(());
+            }
+        };
+        if !self.may_lose_host(&key, &change, &holder)? {
+            let why = change.to.as_ref().map(|to| {
+                NextStep::Host.because(format!(
+                    "{} points to {holder} by now, which this fleet's state doesn't have, and not to {to}; `{{ name: {}, takeOver: true }}` \
+                     under `domains` takes it over",
+                    change.host, change.host
+                ))
+            });
+            self.kept_hosts.hosts.insert(key, why);
+        }
+        self.schedule.end_lookup(id, RequestState::Succeeded);
+        Ok(())
+    }
+
+    /// Returns whether a host may be taken from the worker that it points to.
+    fn may_lose_host(&self, key: &(Table, String), change: &HostChange, holder: &String) -> Result<bool, Failure> {
+        let is_expected = change.from.as_ref() == Some(holder) || change.to.as_ref() == Some(holder);
+        let is_allowed = self.ctx.ownership.as_ref().is_some_and(|ownership| {
+            ownership.holders.get(key) == Some(holder)
+                || change.to.is_some() && ownership.take_over.contains(&(key.0.account_id.clone(), key.1.clone()))
+        });
+        Ok(is_expected || is_allowed || self.ctx.state.one(&(change.home.clone(), holder.clone()))?.is_some())
+    }
+
+    /// Returns the changes of hosts that are written, and reports those that aren't.
+    fn without_kept(
+        &mut self,
+        table: &Table,
+        changes: Vec<&'p HostChange>,
+        kept: &KeptHosts,
+    ) -> Result<Vec<&'p HostChange>, Failure> {
+        if let Some(why) = kept.tables.get(table) {
+            self.outcome.hosts_skipped += changes.len();
+            self.report_failed_hosts(table, why.clone());
+            return Ok(Vec::new());
+        }
+        let mut written = Vec::new();
+        for change in changes {
+            match kept.hosts.get(&(table.clone(), change.host.clone())) {
+                None => written.push(change),
+                Some(why) => {
+                    self.outcome.hosts_skipped += 1;
+                    match why {
+                        Some(why) => self.report_failed_hosts(table, why.clone()),
+                        None => self.ctx.state.release_host(table, &change.host)?,
+                    }
+                }
+            }
+        }
+        Ok(written)
     }
 
     /// Notes in the state that hosts are about to be written.

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::hosts::{HostKeys, HostValue};
 use super::index::{ChangeIndex, LookupId};
 use super::ownership::StrangersList;
 use super::problem::{NextStep, Problem};
@@ -38,6 +39,10 @@ pub(super) enum Target {
     NewTable(String),
     /// The workers of a home that aren't the fleet's.
     Strangers(StrangersList),
+    /// The hosts that a KV namespace has, out of many that are written.
+    HostKeys(HostKeys),
+    /// The worker that a host in KV points to right before it is written.
+    HostValue(HostValue),
 }
 
 /// Names that are looked for in a list.
@@ -66,6 +71,8 @@ impl Lookup {
     pub fn call(&self, strangers: Option<String>) -> Call {
         match &self.target {
             Target::Strangers(list) => Call::ListWorkers { tags: strangers, page: list.page.clone() },
+            Target::HostKeys(keys) => keys.call(),
+            Target::HostValue(value) => value.call(),
             Target::Zone(name) => Call::FindZone { name: name.clone() },
             Target::NewTable(title) => Call::CreateKv { title: title.clone() },
             Target::Names(names) => match names.resource {
@@ -79,7 +86,8 @@ impl Lookup {
     pub fn key(&self) -> &str {
         match &self.target {
             Target::Zone(name) | Target::NewTable(name) => name,
-            Target::Names(_) | Target::Strangers(_) => &self.account_id,
+            Target::HostValue(value) => value.key(),
+            Target::Names(_) | Target::Strangers(_) | Target::HostKeys(_) => &self.account_id,
         }
     }
 
@@ -201,6 +209,11 @@ impl Run<'_> {
                 self.on_strangers(id, result);
                 Ok(())
             }
+            Target::HostKeys(_) => {
+                self.on_host_keys(id, result);
+                Ok(())
+            }
+            Target::HostValue(_) => self.on_host_value(id, result),
             Target::NewTable(title) => {
                 let title = title.clone();
                 self.on_new_table(id, &account_id, title, result)
@@ -332,7 +345,9 @@ impl Run<'_> {
         let resource = match target {
             Target::Names(names) => names.resource,
             Target::NewTable(_) => Resource::Kv,
-            Target::Zone(_) | Target::Strangers(_) => unreachable!("BUG: it is no such resource"),
+            Target::Zone(_) | Target::Strangers(_) | Target::HostKeys(_) | Target::HostValue(_) => {
+                unreachable!("BUG: it is no such resource")
+            }
         };
         let key = (account_id.clone(), resource);
         self.unavailable.insert(key, why.clone());

@@ -3,7 +3,7 @@
 //! what that list shows to be a stranger's, is looked at once more, by itself. The platform has no conditional upload, so that
 //! what remains is the time between that look and the upload.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::index::{ChangeIndex, LookupId};
 use super::lookups::Target;
@@ -11,7 +11,7 @@ use super::problem::{NextStep, Problem};
 use super::run::Run;
 use super::schedule::{RequestId, RequestState};
 use crate::plan::{Action, Change, Step};
-use crate::state::WorkerId;
+use crate::state::{Table, WorkerId};
 use flotilla_model::failure::Failure;
 use flotilla_model::paging::{Page, Pages, Progress};
 use flotilla_model::platform::{CallError, Home, ListedWorker, Reply};
@@ -24,8 +24,10 @@ pub struct Ownership {
     pub fleet: String,
     /// The workers that may be others': they are adopted.
     pub adopt: BTreeSet<String>,
-    /// The domains that may be taken from others, by account id and host name.
+    /// The domains and hosts in KV that may be taken from others, by account id and host name.
     pub take_over: BTreeSet<(String, String)>,
+    /// The workers that hosts in KV pointed to before the run, and that may lose them although the state doesn't have them.
+    pub holders: BTreeMap<(Table, String), String>,
 }
 
 /// The workers that don't carry the fleet's tag, as listed before a wave.

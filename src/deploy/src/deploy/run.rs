@@ -4,8 +4,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::circle::{Circle, is_move, levels};
-use super::hosts::HostWrite;
+use super::circle::{Circle, is_move};
+use super::hosts::{HostWrite, KeptHosts};
 use super::index::{ChangeIndex, LaneId, LookupId, WaveIndex};
 use super::lookups::{KnownIds, kind_of};
 use super::ownership::{Ownership, Strangers};
@@ -15,6 +15,8 @@ use super::schedule::{Conclusion, LaneQueue, Permit, RequestId, RequestState, Sc
 use super::task::Next;
 use super::{CONTROL_INTERVAL, Control, DeployContext, Event, LaneProgress, Outcome, PROGRESS_INTERVAL};
 use crate::plan::handover::Host;
+use crate::plan::order::levels;
+use crate::plan::transfers::{Part, Transfers};
 use crate::plan::{Action, Change, Plan, Step};
 use crate::state::{ResourceKind, Uncertainty, WorkerId};
 use flotilla_model::bundle::Resource;
@@ -31,7 +33,9 @@ pub(super) enum Phase {
     Apply,
     /// The moves of hosts that workers swap, all of them together.
     Swap,
-    /// The late steps: those that move hosts, and those that release hosts when others have them.
+    /// The steps that take hosts from other workers: each of these has its new hosts by then.
+    Take,
+    /// The late steps that are left: those that release hosts when others have them.
     HandOver,
 }
 
@@ -46,8 +50,12 @@ pub(super) struct Run<'a> {
     pub(super) zone_lookups: HashMap<(String, String), LookupId>,
     /// The workers that aren't the fleet's, as listed before this wave.
     pub(super) strangers: Strangers,
+    /// The hosts in KV that aren't written in this wave.
+    pub(super) kept_hosts: KeptHosts,
     /// The reasons why an account's databases or KV namespaces are unavailable.
     pub(super) unavailable: HashMap<(String, Resource), Problem>,
+    /// The hosts that change hands between the workers of changes.
+    pub(super) transfers: Transfers,
     /// The changes that acquire a host, by its name.
     pub(super) acquired: HashMap<String, Vec<ChangeIndex>>,
     /// The changes by their workers, if hosts move between workers.
@@ -128,7 +136,9 @@ impl<'a> Run<'a> {
             ids: KnownIds::default(),
             zone_lookups: HashMap::new(),
             strangers: Strangers::default(),
+            kept_hosts: KeptHosts::default(),
             unavailable: HashMap::new(),
+            transfers: Transfers::of_plan(&plan.changes),
             acquired: acquired(&plan.changes),
             change_of: match plan.changes.iter().any(Change::has_moves) {
                 true => {
@@ -204,11 +214,18 @@ impl<'a> Run<'a> {
         self.write_hosts(wave)?;
         let late: Vec<ChangeIndex> = others.into_iter().filter(|index| self.has_late_steps(*index)).collect();
         let givers: Vec<ChangeIndex> = late.iter().copied().filter(|index| self.gives(*index)).collect();
-        for groups in self.in_order_of_moves(&late) {
+        let revealing =
+            deletions.iter().copied().filter(|index| self.transfers.of_giver(index.place()).next().is_some());
+        let ordered: Vec<ChangeIndex> = late.iter().copied().chain(revealing).collect();
+        for groups in self.in_order_of_moves(&ordered) {
             let (single, circles): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| group.len() == 1);
-            self.run_changes(single.concat(), Phase::HandOver)?;
-            for members in circles {
-                self.swap_hosts(&members)?;
+            self.run_parts(single.concat())?;
+            for parts in circles {
+                let gains = parts.into_iter().map(|part| match part {
+                    Part::Gain(place) => ChangeIndex::new(place),
+                    Part::Release(_) => unreachable!("BUG: no plan has a circle in which hosts change their kind"),
+                });
+                self.swap_hosts(&gains.collect::<Vec<_>>())?;
             }
         }
         // Those that gave hosts away end when it is known whether they were taken.
@@ -217,6 +234,24 @@ impl<'a> Run<'a> {
                 self.run_changes(vec![giver], Phase::HandOver)?;
             }
         }
+        self.run_changes(deletions, Phase::Apply)
+    }
+
+    /// Runs parts of changes that don't need each other.
+    fn run_parts(&mut self, parts: Vec<Part>) -> Result<(), Failure> {
+        let (mut taking, mut releasing, mut deletions) = (Vec::new(), Vec::new(), Vec::new());
+        for part in parts {
+            let (Part::Gain(place) | Part::Release(place)) = part;
+            let index = ChangeIndex::new(place);
+            match (part, self.change(index).action) {
+                (Part::Gain(_), _) if !self.is_taking(index) => {}
+                (Part::Gain(_), _) => taking.push(index),
+                (Part::Release(_), Action::Delete) => deletions.push(index),
+                (Part::Release(_), _) => releasing.push(index),
+            }
+        }
+        self.run_changes(taking, Phase::Take)?;
+        self.run_changes(releasing, Phase::HandOver)?;
         self.run_changes(deletions, Phase::Apply)
     }
 
@@ -260,19 +295,27 @@ impl<'a> Run<'a> {
         if change.action == Action::Delete || self.released_for(index, step).is_some() {
             return false;
         }
+        let gets_hosts = || self.is_taking(index) || self.transfers.revealers(index.place()).next().is_some();
         let Some(host) = Host::released_by(step) else {
             // Without its domain on workers.dev, it has no host before the others come.
-            let is_last_host = matches!(step, Step::SetWorkersDev { on: false }) && change.has_moves();
-            return is_move(step) || is_last_host;
+            let is_last_host = matches!(step, Step::SetWorkersDev { on: false }) && gets_hosts();
+            return self.transfers.is_taking(index.place(), step) || is_last_host;
         };
         let others = |all: &Vec<ChangeIndex>| all.iter().any(|other| *other != index);
-        self.acquired.get(host.name()).is_some_and(others) || change.has_moves()
+        self.acquired.get(host.name()).is_some_and(others)
+            || self.transfers.of_giver(index.place()).any(|transfer| transfer.from == host)
+            || gets_hosts()
+    }
+
+    /// Returns whether a change takes hosts from other workers.
+    fn is_taking(&self, index: ChangeIndex) -> bool {
+        self.change(index).steps.iter().any(|step| self.transfers.is_taking(index.place(), step))
     }
 
     /// Returns whether a change has steps that wait until the others are done, or waits until its hosts were taken.
     pub(super) fn has_late_steps(&self, index: ChangeIndex) -> bool {
         let change = self.change(index);
-        (!self.change_of.is_empty() || !self.acquired.is_empty())
+        (!self.change_of.is_empty() || !self.acquired.is_empty() || !self.transfers.all().is_empty())
             && (change.steps.iter().any(|step| self.is_late(index, step)) || self.gives(index))
     }
 
@@ -311,32 +354,28 @@ impl<'a> Run<'a> {
             Phase::Release(wave) => self.released_for(index, step) == Some(wave),
             Phase::Apply => !self.is_late(index, step),
             Phase::Swap => is_move(step),
+            Phase::Take => self.transfers.is_taking(index.place(), step),
             Phase::HandOver => self.is_late(index, step),
         }
     }
 
-    /// Returns changes in the order in which hosts move: a worker gets its new host before it gives the old one away. Workers that swap hosts
-    /// are in one group.
-    fn in_order_of_moves(&self, changes: &[ChangeIndex]) -> Vec<Vec<Vec<ChangeIndex>>> {
-        let place_of: HashMap<ChangeIndex, usize> =
-            changes.iter().enumerate().map(|(place, index)| (*index, place)).collect();
-        let needs = |index: &ChangeIndex| -> Vec<usize> {
-            let change = self.change(*index);
-            let others = change.steps.iter().flat_map(|step| match step {
-                Step::MoveDomain { from, .. } | Step::MoveRoute { from, .. } => {
-                    let giver = |from: &String| self.change_of.get(&(change.home.clone(), from.clone())).copied();
-                    from.iter().filter_map(giver).collect::<Vec<_>>()
-                }
-                step => {
-                    let host = Host::released_by(step);
-                    host.and_then(|host| self.acquired.get(host.name())).cloned().unwrap_or_default()
-                }
-            });
-            let others = others.filter(|other| other != index);
-            others.filter_map(|other| place_of.get(&other).copied()).collect()
+    /// Returns parts of changes in the order in which hosts change hands: a worker gets its new hosts before it gives an old one away. The
+    /// gains of workers that swap hosts are in one group.
+    fn in_order_of_moves(&self, changes: &[ChangeIndex]) -> Vec<Vec<Vec<Part>>> {
+        let of_change = |index: &ChangeIndex| [Part::Gain(index.place()), Part::Release(index.place())];
+        let parts: Vec<Part> = changes.iter().flat_map(of_change).collect();
+        let number_of: HashMap<Part, usize> = parts.iter().enumerate().map(|(number, part)| (*part, number)).collect();
+        let needs = |part: &Part| -> Vec<usize> {
+            let mut needs = self.transfers.needs(*part);
+            if let Part::Release(place) = part {
+                let hosts = self.plan.changes[*place].steps.iter().filter_map(Host::released_by);
+                let others = hosts.filter_map(|host| self.acquired.get(host.name())).flatten();
+                needs.extend(others.map(|other| Part::Gain(other.place())));
+            }
+            needs.iter().filter_map(|other| number_of.get(other).copied()).collect()
         };
-        let needs: Vec<Vec<usize>> = changes.iter().map(needs).collect();
-        let of_group = |group: Vec<usize>| group.into_iter().map(|place| changes[place]).collect();
+        let needs: Vec<Vec<usize>> = parts.iter().map(needs).collect();
+        let of_group = |group: Vec<usize>| group.into_iter().map(|number| parts[number]).collect();
         levels(&needs).into_iter().map(|groups| groups.into_iter().map(of_group).collect()).collect()
     }
 
@@ -370,6 +409,11 @@ impl<'a> Run<'a> {
     /// Returns whether nothing more is sent. Moves that belong together are not torn apart.
     fn is_stopped(&self) -> bool {
         self.control == Control::Stop && !self.has_circle_begun()
+    }
+
+    /// Returns whether no change or host is begun any more.
+    pub(super) fn is_halted_or_stopped(&self) -> bool {
+        self.outcome.halted.is_some() || self.is_stopped()
     }
 
     /// Reports an event.

@@ -130,6 +130,8 @@ struct World {
     ids: usize,
     /// The workers that a host may point to while a deploy runs.
     expected: BTreeMap<String, [String; 2]>,
+    /// The workers that may answer a name while a deploy runs, whatever kind of host it is.
+    answering: BTreeMap<String, [String; 2]>,
 }
 
 impl World {
@@ -139,8 +141,31 @@ impl World {
         result
     }
 
+    /// The worker that answers each name that is not a wildcard: that of its route, of a wildcard route, or of its domain.
+    fn answers(&self) -> BTreeMap<String, String> {
+        let names =
+            self.domains.keys().map(String::as_str).chain(self.routes.keys().map(|route| route.trim_end_matches("/*")));
+        let mut wide: Vec<(&str, &String)> =
+            self.routes.iter().map(|(route, (_, worker))| (route.trim_end_matches("/*"), worker)).collect();
+        wide.retain(|(name, _)| name.starts_with('*'));
+        let answer = |name: &str| {
+            let route = self.routes.get(&format!("{name}/*")).map(|(_, worker)| worker);
+            let wide = || wide.iter().find(|(wide, _)| name.ends_with(&wide[1..])).map(|(_, worker)| *worker);
+            route.or_else(wide).or_else(|| self.domains.get(name).map(|(_, worker)| worker)).cloned()
+        };
+        names.filter_map(|name| Some((name.to_owned(), answer(name)?))).collect()
+    }
+
     /// Asserts that each host points to its old or its new worker.
     fn check_hosts(&self) {
+        let answers = if self.answering.is_empty() { BTreeMap::new() } else { self.answers() };
+        for (name, workers) in &self.answering {
+            let answers = answers.get(name);
+            assert!(
+                answers.is_some_and(|worker| workers.contains(worker)),
+                "{name} is {answers:?}'s, not {workers:?}'s"
+            );
+        }
         for (host, workers) in &self.expected {
             let holder = self.domains.get(host).or_else(|| self.routes.get(host)).map(|(_, holder)| holder);
             assert!(

@@ -40,6 +40,7 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
             (&worker.database, known.has_database)
         {
             let (jurisdiction, location_hint) = (*jurisdiction, *location_hint);
+            reasons.push(Reason::DatabaseCreated { new: name.clone() });
             steps.push(Step::CreateDatabase { name: name.clone(), jurisdiction, location_hint });
         }
         steps.push(Step::Upload);

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::transfers::{Moment, Transfers};
 use super::{Action, Change, Held, Step};
 use crate::state::{Deployed, InFlight, Uncertainty, WorkerId};
 use flotilla_model::reason::Reason;
@@ -139,7 +140,7 @@ impl Acquired {
 }
 
 /// Returns whether the host of a route covers a domain.
-fn covers(name: &str, domain: &str) -> bool {
+pub(super) fn covers(name: &str, domain: &str) -> bool {
     match name.strip_prefix('*') {
         Some(suffix) => domain.ends_with(suffix),
         None => name == domain,
@@ -261,9 +262,26 @@ pub(super) fn hand_over(changes: &mut Vec<Change>, holders: &Holders) -> Vec<Hel
             held.push(Held { customer, environment, reason, is_refused: true });
             false
         });
-        if held.len() == before {
+        if held.len() > before {
+            continue;
+        }
+        let transfers = Transfers::of(changes, |change, step| {
+            holders.givers(change, step).into_iter().map(|holder| holder.id.clone()).collect()
+        });
+        let refused = circle_refusals(changes, &transfers);
+        if refused.is_empty() {
             break;
         }
+        let mut place = 0;
+        changes.retain(|change| {
+            let reason = refused.get(&place);
+            place += 1;
+            let Some(reason) = reason else { return true };
+            skipped.insert(change.id());
+            let (customer, environment) = (change.customer.clone(), Some(change.environment));
+            held.push(Held { customer, environment, reason: reason.clone(), is_refused: true });
+            false
+        });
     }
     let planned: HashSet<WorkerId> = changes.iter().map(Change::id).collect();
     let mut moved: HashMap<WorkerId, BTreeSet<Host>> = HashMap::new();
@@ -310,6 +328,33 @@ pub(super) fn hand_over(changes: &mut Vec<Change>, holders: &Holders) -> Vec<Hel
     held
 }
 
+/// Returns the changes of circles that can't be carried out, by place, with the reasons.
+fn circle_refusals(changes: &[Change], transfers: &Transfers) -> HashMap<usize, String> {
+    let mut refused = HashMap::new();
+    for (mut members, transfer) in transfers.mixed_circles() {
+        members.extend([transfer.taker, transfer.giver]);
+        let (taker, giver) = (&changes[transfer.taker].worker, &changes[transfer.giver].worker);
+        let mut workers: Vec<&str> = members.iter().map(|member| changes[*member].worker.as_str()).collect();
+        workers.sort_unstable();
+        let reason = format!(
+            "the hosts of {} move in a circle in which {} of {giver} becomes {} of {taker}: a host can't change its kind and its worker \
+             there at once; first change its kind on {giver} and deploy, then move it",
+            workers.join(", "),
+            described(&transfer.from),
+            described(&transfer.host),
+        );
+        refused.extend(members.into_iter().map(|member| (member, reason.clone())));
+    }
+    refused
+}
+
+fn described(host: &Host) -> String {
+    match host {
+        Host::Domain(domain) => format!("the custom domain {domain}"),
+        Host::Route(pattern) => format!("the route {pattern}"),
+    }
+}
+
 fn refusal(host: &str, holder: &Holder, giver: &Giver) -> Option<String> {
     let Holder { id: (_, worker), customer, .. } = holder;
     match giver {
@@ -343,6 +388,12 @@ pub(super) fn same_waves(changes: &mut [Change]) {
                 let key = (change.home.account_id.clone(), host.name().to_owned());
                 pairs.extend(by_host.get(&key).into_iter().flatten().map(|other| (index, *other)));
             }
+        }
+    }
+    // A route that is removed gives its requests to a host behind it, also if its worker is deleted.
+    for transfer in Transfers::of_plan(changes).all() {
+        if transfer.moment == Moment::Reveal || lasting(&changes[transfer.giver]) {
+            pairs.push((transfer.taker, transfer.giver));
         }
     }
     while let Some((one, other)) = pairs.iter().find(|(one, other)| changes[*one].wave != changes[*other].wave) {

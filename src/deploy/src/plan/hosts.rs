@@ -135,15 +135,18 @@ impl Hosts {
 /// The number of hosts of a KV namespace up to which each one is read before it is written. Of more, the keys are listed.
 pub const READ_ONE_BY_ONE: usize = 10;
 
-/// Returns the number of requests that look at what hosts point to before they are written, by account: of many, only those that exist
-/// are read.
+/// Returns the number of requests that look at what hosts point to, by account: before the run, and before the hosts of each wave are
+/// written. Of many, only those that exist are read.
 pub(super) fn checks(hosts: &[HostChange]) -> BTreeMap<&str, usize> {
     let mut tables: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut waves: BTreeMap<(&str, &str, usize), usize> = BTreeMap::new();
     for change in hosts {
         *tables.entry((&change.account, &change.table)).or_default() += 1;
+        *waves.entry((&change.account, &change.table, change.wave)).or_default() += 1;
     }
     let mut checks = BTreeMap::new();
-    for ((account, _), count) in tables {
+    let of_waves = waves.into_iter().map(|((account, ..), count)| (account, count));
+    for (account, count) in tables.into_iter().map(|((account, _), count)| (account, count)).chain(of_waves) {
         *checks.entry(account).or_default() += if count > READ_ONE_BY_ONE { 1 } else { count };
     }
     checks

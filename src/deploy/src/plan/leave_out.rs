@@ -4,12 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use flotilla_model::failure::Failure;
 
+use super::transfers::{Moment, Transfer, Transfers};
 use super::{Change, Plan, Step};
 use crate::state::WorkerId;
 
 impl Plan {
     /// Removes changes, for reasons by worker, and with them the changes that need theirs: those of workers that call a removed one which
-    /// isn't deployed, and those that take over a host of a removed one. Returns the removed changes with their reasons; what was asked
+    /// isn't deployed, those that take a host from a removed one, and those that release a host for a removed one. Returns the removed changes with their reasons; what was asked
     /// for comes first. `is_live`: whether a worker is deployed.
     ///
     /// # Errors
@@ -20,6 +21,11 @@ impl Plan {
         is_live: &mut dyn FnMut(&WorkerId) -> Result<bool, Failure>,
     ) -> Result<Vec<(Change, String)>, Failure> {
         let mut removed: Vec<(Change, String)> = Vec::new();
+        let transfers = Transfers::of_plan(&self.changes);
+        let ids: Vec<WorkerId> =
+            if transfers.all().is_empty() { Vec::new() } else { self.changes.iter().map(Change::id).collect() };
+        let ends = |transfer: &Transfer| (ids[transfer.taker].clone(), ids[transfer.giver].clone());
+        let transfers: Vec<_> = transfers.all().iter().map(|transfer| (ends(transfer), transfer)).collect();
         let mut next = reasons.clone();
         while !next.is_empty() {
             let (kept, gone): (Vec<_>, Vec<_>) =
@@ -36,12 +42,20 @@ impl Plan {
                         next.insert(change.id(), format!("it calls {callee}, which isn't deployed, and was left out"));
                     }
                 }
-                for step in &change.steps {
-                    if let Step::MoveDomain { domain: host, from } | Step::MoveRoute { pattern: host, from, .. } = step
-                        && let Some(giver) = from.iter().find(|giver| ids.contains(&other(giver)))
-                    {
-                        next.insert(change.id(), format!("{host} still belongs to {giver}, which was left out"));
+            }
+            let gone = |id: &WorkerId| ids.contains(id);
+            for ((taker, giver), transfer) in &transfers {
+                let host = transfer.from.text();
+                match (gone(taker), gone(giver)) {
+                    (false, true) => {
+                        let why = format!("{host} still belongs to {}, which was left out", giver.1);
+                        next.insert(taker.clone(), why);
                     }
+                    (true, false) if transfer.moment != Moment::Move => {
+                        let why = format!("{host} goes to {}, which was left out", taker.1);
+                        next.insert(giver.clone(), why);
+                    }
+                    _ => {}
                 }
             }
         }

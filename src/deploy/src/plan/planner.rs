@@ -154,7 +154,8 @@ impl<'a> Planner<'a> {
         if !self.is_gone(id, gone.customer) {
             return;
         }
-        if self.options.prune {
+        let is_pruned = self.options.pruned_customers.is_none_or(|customers| customers.contains(gone.customer));
+        if self.options.prune && is_pruned {
             self.changes.push(gone.deletion(id, self.options.objects.contains(id)));
         } else {
             let (customer, environment) = (gone.customer.to_owned(), gone.environment);

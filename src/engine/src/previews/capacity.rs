@@ -20,7 +20,7 @@ pub(super) fn check_size(number: usize, most: usize, what: &str) -> Result<(), F
         return Ok(());
     }
     Err(Failure::refused(format!(
-        "the preview would have {}, and {most} workers is the most; nothing was sent",
+        "the preview would have {}, more than the maximum of {most}; nothing was sent",
         count(number, what)
     ))
     .hint("name customers, or select some: flotilla preview up --id ID CUSTOMER, -l LABEL=VALUE, --since REF")

@@ -58,6 +58,9 @@ pub struct DownRequest {
 /// Previews that were taken down.
 #[derive(Default, Serialize)]
 pub struct PreviewsDown {
+    /// Previews that a dry run would remove.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub planned: Vec<String>,
     /// Previews that are gone.
     pub removed: Vec<String>,
     /// The previews of which something is left.
@@ -96,6 +99,10 @@ pub fn previews_down(context: &Context<'_>, request: &DownRequest) -> Result<Pre
     };
     let found: Vec<&Seen> = all.iter().filter(wanted).collect();
     context.operator.on_event(&Event::PreviewsFound(&found));
+    if request.approval.is_dry_run() {
+        let planned = found.iter().map(|seen| seen.id.clone()).collect();
+        return Ok(PreviewsDown { planned, ..PreviewsDown::default() });
+    }
     if !found.is_empty() && request.approval == Approval::Ask && cloud.local.is_none() {
         context.operator.confirm(&Question::PreviewDown(found.len()))?;
     }

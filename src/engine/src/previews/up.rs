@@ -122,8 +122,16 @@ pub struct PreviewUp {
     pub exit: Exit,
 }
 
+/// The result of deploying a preview.
+pub enum PreviewRun {
+    /// The plan of a dry run: nothing was sent but lists.
+    DryRun(Box<Planned>),
+    /// The preview as it is now.
+    Deployed(Box<PreviewUp>),
+}
+
 /// Deploys a preview, or updates it.
-pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewUp, Failure> {
+pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewRun, Failure> {
     let Selected { customers, shared, rule } = selected(context, request)?;
     let largest = rule.most.unwrap_or(LARGEST);
     // Each has a worker, at the least.
@@ -141,12 +149,14 @@ pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewU
     let days = i64::from(request.days.or(rule.days).unwrap_or(DAYS));
     let now = SystemClock::new().unix();
     let expires = now + days * DAY;
-    let _lock = Lock::take_from_all(&context.folder().join(LOCK), "preview up", context.operator)?;
+    let applies = !request.approval.is_dry_run();
+    let take = || Lock::take_from_all(&context.folder().join(LOCK), "preview up", context.operator);
+    let _lock = applies.then(take).transpose()?;
     let plan = PlanRequest {
         cloud: request.cloud.clone(),
         prune: true,
         refresh: true,
-        applies: true,
+        applies,
         priority: Priority::Bulk,
         expires,
         ..PlanRequest::default()
@@ -179,6 +189,7 @@ pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewU
             let exit = finished(&planned);
             (Arc::from(planned), Outcome::default(), HashMap::new(), exit)
         }
+        Deployed::DryRun(planned) => return Ok(PreviewRun::DryRun(planned)),
         Deployed::OtherPlan { refusal, .. } => return Err(refusal),
     };
     let mut requests = outcome.requests;
@@ -196,7 +207,7 @@ pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewU
         wait(context, &mut workers, deadline);
     }
     let unhealthy = workers.iter().filter(|worker| !worker.healthy).count();
-    Ok(PreviewUp {
+    Ok(PreviewRun::Deployed(Box::new(PreviewUp {
         id: request.id.clone(),
         from,
         expires: time(expires),
@@ -209,7 +220,7 @@ pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewU
         next_steps: outcome.next_steps(),
         workers,
         exit: if unhealthy > 0 || !outcome.is_complete() { Exit::SomeFailed } else { exit },
-    })
+    })))
 }
 
 /// The workers that a preview has, as the state knows them.
@@ -296,13 +307,15 @@ fn selected(context: &Context<'_>, request: &UpRequest) -> Result<Selected, Fail
 fn refuse_others(planned: &Planned) -> Result<(), Failure> {
     let conflicts = planned.findings.iter().filter_map(|Finding { what, worker, .. }| match what {
         What::Unowned { fleet: Some(fleet) } => Some(format!("the worker {worker} belongs to the fleet {fleet}")),
-        What::Unowned { fleet: None } => Some(format!("the worker {worker} is there, and is no fleet's")),
-        What::DomainHeld { domain, holder } => Some(format!("{domain} leads to {holder}, which is not the preview's")),
+        What::Unowned { fleet: None } => Some(format!("the worker {worker} exists, and no fleet manages it")),
+        What::DomainHeld { domain, holder } => {
+            Some(format!("{domain} points to {holder}, which is not part of the preview"))
+        }
         _ => None,
     });
     let conflicts: Vec<String> = conflicts.collect();
     let Some(first) = conflicts.first() else { return Ok(()) };
-    let failure = Failure::refused(format!("{first}; nothing was sent")).hint("put it up under another --id");
+    let failure = Failure::refused(format!("{first}; nothing was sent")).hint("use another --id");
     Err(conflicts[1..].iter().fold(failure, |failure, more| failure.hint(more)))
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SecretReference;
 
-/// A database of its own for each customer.
+/// The customer's own database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(
@@ -30,16 +30,16 @@ pub struct Database {
         pattern = "^([a-z0-9]|\\{(customer|environment)\\})([a-z0-9_-]|\\{(customer|environment)\\})*$"
     ))]
     pub name: Option<String>,
-    /// d1: the database's id. Default: that of the account's database of this name, which is made if there is none.
+    /// d1: the database's id. Default: the account's database of this name, which is created if there is none.
     #[schemars(regex(pattern = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"))]
     pub id: Option<String>,
-    /// d1: where its data has to stay, if it is made. It can't be changed later.
+    /// d1: the jurisdiction of a new database's data. It can't be changed later.
     pub jurisdiction: Option<Jurisdiction>,
-    /// d1: where it should lie, if it is made. Default: near to who deploys. It can't be changed later.
+    /// d1: the region of a new database. Default: close to the machine that deploys. It can't be changed later.
     pub location_hint: Option<LocationHint>,
 }
 
-/// Where a database's data has to stay. Source: Cloudflare's API, D1 › Create D1 Database.
+/// The jurisdiction of a database's data. Source: Cloudflare's API, D1 › Create D1 Database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, strum::AsRefStr)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
@@ -67,7 +67,7 @@ pub enum LocationHint {
     Oc,
 }
 
-/// Which database.
+/// The kind of database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]

@@ -15,11 +15,11 @@ use crate::limits::{self, Limit, Limits, Plan};
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields, title = "flotilla fleet")]
 pub struct FleetFile {
-    /// The fleet's name: it tags each worker as owned by this fleet.
+    /// The fleet's name. Each worker is tagged with it, to show that this fleet manages it.
     #[schemars(length(max = 40), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub name: String,
-    /// How workers are named. `{customer}`, `{role}`, `{pack-prefix}`, `{fleet}` and `{environment}` are replaced. `-{role}`
-    /// follows if there are several workers and the pattern doesn't have it, and so does `-{environment}` outside of production.
+    /// The pattern of worker names. `{customer}`, `{role}`, `{pack-prefix}`, `{fleet}` and `{environment}` are replaced. `-{role}` is
+    /// appended if a customer has several workers and the pattern doesn't contain it, and `-{environment}` outside production.
     /// Default: `{pack-prefix}-{customer}`.
     pub worker_name: Option<String>,
     /// The Cloudflare accounts by name. Default: one named `default`, taken from CLOUDFLARE_ACCOUNT_ID and
@@ -28,11 +28,11 @@ pub struct FleetFile {
     /// The packs by name.
     #[schemars(extend("minProperties" = 1))]
     pub packs: BTreeMap<String, PackReference>,
-    /// What holds for each customer whose spec doesn't say otherwise.
+    /// Settings of all customers, which specs and layers can override.
     pub defaults: Option<Map<String, Value>>,
-    /// Warnings that are turned off, or that are errors in this fleet. Of several entries for one warning the last counts.
+    /// Warnings that are turned off, or that are errors in this fleet. The last matching entry wins.
     pub diagnostics: Option<Vec<DiagnosticRule>>,
-    /// The layers between the defaults and the specs, weakest first: the name of each is that of its file,
+    /// The layers between the defaults and the specs, weakest first, by the names of their files,
     /// `layers/<name>.yaml`.
     #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"}))]
     pub layers: Option<Map<String, Value>>,
@@ -40,49 +40,49 @@ pub struct FleetFile {
     #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 30}, "maxProperties" = limits::WORKERS_PER_CUSTOMER))]
     #[schemars(with = "Option<BTreeMap<String, Option<Role>>>")]
     pub shared_workers: Option<Map<String, Value>>,
-    /// Zones that are not the domain which can be registered, but further down: `eu.shop.example`. Custom domains count
-    /// against the limits of the longest one that they end with.
+    /// Zones below a registrable domain, such as `eu.shop.example`. A custom domain counts against the limits of the longest zone that it
+    /// ends with.
     #[serde(default)]
     #[schemars(extend("uniqueItems" = true), inner(regex(pattern = "^([a-z0-9]([a-z0-9-]*[a-z0-9])?\\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?$")))]
     pub zones: Vec<String>,
-    /// Host names that several customers share on purpose, each by routes of its own. Any other host is one customer's.
+    /// Host names that several customers share on purpose, each with its own routes. Any other host belongs to one customer.
     #[serde(default)]
     #[schemars(extend("uniqueItems" = true), inner(regex(pattern = "^(\\*\\.?)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?$")))]
     pub shared_hosts: Vec<String>,
-    /// Where the values of secrets come from, in this order: the first source that has a value counts. Default: the
+    /// The sources of secrets, in order of precedence: the first source that has a value wins. Default: the
     /// environment, then the dotenv file `.env`.
     #[schemars(extend("minItems" = 1))]
     pub secrets: Option<Vec<SecretSource>>,
-    /// How changes are deployed: in which waves, and when it stops.
+    /// How changes are deployed: waves, health checks, failure limits.
     #[serde(default)]
     pub deploy: DeployRule,
-    /// What `flotilla preview` makes.
+    /// Settings of `flotilla preview`.
     #[serde(default)]
     pub previews: PreviewRule,
 }
 
-/// What `flotilla preview` makes: workers once more, for a while, under names and hosts of their own.
+/// Settings of `flotilla preview`: temporary deployments with their own names and hosts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct PreviewRule {
-    /// The environment whose settings a preview takes; a worker that doesn't exist there takes those of production. What
-    /// `environments: { preview: … }` says comes over them. Default: staging.
+    /// The environment whose settings previews use; a worker that doesn't exist there uses those of production. Settings under
+    /// `environments: { preview: … }` take precedence. Default: staging.
     #[schemars(with = "Option<Standing>")]
     pub from: Option<Environment>,
-    /// The domain of the hosts: `<customer>-preview-<id>.<domain>`. Default: the first part of each of a worker's own hosts gets
-    /// `-preview-<id>`.
+    /// The domain of preview hosts: `<customer>-preview-<id>.<domain>`. Default: `-preview-<id>` is appended to the first label of each of
+    /// the worker's hosts.
     #[schemars(regex(pattern = "^([a-z0-9]([a-z0-9-]*[a-z0-9])?\\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub domain: Option<String>,
-    /// After so many days a preview has expired, and `flotilla preview down --expired` removes it. Default: 7.
+    /// The days after which a preview expires; `flotilla preview down --expired` removes it then. Default: 7.
     #[schemars(range(min = 1, max = 365))]
     pub days: Option<u16>,
-    /// How many workers one preview has at the most. Default: 50.
+    /// The maximum number of workers in a preview. Default: 50.
     #[schemars(range(min = 1))]
     pub most: Option<usize>,
 }
 
-/// The environments that stand, as the schema has them.
+/// The lasting environments, for the schema.
 #[derive(JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
@@ -96,7 +96,7 @@ enum Standing {
 /// The dotenv file that is read, unless fleet.yaml lists other sources of secrets.
 pub const DOTENV: &str = ".env";
 
-/// A source of secrets' values: one of `env`, `dotenv`, `age`, `sops` and `command`.
+/// A source of secrets: one of `env`, `dotenv`, `age`, `sops` and `command`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields, extend("oneOf" = [
@@ -106,41 +106,41 @@ pub struct SecretSource {
     /// The environment of the process: `true`.
     #[schemars(extend("const" = true))]
     pub env: Option<bool>,
-    /// A dotenv file outside of git, from the project's root or with an absolute path. `{environment}` is replaced.
+    /// A dotenv file outside git; the path is relative to the project or absolute. `{environment}` is replaced.
     #[schemars(regex(pattern = "^[^\\\\]+$"))]
     pub dotenv: Option<String>,
-    /// A file that is encrypted with age and can be committed: dotenv lines, or a YAML map of names to texts if it is named
-    /// `….yaml.age`. `{environment}` is replaced.
+    /// A file encrypted with age, which can be committed: dotenv lines, or a YAML map of names to strings if its name ends in
+    /// `.yaml.age`. `{environment}` is replaced.
     #[schemars(regex(pattern = "^[^\\\\]+$"))]
     pub age: Option<String>,
-    /// age: where the identity is that opens the file.
+    /// age: the identity that decrypts the file.
     pub identity: Option<IdentityPlace>,
-    /// age: for whom the file is encrypted when flotilla writes it. Default: for the identity.
+    /// age: the public keys that the file is encrypted for when flotilla writes it. Default: the identity's.
     #[schemars(extend("minItems" = 1, "uniqueItems" = true), inner(regex(pattern = "^age1[02-9ac-hj-np-z]{58}$")))]
     pub recipients: Option<Vec<String>>,
-    /// A file that is encrypted with SOPS; the program `sops` opens it. `{environment}` is replaced.
+    /// A file encrypted with SOPS; the program `sops` decrypts it. `{environment}` is replaced.
     #[schemars(regex(pattern = "^[^\\\\]+$"))]
     pub sops: Option<String>,
-    /// A program and its arguments, which prints one value; it is run without a shell. `{name}`, `{customer}` and
+    /// A program and its arguments, run without a shell, that prints one value. `{name}`, `{customer}` and
     /// `{environment}` are replaced.
     #[schemars(extend("minItems" = 1))]
     pub command: Option<Vec<String>>,
-    /// command, sops: how many seconds it may take. Default: 30.
+    /// command, sops: the timeout in seconds. Default: 30.
     #[schemars(range(min = 1, max = 600))]
     pub timeout: Option<u64>,
-    /// command: how many run at once. Default: 8.
+    /// command: the maximum number of concurrent runs. Default: 8.
     #[schemars(range(min = 1, max = 64))]
     pub at_once: Option<u8>,
-    /// What its values are for: `workers`, the secrets that specs name, or `deploy`, what flotilla itself needs, such as API
+    /// What the source is used for: `workers`, the secrets that specs name, or `deploy`, what flotilla itself needs, such as API
     /// tokens and the keys of other sources. Default: both.
     pub purpose: Option<SourcePurpose>,
-    /// The names that specs may take from it; a `*` at the end stands for any characters. The prefix of a customer's own value
-    /// doesn't count. Default: every name that flotilla and CI don't need themselves.
+    /// The names that specs may take from the source; a trailing `*` matches any characters. The prefix of a customer's own value is not
+    /// part of the match. Default: every name that flotilla and CI don't use themselves.
     #[schemars(extend("minItems" = 1, "uniqueItems" = true), inner(regex(pattern = "^([A-Z][A-Z0-9_]*[*]?|[*])$")))]
     pub names: Option<Vec<String>>,
 }
 
-/// What the values of a source of secrets are for.
+/// What a source of secrets is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
@@ -196,14 +196,14 @@ impl SecretSource {
     }
 }
 
-/// Where an age identity is: `{ env: NAME }` or `{ file: PATH }`.
+/// The location of an age identity: `{ env: NAME }` or `{ file: PATH }`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields, extend("oneOf" = [{"required": ["env"]}, {"required": ["file"]}]))]
 pub struct IdentityPlace {
     /// The environment variable that holds it: `AGE-SECRET-KEY-…`.
     #[schemars(regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"))]
     pub env: Option<String>,
-    /// The file that holds it, as age-keygen writes it; `~/` is the home directory. It doesn't belong into git.
+    /// The file that holds it, as age-keygen writes it; `~/` is the home folder. Don't commit it.
     #[schemars(length(min = 1))]
     pub file: Option<String>,
 }
@@ -213,70 +213,70 @@ pub struct IdentityPlace {
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct DeployRule {
-    /// The waves, one after the other: each has to be healthy before the next one begins. What no wave takes is the last
-    /// one. Default: one wave with everything.
+    /// The waves, in order: each must be healthy before the next one begins. Changes that belong to no wave come last.
+    /// Default: one wave with all changes.
     #[serde(default)]
     #[schemars(length(max = 20))]
     pub waves: Vec<WaveRule>,
-    /// How much may fail: `count` changes in all, and nothing more is begun; `percent` of a wave, and the next one doesn't
+    /// The failure limits: after `count` failures nothing more begins, and if more than `percent` of a wave fails, the next wave doesn't
     /// begin. Default: 10, and 0 percent.
     pub failures: Option<Share>,
-    /// How workers are asked between waves whether they are well.
+    /// The health checks between waves.
     #[serde(default)]
     pub health: HealthRule,
-    /// What happens to a wave that isn't healthy: `halt` leaves it as it is, `rollback` puts back what ran before. Default:
+    /// What happens to a wave that isn't healthy: `halt` leaves it as it is, `rollback` restores what ran before. Default:
     /// halt.
     pub on_breach: Option<OnBreach>,
-    /// How many workers one deploy may delete. Default: 10, or 10 % of all, whichever is less; one is always allowed.
+    /// The maximum number of workers that one deploy may delete. Default: 10, or 10 % of all, whichever is less; one is always allowed.
     pub max_deletions: Option<Share>,
-    /// The share of the fleet, in percent, from which on a deploy wants the plan's digest or `--yes`, also at a terminal.
+    /// The share of the fleet, in percent, above which a deploy requires the plan's digest or `--yes`, even on a terminal.
     /// Default: 20.
     #[schemars(range(min = 0.0, max = 100.0))]
     pub confirm_above: Option<f64>,
-    /// How many bundles of each worker are kept to go back to. Default: 5.
+    /// The number of bundles of each worker that are kept for rollbacks. Default: 5.
     #[schemars(range(min = 1, max = 100))]
     pub keep: Option<usize>,
 }
 
-/// One wave: whoever has its labels, or so many customers, or so much of all that change.
+/// One wave: the customers with its labels, a number of customers, or a share of all that change.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct WaveRule {
-    /// Its name, for people. Default: its number.
+    /// Its display name. Default: its number.
     pub name: Option<String>,
-    /// The labels that its customers have, as in a layer's `when`.
+    /// The labels of its customers, as in a layer's `when`.
     #[schemars(extend("minProperties" = 1))]
     pub labels: Option<BTreeMap<String, OneOrMore>>,
-    /// So many customers.
+    /// The number of customers.
     #[schemars(range(min = 1))]
     pub count: Option<usize>,
-    /// So much of all customers that change, in percent, those of the waves before included.
+    /// The share of all customers that change, in percent, including those of earlier waves.
     #[schemars(range(min = 0.0, max = 100.0))]
     pub percent: Option<f64>,
 }
 
-/// A number and a share; where both are there, the text beside says which one holds.
+/// A number and a share of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct Share {
-    /// So many.
+    /// The number.
     pub count: Option<usize>,
-    /// So much of all, in percent.
+    /// The share of all, in percent.
     #[schemars(range(min = 0.0, max = 100.0))]
     pub percent: Option<f64>,
 }
 
-/// How workers are asked whether they are well.
+/// The health checks between waves.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct HealthRule {
-    /// Whether they are asked at all. Default: true.
+    /// Whether workers are checked. Default: true.
     pub enabled: Option<bool>,
-    /// How long a worker may take to say that it runs the new bundle, in seconds: a new address needs a while until it is
-    /// known everywhere. Default: 60.
+    /// The time within which a worker must be healthy with its new bundle, in seconds: a new address takes a while until it works
+    /// everywhere. Default: 60.
     #[schemars(range(min = 1, max = 3600))]
     pub deadline_seconds: Option<u64>,
 }
@@ -291,13 +291,13 @@ pub enum OnBreach {
     Rollback,
 }
 
-/// When a layer is used, and where it is.
+/// The customers that use a layer, and its location.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct LayerRule {
-    /// The labels that a customer must have for it: a value, or a list of values of which one has to hold. Without it, the
-    /// layer is used by the customers that list it.
+    /// The labels that a customer must have: a value, or a list of values of which one must match. Without it, the
+    /// customers that list the layer use it.
     pub when: Option<BTreeMap<String, OneOrMore>>,
     /// Instead of a file in layers/, a folder of env files: `base/*.env`, and `customers/<customer>/<environment>.env`.
     #[schemars(regex(pattern = "^[^/\\\\.][^\\\\]*$"))]
@@ -329,24 +329,24 @@ impl JsonSchema for OneOrMore {
         "OneOrMore".into()
     }
 
-    // Flat, so that a mistake is told as what it is.
+    // Flat, so that an error is reported as what it is.
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({"type": ["string", "array"], "items": {"type": "string"}})
     }
 }
 
-/// How bad a warning is in this fleet.
+/// The severity of a warning in this fleet.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct DiagnosticRule {
     /// The warning's code, as it is printed: `N0309`.
     pub code: Code,
-    /// The customers for whom this holds, by id; `*` stands for any characters, `?` for one. Default: all.
+    /// The customers that this applies to, by id; `*` matches any characters, `?` one. Default: all.
     #[schemars(extend("minItems" = 1))]
     pub customers: Option<Vec<String>>,
     /// `off`, `warning` or `error`.
     pub severity: Level,
-    /// Why, for those who read the report.
+    /// The reason, which is shown in reports.
     #[schemars(length(min = 1))]
     pub reason: String,
 }
@@ -356,60 +356,60 @@ pub struct DiagnosticRule {
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
 pub enum Level {
-    /// Not told, only counted.
+    /// Not reported, only counted.
     Off,
     /// A warning.
     Warning,
-    /// An error, which holds the customer.
+    /// An error, which stops the customer.
     Error,
 }
 
-/// Where a pack is.
+/// The location of a pack.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct PackReference {
-    /// The folder, from the project's root.
+    /// The folder, relative to the project.
     #[schemars(regex(pattern = "^[^/\\\\.][^\\\\]*$"))]
     pub path: String,
 }
 
-/// A Cloudflare account and what may be done with it.
+/// A Cloudflare account.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct Account {
     /// The account's id, or the environment variable that holds it: `{ env: CLOUDFLARE_ACCOUNT_ID }`.
     pub id: AccountId,
-    /// The reference to its API token.
+    /// A reference to the API token.
     pub token: SecretReference,
-    /// The dispatch namespace that the workers go into (Workers for Platforms). Without it, an account holds 500.
+    /// The dispatch namespace that the workers are deployed to (Workers for Platforms). Without it, an account holds 500 workers.
     #[schemars(regex(pattern = "^[a-z0-9][a-z0-9_-]*$"))]
     pub dispatch_namespace: Option<String>,
-    /// How requests reach the workers of the dispatch namespace. Without it they have no host names.
+    /// The dispatch worker of the namespace. Without it, the workers have no host names.
     pub dispatch: Option<Dispatch>,
-    /// The account's part of its workers.dev addresses, `<worker>.<subdomain>.workers.dev`: for workers that have to know each
-    /// other's address.
+    /// The account's workers.dev subdomain, as in `<worker>.<subdomain>.workers.dev`. It is required where workers refer to each other's
+    /// workers.dev addresses.
     #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub subdomain: Option<String>,
-    /// What is paid for Workers: `free` or `paid`, from which the account's limits follow. Default: paid.
+    /// The Workers plan, which decides the account's limits: `free` or `paid`. Default: paid.
     #[serde(default)]
     pub plan: Plan,
-    /// The limits that are other than the plan's: those that Cloudflare has raised.
+    /// Limits that differ from the plan's, because Cloudflare has raised them.
     #[serde(default)]
     pub limits: Limits,
-    /// The API's limit for this token. Default: 1,200 requests in 300 seconds.
+    /// The API rate limit of this token. Default: 1,200 requests in 300 seconds.
     pub api_limit: Option<ApiLimit>,
 }
 
-/// The worker in front of a dispatch namespace, and where it looks hosts up.
+/// The worker in front of a dispatch namespace, and where it looks up hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Dispatch {
-    /// The worker that gets all requests and passes them on; a name under `sharedWorkers`, with the routes and domains that
-    /// lead to it. It is a worker of the account, outside of the namespace.
+    /// The worker that receives all requests and forwards them; a name under `sharedWorkers`, with the routes and domains of the fleet. It is
+    /// a worker of the account, outside the namespace.
     pub worker: String,
-    /// The title of the KV namespace that says which host is which worker's; made if there is none. Default: the
-    /// `dispatchNamespace` with `-hosts` after it.
+    /// The title of the KV namespace that maps hosts to workers; it is created if there is none. Default: the
+    /// `dispatchNamespace` followed by `-hosts`.
     #[schemars(length(min = 1, max = 512))]
     pub hosts: Option<String>,
 }
@@ -445,7 +445,7 @@ impl JsonSchema for AccountId {
         "AccountId".into()
     }
 
-    // One flat schema rather than a choice of two, so that a mistake is told as what it is.
+    // One flat schema rather than a choice of two, so that an error is reported as what it is.
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "description": "The account's id, or the environment variable that holds it: `{ env: NAME }`.",
@@ -458,18 +458,18 @@ impl JsonSchema for AccountId {
     }
 }
 
-/// A limit of Cloudflare's API.
+/// A rate limit of Cloudflare's API.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct ApiLimit {
-    /// How many requests fit into a window.
+    /// The number of requests per window.
     #[schemars(range(min = 1))]
     pub requests: u32,
     /// The window in seconds.
     #[schemars(range(min = 1, max = 86_400))]
     pub seconds: u32,
-    /// The share of the limit that is left for people, from 0 to 0.9. Default: 0.05.
+    /// The share of the limit that is left to people and other tools, from 0 to 0.9. Default: 0.05.
     #[schemars(range(min = 0.0, max = 0.9))]
     pub headroom: Option<f64>,
 }

@@ -16,9 +16,9 @@ pub struct PackFile {
     /// The pack's name.
     #[schemars(length(max = 40), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub name: String,
-    /// What it is for.
+    /// Its purpose.
     pub description: Option<String>,
-    /// What its workers' names begin with.
+    /// The prefix of its workers' names.
     #[schemars(length(max = 20), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub prefix: String,
     /// The template of the module that is uploaded.
@@ -31,50 +31,50 @@ pub struct PackFile {
     pub runtime: RuntimeFile,
     /// The file with the destination types.
     pub catalogue: Option<String>,
-    /// What its workers are asked by `flotilla verify`, one request each.
+    /// The probes that `flotilla verify` sends to its workers.
     pub verify: Option<Vec<Probe>>,
 }
 
-/// A request that a deployed worker is asked, and what its answer has to be.
+/// A request to a deployed worker, and the expected answer.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct Probe {
-    /// What it is called in results, such as `search`; several can have one name. The first one named `health` is the health check of waves,
+    /// Its name in results, such as `search`; several can have the same name. The first one named `health` is the health check of waves,
     /// previews and `status --health`.
     #[schemars(length(max = 20), regex(pattern = "^[a-z][a-z0-9-]*$"))]
     pub name: String,
-    /// The path that is asked, with its query.
+    /// The path of the request, with its query.
     #[schemars(length(max = 1000), regex(pattern = "^/[!-~]*$"))]
     pub path: String,
     /// The HTTP status of the answer (default: 200).
     #[schemars(range(min = 200, max = 599))]
     pub status: Option<u16>,
-    /// What the answer's JSON holds at the least: an empty list or map stands for any. `{worker}`, `{customer}`,
-    /// `{environment}` and `{digest}` stand for the worker's own.
+    /// What the answer's JSON must contain; an empty list or map matches any. `{worker}`, `{customer}`,
+    /// `{environment}` and `{digest}` are replaced with the worker's own.
     pub json: Option<BTreeMap<String, Value>>,
-    /// Asked only of workers that call others; the answer's `peers` tell how each of them was reached.
+    /// Whether it is only sent to workers that call others; `peers` in the answer reports on each of them.
     pub peers: Option<bool>,
 }
 
-/// How a pack's runtime is bundled.
+/// How a pack's code is bundled.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct RuntimeFile {
-    /// The command that bundles it; `--out DIR` is added, and `runtime.js` and `runtime.d.ts` are expected there.
+    /// The command that bundles it. `--out DIR` is appended, and it must write `runtime.js` and `runtime.d.ts` there.
     #[schemars(length(min = 1))]
     pub build: Vec<String>,
-    /// The files and folders that decide it. package.json and package-lock.json always belong to them.
+    /// The files and folders that the bundle depends on. package.json and package-lock.json are always included.
     pub sources: Vec<String>,
-    /// The environment variables that the command gets, beside PATH, HOME, TMPDIR and LANG, if they are set. Their values decide the
+    /// The environment variables that the command gets in addition to PATH, HOME, TMPDIR and LANG, if they are set. Their values decide the
     /// bundle, as the sources do; a secret among them can end up in it.
     #[schemars(extend("uniqueItems" = true), inner(regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$")))]
     pub build_env: Option<Vec<String>>,
-    /// The number of seconds that the command may take. Default: 600.
+    /// The timeout of the command in seconds. Default: 600.
     #[schemars(range(min = 1, max = 86400))]
     pub build_timeout: Option<u64>,
-    /// The MiB of memory that the command may have, together with the programs that it starts. Default: 4096.
+    /// The memory limit of the command and the programs that it starts, in MiB. Default: 4096.
     #[schemars(range(min = 64, max = 1048576))]
     pub build_memory: Option<u64>,
 }
@@ -91,7 +91,7 @@ pub struct CatalogueFile {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DestinationType {
-    /// Its name for people.
+    /// Its display name.
     pub label: String,
     /// The consents that a visitor must have given, unless a spec sets others.
     pub required_consent: Vec<Purpose>,

@@ -3,20 +3,20 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Whether Cloudflare keeps the worker's logs.
+/// The worker's logs and traces.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct Observability {
-    /// Whether it does. Default: true.
+    /// Whether logs are written. Default: true.
     pub enabled: Option<bool>,
-    /// Which share of requests, from 0 to 1. Default: all.
+    /// The share of requests that is recorded, from 0 to 1. Default: 1.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sampling: Option<f64>,
-    /// Logs on their own.
+    /// Settings of logs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logs: Option<Logs>,
-    /// Traces on their own.
+    /// Settings of traces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traces: Option<Traces>,
 }
@@ -29,11 +29,11 @@ pub struct Logs {
     /// Whether they are written. Default: true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// Which share of requests, from 0 to 1. Default: all.
+    /// The share of requests that is recorded, from 0 to 1. Default: 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sampling: Option<f64>,
-    /// Whether each invocation is a line of its own. Default: true.
+    /// Whether each invocation is logged. Default: true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invocation_logs: Option<bool>,
     /// Whether Cloudflare keeps them. Default: true.
@@ -52,7 +52,7 @@ pub struct Traces {
     /// Whether they are written. Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// Which share of requests, from 0 to 1. Default: all.
+    /// The share of requests that is recorded, from 0 to 1. Default: 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sampling: Option<f64>,
@@ -64,16 +64,16 @@ pub struct Traces {
     pub destinations: Option<Vec<String>>,
 }
 
-/// What one request may take.
+/// Limits per request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct RequestLimits {
-    /// Time of the processor, in milliseconds. Default: the account's.
+    /// CPU time in milliseconds. Default: the account's limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub cpu_ms: Option<u64>,
-    /// Requests that the worker sends itself. Default: the account's.
+    /// Subrequests. Default: the account's limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub subrequests: Option<u64>,
@@ -83,7 +83,7 @@ pub struct RequestLimits {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Placement {
-    /// Near to what it calls, as Cloudflare measures it.
+    /// Close to the services that it calls, as Cloudflare measures it.
     Smart,
     /// In a region of a cloud: `aws:us-east-1`.
     #[serde(untagged)]
@@ -91,13 +91,13 @@ pub enum Placement {
         /// The region.
         region: String,
     },
-    /// Near to a host and port.
+    /// Close to a host and port.
     #[serde(untagged)]
     Host {
         /// The host and port.
         host: String,
     },
-    /// Near to a host that speaks HTTP.
+    /// Close to a host that speaks HTTP.
     #[serde(untagged)]
     Hostname {
         /// The host.
@@ -110,7 +110,7 @@ impl JsonSchema for Placement {
         "Placement".into()
     }
 
-    // Flat, so that a mistake is told as what it is.
+    // Flat, so that an error is reported as what it is.
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "description": "`smart`; or where the worker runs: `{ region: aws:us-east-1 }`, `{ host: db.example.com:5432 }` or \
@@ -118,9 +118,9 @@ impl JsonSchema for Placement {
             "type": ["string", "object"],
             "pattern": "^smart$",
             "properties": {
-                "region": {"type": "string", "minLength": 1, "description": "A region of a cloud, with the cloud before it."},
-                "host": {"type": "string", "minLength": 1, "description": "A host and port that the worker is near to."},
-                "hostname": {"type": "string", "minLength": 1, "description": "A host with HTTP that the worker is near to."}
+                "region": {"type": "string", "minLength": 1, "description": "A cloud region, with the cloud's name before it."},
+                "host": {"type": "string", "minLength": 1, "description": "A host and port to run close to."},
+                "hostname": {"type": "string", "minLength": 1, "description": "A host that speaks HTTP to run close to."}
             },
             "minProperties": 1,
             "maxProperties": 1,

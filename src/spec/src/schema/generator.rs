@@ -22,7 +22,7 @@ pub fn customer(catalogue: Option<&Map<String, Value>>) -> Value {
 /// Returns the JSON Schema of layers/*.yaml.
 pub fn layer(catalogue: Option<&Map<String, Value>>) -> Value {
     let mut schema = layered(&[settable()], "flotilla layer");
-    schema["description"] = "What several customers share.".into();
+    schema["description"] = "Settings that several customers share.".into();
     complete(&mut schema, catalogue);
     schema
 }

@@ -448,3 +448,131 @@ proptest! {
         run(&Scenario { before, after, faults: FAULTS }, Script { given: choices, chosen: Vec::new() });
     }
 }
+
+/// Each name with the worker that has it, if one does, by a route or by a custom domain.
+type Owners = [Option<(&'static str, bool)>];
+
+/// The names of which the hosts are made. The last one is of routes alone.
+const NAMES: [&str; 3] = ["x.example.com", "y.example.com", "*.example.com"];
+
+/// A fleet of workers that have these names.
+fn owning(workers: &[&str], owners: &Owners, version: u32) -> Fleet {
+    let named = |worker: &&str| {
+        let (name, desired) = customer(worker, "one", &[]);
+        (name, DesiredState { version, ..desired })
+    };
+    let mut fleet: Fleet = workers.iter().map(named).collect();
+    for (name, owner) in NAMES.iter().zip(owners) {
+        let Some((worker, is_route)) = owner else { continue };
+        let Some(desired) = fleet.get_mut(*worker) else { continue };
+        match *is_route || name.starts_with('*') {
+            true => desired.routes.insert(format!("{name}/*")),
+            false => desired.domains.insert((*name).to_owned()),
+        };
+    }
+    fleet
+}
+
+/// Deploys what changes hands, with an error at each of its requests, and asserts that no worker loses its last host and that no host is left
+/// without a worker. Returns the number of runs; none if the plan refuses it.
+fn check_hands(workers: [&[&str]; 2], owners: [&Owners; 2]) -> usize {
+    let [before, after] = [0, 1].map(|at| owning(workers[at], owners[at], at as u32 + 1));
+    // A domain behind another worker's route has no requests.
+    let answering = |fleet: &Fleet| -> BTreeSet<String> {
+        let mut world = World::default();
+        for (name, desired) in fleet {
+            let held = |host: &String| (host.clone(), (String::new(), format!("w-{name}")));
+            world.domains.extend(desired.domains.iter().map(held));
+            world.routes.extend(desired.routes.iter().map(held));
+        }
+        world.answers().into_values().collect()
+    };
+    let keeping: Vec<String> = answering(&before).intersection(&answering(&after)).cloned().collect();
+    let deployed = |place: Option<usize>| {
+        let (mut bench, mut state) = (Bench::new(), State::in_memory());
+        bench.budget = Budget { count: usize::MAX, health: None, ..Budget::default() };
+        let deploy = |state: &mut State, fleet: &Fleet| {
+            let plan = bench.plan_from(state, fleet);
+            assert!(plan.held.iter().all(|held| held.is_refused));
+            plan.held.is_empty().then(|| bench.apply(&plan, fleet, state).expect("the state can be written"))
+        };
+        assert_eq!(deploy(&mut state, &before).expect("nothing changes hands").failed, 0);
+        bench.calls();
+        {
+            let mut log = lock(&bench.fake.log);
+            let earlier = log.world.answers();
+            let wanted =
+                |name: &str| Some(format!("w-{}", owners[1][NAMES.iter().position(|known| *known == name)?]?.0));
+            let stays = |(name, old): (String, String)| {
+                // With a wildcard among them, another worker may answer in between.
+                let has_wildcard = owners.iter().any(|owners| owners.len() > 2);
+                let new = wanted(&name).filter(|_| !has_wildcard)?;
+                after.contains_key(new.strip_prefix("w-")?).then_some((name, [old, new]))
+            };
+            log.world.answering = earlier.into_iter().filter_map(stays).collect();
+        }
+        // A request that fails goes on failing when it is sent again.
+        let (count, failing) = (Mutex::new(0), Mutex::new(String::new()));
+        *lock(&bench.fake.faults) = Box::new(move |words, _| {
+            let (mut count, mut failing) = (lock(&count), lock(&failing));
+            if place == Some(*count) {
+                words.clone_into(&mut failing);
+            }
+            *count += 1;
+            (*failing == words).then_some(Fault::Rejected)
+        });
+        let outcome = deploy(&mut state, &after)?;
+        assert_eq!(outcome.failed > 0, place.is_some(), "{:?}", outcome.failures);
+        let calls = bench.calls().len();
+        let world = lock(&bench.fake.log).world.clone();
+        for name in &keeping {
+            assert!(world.answers().values().any(|worker| worker == name), "{name} has no host left");
+        }
+        *lock(&bench.fake.faults) = Box::new(|_, _| None);
+        lock(&bench.fake.log).world.answering.clear();
+        let rest = deploy(&mut state, &after).expect("the rest isn't refused");
+        assert_eq!(rest.failed, 0, "{:?}", rest.failures);
+        bench.converged_in(&state, &after);
+        Some(calls)
+    };
+    let Some(calls) = deployed(None) else { return 0 };
+    (0..calls).for_each(|place| {
+        let result = catch_unwind(AssertUnwindSafe(|| deployed(Some(place))));
+        assert!(result.is_ok(), "{owners:?} of {workers:?}, an error at request {place}");
+    });
+    calls
+}
+
+/// Two names that two workers have, in all ways in which they change hands and kinds: carried out without harm, or refused.
+#[test]
+fn hosts_that_change_their_kind_and_their_worker_harm_nobody() {
+    let kinds = [("a", false), ("a", true), ("b", false), ("b", true)];
+    let (mut runs, mut refused) = (0, 0);
+    let pairs = || kinds.iter().flat_map(|one| kinds.iter().map(move |other| [Some(*one), Some(*other)]));
+    // What begins with b is the same with other names.
+    for before in pairs().filter(|[first, _]| first.is_some_and(|(worker, _)| worker == "a")) {
+        for after in pairs().filter(|after| *after != before) {
+            match check_hands([&["a", "b"]; 2], [&before, &after]) {
+                0 => refused += 1,
+                more => runs += more,
+            }
+        }
+    }
+    assert!(runs > 500, "{runs}");
+    // Each has one name before and the other one afterwards, and at least one name changes its kind.
+    assert_eq!(refused, 4 * 3);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 50, rng_seed: RngSeed::Fixed(3), failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The same with a wildcard, three workers, of which some are new and some are deleted.
+    #[test]
+    fn hosts_that_change_hands_in_any_fleet_harm_nobody(
+        before in prop::collection::vec(prop::option::weighted(0.9, (prop::sample::select(vec!["a", "b", "c"]), any::<bool>())), 3),
+        after in prop::collection::vec(prop::option::weighted(0.9, (prop::sample::select(vec!["a", "b", "c"]), any::<bool>())), 3),
+        workers in prop::collection::vec(prop::sample::select(vec![&["a", "b", "c"][..], &["a", "b"], &["b", "c"], &["a", "b", "c"]]), 2),
+    ) {
+        check_hands([workers[0], workers[1]], [&before, &after]);
+    }
+}

@@ -1,0 +1,70 @@
+//! `flotilla destroy`.
+
+use serde_json::json;
+
+use flotilla_deploy::state::{Deployed, WorkerId};
+use flotilla_engine::destroy::{DestroyRequest, Destroyed, destroy};
+use flotilla_model::failure::{Exit, Failure};
+
+use super::apply::{ApplyArguments, given};
+use super::cloud::CloudArguments;
+use super::deploy::report_deployed;
+use super::report::{self, count};
+use super::ui::clean;
+use super::{Format, Session};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Customers to delete
+    #[arg(value_name = "CUSTOMER", required = true)]
+    customers: Vec<String>,
+    #[command(flatten)]
+    cloud: CloudArguments,
+    /// Skip the confirmation prompt
+    #[arg(long, short)]
+    yes: bool,
+    /// Show what would be deleted, and delete nothing
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+}
+
+pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    let request = DestroyRequest {
+        customers: arguments.customers.iter().cloned().collect(),
+        cloud: arguments.cloud.options(),
+        approval: given(arguments.yes, arguments.dry_run),
+    };
+    let Destroyed { target, deployed } = destroy(&session.context(), &request)?;
+    if let Some(deployed) = deployed {
+        let exit = report_deployed(session, "flotilla destroy", deployed, &ApplyArguments::default(), None)?;
+        if exit == Exit::SomeFailed && session.format == Format::Text {
+            report::print("`flotilla prune` deletes what is left");
+        }
+        return Ok(exit);
+    }
+    match session.format {
+        Format::Json => {
+            let workers: Vec<&str> = target.workers.iter().map(|((_, worker), _)| worker.as_str()).collect();
+            session.json(&json!({ "specs": target.specs, "workers": workers, "dry_run": arguments.dry_run }))?;
+        }
+        Format::Text if arguments.dry_run => report::print(&format!(
+            "would delete {} and {}",
+            count(target.specs.len(), "spec"),
+            count(target.workers.len(), "worker")
+        )),
+        Format::Text => report::print("deleted; no worker was deployed, as far as the state knows"),
+    }
+    Ok(Exit::Done)
+}
+
+/// Returns a line for each thing that is going to be deleted, and one for what is kept.
+pub(super) fn lines(specs: &[String], workers: &[(WorkerId, Deployed)]) -> Vec<String> {
+    let mut lines: Vec<String> = specs.iter().map(|spec| clean(&format!("- {spec}"))).collect();
+    for ((_, worker), live) in workers {
+        let hosts = live.live.domains.keys().chain(live.live.routes.keys()).cloned().collect::<Vec<_>>().join(", ");
+        let hosts = if hosts.is_empty() { String::new() } else { format!("  {hosts}") };
+        lines.push(clean(&format!("- {worker}  ({} · {}){hosts}", live.customer, live.environment)));
+    }
+    lines.push("databases, buckets and secrets are kept".to_owned());
+    lines
+}

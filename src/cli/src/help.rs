@@ -1,0 +1,159 @@
+//! The longer texts of `--help`: what the program is, and examples for each command.
+
+pub(super) const ABOUT: &str = "A build system for fleets of Cloudflare Workers.
+
+Reads one YAML file per customer, writes a TypeScript module, a content-hashed bundle and a wrangler file for each, and deploys \
+only what changed, paced below Cloudflare's API rate limit.";
+
+pub(super) const AFTER: &str = "\
+Each command includes the ones before it: check → build → plan → deploy.
+
+  flotilla init my-fleet         create a project
+  flotilla check                 report every error in every file
+  flotilla build                 update out/, only where bytes differ
+  flotilla plan                  show what a deploy would do, and what it costs
+  flotilla deploy --local        deploy to the local Cloudflare emulator
+  flotilla deploy                deploy to Cloudflare (CLOUDFLARE_API_TOKEN, CLOUDFLARE_ACCOUNT_ID)
+
+`flotilla help COMMAND` describes a command and its options.
+
+Exit codes: 0 done · 1 errors in the files, or a failure before anything changed · 2 usage · 3 changes pending · 4 some changes \
+failed · 5 refused · 70 a bug";
+
+pub(super) const INIT: &str = "Examples:
+  flotilla init my-fleet                         a new project with a customer and the consent pack
+  flotilla init my-fleet --pack worker           a new project for a worker of your own
+  flotilla init --ci github                      add .github/workflows/flotilla.yml to this project
+  flotilla init --ci github --print              print that workflow instead
+  flotilla init --ci github --previews           add a workflow that deploys a preview of each pull request
+  flotilla init --ci github --install 'cargo install --locked --path tools/flotilla'";
+
+pub(super) const IMPORT: &str = "Examples:
+  flotilla import ../shop --dry-run              show what would be written, and what can't be mapped
+  flotilla -C fleet import ../shop               create a project in the folder fleet
+  flotilla import . --customer acme              import next to wrangler's own files
+  flotilla -C fleet import --account ID          import what an account runs (CLOUDFLARE_API_TOKEN)
+
+Reads wrangler.toml, wrangler.jsonc and wrangler.json with their environments, config/base/*.env, \
+config/customers/NAME/ENVIRONMENT.env, and the workers' code. Secret values are never copied. Exits with 4 if something could not \
+be mapped; everything else is written.";
+
+pub(super) const NEW: &str = "Examples:
+  flotilla new                                   ask for each setting
+  flotilla new acme --domain consent.acme.example --database d1-new:acme-consent --yes
+  flotilla new acme --offline --destination posthog apiKey=phc_1 --label tier=gold --yes
+
+The API token is typed at the prompt or read from where the account's token is kept, never from the command line. If the command \
+fails or is interrupted, every file and the account are left as they were.";
+
+pub(super) const EDIT: &str = "Examples:
+  flotilla edit                                  ask what to change
+  flotilla edit acme --domain shop.acme.example --yes
+  flotilla edit acme --set vars.LANGUAGE=de --unset vars.OLD --yes
+  flotilla edit acme --disable Hotjar --destination posthog apiKey=phc_1 --yes
+  pass show cloudflare | flotilla edit acme --rotate-token --yes
+
+Comments, order and quoting of everything else stay as they are. The diff is shown before anything is written. If the command \
+fails or is interrupted, every file and the account are left as they were.";
+
+pub(super) const PLAN: &str = "Examples:
+  flotilla plan                     plan the whole fleet
+  flotilla plan acme bluebird       plan two customers
+  flotilla plan -l tier=gold        plan every customer with a label
+  flotilla plan --exit-code         exit with 3 if there are changes, for CI
+  flotilla plan --json              print one JSON object, which includes the plan's digest
+  flotilla plan --format markdown   print Markdown, for a comment on a pull request
+  flotilla plan --out fleet.plan    save the plan for `flotilla deploy --plan fleet.plan`
+
+Without --refresh, no request is sent and no token is needed: the plan compares the files with the state of the account in \
+CLOUDFLARE_ACCOUNT_ID.";
+
+pub(super) const DEPLOY: &str = "Examples:
+  flotilla deploy --local                            deploy to the local Cloudflare emulator
+  flotilla deploy                                    show the plan, ask, deploy
+  flotilla deploy --dry-run                          show the plan only
+  flotilla deploy --yes --env staging                deploy one environment, without asking
+  flotilla deploy --yes acme                         deploy one customer
+  flotilla deploy --yes --all --reason CVE-2026-1    upload every worker, changed or not
+  flotilla deploy --plan fleet.plan                  apply what `flotilla plan --out fleet.plan` saved, and nothing else
+
+Requires CLOUDFLARE_API_TOKEN and CLOUDFLARE_ACCOUNT_ID. Secrets are read from the environment and from the dotenv file, as \
+CUSTOMER__NAME first and then as NAME. Ctrl-C stops after the requests in flight; the next deploy continues from there.";
+
+pub(super) const PREVIEW: &str = "Examples:
+  flotilla preview up --id 123 acme           deploy a preview of acme
+  flotilla preview up --id 123 --since main   deploy previews of the customers that a branch changes
+  flotilla preview up --id 123 --from production --days 3 --summary preview.md
+  flotilla preview list                       list the fleet's previews, with their expiry
+  flotilla preview down --id 123              remove one: domains first, then databases and workers
+  flotilla preview down --expired --yes       remove the expired ones, for a nightly job
+  flotilla preview down --all                 remove every preview of the fleet
+
+A preview uses the settings of staging, or of `previews.from` in fleet.yaml, with `environments: { preview: … }` on top. Its workers \
+call each other and have D1 databases of their own. Running `preview up` again updates what changed.";
+
+pub(super) const PRUNE: &str = "Examples:
+  flotilla prune                     show what would be deleted, and ask
+  flotilla prune --yes               delete workers that no spec defines, at most 10 or 10 %
+  flotilla prune --domains           also delete domains and routes of workers that no longer exist
+
+Lists the account's workers first. The workers of a spec with errors are kept; while any spec can't be read, all are.";
+
+pub(super) const DESTROY: &str = "Examples:
+  flotilla destroy acme --dry-run    show what would be deleted
+  flotilla destroy acme              show it, ask, then delete customers/acme.yaml and the customer's workers
+
+Deletes the spec first and then every deployed worker, domain and route of the customer, in all environments. Databases, buckets and \
+secrets' sources are kept and named. If deleting fails halfway, `flotilla prune` finishes it.";
+
+pub(super) const ROLLBACK: &str = "Examples:
+  flotilla rollback acme                 return to what ran before
+  flotilla history acme                  list what ran, with record numbers
+  flotilla rollback acme --to 1234       return to what this record deployed
+  flotilla rollback --run 17             revert everything that deploy 17 uploaded
+
+Uploads bundles that the state keeps, so it works while specs have errors. Domains, routes and crons are not changed. A worker that \
+was rolled back is skipped by deploys until its bundle changes or its customer is named.";
+
+pub(super) const VERIFY: &str = "Examples:
+  flotilla verify                          check every deployed worker
+  flotilla verify acme --deadline 300      keep trying, for a new domain whose certificate takes a while
+  flotilla verify --local                  check the workers of the local emulator
+  flotilla verify --junit verify.xml       also write a report for CI
+  flotilla deploy --yes --verify           check what a deploy changed, right after it
+
+Checks DNS and the certificate of each custom domain and route host, then what the pack's pack.yaml declares under `verify`. No \
+credentials are sent. Exits with 4 if a check fails.";
+
+pub(super) const SECRETS: &str = "Examples:
+  flotilla secrets list acme                     list what acme needs, and where each value comes from
+  flotilla secrets check                         report what is missing, too large or unused
+  flotilla secrets set TURSO_AUTH_TOKEN --customer acme       type the value at a prompt
+  pass show acme | flotilla secrets set TURSO_AUTH_TOKEN --customer acme
+  flotilla secrets rotate SESSION_KEY            replace a value by a new random one
+
+Values are never shown, nor taken from the command line. `secrets` in fleet.yaml lists where they come from; by default, the \
+environment and .env.";
+
+pub(super) const EXPORT: &str = "Examples:
+  flotilla export acme                                  write the folder export/acme
+  flotilla export acme --env production --to acme.tar.gz    write an archive and acme.tar.gz.sha256
+  flotilla export 'self-*' --form zip --to exports      write an archive for each customer
+  flotilla export acme --form tar.gz --to - | ssh …     write to stdout
+  flotilla export acme --workflow github --url https://exports.example.com/acme.tar.gz
+
+An export holds the files of out/, a package.json with wrangler pinned, and a README, but no secret. `npm run deploy` in it deploys \
+the same workers, with the same digests, as flotilla would. The same specs give the same bytes.";
+
+pub(super) const LOCAL: &str = "Examples:
+  flotilla local                                     listen on port 8787
+  curl http://c15t-acme.localhost:8787/health        call a deployed worker by its name
+  curl http://127.0.0.1:8787/workers/c15t-acme/health    call it by path
+  flotilla local --limit 20/10                       use a rate limit that is reached soon
+
+API requests need the token in .flotilla/local/token, or one given with --token. Requests from other web pages are rejected.
+
+Faults: POST a list to /__local/faults, with that token and the content type application/json, for example
+  [{\"match\": {\"method\": \"PUT\"}, \"times\": 2, \"do\": {\"status\": 429, \"retry_after\": 2}}]
+  [{\"skip\": 3, \"do\": {\"set\": {\"result\": null}}}]     the fourth request is carried out, and its answer changed
+GET /__local/requests, with the token, lists the API requests.";
