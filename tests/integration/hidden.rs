@@ -283,9 +283,9 @@ fn two_errors_show_what_each_shows_alone() {
             let expected: Found = alone[first].union(&alone[second]).cloned().collect();
             let hidden: Vec<_> = expected.difference(&found).collect();
             let follow: Vec<_> = found.difference(&expected).collect();
-            let (first, second) = (ERRORS[first].2, ERRORS[second].2);
-            if !follow.is_empty() || (!hidden.is_empty() && !may_hide(first, second)) {
-                wrong.push(format!("{first:?} and {second:?}: hidden {hidden:?}, following {follow:?}"));
+            let (one, other) = (ERRORS[first].2, ERRORS[second].2);
+            if !follow.is_empty() || (!hidden.is_empty() && !may_hide(one, other)) {
+                wrong.push(format!("{one:?} and {other:?}: hidden {hidden:?}, following {follow:?}"));
             }
             project.write(ERRORS[second].0, between);
         }
