@@ -11,7 +11,7 @@ use crate::yaml::{Document, Kind, Node, Span};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::spec::Destination;
 
-/// How often a document is checked again for what is faulty without the parts that were left out.
+/// The number of times that a document is checked again for what is faulty without the parts that were left out.
 const ROUNDS: usize = 16;
 
 /// Leaves out what is faulty: what diagnostics of reading the document are about, and what its schema finds. A map or list under a key

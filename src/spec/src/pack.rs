@@ -79,7 +79,7 @@ pub struct BrokenPack {
     pub errors: Vec<Diagnostic>,
     /// Its folder from the project's root.
     pub path: String,
-    /// What its workers' names begin with, if that is known.
+    /// The beginning of its workers' names, if it is known.
     pub prefix: Option<String>,
     /// Its templates as far as they can be read: name without `.tera`, and text.
     pub templates: Vec<(String, String)>,
@@ -177,9 +177,9 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
 /// A pack's manifest, as far as it can be read.
 #[derive(Default)]
 struct Manifest {
-    /// What it says, without what is faulty in it.
+    /// Its content as JSON, without what is faulty in it.
     value: Value,
-    /// What it says of the runtime, faulty or not.
+    /// Its key `runtime`, faulty or not.
     runtime: Value,
     /// Its errors.
     diagnostics: Vec<Diagnostic>,

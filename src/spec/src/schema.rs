@@ -135,7 +135,10 @@ impl Checker {
                 ValidationErrorKind::PropertyNames { error: inner } => {
                     let key = inner.instance().as_str().unwrap_or_default().to_owned();
                     let options = match inner.kind() {
-                        ValidationErrorKind::Enum { options } => options.as_array().map(Vec::as_slice),
+                        // A key of another type is known, but what was meant by the whole isn't.
+                        ValidationErrorKind::Enum { options } if !of_type(&error) => {
+                            options.as_array().map(Vec::as_slice)
+                        }
                         _ => None,
                     };
                     match options {

@@ -73,7 +73,7 @@ pub enum Kind {
     List(Vec<Node>),
     /// A map, in the order of the file.
     Map(Vec<(String, Span, Node)>),
-    /// Something that was found faulty, and left out: its value isn't known. In a list it is the last item. See [`crate::leave_out`].
+    /// A value that was found faulty and left out, so that it isn't known. In a list it is the last item. See [`crate::leave_out`].
     LeftOut,
 }
 

@@ -133,6 +133,13 @@ impl WorkerResolver<'_, '_> {
         self.batch.databases.push(InUse { name, binding, place: place.clone(), environment, role });
     }
 
+    /// Claims the worker's own database: of one that is half left out, it isn't known which one it is.
+    fn claim_database(&mut self, database: ClaimedResource, place: Place) {
+        if !self.left_out.has("database") {
+            self.claim(database, place);
+        }
+    }
+
     fn turso(
         &mut self,
         database: &spec::Database,
@@ -145,7 +152,7 @@ impl WorkerResolver<'_, '_> {
             // Its protocol is no part of a database.
             let host = url.split_once("://").map_or(url.as_str(), |(_, host)| host).trim_end_matches('/');
             self.in_use(host, None, &place);
-            self.claim(ClaimedResource::Database(host.to_lowercase()), place);
+            self.claim_database(ClaimedResource::Database(host.to_lowercase()), place);
             vars.insert(TURSO_URL.to_owned(), Value::String(url.clone()));
         }
         if let Some(token) = &database.token {
@@ -165,10 +172,10 @@ impl WorkerResolver<'_, '_> {
             self.in_use(&name, None, &place);
         }
         if let Some(id) = &database.id {
-            self.claim(ClaimedResource::Database(id.clone()), place.clone());
+            self.claim_database(ClaimedResource::Database(id.clone()), place.clone());
         }
         if database.name.is_some() && !account.is_empty() {
-            self.claim(ClaimedResource::DatabaseName { account, name: name.clone() }, place);
+            self.claim_database(ClaimedResource::DatabaseName { account, name: name.clone() }, place);
         }
         if database.jurisdiction.is_some() && database.location_hint.is_some() {
             let place = self.place(&["database", "locationHint"]);

@@ -91,7 +91,9 @@ pub fn unread_env_files(
 ) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for layer in &fleet.layers {
-        let Some(folder) = layer.rule.env_files.as_deref() else { continue };
+        // What is no folder of the project isn't looked into.
+        let is_folder = || layer.errors.iter().all(|error| error.code != Code::BadLayer);
+        let Some(folder) = layer.rule.env_files.as_deref().filter(|_| is_folder()) else { continue };
         let folder = folder.trim_end_matches('/');
         let (base, customers) = (format!("{folder}/base"), format!("{folder}/customers"));
         for name in
