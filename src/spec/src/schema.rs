@@ -381,7 +381,7 @@ pub fn empty_values(document: &Document) -> Vec<Diagnostic> {
                 for (key, span, value) in entries {
                     let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                     // Of a key that was meant to be one of these as well.
-                    let is_name = || NAMES.contains(&above) || did_you_mean(above, NAMES.into_iter()).is_some();
+                    let is_name = || NAMES.contains(&above) || did_you_mean(above, NAMES).is_some();
                     if matches!(value.kind, Kind::Empty) && !is_name() {
                         let message = format!("`{path}` is empty, which would remove what the defaults and layers set");
                         let help = "write `null` to remove that, `{}` or `[]` for nothing, or leave the key out";
