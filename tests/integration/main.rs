@@ -24,6 +24,7 @@ mod folders;
 mod formats;
 mod fuzz;
 mod generated;
+mod hidden;
 mod history;
 mod hostile;
 mod import;

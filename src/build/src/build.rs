@@ -14,6 +14,7 @@ mod dirty;
 mod explain;
 mod files;
 pub mod future_dates;
+mod open;
 mod project;
 mod scan;
 mod scanner;
@@ -42,7 +43,8 @@ use flotilla_spec::tree::Tree;
 
 pub use explain::{Explained, LiveTriggers, explain, recipe, since, source};
 pub use files::{RenderedFiles, files, module};
-pub use project::{Project, open, open_preview};
+pub use open::{open, open_preview};
+pub use project::Project;
 pub use scan::{Scan, scan};
 pub use scanner::id;
 

@@ -8,12 +8,15 @@ use wildmatch::WildMatch;
 
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity};
 use flotilla_model::spec::{FleetFile, Level};
+use flotilla_spec::project::{Fleet, LeftOutRules};
 use flotilla_spec::yaml::Document;
 
 /// The list `diagnostics` of a fleet file, ready to be applied.
 #[derive(Default)]
 pub struct Policy {
     rules: Vec<Rule>,
+    /// The entries that were left out as faulty.
+    left_out: LeftOutRules,
 }
 
 struct Rule {
@@ -56,8 +59,13 @@ impl Judged {
 }
 
 impl Policy {
-    /// Compiles the list of a fleet file. A rule for a code that is an error is itself an error, and is left out.
-    pub fn new(document: &Document, file: &FleetFile) -> (Policy, Vec<Diagnostic>) {
+    /// Compiles the list of a fleet. A rule for a code that is an error is itself an error, and is left out.
+    pub fn new(fleet: &Fleet) -> (Policy, Vec<Diagnostic>) {
+        let (policy, mistakes) = Policy::compile(&fleet.document, &fleet.file);
+        (Policy { left_out: fleet.left_out_rules.clone(), ..policy }, mistakes)
+    }
+
+    fn compile(document: &Document, file: &FleetFile) -> (Policy, Vec<Diagnostic>) {
         let (mut policy, mut mistakes) = (Policy::default(), Vec::new());
         for (index, rule) in file.diagnostics.iter().flatten().enumerate() {
             let step = index.to_string();
@@ -87,6 +95,9 @@ impl Policy {
     /// one diagnostic the last counts.
     pub fn judge(&self, customer: Option<&str>, found: Vec<Diagnostic>) -> Judged {
         let mut judged = Judged::default();
+        // How bad a warning is, or whether it is turned off, isn't known where a rule about it is faulty.
+        let is_known = |found: &Diagnostic| found.severity == Severity::Error || !self.left_out.has(found.code);
+        let found: Vec<Diagnostic> = found.into_iter().filter(is_known).collect();
         if self.rules.is_empty() {
             judged.diagnostics = found;
             return judged;
@@ -171,7 +182,7 @@ mod tests {
         assert_eq!(mistakes, vec![]);
         let document = document.expect("a document");
         let file: FleetFile = serde_json::from_value(document.root.to_value()).expect("a fleet file");
-        Policy::new(&document, &file)
+        Policy::compile(&document, &file)
     }
 
     fn unreachable(customer: &str) -> Vec<Diagnostic> {

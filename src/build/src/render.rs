@@ -67,6 +67,19 @@ impl<'a> RenderContext<'a> {
     }
 }
 
+/// The way to fix a template.
+const TERA_HELP: &str = "see the documentation of tera 2";
+
+/// Returns the errors of syntax in a pack's templates and partials. That what one includes isn't there is none.
+pub fn syntax_errors(path: &str, templates: &[(String, String)], partials: &[(String, String)]) -> Vec<Diagnostic> {
+    let error = |(name, text): &(String, String)| {
+        let error = engine().add_raw_template(name, text).err()?;
+        let is_syntax = matches!(error.kind(), tera::ErrorKind::SyntaxError(_));
+        is_syntax.then(|| template_error(Code::BadTemplate, path, name, &error, TERA_HELP))
+    };
+    templates.iter().chain(partials).filter_map(error).collect()
+}
+
 impl Templates {
     /// Parses a pack's templates; returns the errors of all of them at once.
     pub fn new(pack: &Pack) -> Result<Templates, Vec<Diagnostic>> {
@@ -79,27 +92,18 @@ impl Templates {
         templates: &[(String, String)],
         partials: &[(String, String)],
     ) -> Result<Templates, Vec<Diagnostic>> {
-        let help = "see the documentation of tera 2";
         let all = || templates.iter().map(|(name, text)| (name, Cow::from(text))).chain(noted(partials));
         let mut tera = engine();
         let Err(error) = tera.add_raw_templates(all()) else {
             return Ok(Templates { tera, path: path.to_owned() });
         };
-        let mut diagnostics = Vec::new();
-        for (name, text) in all() {
-            // That what it includes isn't there is no mistake, here.
-            if let Err(error) = engine().add_raw_template(name, &text)
-                && matches!(error.kind(), tera::ErrorKind::SyntaxError(_))
-            {
-                diagnostics.push(template_error(Code::BadTemplate, path, name, &error, help));
-            }
-        }
+        let mut diagnostics = syntax_errors(path, templates, partials);
         if diagnostics.is_empty() {
             let help = "see the documentation of tera 2; flotilla adds the filters `ts`, `js`, `json` and `toml`";
             diagnostics = reported_together(path, &error.to_string(), help);
         }
         if diagnostics.is_empty() {
-            diagnostics.push(template_error(Code::BadTemplate, path, &templates[0].0, &error, help));
+            diagnostics.push(template_error(Code::BadTemplate, path, &templates[0].0, &error, TERA_HELP));
         }
         Err(diagnostics)
     }

@@ -10,6 +10,7 @@ mod claim;
 mod database;
 mod dispatchers;
 mod hosts;
+mod left_out;
 mod peers;
 mod previews;
 mod siblings;
@@ -38,6 +39,8 @@ use worker::{NameScope, Subject, Target};
 pub struct Resolved {
     /// Its workers, by environment and role.
     pub workers: Vec<Worker>,
+    /// Workers that can't be built, as it isn't known which pack they are made from, or the pack can't be used.
+    pub unusable: Vec<Worker>,
     /// The resources that its workers claim.
     pub claims: Vec<UniqueClaim>,
     /// The author's errors and warnings; with an error among them the workers must not be used.
@@ -57,6 +60,8 @@ pub struct Shared {
     pub resolved: Resolved,
     /// The workers that others can refer to.
     peers: Peers,
+    /// Whether it isn't known which workers there are.
+    is_open: bool,
     /// The hosts that reach the dispatch worker of an account, by the account's name; `*` at the beginning matches any.
     reach: BTreeMap<String, BTreeSet<String>>,
 }
@@ -69,6 +74,8 @@ struct Batch<'a> {
     resolved: Resolved,
     references: Vec<Reference>,
     peers: Peers,
+    /// Whether it isn't known which workers there are.
+    is_open: bool,
     /// The databases that are set for an environment alone.
     own_databases: database::OwnDatabases,
     /// The databases of the workers.
@@ -83,6 +90,7 @@ impl<'a> Batch<'a> {
             resolved: Resolved::default(),
             references: Vec::new(),
             peers: Peers::default(),
+            is_open: false,
             own_databases: BTreeSet::new(),
             databases: Vec::new(),
         }
@@ -112,6 +120,10 @@ impl<'a> Batch<'a> {
         let shared = database::shared_by_environments(&self.databases, &self.own_databases);
         self.resolved.diagnostics.extend(shared);
         self.resolved.diagnostics.extend(siblings::siblings(&self.resolved.claims));
+        let workers = std::mem::take(&mut self.resolved.workers);
+        let packs = &self.fleet.packs;
+        (self.resolved.workers, self.resolved.unusable) =
+            workers.into_iter().partition(|worker| packs.contains_key(&worker.pack));
         self.resolved.workers.sort_by(|a, b| (a.environment, &a.role).cmp(&(b.environment, &b.role)));
         (self.resolved, self.peers)
     }
@@ -122,10 +134,8 @@ pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
     let mut batch = Batch::new(fleet, Some(shared));
     let layers = spec.layers.iter().map(|index| &fleet.layers[*index]);
     batch.resolved.broken_parts.extend(layers.filter(|layer| !layer.errors.is_empty()).map(|layer| layer.part()));
-    if !batch.resolved.broken_parts.is_empty() {
-        return batch.resolved;
-    }
     let sources = Sources::of(fleet, spec);
+    batch.is_open = sources.lacks_workers();
     let labels = labels(fleet, &spec.identity);
     let subject = Subject {
         id: &spec.identity.id,
@@ -140,15 +150,29 @@ pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
             roots.any(|(_, root)| below(root, "workers", role).is_some_and(|own| own.get("workerName").is_some()))
         });
         let environments = sources.environments(role);
-        if environments.is_empty() {
+        if environments.is_empty() && !sources.lacks_environments(role) {
             batch.resolved.diagnostics.push(no_environment(&sources, role, &subject));
         }
         for environment in environments {
             let name_scope = name_scope(&sources, environment, role, has_own_name);
             let (merged, base) = settings(&sources, environment, role);
             let is_implied = sources.is_implied(environment, role);
+            let left_out = sources.left_out(environment, role);
+            let has_all_environments = !sources.lacks_environments(role);
             batch.note_own_databases(&sources, environment, role, role);
-            batch.resolve(&Target { subject: &subject, environment, is_implied, role, name_scope, merged, base });
+            let subject = &subject;
+            let target = Target {
+                subject,
+                environment,
+                is_implied,
+                role,
+                name_scope,
+                merged,
+                base,
+                left_out,
+                has_all_environments,
+            };
+            batch.resolve(&target);
         }
     }
     batch.finish().0
@@ -165,7 +189,7 @@ pub fn shared(fleet: &Fleet) -> Shared {
             let sources = Sources::shared(fleet, Some(node));
             let has_own_name = node.get("workerName").is_some();
             let environments = sources.environments(None);
-            if environments.is_empty() {
+            if environments.is_empty() && !sources.lacks_environments(None) {
                 batch.resolved.diagnostics.push(no_environment(&sources, None, &subject));
             }
             for environment in environments {
@@ -173,14 +197,30 @@ pub fn shared(fleet: &Fleet) -> Shared {
                 let (merged, base) = settings(&sources, environment, None);
                 batch.note_own_databases(&sources, environment, None, Some(role));
                 let (is_implied, role) = (sources.is_implied(environment, None), Some(role.as_str()));
-                batch.resolve(&Target { subject: &subject, environment, is_implied, role, name_scope, merged, base });
+                let left_out = sources.left_out(environment, None);
+                let has_all_environments = !sources.lacks_environments(None);
+                let subject = &subject;
+                let target = Target {
+                    subject,
+                    environment,
+                    is_implied,
+                    role,
+                    name_scope,
+                    merged,
+                    base,
+                    left_out,
+                    has_all_environments,
+                };
+                batch.resolve(&target);
             }
         }
     }
+    let is_open = fleet.lacks("sharedWorkers");
+    batch.is_open = is_open;
     let (mut resolved, peers) = batch.finish();
     // The dispatch workers are no part of a preview: which hosts reach them is for the fleet to say.
-    let reach = if fleet.preview.is_some() { BTreeMap::new() } else { dispatchers(fleet, &mut resolved) };
-    Shared { resolved, peers, reach }
+    let reach = if fleet.preview.is_some() { BTreeMap::new() } else { dispatchers(fleet, &peers, &mut resolved) };
+    Shared { resolved, peers, is_open, reach }
 }
 
 /// Returns the merged settings of a worker, and those that it is derived from if it is one of a preview.

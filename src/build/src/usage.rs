@@ -393,6 +393,8 @@ mod tests {
             decides: flotilla_model::digest::Digest::of(b""),
             raw: flotilla_model::digest::Digest::of(b""),
             preview: None,
+            is_partial: false,
+            left_out_rules: flotilla_spec::project::LeftOutRules::default(),
         }
     }
 

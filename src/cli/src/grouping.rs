@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use flotilla_model::diagnostic::{Code, Diagnostic, Severity};
 use flotilla_model::limits::grouped;
+use flotilla_spec::project::FLEET_FILE;
 
 /// The limit of groups of one code: the largest, and one of all the others.
 const GROUPS_PER_CODE: usize = 8;
@@ -54,7 +55,7 @@ pub fn groups(diagnostics: &[Diagnostic]) -> Vec<Group<'_>> {
     for group in found {
         by_code.entry((group.first().severity, group.first().code)).or_default().push(group);
     }
-    let mut all = Vec::new();
+    let mut all: Vec<Group<'_>> = Vec::new();
     for mut groups in by_code.into_values() {
         groups.sort_by_key(|group| Reverse(group.members.len()));
         if groups.len() > GROUPS_PER_CODE {
@@ -66,6 +67,8 @@ pub fn groups(diagnostics: &[Diagnostic]) -> Vec<Group<'_>> {
         all.append(&mut groups);
     }
     all.sort_by(|a, b| (a.first().severity, &a.first().place).cmp(&(b.first().severity, &b.first().place)));
+    // What stops everything is among those that are shown.
+    all.iter_mut().for_each(|group| group.members.sort_by_key(|found| found.place.file != FLEET_FILE));
     all
 }
 

@@ -41,8 +41,10 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         Ok(fleet) if fleet.broken_packs.is_empty() => fleet,
         // The schemas have the destination types of all packs.
         found => {
-            let errors =
-                found.map_or_else(|errors| errors, |fleet| fleet.broken_packs.into_values().flatten().collect());
+            let errors = found.map_or_else(
+                |errors| errors,
+                |fleet| fleet.broken_packs.into_values().flat_map(|pack| pack.errors).collect(),
+            );
             report::diagnostics(&session.root, &session.ui, &errors);
             return Ok(Exit::Diagnostics);
         }

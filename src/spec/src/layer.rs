@@ -4,7 +4,8 @@
 //! Maps are merged key by key, at every depth. A map with another `type` replaces the weaker one whole, and so does a
 //! binding of another kind, and `placement`: what belongs to one type never mixes with what belongs to another. Lists
 //! and plain values replace; a list under `key+` is appended to the weaker one's `key`. `null` removes what a weaker
-//! layer has; where there is nothing to remove, it is a value.
+//! layer has; where there is nothing to remove, it is a value. What was left out as faulty replaces what is weaker: nobody knows what
+//! would be there.
 
 use std::collections::{HashMap, HashSet};
 
@@ -171,7 +172,9 @@ impl<'a> Merged<'a> {
         match self {
             Merged::List(items) => items,
             Merged::Whole(document, Node { kind: Kind::List(items), .. }) => {
-                items.iter().map(|node| Merged::Whole(document, node)).collect()
+                // What was left out has no index.
+                let known = items.iter().filter(|node| !node.is_left_out());
+                known.map(|node| Merged::Whole(document, node)).collect()
             }
             _ => Vec::new(),
         }
@@ -181,11 +184,19 @@ impl<'a> Merged<'a> {
     pub fn to_value(&self) -> Value {
         match self {
             Merged::Whole(_, node) => node.to_value(),
-            Merged::Map(entries) => Value::Object(
-                entries.iter().map(|entry| (entry.key.to_owned(), entry.value.to_value())).collect::<Map<_, _>>(),
-            ),
-            Merged::List(items) => Value::Array(items.iter().map(Merged::to_value).collect()),
+            Merged::Map(entries) => {
+                let known = entries.iter().filter(|entry| !entry.value.is_left_out());
+                Value::Object(known.map(|entry| (entry.key.to_owned(), entry.value.to_value())).collect::<Map<_, _>>())
+            }
+            Merged::List(items) => {
+                Value::Array(items.iter().filter(|item| !item.is_left_out()).map(Merged::to_value).collect())
+            }
         }
+    }
+
+    /// Returns whether it was left out as faulty.
+    pub fn is_left_out(&self) -> bool {
+        matches!(self, Merged::Whole(_, node) if node.is_left_out())
     }
 
     /// Returns the value under a key, or at an index.
@@ -208,11 +219,13 @@ impl<'a> Merged<'a> {
     /// Returns the keys of a map whose values aren't `null`.
     pub fn keys(&self) -> Vec<&'a str> {
         match self {
-            Merged::Whole(_, Node { kind: Kind::Map(entries), .. }) => {
-                entries.iter().filter(|entry| !entry.2.is_null()).map(|entry| entry.0.as_str()).collect()
-            }
+            Merged::Whole(_, Node { kind: Kind::Map(entries), .. }) => entries
+                .iter()
+                .filter(|entry| !entry.2.is_null() && !entry.2.is_left_out())
+                .map(|entry| entry.0.as_str())
+                .collect(),
             Merged::Map(entries) => {
-                let is_set = |entry: &&Entry<'_>| !matches!(entry.value, Merged::Whole(_, node) if node.is_null());
+                let is_set = |entry: &&Entry<'_>| !matches!(entry.value, Merged::Whole(_, node) if node.is_null() || node.is_left_out());
                 entries.iter().filter(is_set).map(|entry| entry.key).collect()
             }
             _ => Vec::new(),

@@ -5,6 +5,7 @@ pub mod edit;
 pub mod envfile;
 pub mod jsonc;
 pub mod layer;
+pub mod leave_out;
 pub mod pack;
 pub mod project;
 pub mod schema;

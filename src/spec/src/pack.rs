@@ -8,11 +8,12 @@ use rayon::prelude::*;
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
+use crate::leave_out::leave_out;
 use crate::schema::{self, Checker, add_unreported};
 use crate::tree::Tree;
 use crate::yaml::{self, Document, Node};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
-use flotilla_model::spec::{CatalogueFile, PackFile, Purpose};
+use flotilla_model::spec::{CatalogueFile, DestinationType, PackFile, Purpose};
 
 /// The most bytes of a template, and of a catalogue.
 const MOST_TEMPLATE_BYTES: u64 = 1 << 20;
@@ -71,10 +72,45 @@ impl Pack {
     }
 }
 
-/// Reads a pack. `path` is its folder from the project's root.
-pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
-    let manifest = read_manifest(tree, path)?;
-    let mut diagnostics = Vec::new();
+/// A pack that can't be used: what is known of it, so that what is wrong elsewhere shows in the same run.
+#[derive(Default)]
+pub struct BrokenPack {
+    /// Its errors; none if the errors of fleet.yaml have them.
+    pub errors: Vec<Diagnostic>,
+    /// Its folder from the project's root.
+    pub path: String,
+    /// The beginning of its workers' names, if it is known.
+    pub prefix: Option<String>,
+    /// Its templates as far as they can be read: name without `.tera`, and text.
+    pub templates: Vec<(String, String)>,
+    /// The other templates of its folder, as far as they can be read.
+    pub partials: Vec<(String, String)>,
+    /// Its destination types, if it is known which there are: `None` for a type that is faulty.
+    pub types: Option<BTreeMap<String, Option<Type>>>,
+}
+
+impl Pack {
+    /// Returns the pack as one that can't be used because of these errors.
+    pub fn into_broken(self, errors: Vec<Diagnostic>) -> BrokenPack {
+        BrokenPack {
+            errors,
+            path: self.path,
+            prefix: Some(self.manifest.prefix),
+            templates: self.templates,
+            partials: self.partials,
+            types: Some(self.types.into_iter().map(|(name, kind)| (name, Some(kind))).collect()),
+        }
+    }
+}
+
+/// Reads a pack. `path` is its folder from the project's root. What can be read of one with errors is checked as well.
+pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
+    let Manifest { value: manifest, runtime, mut diagnostics } = read_manifest(tree, path);
+    let text = |key: &str| manifest[key].as_str().map(str::to_owned);
+    let texts = |list: &Value| -> Vec<String> {
+        list.as_array().into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    };
+    let (module, files) = (text("module"), texts(&manifest["files"]));
     let mut template = |name: &str, help: String| match tree.pack_text(path, name, MOST_TEMPLATE_BYTES) {
         Ok(text) => Some(text),
         Err(error) => {
@@ -85,12 +121,12 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
         }
     };
     let mut templates = Vec::new();
-    for name in std::iter::once(&manifest.module).chain(&manifest.files) {
-        let help = format!("it is named in {path}/pack.yaml: add the file or remove it there");
+    for name in module.iter().chain(&files) {
+        let help = format!("it is named in {path}/pack.yaml: add the file or take it out there");
         let text = template(name, help);
         templates.extend(text.map(|text| (name.trim_end_matches(".tera").to_owned(), text)));
     }
-    let is_named = |file: &String| manifest.module == *file || manifest.files.contains(file);
+    let is_named = |file: &String| module.as_ref() == Some(file) || files.contains(file);
     let mut partials = Vec::new();
     let names = tree.names(path).unwrap_or_default();
     let names: Vec<String> = names.into_iter().filter(|name| name.ends_with(".tera") && !is_named(name)).collect();
@@ -103,91 +139,189 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
         let help = "templates are the files of the pack's folder that end in .tera: remove those that nothing includes";
         diagnostics.push(Diagnostic::error(Code::BadPack, Place::file(&format!("{path}/pack.yaml")), message, help));
     }
-    let (mut types, mut catalogue) = (BTreeMap::new(), Map::new());
-    if let Some(name) = &manifest.catalogue {
-        match read_catalogue(tree, path, name) {
-            Ok(read) => (types, catalogue) = read,
-            Err(mut wrong) => diagnostics.append(&mut wrong),
-        }
+    let mut catalogue = Catalogue::default();
+    match text("catalogue") {
+        Some(name) => catalogue = read_catalogue(tree, path, &name, &mut diagnostics),
+        // Whether it has one isn't known while the manifest is faulty.
+        None if !diagnostics.is_empty() => catalogue.types = None,
+        None => {}
     }
-    let sources = manifest.runtime.sources.iter().map(String::as_str).chain(["package.json", "package-lock.json"]);
+    let sources = texts(&runtime["sources"]).into_iter();
+    // Where the manifest can't be read, it isn't known whether there is a runtime at all.
+    let of_npm = ["package.json", "package-lock.json"].into_iter().filter(|_| runtime.is_object());
+    let sources = sources.chain(of_npm.map(str::to_owned));
     for source in sources.filter(|source| !tree.has(&format!("{path}/{source}"))) {
         let help = format!("add the file; {path}/pack.yaml names the sources of the runtime");
         let place = Place::file(&format!("{path}/{source}"));
         diagnostics.push(Diagnostic::error(Code::BadPack, place, "a source of the pack's code is missing", help));
     }
-    if !diagnostics.is_empty() {
-        return Err(diagnostics);
-    }
-    let folder = tree.root.join(path);
+    let manifest = match PackFile::deserialize(&manifest) {
+        Ok(read) if diagnostics.is_empty() => read,
+        read => {
+            if let (Err(error), true) = (read, diagnostics.is_empty()) {
+                let place = Place::file(&format!("{path}/pack.yaml"));
+                let message = format!("the pack's manifest: {error}");
+                diagnostics.push(Diagnostic::error(Code::BadPack, place, message, "see templates/consent"));
+            }
+            let (path, prefix) = (path.to_owned(), text("prefix"));
+            let types = catalogue.types;
+            return Err(Box::new(BrokenPack { errors: diagnostics, path, prefix, templates, partials, types }));
+        }
+    };
+    let types = catalogue.types.into_iter().flatten().filter_map(|(name, kind)| Some((name, kind?))).collect();
+    let (folder, catalogue) = (tree.root.join(path), catalogue.schemas);
     Ok(Pack { folder, path: path.to_owned(), manifest, templates, partials, types, catalogue })
 }
 
-fn read_manifest(tree: &Tree, path: &str) -> Result<PackFile, Vec<Diagnostic>> {
+/// A pack's manifest, as far as it can be read.
+#[derive(Default)]
+struct Manifest {
+    /// Its content as JSON, without what is faulty in it.
+    value: Value,
+    /// Its key `runtime`, faulty or not.
+    runtime: Value,
+    /// Its errors.
+    diagnostics: Vec<Diagnostic>,
+}
+
+fn read_manifest(tree: &Tree, path: &str) -> Manifest {
     let file = format!("{path}/pack.yaml");
     let bad = |message: String, help: &str| vec![Diagnostic::error(Code::BadPack, Place::file(&file), message, help)];
-    let text = tree.pack_text(path, "pack.yaml", yaml::MAX_BYTES).map_err(|error| {
-        bad(
-            format!("the pack's manifest can't be read: {error}"),
-            "a pack is a folder with a pack.yaml, templates and a runtime: see templates/consent",
-        )
-    })?;
+    let failed = |diagnostics: Vec<Diagnostic>| Manifest { diagnostics, ..Manifest::default() };
+    let text = match tree.pack_text(path, "pack.yaml", yaml::MAX_BYTES) {
+        Ok(text) => text,
+        Err(error) => {
+            let help = "a pack is a folder with a pack.yaml, templates and a runtime: see templates/consent";
+            return failed(bad(format!("the pack's manifest can't be read: {error}"), help));
+        }
+    };
     let (document, mut diagnostics) = yaml::parse(&file, text.as_bytes());
-    let Some(document) = document else {
+    let Some(mut document) = document else {
         if diagnostics.is_empty() {
             diagnostics = bad("the pack's manifest is empty".to_owned(), "see templates/consent");
         }
-        return Err(diagnostics);
+        return failed(diagnostics);
     };
-    let value = document.root.to_value();
+    let mut value = document.root.to_value();
     add_unreported(&mut diagnostics, Checker::pack().check(&document, &[], &value, "a pack"));
+    let runtime = value["runtime"].clone();
     if !diagnostics.is_empty() {
-        return Err(diagnostics);
+        let more = leave_out(&mut document, &diagnostics, Checker::pack(), "a pack");
+        diagnostics.extend(more);
+        value = document.root.to_value();
     }
-    PackFile::deserialize(&value).map_err(|error| bad(format!("the pack's manifest: {error}"), "see templates/consent"))
+    Manifest { value, runtime, diagnostics }
 }
 
-/// The types of destinations by name, and the schemas of their settings.
-type Catalogue = (BTreeMap<String, Type>, Map<String, Value>);
+/// A pack's catalogue, as far as it can be read.
+struct Catalogue {
+    /// The types of destinations by name, if it is known which there are; `None` for a faulty one.
+    types: Option<BTreeMap<String, Option<Type>>>,
+    /// The schemas of their settings.
+    schemas: Map<String, Value>,
+}
 
-fn read_catalogue(tree: &Tree, path: &str, name: &str) -> Result<Catalogue, Vec<Diagnostic>> {
-    let bad = |place: Place, error: &str| {
+impl Default for Catalogue {
+    fn default() -> Catalogue {
+        Catalogue { types: Some(BTreeMap::new()), schemas: Map::new() }
+    }
+}
+
+/// Reads a catalogue, type by type: one that is faulty hides nothing of the others.
+fn read_catalogue(tree: &Tree, path: &str, name: &str, diagnostics: &mut Vec<Diagnostic>) -> Catalogue {
+    let mut bad = |place: Place, error: &str| {
         let message = format!("the catalogue can't be read: {error}");
         let help = "it is JSON: {\"destinations\": {TYPE: {label, requiredConsent, settings}}}";
-        vec![Diagnostic::error(Code::BadPack, place, message, help)]
+        diagnostics.push(Diagnostic::error(Code::BadPack, place, message, help));
     };
     let place = Place::file(&format!("{path}/{name}"));
-    let text =
-        tree.pack_text(path, name, MOST_CATALOGUE_BYTES).map_err(|error| bad(place.clone(), &error.to_string()))?;
-    let read: CatalogueFile = serde_json::from_str(&text).map_err(|error| {
-        let message = error.to_string();
-        let message = message.split(" at line ").next().unwrap_or_default();
-        bad(Place { line: error.line(), column: error.column().max(1), ..place.clone() }, message)
-    })?;
+    let unknown = || Catalogue { types: None, schemas: Map::new() };
+    let text = match tree.pack_text(path, name, MOST_CATALOGUE_BYTES) {
+        Ok(text) => text,
+        Err(error) => {
+            bad(place, &error.to_string());
+            return unknown();
+        }
+    };
+    let read: Result<CatalogueFile, _> = serde_json::from_str(&text);
+    let (entries, faulty) = match read {
+        Ok(read) => (read.destinations, BTreeMap::new()),
+        Err(error) => {
+            // What the types are, as far as it is JSON of this form; else the first error is the only one.
+            let Some(types) = serde_json::from_str(&text).ok().and_then(|value: Value| match &value["destinations"] {
+                Value::Object(types) => Some(types.clone()),
+                _ => None,
+            }) else {
+                let message = error.to_string();
+                let message = message.split(" at line ").next().unwrap_or_default();
+                bad(Place { line: error.line(), column: error.column().max(1), ..place }, message);
+                return unknown();
+            };
+            // JSON is YAML, whose parser knows the places.
+            let document = yaml::parse(&place.file, text.as_bytes()).0;
+            let place_of = |kind: &str, key: &str| {
+                let document = document.as_ref()?;
+                let types = document.root.get("destinations")?;
+                let span = types.get(kind)?.key_span(key).or_else(|| types.key_span(kind))?;
+                Some(document.place(span))
+            };
+            let (mut entries, mut faulty) = (BTreeMap::new(), BTreeMap::new());
+            for (kind, entry) in types {
+                for (key, error) in faulty_keys(&entry) {
+                    let place = place_of(&kind, key).unwrap_or_else(|| place.clone());
+                    bad(place, &format!("`{kind}`: {error}"));
+                }
+                match DestinationType::deserialize(&entry) {
+                    Ok(entry) => drop(entries.insert(kind, entry)),
+                    Err(_) => drop(faulty.insert(kind, None)),
+                }
+            }
+            (entries, faulty)
+        }
+    };
     // In parallel: every build waits until the schemas of all types are compiled.
-    let compiled: Vec<_> = read
-        .destinations
+    let compiled: Vec<_> = entries
         .into_par_iter()
         .map(|(kind, entry)| {
             (kind, destination_type(&entry.settings, entry.label, entry.required_consent), entry.settings)
         })
         .collect();
-    let (mut types, mut catalogue, mut diagnostics) = (BTreeMap::new(), Map::new(), Vec::new());
+    let (mut types, mut schemas) = (faulty, Map::new());
     for (kind, compiled, settings) in compiled {
         match compiled {
             Ok(type_) => {
-                types.insert(kind.clone(), type_);
-                catalogue.insert(kind, settings);
+                types.insert(kind.clone(), Some(type_));
+                schemas.insert(kind, settings);
             }
-            Err(error) => diagnostics.push(Diagnostic::error(
-                Code::BadPack,
-                place.clone(),
-                format!("the settings of `{kind}` are not a JSON Schema: {error}"),
-                "each type's `settings` is a JSON Schema (draft 2020-12) of an object",
-            )),
+            Err(error) => {
+                diagnostics.push(Diagnostic::error(
+                    Code::BadPack,
+                    place.clone(),
+                    format!("the settings of `{kind}` are no JSON Schema: {error}"),
+                    "each type's `settings` is a JSON Schema (draft 2020-12) of an object",
+                ));
+                types.insert(kind, None);
+            }
         }
     }
-    if diagnostics.is_empty() { Ok((types, catalogue)) } else { Err(diagnostics) }
+    Catalogue { types: Some(types), schemas }
+}
+
+/// Returns the keys of a catalogue's entry that can't be read, each with the error.
+fn faulty_keys(entry: &Value) -> Vec<(&'static str, String)> {
+    if !entry.is_object() {
+        return vec![("", "expected a map".to_owned())];
+    }
+    let alone = |key: &'static str| {
+        let mut alone = json!({"label": "", "requiredConsent": [], "settings": {}});
+        match (alone.as_object_mut(), entry.get(key)) {
+            (Some(alone), Some(value)) => drop(alone.insert(key.to_owned(), value.clone())),
+            (Some(alone), None) => drop(alone.remove(key)),
+            (None, _) => {}
+        }
+        Some((key, DestinationType::deserialize(&alone).err()?.to_string()))
+    };
+    ["label", "requiredConsent", "settings"].into_iter().filter_map(alone).collect()
 }
 
 fn destination_type(settings: &Value, label: String, required_consent: Vec<Purpose>) -> Result<Type, String> {

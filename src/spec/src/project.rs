@@ -11,17 +11,17 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use crate::envfile;
+use crate::leave_out::leave_out;
 use crate::schema::{Checker, add_unreported, empty_values};
 use crate::tree::Tree;
-use crate::yaml::{self, Document, Kind, Node};
+use crate::yaml::{self, Document, Node};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, did_you_mean};
 use flotilla_model::failure::Failure;
-use flotilla_model::limits::WORKERS_PER_CUSTOMER;
 use flotilla_model::names;
-use flotilla_model::spec::{Assignment, Destination, Environment, Identity, Roles, Settings};
+use flotilla_model::spec::{Environment, Identity, OneOrMore};
 
-pub use fleet::{Fleet, read_fleet};
-pub use layers::Layer;
+pub use fleet::{Fleet, FleetReading, LeftOutRules, read_fleet, read_fleet_in_part};
+pub use layers::{Layer, check_layer_files};
 pub use unread::{SpecFiles, spec_files, unread_env_files, unread_layers};
 
 /// The file that makes a folder a project.
@@ -49,6 +49,12 @@ pub struct Spec {
     pub layers: Vec<usize>,
     /// The env files that are looked for, for this customer.
     pub env_files: Vec<EnvFile>,
+    /// Whether something of the file was left out as faulty.
+    pub is_partial: bool,
+    /// The layers of which it isn't known whether it uses them, as something that decides it was left out.
+    pub open_layers: Vec<usize>,
+    /// Whether there may be other layers that it uses.
+    pub is_open: bool,
 }
 
 /// A customer's own env file, or its absence.
@@ -145,28 +151,29 @@ pub fn read_spec(tree: &Tree, fleet: Option<&Fleet>, file: &str, bytes: &[u8], c
         let message = format!("the id {id:?} is not the file's name, {expected:?}");
         diagnostics.push(Diagnostic::error(Code::IdNotFileName, place, message, help));
     }
-    if !diagnostics.is_empty() {
-        complete_destinations(&mut document.root);
+    let is_partial = !diagnostics.is_empty();
+    let mut value = value;
+    if is_partial {
+        let more = leave_out(&mut document, &diagnostics, checker, "a customer");
+        diagnostics.extend(more);
+        value = document.root.to_value();
     }
-    if !diagnostics.is_empty()
-        && let Kind::Map(entries) = &mut document.root.kind
-    {
-        entries.retain(|(key, _, node)| {
-            let alone = Value::Object(
-                [("id".to_owned(), expected.into()), (key.clone(), node.to_value())].into_iter().collect(),
-            );
-            // Half a database is none: what is missing in it is told already.
-            let crowd = key == "workers" && alone[key].as_object().is_some_and(|all| all.len() > WORKERS_PER_CUSTOMER);
-            key == "id" || (typed(&alone) && !crowd && (key != "database" || checker.is_valid(&alone)))
-        });
+    // The file's name is what its folder in out/ is called after.
+    if let Some(map) = value.as_object_mut() {
+        map.insert("id".to_owned(), expected.into());
     }
-    let value = if diagnostics.is_empty() { value } else { document.root.to_value() };
-    let identity = match Identity::deserialize(&value) {
-        // The file's name is what its folder in out/ is called after.
-        Ok(identity) => Identity { id: expected.to_owned(), ..identity },
-        Err(_) => Identity { id: expected.to_owned(), ..Identity::default() },
+    let nobody = || Identity { id: expected.to_owned(), ..Identity::default() };
+    let identity = Identity::deserialize(&value).unwrap_or_else(|_| nobody());
+    let mut spec = Spec {
+        identity,
+        document,
+        written,
+        layers: Vec::new(),
+        env_files: Vec::new(),
+        is_partial,
+        open_layers: Vec::new(),
+        is_open: false,
     };
-    let mut spec = Spec { identity, document, written, layers: Vec::new(), env_files: Vec::new() };
     if let Some(fleet) = fleet {
         layers_of(fleet, &mut spec, &mut diagnostics);
         env_files_of(tree, fleet, &mut spec, &mut diagnostics);
@@ -182,75 +189,53 @@ pub struct Reading {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Makes each destination in a file with errors readable, so that one which isn't hides nothing of the others, nor of its own settings.
-/// A name or a type that is missing stands where its destination does, where an error is reported already.
-fn complete_destinations(node: &mut Node) {
-    let Kind::Map(entries) = &mut node.kind else { return };
-    for (key, _, node) in entries {
-        match &mut node.kind {
-            Kind::List(items) if key.trim_end_matches('+') == "destinations" => {
-                items.iter_mut().enumerate().for_each(|(index, item)| complete_destination(index, item));
-            }
-            Kind::Map(_) => complete_destinations(node),
-            _ => {}
-        }
-    }
-}
-
-fn complete_destination(index: usize, item: &mut Node) {
-    let is_readable = |value: Value| Destination::deserialize(&value).is_ok();
-    if is_readable(item.to_value()) {
-        return;
-    }
-    let span = item.span;
-    let Kind::Map(entries) = &mut item.kind else { return };
-    for key in ["name", "type"] {
-        let text = || Kind::Text(format!("destinations[{index}]"));
-        match entries.iter_mut().find(|(name, ..)| name == key) {
-            Some((_, _, node)) if matches!(node.kind, Kind::Text(_)) => {}
-            Some((_, _, node)) => node.kind = text(),
-            None => entries.push((key.to_owned(), span, Node { span, kind: text() })),
-        }
-    }
-    entries.retain(|(key, _, node)| {
-        let name = || Value::from("x");
-        let mut alone: Map<String, Value> =
-            [("name".to_owned(), name()), ("type".to_owned(), name())].into_iter().collect();
-        alone.insert(key.clone(), node.to_value());
-        is_readable(Value::Object(alone))
-    });
-}
-
-fn typed(value: &Value) -> bool {
-    Identity::deserialize(value).is_ok()
-        && Assignment::deserialize(value).is_ok()
-        && Roles::deserialize(value).is_ok()
-        && Settings::deserialize(value).is_ok()
-}
-
 /// The layers of a customer: those that its labels choose, in the order of fleet.yaml, then those that it lists.
 fn layers_of(fleet: &Fleet, spec: &mut Spec, diagnostics: &mut Vec<Diagnostic>) {
+    let own_has_left_out = |spec: &Spec, key| spec.document.root.get(key).is_some_and(Node::has_left_out);
+    spec.is_open = spec.document.root.is_left_out() || fleet.lacks("layers") || own_has_left_out(spec, "layers");
     if fleet.layers.is_empty() && spec.identity.layers.is_none() {
         return;
     }
     let labels = labels(fleet, &spec.identity);
     let listed = spec.identity.layers.clone().unwrap_or_default();
-    let chosen = |layer: &Layer| {
-        let when = layer.rule.when.as_ref();
-        when.is_some_and(|when| when.iter().all(|(key, wanted)| labels.get(key).is_some_and(|value| wanted.has(value))))
-    };
-    spec.layers = (0..fleet.layers.len())
-        .filter(|index| chosen(&fleet.layers[*index]) && !listed.contains(&fleet.layers[*index].name))
-        .collect();
+    let others = (0..fleet.layers.len()).filter(|index| !listed.contains(&fleet.layers[*index].name));
+    let chosen: Vec<(usize, Option<bool>)> = others.map(|index| (index, chosen(fleet, spec, &labels, index))).collect();
+    let open = chosen.iter().filter(|(_, is_chosen)| is_chosen.is_none());
+    spec.open_layers = open.map(|(index, _)| *index).collect();
+    spec.layers = chosen.into_iter().filter(|(_, chosen)| *chosen == Some(true)).map(|(index, _)| index).collect();
     for (index, name) in listed.iter().enumerate() {
         match fleet.layers.iter().position(|layer| layer.name == *name) {
             Some(layer) => spec.layers.push(layer),
+            None if fleet.lacks("layers") => {}
             None => {
                 let place = spec.document.place_of(["layers", &index.to_string()]);
                 let known = fleet.layers.iter().map(|layer| layer.name.as_str());
                 diagnostics.push(unknown("layer", name, place, known));
             }
         }
+    }
+}
+
+/// Returns whether the labels of a customer choose a layer; `None` if that isn't known, as something was left out as faulty.
+fn chosen(fleet: &Fleet, spec: &Spec, labels: &BTreeMap<String, String>, index: usize) -> Option<bool> {
+    let layer = &fleet.layers[index];
+    let Some(when) = &layer.rule.when else { return if layer.is_open { None } else { Some(false) } };
+    let fits = |(key, wanted): &(&String, &OneOrMore)| labels.get(*key).is_some_and(|value| wanted.has(value));
+    if !fleet.is_partial && !spec.is_partial {
+        return Some(when.iter().all(|label| fits(&label)));
+    }
+    let own = spec.document.root.get("labels").filter(|_| spec.is_partial);
+    // What a customer sets itself comes over the defaults.
+    let is_unknown = |key: &str| match own.map(|own| (own.is_left_out(), own.get(key))) {
+        Some((true, _)) => true,
+        Some((_, Some(label))) => label.is_left_out(),
+        _ => !labels.contains_key(key) && fleet.has_left_out(&["defaults", "labels", key]),
+    };
+    let (unknown, known): (Vec<_>, Vec<_>) = when.iter().partition(|(key, _)| is_unknown(key));
+    let is_chosen = known.iter().all(fits);
+    match is_chosen && (layer.is_open || !unknown.is_empty()) {
+        true => None,
+        false => Some(is_chosen),
     }
 }
 

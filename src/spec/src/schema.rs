@@ -103,8 +103,57 @@ impl Checker {
                 }
                 _ => true,
             })
+            // What was left out as faulty is there, and reported already.
+            .filter(|error| match error.kind() {
+                ValidationErrorKind::Required { property } => {
+                    let path = steps(error.instance_path().as_str());
+                    let node = base.along(path.iter().map(String::as_str)).0;
+                    !property.as_str().and_then(|key| node.get(key)).is_some_and(Node::is_left_out)
+                }
+                _ => true,
+            })
             .flat_map(|error| self.report(document, base, error, subject))
             .collect()
+    }
+
+    /// Returns the smallest parts of a value that are faulty.
+    pub fn faults(&self, value: &Value) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        for error in self.validator.iter_errors(value) {
+            let path = steps(error.instance_path().as_str());
+            match error.kind() {
+                // An entry twice is as good as one.
+                ValidationErrorKind::UniqueItems => {}
+                ValidationErrorKind::AdditionalProperties { unexpected }
+                | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+                    let known = self.siblings(&error);
+                    for key in unexpected {
+                        let meant = did_you_mean(key, known.iter().copied()).map(str::to_owned);
+                        faults.push(Fault::Key { path: path.clone(), key: key.clone(), meant });
+                    }
+                }
+                ValidationErrorKind::PropertyNames { error: inner } => {
+                    let key = inner.instance().as_str().unwrap_or_default().to_owned();
+                    let options = match inner.kind() {
+                        // A key of another type is known, but what was meant by the whole isn't.
+                        ValidationErrorKind::Enum { options } if !of_type(&error) => {
+                            options.as_array().map(Vec::as_slice)
+                        }
+                        _ => None,
+                    };
+                    match options {
+                        Some(options) => {
+                            let words = options.iter().filter_map(Value::as_str);
+                            let meant = did_you_mean(&key, words).map(str::to_owned);
+                            faults.push(Fault::Key { path, key, meant });
+                        }
+                        None => faults.push(Fault::Value([path, vec![key]].concat())),
+                    }
+                }
+                _ => faults.push(Fault::Value(path)),
+            }
+        }
+        faults
     }
 
     /// Returns the keys that an error's unknown keys were probably meant to be, with the place of their object.
@@ -122,8 +171,7 @@ impl Checker {
     /// Returns what an error means, in the author's terms.
     fn report(&self, document: &Document, base: &Node, error: &ValidationError<'_>, subject: &str) -> Vec<Diagnostic> {
         let pointer = error.instance_path().as_str();
-        let steps: Vec<String> =
-            pointer.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
+        let steps = steps(pointer);
         if self.is_secret(error) {
             return vec![literal_secret(document, base, error, steps, subject)];
         }
@@ -305,6 +353,26 @@ impl Checker {
     }
 }
 
+/// A faulty part of a value.
+pub enum Fault {
+    /// The value at a path.
+    Value(Vec<String>),
+    /// A key that isn't known in the map at a path, and the one that was probably meant.
+    Key {
+        /// The path of the map.
+        path: Vec<String>,
+        /// The key.
+        key: String,
+        /// The key that was probably meant.
+        meant: Option<String>,
+    },
+}
+
+/// Returns the steps of a JSON pointer.
+fn steps(pointer: &str) -> Vec<String> {
+    pointer.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect()
+}
+
 /// Maps whose entries can be empty: a name alone says that there is one.
 const NAMES: [&str; 4] = ["environments", "workers", "sharedWorkers", "layers"];
 
@@ -316,7 +384,9 @@ pub fn empty_values(document: &Document) -> Vec<Diagnostic> {
             Kind::Map(entries) => {
                 for (key, span, value) in entries {
                     let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                    if matches!(value.kind, Kind::Empty) && !NAMES.contains(&above) {
+                    // Of a key that was meant to be one of these as well.
+                    let is_name = || NAMES.contains(&above) || did_you_mean(above, NAMES).is_some();
+                    if matches!(value.kind, Kind::Empty) && !is_name() {
                         let message = format!("`{path}` is empty, which would remove what the defaults and layers set");
                         let help = "write `null` to remove that, `{}` or `[]` for nothing, or leave the key out";
                         found.push(Diagnostic::error(Code::WrongType, document.place(*span), message, help));
@@ -546,6 +616,7 @@ fn found(node: &Node) -> String {
         Kind::Text(text) => format!("a text of {} characters", text.chars().count()),
         Kind::List(_) => "a list".to_owned(),
         Kind::Map(_) => "a map".to_owned(),
+        Kind::LeftOut => "left out".to_owned(),
     }
 }
 

@@ -73,26 +73,46 @@ pub enum Kind {
     List(Vec<Node>),
     /// A map, in the order of the file.
     Map(Vec<(String, Span, Node)>),
+    /// A value that was found faulty and left out, so that it isn't known. In a list it is the last item. See [`crate::leave_out`].
+    LeftOut,
 }
 
 impl Node {
     /// Returns the node as JSON.
     pub fn to_value(&self) -> Value {
         match &self.kind {
-            Kind::Empty | Kind::Null => Value::Null,
+            Kind::Empty | Kind::Null | Kind::LeftOut => Value::Null,
             Kind::Bool(bool) => Value::Bool(*bool),
             Kind::Number(number, _) => Value::Number(number.clone()),
             Kind::Text(text) => Value::String(text.clone()),
-            Kind::List(items) => Value::Array(items.iter().map(Node::to_value).collect()),
-            Kind::Map(entries) => Value::Object(
-                entries.iter().map(|(key, _, node)| (key.clone(), node.to_value())).collect::<Map<_, _>>(),
-            ),
+            Kind::List(items) => {
+                Value::Array(items.iter().filter(|item| !item.is_left_out()).map(Node::to_value).collect())
+            }
+            Kind::Map(entries) => {
+                let known = entries.iter().filter(|(_, _, node)| !node.is_left_out());
+                Value::Object(known.map(|(key, _, node)| (key.clone(), node.to_value())).collect::<Map<_, _>>())
+            }
         }
     }
 
     /// Returns whether it is null, whether or not that is written.
     pub fn is_null(&self) -> bool {
         matches!(self.kind, Kind::Empty | Kind::Null)
+    }
+
+    /// Returns whether it was left out as faulty.
+    pub fn is_left_out(&self) -> bool {
+        matches!(self.kind, Kind::LeftOut)
+    }
+
+    /// Returns whether it, or anything in it, was left out as faulty.
+    pub fn has_left_out(&self) -> bool {
+        match &self.kind {
+            Kind::LeftOut => true,
+            Kind::List(items) => items.iter().any(Node::has_left_out),
+            Kind::Map(entries) => entries.iter().any(|(_, _, node)| node.has_left_out()),
+            _ => false,
+        }
     }
 
     /// Returns the node as text that two nodes share only if they are alike in the order of keys, too: by it, lists are appended to.

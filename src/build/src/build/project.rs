@@ -5,23 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rayon::prelude::*;
-
 use super::future_dates::{FutureDates, today};
 use crate::git;
 use crate::policy::Policy;
 use crate::provenance::ProvenanceLookup;
-use crate::render::{TOOL, Templates};
+use crate::render::{TOOL, Templates, syntax_errors};
 use crate::renderer::Renderer;
 use crate::resolve::{self, Resolved, Shared};
 use flotilla_model::bundle::PackBundle;
 use flotilla_model::customer::{SHARED, Worker};
-use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity, sorted};
+use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity};
 use flotilla_model::digest::{Framed, ShortHash};
 use flotilla_model::preview::Preview;
-use flotilla_model::progress::Progress;
 use flotilla_model::spec::{DOTENV, Environment, SecretSource};
-use flotilla_spec::project::{self, Fleet, Reading};
+use flotilla_spec::project::{self, Fleet, Reading, SpecFiles};
 use flotilla_spec::schema::Checker;
 use flotilla_spec::tree::Tree;
 
@@ -53,106 +50,6 @@ pub struct Project {
     output_root: PathBuf,
 }
 
-/// Opens a project. An error in fleet.yaml, a layer or a pack ends it, with all other errors that can be found.
-pub fn open(tree: Tree, progress: &dyn Progress) -> Result<Project, Vec<Diagnostic>> {
-    open_as(tree, None, progress)
-}
-
-/// Opens a project as it is in a preview: a fleet of its own, of the preview's customers and of the shared workers that these
-/// refer to. What is written lies apart from what is the fleet's.
-pub fn open_preview(tree: Tree, preview: &Preview, progress: &dyn Progress) -> Result<Project, Vec<Diagnostic>> {
-    let roots = preview.shared.clone().unwrap_or_default();
-    let preview = &Preview { shared: None, ..preview.clone() };
-    let mut project = open_as(tree, Some(preview), progress)?;
-    // Which shared workers belong to it, and which hosts are others in it, is known once its customers are resolved.
-    let resolve = |file: &String| Some(project.resolve(file, &project.tree.plain(file).ok()?).1);
-    let resolved: Vec<Resolved> = project.files.par_iter().filter_map(resolve).collect();
-    let referred = resolved.iter().flat_map(|item| &item.refers).map(|(_, to)| to.clone());
-    let mut wanted: BTreeSet<String> = roots.into_iter().chain(referred).collect();
-    loop {
-        let refers = project.shared.resolved.refers.iter();
-        let more = refers.filter(|(from, _)| from.as_ref().is_some_and(|from| wanted.contains(from)));
-        let more: Vec<String> = more.map(|(_, to)| to.clone()).filter(|to| !wanted.contains(to)).collect();
-        if more.is_empty() {
-            break;
-        }
-        wanted.extend(more);
-    }
-    let mut preview = Preview { shared: Some(wanted), ..preview.clone() };
-    preview.hosts.extend(resolved.into_iter().flat_map(|item| item.moved));
-    project.fleet.preview = Some(preview.clone());
-    preview.hosts.extend(resolve::shared(&project.fleet).resolved.moved);
-    let decides = serde_json::to_vec(&preview).expect("BUG: a preview is JSON");
-    project.fleet.decides = Framed::new("preview").field(&project.fleet.decides.to_bytes()).field(&decides).finish();
-    project.fleet.preview = Some(preview);
-    project.shared = resolve::shared(&project.fleet);
-    Ok(project)
-}
-
-fn open_as(tree: Tree, preview: Option<&Preview>, progress: &dyn Progress) -> Result<Project, Vec<Diagnostic>> {
-    progress.begin("reading the fleet", None);
-    let checker = OnceLock::new();
-    // Side by side: the schemas take time to compile.
-    let (fleet, files) = rayon::join(|| project::read_fleet(&tree), || project::spec_files(&tree));
-    let (mut fleet, project::SpecFiles { mut files, unread }) = match (fleet, files) {
-        (Ok(fleet), Ok(files)) => (fleet, files),
-        (fleet, files) => {
-            let mut diagnostics: Vec<Diagnostic> = Vec::new();
-            diagnostics.extend(fleet.err().into_iter().flatten());
-            match files {
-                // What is wrong with the fleet hides nothing of what a spec shows by itself.
-                Ok(project::SpecFiles { files, unread }) => {
-                    diagnostics.extend(unread);
-                    let checker = checker.get_or_init(Checker::customer);
-                    let read = |file: &String| match tree.plain(file) {
-                        Ok(bytes) => project::read_spec(&tree, None, file, &bytes, checker).diagnostics,
-                        Err(diagnostic) => vec![*diagnostic],
-                    };
-                    diagnostics.par_extend(files.par_iter().flat_map_iter(read));
-                }
-                Err(missing) => diagnostics.extend(missing),
-            }
-            return Err(sorted(diagnostics));
-        }
-    };
-    let (mut output_root, mut other_files) = (tree.root.clone(), Vec::new());
-    if let Some(preview) = preview {
-        (files, other_files) = files.into_iter().partition(|file| preview.customers.contains(project::id_of(file)));
-        output_root.push(project::preview_folder(&preview.id));
-        fleet.preview = Some(preview.clone());
-    }
-    let mut templates = BTreeMap::new();
-    for (name, pack) in &fleet.packs {
-        match Templates::new(pack) {
-            Ok(parsed) => drop(templates.insert(name.clone(), parsed)),
-            Err(found) => drop(fleet.broken_packs.insert(name.clone(), found)),
-        }
-    }
-    fleet.packs.retain(|name, _| templates.contains_key(name));
-    let packs = templates.into_iter().map(|(name, parsed)| {
-        let pack = &fleet.packs[&name];
-        (name, pack, parsed)
-    });
-    let renderer = Renderer::new(packs);
-    let shared = resolve::shared(&fleet);
-    let (policy, broken) = Policy::new(&fleet.document, &fleet.file);
-    let committed_secrets = committed_secrets(&tree, &fleet);
-    Ok(Project {
-        tree,
-        fleet,
-        files,
-        other_files,
-        unread,
-        shared,
-        renderer,
-        policy,
-        broken,
-        committed_secrets,
-        checker,
-        output_root,
-    })
-}
-
 /// Returns a warning for each of the project's dotenv files that git tracks.
 fn committed_secrets(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
     let listed = |(index, source): (usize, &SecretSource)| {
@@ -161,6 +58,7 @@ fn committed_secrets(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
     };
     let files: Vec<(String, Place)> = match &fleet.file.secrets {
         Some(sources) => sources.iter().enumerate().filter_map(listed).collect(),
+        None if fleet.lacks("secrets") => Vec::new(),
         None => vec![(DOTENV.to_owned(), Place::file(DOTENV))],
     };
     let files = files.into_iter().flat_map(|(path, place)| {
@@ -186,6 +84,52 @@ fn committed_secrets(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
 }
 
 impl Project {
+    /// Returns the project of a fleet and its customers' files, or a preview of it.
+    pub(super) fn new(tree: Tree, mut fleet: Fleet, files: SpecFiles, preview: Option<&Preview>) -> Project {
+        let SpecFiles { mut files, unread } = files;
+        let (mut output_root, mut other_files) = (tree.root.clone(), Vec::new());
+        if let Some(preview) = preview {
+            (files, other_files) = files.into_iter().partition(|file| preview.customers.contains(project::id_of(file)));
+            output_root.push(project::preview_folder(&preview.id));
+            fleet.preview = Some(preview.clone());
+        }
+        for pack in fleet.broken_packs.values_mut() {
+            pack.errors.extend(syntax_errors(&pack.path, &pack.templates, &pack.partials));
+        }
+        let mut templates = BTreeMap::new();
+        for (name, pack) in std::mem::take(&mut fleet.packs) {
+            match Templates::new(&pack) {
+                Ok(parsed) => {
+                    templates.insert(name.clone(), parsed);
+                    fleet.packs.insert(name, pack);
+                }
+                Err(found) => drop(fleet.broken_packs.insert(name, pack.into_broken(found))),
+            }
+        }
+        let packs = templates.into_iter().map(|(name, parsed)| {
+            let pack = &fleet.packs[&name];
+            (name, pack, parsed)
+        });
+        let renderer = Renderer::new(packs);
+        let shared = resolve::shared(&fleet);
+        let (policy, broken) = Policy::new(&fleet);
+        let committed_secrets = committed_secrets(&tree, &fleet);
+        Project {
+            tree,
+            fleet,
+            files,
+            other_files,
+            unread,
+            shared,
+            renderer,
+            policy,
+            broken,
+            committed_secrets,
+            checker: OnceLock::new(),
+            output_root,
+        }
+    }
+
     /// Returns the project's folder.
     pub fn root(&self) -> &Path {
         &self.tree.root
@@ -204,13 +148,16 @@ impl Project {
             Some(spec) => resolve::resolve(&self.fleet, &self.shared, spec),
             None => Resolved::default(),
         };
-        // Of one place, the first thing that is wrong is enough.
-        resolved.diagnostics.retain(|found| reading.diagnostics.iter().all(|warnings| warnings.place != found.place));
+        // A name that is made of what is faulty there is no error of its own.
+        let is_made = |found: &Diagnostic| matches!(found.code, Code::UnknownName | Code::BadWorkerName);
+        let is_reported = |found: &Diagnostic| reading.diagnostics.iter().any(|other| other.place == found.place);
+        resolved.diagnostics.retain(|found| !(is_made(found) && is_reported(found)));
         reading.diagnostics.append(&mut resolved.diagnostics);
         // A worker without errors is judged by the day when it is checked or planned.
-        if reading.diagnostics.iter().any(|found| found.severity == Severity::Error) {
+        let has_errors = reading.diagnostics.iter().any(|found| found.severity == Severity::Error);
+        if has_errors || !resolved.broken_parts.is_empty() {
             let (mut future, today) = (FutureDates::default(), today());
-            resolved.workers.iter().for_each(|worker| {
+            resolved.workers.iter().chain(&resolved.unusable).for_each(|worker| {
                 future.add(self, worker, &today);
             });
             let found = future.into_diagnostics().into_iter();

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use rayon::prelude::*;
 
 use super::Project;
+use super::future_dates::{FutureDates, today};
 use super::scanner::{Findings, Scanned, Scanner, folder, has_errors, id};
 use crate::check::{self, Conflict};
 use crate::index::{RecordIndex, WorkerIndex};
@@ -106,6 +107,15 @@ pub fn scan(project: &Project, persist: bool, progress: &dyn Progress) -> Result
     Ok(scan)
 }
 
+/// Checks all that can be checked of a project whose fleet.yaml has errors; returns them with all others. Nothing is written.
+pub(super) fn check_all(mut project: Project, errors: Vec<Diagnostic>, progress: &dyn Progress) -> Vec<Diagnostic> {
+    project.broken.extend(errors);
+    match scan(&project, false, progress) {
+        Ok(scan) => scan.diagnostics,
+        Err(diagnostics) => diagnostics,
+    }
+}
+
 impl Scan {
     /// Scans some files of customers again, and lists the files that exist: for `--watch`.
     pub fn rescan(&mut self, project: &mut Project, touched: &BTreeSet<String>) -> Result<(), Vec<Diagnostic>> {
@@ -190,9 +200,11 @@ impl Scan {
         self.unread |= !project.unread.is_empty();
         let mut unread = project.unread.clone();
         unread.extend(project::unread_layers(&project.tree, &project.fleet));
-        if project.fleet.layers.iter().any(|layer| layer.rule.env_files.is_some()) && project.fleet.preview.is_none() {
+        let has_env_files = project.fleet.layers.iter().any(|layer| layer.rule.env_files.is_some());
+        // Where there are no customers at all, that is the error.
+        if has_env_files && project.fleet.preview.is_none() && !project.files.is_empty() {
             let of_id = self.records.iter().zip(&self.findings).map(|(record, findings)| {
-                let is_known = findings.as_ref().is_none_or(|found| !found.is_unreadable);
+                let is_known = findings.as_ref().is_none_or(|found| !found.is_unreadable && !found.is_open);
                 (id(record), is_known.then_some(record))
             });
             let of_id: HashMap<&str, Option<&Record>> = of_id.collect();
@@ -214,11 +226,16 @@ impl Scan {
         let renamed = renamed.into_iter().map(|(id, _)| id);
         held.extend(renamed.filter(|id| !ids.contains(id.as_str())));
         is_stopped |= self.judge_limits(project, &held, &mut judged);
-        let Judged { diagnostics, suppressed, .. } = judged;
+        let Judged { mut diagnostics, suppressed, .. } = judged;
+        self.held = held;
         if is_stopped {
+            let (mut future, today) = (FutureDates::default(), today());
+            for worker in self.workers(project) {
+                future.add(project, &worker, &today);
+            }
+            diagnostics.extend(future.into_diagnostics());
             return Err(sorted(diagnostics));
         }
-        self.held = held;
         self.diagnostics = sorted(diagnostics);
         self.suppressed = policy::sorted_suppressed(suppressed);
         Ok(())
@@ -329,11 +346,16 @@ impl Scan {
             .reduce(Usage::default, Usage::and);
         let diagnostic =
             |full: &LimitUsage| full.diagnostic(&project.fleet, greatest(project, &self.records, held, full));
-        let mut found: Vec<Diagnostic> = usage.full(&project.fleet).iter().map(diagnostic).collect();
+        // Limits of what was left out as faulty aren't known.
+        let is_known = |full: &&LimitUsage| {
+            let lacks_zones = full.zone.is_some() && project.fleet.has_left_out(&["zones"]);
+            !project.fleet.has_left_out(&["accounts", &full.account]) && !lacks_zones
+        };
+        let mut found: Vec<Diagnostic> = usage.full(&project.fleet).iter().filter(is_known).map(diagnostic).collect();
         found.extend(project.committed_secrets.iter().cloned());
         let mut of_fleet = project.policy.judge(None, found);
         judged.matched.append(&mut of_fleet.matched.clone());
-        if self.invalid == 0 {
+        if self.invalid == 0 && !project.fleet.is_partial {
             of_fleet.append(&mut project.policy.unused(&judged.matched));
         }
         let is_wrong = has_errors(&of_fleet);

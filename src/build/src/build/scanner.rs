@@ -50,6 +50,8 @@ pub(super) struct Findings {
     pub(super) other_id: Option<String>,
     /// Whether the file can't be read at all.
     pub(super) is_unreadable: bool,
+    /// Whether it isn't known which layers it uses.
+    pub(super) is_open: bool,
     /// The broken packs and layers that its workers need.
     pub(super) broken_parts: BTreeSet<String>,
     pub(super) judged: Judged,
@@ -201,7 +203,9 @@ impl<'a> Scanner<'a> {
         let record = Record { inputs, context, layers, labels, has_diagnostics, claims, units };
         let is_reported = has_diagnostics || other_id.is_some();
         let is_unreadable = reading.spec.is_none();
-        let findings = Findings { other_id, is_unreadable, broken_parts: resolved.broken_parts, judged };
+        let is_open = reading.spec.as_ref().is_some_and(|spec| spec.is_open || !spec.open_layers.is_empty());
+        let is_reported = is_reported || is_open;
+        let findings = Findings { other_id, is_unreadable, is_open, broken_parts: resolved.broken_parts, judged };
         Scanned {
             // A customer with diagnostics is read each time, mostly with the same result.
             is_dirty: known != Some(&record),

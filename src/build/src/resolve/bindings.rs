@@ -13,13 +13,13 @@ use flotilla_model::customer::{
 use flotilla_model::diagnostic::{Code, Diagnostic};
 use flotilla_model::limits::{Limit, grouped};
 use flotilla_model::names;
-use flotilla_spec::pack::Pack;
 use flotilla_spec::project::unknown;
 use flotilla_spec::secrets::access;
+use flotilla_spec::yaml::Node;
 
 use super::claim::ClaimedResource;
 use super::peers::{Reference, WORKER_URL};
-use super::worker::{Secrets, WorkerResolver};
+use super::worker::{Secrets, Types, WorkerResolver};
 
 /// The key that makes a variable what its worker is: `{ worker: environment }` or `{ worker: customer }`.
 const OF_WORKER: &str = "worker";
@@ -129,13 +129,18 @@ impl WorkerResolver<'_, '_> {
                 let help = "give one of them another name";
                 self.push(Diagnostic::error(Code::Conflict, place.clone(), message, help));
             }
+            let is_known = !self.left_out.has("bindings");
             let Some(kind) = binding.kind() else {
-                let message = format!("`bindings.{name}` doesn't say what it points to");
+                if !is_known {
+                    continue;
+                }
+                let message = format!("`bindings.{name}` doesn't say what it leads to");
                 let help = format!("write `{{ kv: … }}`, `{{ r2: … }}`; or `{name}: null` to remove it");
                 self.push(Diagnostic::error(Code::MissingKey, place, message, help));
                 continue;
             };
-            for field in kind.fields.iter().filter(|field| field.is_required && !binding.0.contains_key(field.key)) {
+            let is_missing = |key| is_known && !binding.0.contains_key(key);
+            for field in kind.fields.iter().filter(|field| field.is_required && is_missing(field.key)) {
                 let message = format!("`bindings.{name}` has no `{}`", field.key);
                 let help = format!("add `{}`: {}", field.key, field.about.trim_end_matches('.'));
                 self.push(Diagnostic::error(Code::MissingKey, place.clone(), message, help));
@@ -161,6 +166,10 @@ impl WorkerResolver<'_, '_> {
 
     /// Checks the limits of a single worker.
     pub(super) fn sizes(&mut self, account: &str, vars: &BTreeMap<String, Value>, secrets: usize) {
+        // Its limits may be others than those of its plan.
+        if self.is_account_open(account) {
+            return;
+        }
         let raise = |limit: Limit| self.batch.fleet.raise(account, limit);
         // FLOTILLA_DIGEST is one of them.
         let count = (vars.len() + secrets + 1) as u64;
@@ -233,7 +242,7 @@ impl WorkerResolver<'_, '_> {
         }
     }
 
-    pub(super) fn destinations(&mut self, pack: &Pack, secrets: &mut Secrets) -> Vec<Destination> {
+    pub(super) fn destinations(&mut self, types: Types<'_>, secrets: &mut Secrets) -> Vec<Destination> {
         let mut used: BTreeMap<&str, usize> = BTreeMap::new();
         let mut resolved = Vec::new();
         for (index, destination) in self.settings.destinations.iter().flatten().enumerate() {
@@ -243,14 +252,17 @@ impl WorkerResolver<'_, '_> {
                 let message = "`environment` and `environments` both say where the destination exists";
                 self.push(Diagnostic::error(Code::Conflict, place, message, "keep `environments`"));
             }
-            let Some(kind) = pack.types.get(&destination.kind) else {
-                let place = self.place(&["destinations", &index, "type"]);
-                let known = pack.types.keys().map(String::as_str);
-                self.push(unknown("destination type", &destination.kind, place, known));
+            let Some(kind) = types.find(&destination.kind) else {
+                if let Some(known) = types.without(&destination.kind) {
+                    let place = self.place(&["destinations", &index, "type"]);
+                    self.push(unknown("destination type", &destination.kind, place, known.into_iter()));
+                }
                 continue;
             };
             let settings = Value::Object(destination.settings.clone());
             let found = match self.target.merged.node(&["destinations", &index]) {
+                // Nothing is missing where it was left out as faulty.
+                Some((_, node)) if node.get("settings").is_some_and(Node::is_left_out) => Vec::new(),
                 Some((document, node)) => {
                     kind.check(document, node.get("settings").unwrap_or(node), &settings, &destination.kind)
                 }

@@ -75,7 +75,8 @@ impl WorkerResolver<'_, '_> {
             self.production_database(base, database);
         }
         let Some(kind) = database.kind else {
-            if self.target.merged.get("database").is_some_and(|written| !written.keys().is_empty()) {
+            let is_written = self.target.merged.get("database").is_some_and(|written| !written.keys().is_empty());
+            if is_written && !self.left_out.has("database") {
                 let place = self.place(&["database"]);
                 let help = "add `type: turso`, `type: d1` or `type: none`";
                 self.push(Diagnostic::error(Code::MissingKey, place, "`database` has no `type`", help));
@@ -108,7 +109,8 @@ impl WorkerResolver<'_, '_> {
             self.push(Diagnostic::error(Code::Conflict, place, message, help).also(kind, "the type"));
         }
         let optional = ["id", "jurisdiction", "locationHint"];
-        for key in wanted.iter().filter(|key| !keys.contains(key) && !optional.contains(key)) {
+        let is_known = !self.left_out.has("database");
+        for key in wanted.iter().filter(|key| is_known && !keys.contains(key) && !optional.contains(key)) {
             let place = self.place(&["database"]);
             let about = match *key {
                 "url" => "the database's address, `libsql://…`",
@@ -122,9 +124,20 @@ impl WorkerResolver<'_, '_> {
 
     /// Notes a database that the worker uses, by a binding or as its `database`.
     pub(super) fn in_use(&mut self, name: &str, binding: Option<&str>, place: &Place) {
+        // What was left out may be another one.
+        if self.left_out.has(if binding.is_some() { "bindings" } else { "database" }) {
+            return;
+        }
         let (environment, role) = (self.target.environment, self.target.role.map(str::to_owned));
         let (name, binding) = (name.to_owned(), binding.map(str::to_owned));
         self.batch.databases.push(InUse { name, binding, place: place.clone(), environment, role });
+    }
+
+    /// Claims the worker's own database: of one that is half left out, it isn't known which one it is.
+    fn claim_database(&mut self, database: ClaimedResource, place: Place) {
+        if !self.left_out.has("database") {
+            self.claim(database, place);
+        }
     }
 
     fn turso(
@@ -133,15 +146,19 @@ impl WorkerResolver<'_, '_> {
         vars: &mut BTreeMap<String, Value>,
         secrets: &mut Secrets,
     ) -> Database {
-        let url = database.url.clone().unwrap_or_default();
-        let place = self.place(&["database", "url"]);
-        // Its protocol is no part of a database.
-        let host = url.split_once("://").map_or(url.as_str(), |(_, host)| host).trim_end_matches('/');
-        self.in_use(host, None, &place);
-        self.claim(ClaimedResource::Database(host.to_lowercase()), place);
-        vars.insert(TURSO_URL.to_owned(), Value::String(url));
-        let token = database.token.as_ref().map(|token| token.secret.clone()).unwrap_or_default();
-        secrets.insert(TURSO_TOKEN.to_owned(), (token, self.place(&["database", "token"])));
+        // That either is missing is reported already.
+        if let Some(url) = &database.url {
+            let place = self.place(&["database", "url"]);
+            // Its protocol is no part of a database.
+            let host = url.split_once("://").map_or(url.as_str(), |(_, host)| host).trim_end_matches('/');
+            self.in_use(host, None, &place);
+            self.claim_database(ClaimedResource::Database(host.to_lowercase()), place);
+            vars.insert(TURSO_URL.to_owned(), Value::String(url.clone()));
+        }
+        if let Some(token) = &database.token {
+            let place = self.place(&["database", "token"]);
+            secrets.insert(TURSO_TOKEN.to_owned(), (token.secret.clone(), place));
+        }
         Database::Turso
     }
 
@@ -151,11 +168,15 @@ impl WorkerResolver<'_, '_> {
         let account = self.batch.fleet.first_name(account, |one, other| one.id == other.id).to_owned();
         let key = if database.id.is_some() { "id" } else { "name" };
         let place = self.place(&["database", key]);
-        self.in_use(&name, None, &place);
-        if let Some(id) = &database.id {
-            self.claim(ClaimedResource::Database(id.clone()), place.clone());
+        if database.name.is_some() {
+            self.in_use(&name, None, &place);
         }
-        self.claim(ClaimedResource::DatabaseName { account, name: name.clone() }, place);
+        if let Some(id) = &database.id {
+            self.claim_database(ClaimedResource::Database(id.clone()), place.clone());
+        }
+        if database.name.is_some() && !account.is_empty() {
+            self.claim_database(ClaimedResource::DatabaseName { account, name: name.clone() }, place);
+        }
         if database.jurisdiction.is_some() && database.location_hint.is_some() {
             let place = self.place(&["database", "locationHint"]);
             let message = "locationHint has no effect beside `jurisdiction`, which says where the database lies";

@@ -9,15 +9,20 @@ use flotilla_spec::project::{Fleet, unknown};
 use flotilla_spec::yaml::Kind;
 
 use super::Resolved;
+use super::peers::Peers;
 
 /// Checks the dispatch workers of accounts; returns the hosts that reach them, by account.
-pub(super) fn dispatchers(fleet: &Fleet, resolved: &mut Resolved) -> BTreeMap<String, BTreeSet<String>> {
+pub(super) fn dispatchers(fleet: &Fleet, peers: &Peers, resolved: &mut Resolved) -> BTreeMap<String, BTreeSet<String>> {
     let mut all = BTreeMap::new();
     let document = &fleet.document;
     for (name, account) in &fleet.accounts {
         let Some(dispatch) = &account.dispatch else { continue };
         let place = |key: &[&str]| document.place_of([&["accounts", name, "dispatch"], key].concat());
+        let is_open = fleet.has_left_out(&["accounts", name]);
         let Some(namespace) = &account.dispatch_namespace else {
+            if is_open {
+                continue;
+            }
             let message = format!("the account `{name}` has a dispatch worker and no `dispatchNamespace`");
             let help = "add `dispatchNamespace: customers`, or remove `dispatch`";
             resolved.diagnostics.push(Diagnostic::error(Code::MissingKey, place(&[]), message, help));
@@ -37,13 +42,22 @@ pub(super) fn dispatchers(fleet: &Fleet, resolved: &mut Resolved) -> BTreeMap<St
             Some(Kind::Map(entries)) => entries.iter().map(|(name, _, _)| name.as_str()).collect(),
             _ => Vec::new(),
         };
+        if fleet.lacks("sharedWorkers") {
+            continue;
+        }
         if !known.contains(&dispatch.worker.as_str()) {
             let diagnostic = unknown("shared worker", &dispatch.worker, place(&["worker"]), known.iter().copied());
             resolved.diagnostics.push(diagnostic);
             continue;
         }
+        let workers = resolved.workers.iter().chain(&resolved.unusable);
         let of_role: Vec<&Worker> =
-            resolved.workers.iter().filter(|worker| worker.role.as_ref() == Some(&dispatch.worker)).collect();
+            workers.clone().filter(|worker| worker.role.as_ref() == Some(&dispatch.worker)).collect();
+        // Where it is, and what reaches it, isn't known.
+        let own = peers.0.iter().filter(|((name, _), _)| *name == dispatch.worker);
+        if is_open || own.into_iter().any(|(_, peer)| !peer.has_all_hosts) {
+            continue;
+        }
         let here: Vec<&&Worker> = of_role.iter().filter(|worker| worker.account == *name).collect();
         if let (Some(elsewhere), true) = (of_role.first(), here.is_empty()) {
             let message = format!(

@@ -25,6 +25,7 @@ impl WorkerResolver<'_, '_> {
     pub(super) fn hosts(&mut self, account: &str, namespace: Option<&str>) -> Option<Hosts> {
         let settings = self.settings;
         let table = namespace.and_then(|_| self.batch.fleet.accounts.get(account)?.hosts());
+        let (is_account_open, may_be_dispatched) = (self.is_account_open(account), self.may_be_dispatched(account));
         let mut names = BTreeSet::new();
         for (index, domain) in settings.domains.iter().flatten().enumerate() {
             let index = index.to_string();
@@ -42,10 +43,12 @@ impl WorkerResolver<'_, '_> {
                 names.insert(host);
                 continue;
             }
-            if let Some(namespace) = namespace {
+            if let Some(namespace) = namespace.filter(|_| !is_account_open) {
                 self.error(Code::NotInNamespace, place.clone(), no_hosts("custom domains", account, namespace));
             }
-            self.claim(ClaimedResource::Domain(host), place);
+            if !may_be_dispatched {
+                self.claim(ClaimedResource::Domain(host), place);
+            }
         }
         for (index, route) in settings.routes.iter().flatten().enumerate() {
             let index = index.to_string();
@@ -61,7 +64,7 @@ impl WorkerResolver<'_, '_> {
                 if path == "/*" && !host.starts_with('*') {
                     self.entry(account, &host, place);
                     names.insert(host);
-                } else {
+                } else if !is_account_open {
                     let message = format!(
                         "the dispatch worker of `{namespace}` looks up whole hosts, and `{}` is not one",
                         route.pattern
@@ -72,11 +75,15 @@ impl WorkerResolver<'_, '_> {
                 }
                 continue;
             }
-            if let Some(namespace) = namespace {
+            if let Some(namespace) = namespace.filter(|_| !is_account_open) {
                 self.error(Code::NotInNamespace, place.clone(), no_hosts("routes", account, namespace));
             }
+            if may_be_dispatched {
+                continue;
+            }
             self.claim(ClaimedResource::Route(format!("{host}{path}")), place.clone());
-            if !self.batch.fleet.file.shared_hosts.contains(&host) {
+            let fleet = self.batch.fleet;
+            if !fleet.file.shared_hosts.contains(&host) && !fleet.has_left_out(&["sharedHosts"]) {
                 self.claim(ClaimedResource::Host(host), place);
             }
         }

@@ -22,6 +22,10 @@ pub(super) struct Peer {
     pub(super) account: String,
     pub(super) namespace: Option<String>,
     pub(super) address: Option<String>,
+    /// Whether it isn't known how it is reached, or in which environments it exists.
+    pub(super) is_open: bool,
+    /// Whether all of its domains and routes are known.
+    pub(super) has_all_hosts: bool,
 }
 
 /// A variable or service binding that refers to another worker.
@@ -39,6 +43,8 @@ pub(super) struct Reference {
 struct PeerScope<'a> {
     own: &'a Peers,
     shared: Option<&'a Peers>,
+    /// Whether it isn't known which workers there are.
+    is_open: bool,
 }
 
 impl<'a> PeerScope<'a> {
@@ -46,30 +52,34 @@ impl<'a> PeerScope<'a> {
         self.own.0.get(key).or_else(|| self.shared?.0.get(key))
     }
 
-    /// Returns the error of a reference to a worker that doesn't exist in the environment.
-    fn missing(&self, reference: &Reference, environment: Environment) -> Diagnostic {
+    /// Returns the error of a reference to a worker that doesn't exist in the environment, unless it isn't known whether it does.
+    fn missing(&self, reference: &Reference, environment: Environment) -> Option<Diagnostic> {
+        let is_open = |peers: &Peers| peers.0.iter().any(|((name, _), peer)| *name == reference.to && peer.is_open);
+        if self.is_open || is_open(self.own) || self.shared.is_some_and(is_open) {
+            return None;
+        }
         let (to, place) = (&reference.to, reference.place.clone());
         let all = || self.own.0.keys().chain(self.shared.into_iter().flat_map(|shared| shared.0.keys()));
         let elsewhere: Vec<&str> = all().filter(|(name, _)| name == to).map(|(_, other)| other.as_ref()).collect();
         if elsewhere.is_empty() {
             let known: BTreeSet<&str> = all().map(|(name, _)| name.as_str()).collect();
-            return unknown("worker", to, place, known.iter().copied());
+            return Some(unknown("worker", to, place, known.iter().copied()));
         }
         let message = format!("the worker `{to}` doesn't exist in {environment}, only in {}", elsewhere.join(", "));
         let help =
             format!("add `{environment}` to its `environments`, or set `{}` for each environment", reference.key);
-        Diagnostic::error(Code::NoAddress, place, message, help)
+        Some(Diagnostic::error(Code::NoAddress, place, message, help))
     }
 }
 
 /// Fills in addresses and worker names where workers refer to each other.
 pub(super) fn link(batch: &mut Batch<'_>) {
-    let Batch { fleet, shared, resolved, references, peers, .. } = batch;
-    let known = PeerScope { own: peers, shared: shared.map(|shared| &shared.peers) };
+    let Batch { fleet, shared, resolved, references, peers, is_open, .. } = batch;
+    let is_open = *is_open || shared.is_some_and(|shared| shared.is_open);
+    let known = PeerScope { own: peers, shared: shared.map(|shared| &shared.peers), is_open };
     for reference in references.iter() {
-        if let Err(diagnostic) = link_reference(fleet, &known, reference, resolved) {
-            resolved.diagnostics.push(*diagnostic);
-        }
+        let found = link_reference(fleet, &known, reference, resolved);
+        resolved.diagnostics.extend(found);
     }
     let mut calls: BTreeMap<(Environment, &str), Vec<(&str, &Place)>> = BTreeMap::new();
     for reference in references.iter().filter(|reference| reference.is_service) {
@@ -89,26 +99,29 @@ fn link_reference(
     known: &PeerScope<'_>,
     reference: &Reference,
     resolved: &mut Resolved,
-) -> Result<(), Box<Diagnostic>> {
+) -> Option<Diagnostic> {
     let from = &mut resolved.workers[reference.from];
     let key = (reference.to.clone(), from.environment);
-    let Some(peer) = known.find(&key) else { return Err(Box::new(known.missing(reference, from.environment))) };
+    let Some(peer) = known.find(&key) else { return known.missing(reference, from.environment) };
     if known.shared.is_none() || !known.own.0.contains_key(&key) {
         resolved.refers.insert((from.role.clone(), reference.to.clone()));
     }
     if reference.is_service {
+        if peer.is_open || !fleet.accounts.contains_key(&from.account) {
+            return None;
+        }
         if peer.account != from.account || peer.namespace.is_some() {
-            return Err(Box::new(unreachable_service(reference, peer)));
+            return Some(unreachable_service(reference, peer));
         }
         from.services.insert(reference.key.clone(), peer.worker.clone());
-        return Ok(());
+        return None;
     }
     let Some(address) = &peer.address else {
-        return Err(Box::new(no_address(fleet, reference, peer, from.environment)));
+        return (!peer.is_open).then(|| no_address(fleet, reference, peer, from.environment));
     };
     from.vars.insert(reference.key.clone(), Value::String(address.clone()));
     from.peers.insert(reference.key.clone(), peer.worker.clone());
-    Ok(())
+    None
 }
 
 /// Returns the error of a service binding that can't reach its worker.

@@ -9,6 +9,8 @@ use flotilla_spec::layer::{self, Merged};
 use flotilla_spec::project::{Fleet, Spec};
 use flotilla_spec::yaml::{Document, Kind, Node};
 
+use super::left_out::LeftOut;
+
 /// The keys of a layer that aren't settings of a worker.
 const STRUCTURE: [&str; 6] = ["id", "name", "labels", "layers", "environments", "workers"];
 
@@ -19,11 +21,28 @@ pub(super) struct Sources<'a> {
     pub(super) only: Vec<(usize, Environment, &'a Document)>,
     /// The preview that is looked at, if it isn't the fleet itself.
     pub(super) preview: Option<&'a Preview>,
+    /// Whether something of any source was left out as faulty.
+    is_partial: bool,
+    /// Documents of layers of which it isn't known whether they are used.
+    open: Vec<&'a Document>,
+    /// Whether it isn't known which layers there are.
+    is_open: bool,
 }
 
 impl<'a> Sources<'a> {
+    fn none(fleet: &'a Fleet) -> Sources<'a> {
+        let (preview, is_partial) = (fleet.preview.as_ref(), fleet.is_partial);
+        Sources { roots: Vec::new(), only: Vec::new(), preview, is_partial, open: Vec::new(), is_open: false }
+    }
+
     pub(super) fn of(fleet: &'a Fleet, spec: &'a Spec) -> Sources<'a> {
-        let mut sources = Sources { roots: Vec::new(), only: Vec::new(), preview: fleet.preview.as_ref() };
+        let mut sources = Sources::none(fleet);
+        sources.is_open = spec.is_open;
+        let open = spec.open_layers.iter().map(|index| &fleet.layers[*index]);
+        sources.open = open.flat_map(|layer| &layer.documents).collect();
+        let mut layers = spec.layers.iter().map(|index| &fleet.layers[*index]);
+        sources.is_partial |=
+            spec.is_partial || spec.is_open || !sources.open.is_empty() || layers.any(|layer| !layer.errors.is_empty());
         sources.roots.extend(fleet.document.root.get("defaults").map(|node| (&fleet.document, node)));
         for index in &spec.layers {
             sources.roots.extend(fleet.layers[*index].documents.iter().map(|document| (document, &document.root)));
@@ -37,7 +56,7 @@ impl<'a> Sources<'a> {
 
     /// Returns the sources of a worker that all customers share.
     pub(super) fn shared(fleet: &'a Fleet, of: Option<&'a Node>) -> Sources<'a> {
-        let mut sources = Sources { roots: Vec::new(), only: Vec::new(), preview: fleet.preview.as_ref() };
+        let mut sources = Sources::none(fleet);
         let defaults = fleet.document.root.get("defaults");
         sources.roots.extend(defaults.into_iter().chain(of).map(|node| (&fleet.document, node)));
         sources
@@ -65,6 +84,55 @@ impl<'a> Sources<'a> {
             chain.extend(parts.into_iter().flatten().map(|node| (*document, node)));
         }
         chain
+    }
+
+    /// Returns the settings of a worker that aren't known, as they were left out as faulty.
+    pub(super) fn left_out(&self, environment: Environment, role: Option<&str>) -> LeftOut {
+        let mut left_out = LeftOut::default();
+        for (index, (_, root)) in self.roots.iter().enumerate().filter(|_| self.is_partial) {
+            // The spec is the last one: what it sets comes over all layers.
+            if index + 1 == self.roots.len() {
+                if self.is_open {
+                    left_out.add_source();
+                }
+                self.open.iter().for_each(|document| left_out.add_open(&document.root));
+            }
+            left_out.add(root);
+            left_out.add_below(root, "environments", environment.as_ref());
+            match (root.get("workers"), role) {
+                (Some(workers), _) if workers.is_left_out() => left_out.add_source(),
+                (Some(workers), Some(role)) => {
+                    if let Some(own) = workers.get(role) {
+                        left_out.add(own);
+                        left_out.add_below(own, "environments", environment.as_ref());
+                    }
+                }
+                _ => {}
+            }
+        }
+        if environment == Environment::Preview && self.roots.iter().any(|(_, root)| root.has_left_out()) {
+            left_out.add_source();
+        }
+        left_out
+    }
+
+    /// Returns whether it isn't known which workers there are.
+    pub(super) fn lacks_workers(&self) -> bool {
+        let is_open = |root: &Node| root.is_left_out() || root.get("workers").is_some_and(Node::is_left_out);
+        self.is_open
+            || self.is_partial && self.roots.iter().any(|(_, root)| is_open(root))
+            || self.open.iter().any(|document| is_open(&document.root) || document.root.get("workers").is_some())
+    }
+
+    /// Returns whether it isn't known in which environments a worker exists.
+    pub(super) fn lacks_environments(&self, role: Option<&str>) -> bool {
+        let is_open = |node: Option<&Node>| {
+            node.is_some_and(|node| node.is_left_out() || node.get("environments").is_some_and(Node::has_left_out))
+        };
+        let of_role = |root: &'a Node| role.and_then(|role| below(root, "workers", role));
+        self.lacks_workers()
+            || self.open.iter().any(|document| document.root.get("environments").is_some())
+            || self.is_partial && self.roots.iter().any(|(_, root)| is_open(Some(root)) || is_open(of_role(root)))
     }
 
     /// Returns the settings for previews alone, the weakest first.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize as _;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use flotilla_model::customer::{Dispatch, Hosts, SHARED, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
@@ -11,13 +11,14 @@ use flotilla_model::names;
 use flotilla_model::preview::Preview;
 use flotilla_model::spec::{Delivery, Domain, Environment, LogLevel, Observability, RequestLimits, Route, Settings};
 use flotilla_spec::layer::Merged;
-use flotilla_spec::pack::Pack;
+use flotilla_spec::pack::Type;
 use flotilla_spec::project::unknown;
-use flotilla_spec::yaml::Document;
+use flotilla_spec::yaml::{Document, Kind};
 
 use super::Batch;
 use super::bindings::reserved;
 use super::claim::{Claimant, ClaimedResource, UniqueClaim};
+use super::left_out::LeftOut;
 use super::peers::{Peer, Reference};
 use super::previews::{self, Base};
 
@@ -60,6 +61,10 @@ pub(super) struct Target<'a> {
     pub(super) merged: Merged<'a>,
     /// The settings that it is derived from, if it is a worker of a preview.
     pub(super) base: Option<Base>,
+    /// The settings that aren't known, as something of them was left out as faulty.
+    pub(super) left_out: LeftOut,
+    /// Whether it is known in which environments it exists.
+    pub(super) has_all_environments: bool,
 }
 
 /// Secrets by the name that the worker reads: the name in the sources, and the place.
@@ -70,6 +75,8 @@ pub(super) struct WorkerResolver<'a, 'r> {
     pub(super) batch: &'r mut Batch<'a>,
     pub(super) target: &'r Target<'r>,
     pub(super) settings: &'r Settings,
+    /// The settings that aren't known.
+    pub(super) left_out: LeftOut,
     /// The pack that the settings name.
     pack: Option<&'r str>,
     /// The pattern of the worker's name in the settings.
@@ -96,15 +103,26 @@ impl Batch<'_> {
                 entries.retain(|_, entry| !entry.is_null());
             }
         }
+        let mut left_out = target.left_out.clone();
         let mut settings = match Settings::deserialize(&value) {
             Ok(settings) => settings,
-            Err(error) => {
+            Err(_) => {
                 // Each layer is valid by itself; what is left is a map over something else.
-                let message = format!("its layers don't fit together: {error}");
-                let help = "see where each value comes from with `flotilla show`";
-                let place = target.subject.place.clone();
-                self.resolved.diagnostics.push(Diagnostic::error(Code::Conflict, place, message, help));
-                return;
+                let entries = value.as_object_mut().into_iter().flat_map(std::mem::take);
+                let (known, faulty): (Map<_, _>, Map<_, _>) =
+                    entries.partition(|(key, value)| fault(key, value).is_none());
+                for (key, error) in faulty.iter().filter_map(|(key, value)| Some((key, fault(key, value)?))) {
+                    left_out.leave_out(key);
+                    if target.left_out.has(key) {
+                        continue;
+                    }
+                    let message = format!("its layers don't fit together: {error}");
+                    let help = "see where each value comes from with `flotilla show`";
+                    let place = target.subject.place.clone();
+                    self.resolved.diagnostics.push(Diagnostic::error(Code::Conflict, place, message, help));
+                }
+                value = Value::Object(known);
+                Settings::deserialize(&value).unwrap_or_default()
             }
         };
         if let Some(database) = &mut settings.database {
@@ -122,15 +140,59 @@ impl Batch<'_> {
             self.resolved.moved.extend(moved);
         }
         let (pack, name_pattern) = (value["pack"].as_str(), value["workerName"].as_str());
-        WorkerResolver { batch: self, target, settings: &settings, pack, name_pattern }.resolve();
+        WorkerResolver { batch: self, target, settings: &settings, left_out, pack, name_pattern }.resolve();
+    }
+}
+
+/// Returns the error of a setting that can't be read, if it can't.
+fn fault(key: &str, value: &Value) -> Option<serde_json::Error> {
+    Settings::deserialize(&Value::Object([(key.to_owned(), value.clone())].into_iter().collect())).err()
+}
+
+/// The pack that a worker is made from, as far as it is known.
+pub(super) struct PackInUse<'a> {
+    name: &'a str,
+    prefix: Option<&'a str>,
+    pub(super) types: Types<'a>,
+}
+
+/// The destination types of a pack, as far as they are known.
+#[derive(Clone, Copy)]
+pub(super) enum Types<'a> {
+    /// All of them.
+    Known(&'a BTreeMap<String, Type>),
+    /// Their names.
+    Named(&'a BTreeMap<String, Option<Type>>),
+    /// None.
+    Unknown,
+}
+
+impl<'a> Types<'a> {
+    /// Returns the type of a name, if it is there and can be used.
+    pub(super) fn find(self, name: &str) -> Option<&'a Type> {
+        match self {
+            Types::Known(types) => types.get(name),
+            Types::Named(types) => types.get(name)?.as_ref(),
+            Types::Unknown => None,
+        }
+    }
+
+    /// Returns the names of all types, if it is known that there is none of this name.
+    pub(super) fn without(self, name: &str) -> Option<Vec<&'a str>> {
+        match self {
+            Types::Known(types) => Some(types.keys().map(String::as_str).collect()),
+            Types::Named(types) => (!types.contains_key(name)).then(|| types.keys().map(String::as_str).collect()),
+            Types::Unknown => None,
+        }
     }
 }
 
 impl<'a> WorkerResolver<'a, '_> {
     fn resolve(mut self) {
-        let Some((pack_name, pack)) = self.pack() else { return };
-        let name = self.name(pack);
-        let reach = self.reach(&name);
+        let pack = self.pack();
+        let known_name = self.name(pack.as_ref());
+        let reach = self.reach(known_name.as_deref());
+        let name = known_name.clone().unwrap_or_default();
         let mut secrets = self.secrets();
         let mut vars = self.vars(&secrets);
         self.reserved(&secrets);
@@ -139,7 +201,7 @@ impl<'a> WorkerResolver<'a, '_> {
             self.of_dispatch(&vars, &secrets);
         }
         let database = self.database(&reach.account, &mut vars, &mut secrets);
-        let destinations = self.destinations(pack, &mut secrets);
+        let destinations = self.destinations(pack.as_ref().map_or(Types::Unknown, |pack| pack.types), &mut secrets);
         self.sizes(&reach.account, &vars, secrets.len());
         self.foreign(&secrets);
         self.services(&vars, &secrets);
@@ -149,8 +211,10 @@ impl<'a> WorkerResolver<'a, '_> {
         let trusted_origins = self.checked(provenance, "trustedOrigins", Code::BadOrigin, names::origin);
         let crons = self.crons(reach.namespace.as_deref());
         self.compatibility_date();
-        self.claim_name(&name, &reach);
-        self.offer(&name, &reach);
+        if known_name.is_some() {
+            self.claim_name(&name, &reach);
+        }
+        self.offer(known_name.as_deref(), &reach);
         // In a dispatch namespace as well, where they are hosts.
         let taken_over = settings.domains.iter().flatten().filter(|domain| domain.take_over());
         let worker = Worker {
@@ -162,7 +226,7 @@ impl<'a> WorkerResolver<'a, '_> {
             is_implied: target.is_implied,
             role: target.role.map(str::to_owned),
             name,
-            pack: pack_name.to_owned(),
+            pack: pack.map(|pack| pack.name.to_owned()).unwrap_or_default(),
             workers_dev: reach.workers_dev,
             take_over: taken_over
                 .map(|domain| match &reach.namespace {
@@ -202,7 +266,7 @@ impl<'a> WorkerResolver<'a, '_> {
     }
 
     /// Resolves the account and everything that makes the worker reachable.
-    fn reach(&mut self, name: &str) -> Reach {
+    fn reach(&mut self, name: Option<&str>) -> Reach {
         let settings = self.settings;
         let (account, namespace) = self.account();
         let dispatch = self.dispatch(&account);
@@ -220,8 +284,37 @@ impl<'a> WorkerResolver<'a, '_> {
         let routes = settings.routes.clone().filter(|_| apart).unwrap_or_default();
         let workers_dev = apart && settings.workers_dev.unwrap_or(true);
         let reach = Reach { account, namespace, dispatch, hosts, domains, routes, workers_dev };
-        self.warn_if_unreachable(name, &reach);
+        if let Some(name) = name.filter(|_| !self.is_reach_open(&reach.account)) {
+            self.warn_if_unreachable(name, &reach);
+        }
         reach
+    }
+
+    /// Returns whether it isn't known how the worker is reached.
+    fn is_reach_open(&self, account: &str) -> bool {
+        let keys = ["account", "domains", "routes", "workersDev"];
+        keys.into_iter().any(|key| self.left_out.has(key)) || self.is_account_open(account)
+    }
+
+    /// Returns whether an account isn't known, or not all of it.
+    pub(super) fn is_account_open(&self, account: &str) -> bool {
+        let fleet = self.batch.fleet;
+        // One of the shared workers may be the dispatch worker that is meant.
+        let is_dispatch_open = || {
+            let dispatch = fleet.accounts.get(account).and_then(|account| account.dispatch.as_ref());
+            let shared = fleet.document.root.get("sharedWorkers");
+            dispatch.is_some_and(|dispatch| shared.is_none_or(|shared| shared.get(&dispatch.worker).is_none()))
+        };
+        !fleet.accounts.contains_key(account)
+            || fleet.has_left_out(&["accounts", account])
+            || (self.target.subject.id == SHARED && is_dispatch_open())
+    }
+
+    /// Returns whether it isn't known if the worker is in a dispatch namespace, where its hosts are other things.
+    pub(super) fn may_be_dispatched(&self, account: &str) -> bool {
+        let fleet = self.batch.fleet;
+        let has_namespace = || fleet.accounts.values().any(|account| account.dispatch_namespace.is_some());
+        self.is_account_open(account) && (has_namespace() || fleet.has_left_out(&["accounts"]))
     }
 
     fn warn_if_unreachable(&mut self, name: &str, reach: &Reach) {
@@ -306,6 +399,9 @@ impl<'a> WorkerResolver<'a, '_> {
     /// Claims the worker's name, in its account or namespace.
     fn claim_name(&mut self, name: &str, reach: &Reach) {
         let fleet = self.batch.fleet;
+        if reach.account.is_empty() || fleet.has_left_out(&["accounts", &reach.account]) {
+            return;
+        }
         let account = match &reach.namespace {
             Some(_) => {
                 let home = fleet.first_name(&reach.account, |one, other| {
@@ -321,11 +417,16 @@ impl<'a> WorkerResolver<'a, '_> {
     }
 
     /// Makes the worker known to those that refer to it by its role.
-    fn offer(&mut self, name: &str, reach: &Reach) {
+    fn offer(&mut self, name: Option<&str>, reach: &Reach) {
         let Some(role) = self.target.role else { return };
-        let address = self.address(name, &reach.account, reach.workers_dev);
+        let is_open = name.is_none() || self.is_reach_open(&reach.account) || !self.target.has_all_environments;
+        let worker = name.unwrap_or_default().to_owned();
+        let address = self.address(&worker, &reach.account, reach.workers_dev);
         let (account, namespace) = (reach.account.clone(), reach.namespace.clone());
-        let peer = Peer { worker: name.to_owned(), account, namespace, address };
+        let left_out = &self.left_out;
+        let has_all_hosts = self.target.has_all_environments
+            && !["account", "domains", "routes"].into_iter().any(|key| left_out.has(key));
+        let peer = Peer { worker, account, namespace, address, is_open, has_all_hosts };
         self.batch.peers.0.insert((role.to_owned(), self.target.environment), peer);
     }
 
@@ -347,40 +448,47 @@ impl<'a> WorkerResolver<'a, '_> {
     }
 
     pub(super) fn claim(&mut self, resource: ClaimedResource, place: Place) {
+        // A source that isn't known may set something else, but a customer's own secrets are its own.
+        if self.left_out.is_open() && !matches!(resource, ClaimedResource::Secrets(_)) {
+            return;
+        }
         let (customer, role) = (self.target.subject.id.to_owned(), self.target.role.map(str::to_owned));
         let claimant = Claimant { customer, environment: self.target.environment, role };
         self.batch.resolved.claims.push(UniqueClaim { resource, place, claimant });
     }
 
-    fn pack(&mut self) -> Option<(&'a str, &'a Pack)> {
-        let (packs, broken) = (&self.batch.fleet.packs, &self.batch.fleet.broken_packs);
+    fn pack(&mut self) -> Option<PackInUse<'a>> {
+        let fleet = self.batch.fleet;
+        let (packs, broken) = (&fleet.packs, &fleet.broken_packs);
         let mut names = packs.keys().chain(broken.keys());
         let name = self.pack.or_else(|| names.next().filter(|_| packs.len() + broken.len() == 1).map(String::as_str));
-        match name {
-            None => {
+        let Some(name) = name.filter(|_| !self.left_out.has("pack")) else {
+            if !self.left_out.has("pack") && !fleet.lacks("packs") {
                 let place = self.target.subject.document.place_of([]);
                 let known = packs.keys().chain(broken.keys()).next()?;
                 let help = format!("add `pack: {known}`, here or to `defaults` of fleet.yaml");
                 let message = "no pack is selected, and the fleet has more than one";
                 self.push(Diagnostic::error(Code::MissingKey, place, message, help));
-                None
             }
-            Some(name) if broken.contains_key(name) => {
-                self.batch.resolved.broken_parts.insert(name.to_owned());
-                None
-            }
-            Some(name) => {
-                let found = packs.get_key_value(name).map(|(name, pack)| (name.as_str(), pack));
-                if found.is_none() {
-                    let place = self.place(&["pack"]);
-                    self.push(unknown("pack", name, place, packs.keys().map(String::as_str)));
-                }
-                found
-            }
+            return None;
+        };
+        if let Some((name, pack)) = packs.get_key_value(name) {
+            return Some(PackInUse { name, prefix: Some(&pack.manifest.prefix), types: Types::Known(&pack.types) });
         }
+        if let Some((name, pack)) = broken.get_key_value(name) {
+            self.batch.resolved.broken_parts.insert(name.to_owned());
+            let types = pack.types.as_ref().map_or(Types::Unknown, Types::Named);
+            return Some(PackInUse { name, prefix: pack.prefix.as_deref(), types });
+        }
+        if !fleet.lacks("packs") {
+            let place = self.place(&["pack"]);
+            self.push(unknown("pack", name, place, packs.keys().chain(broken.keys()).map(String::as_str)));
+        }
+        None
     }
 
-    fn name(&mut self, pack: &Pack) -> String {
+    /// Returns the worker's name, if all that it is made of is known.
+    fn name(&mut self, pack: Option<&PackInUse<'_>>) -> Option<String> {
         let (pattern, scope) = (self.name_pattern, self.target.name_scope);
         let shared = self.target.subject.id == SHARED;
         // What stands in a customer's own file gives nobody else that name.
@@ -393,15 +501,26 @@ impl<'a> WorkerResolver<'a, '_> {
             && let Err(wrong) = names::pattern(pattern, !own && self.target.role.is_none())
         {
             self.error(Code::BadNamePattern, self.place(&["workerName"]), wrong);
+            return None;
         }
+        let fleet = self.batch.fleet;
         let default = if shared { DEFAULT_SHARED_NAME } else { DEFAULT_NAME };
-        let of_fleet = self.batch.fleet.file.worker_name.as_deref().filter(|_| !shared);
-        let pattern = pattern.filter(|_| !shared || scope != NameScope::Customer).or(of_fleet).unwrap_or(default);
+        let of_fleet = fleet.file.worker_name.as_deref().filter(|_| !shared);
+        let own = pattern.filter(|_| !shared || scope != NameScope::Customer);
+        let pattern = own.or(of_fleet).unwrap_or(default);
+        let prefix = pack.and_then(|pack| pack.prefix);
+        if self.left_out.has("workerName")
+            || (own.is_none() && !shared && fleet.lacks("workerName"))
+            || (pattern.contains("{fleet}") && fleet.lacks("name"))
+            || (pattern.contains("{pack-prefix}") && prefix.is_none())
+        {
+            return None;
+        }
         let role = self.target.role.unwrap_or_default();
         let mut name = pattern
             .replace("{customer}", self.target.subject.id.trim_start_matches('_'))
             .replace("{role}", role)
-            .replace("{pack-prefix}", &pack.manifest.prefix)
+            .replace("{pack-prefix}", prefix.unwrap_or_default())
             .replace("{fleet}", &self.batch.fleet.file.name)
             .replace("{environment}", &self.environment_in_names());
         if self.target.role.is_some() && scope == NameScope::Customer && !pattern.contains("{role}") {
@@ -419,7 +538,7 @@ impl<'a> WorkerResolver<'a, '_> {
         if let Err(wrong) = names::worker(&name) {
             self.error(Code::BadWorkerName, self.target.subject.place.clone(), wrong);
         }
-        name
+        Some(name)
     }
 
     fn environment_in_names(&self) -> String {
@@ -427,7 +546,18 @@ impl<'a> WorkerResolver<'a, '_> {
     }
 
     fn account(&mut self) -> (String, Option<String>) {
-        let accounts = &self.batch.fleet.accounts;
+        let fleet = self.batch.fleet;
+        let accounts = &fleet.accounts;
+        // The names of accounts that were left out as faulty are known all the same.
+        let left_out: Vec<&str> = match fleet.document.root.get("accounts").map(|node| &node.kind) {
+            Some(Kind::Map(entries)) if fleet.is_partial => {
+                entries.iter().filter(|(_, _, node)| node.is_left_out()).map(|(name, ..)| name.as_str()).collect()
+            }
+            _ => Vec::new(),
+        };
+        if self.left_out.has("account") || (self.settings.account.is_none() && !left_out.is_empty()) {
+            return (String::new(), None);
+        }
         let (name, place) = match &self.settings.account {
             Some(name) => (name.clone(), self.place(&["account"])),
             None if accounts.len() == 1 || accounts.contains_key("default") => {
@@ -438,6 +568,7 @@ impl<'a> WorkerResolver<'a, '_> {
                 };
                 (name.to_owned(), Place::file("fleet.yaml"))
             }
+            None if fleet.lacks("accounts") => return (String::new(), None),
             None => {
                 let help = "add `account:`, here or to `defaults` of fleet.yaml";
                 let place = self.target.subject.document.place_of([]);
@@ -448,8 +579,10 @@ impl<'a> WorkerResolver<'a, '_> {
         };
         match accounts.get(&name) {
             Some(account) => (name, account.dispatch_namespace.clone()),
+            None if fleet.lacks("accounts") || left_out.contains(&name.as_str()) => (name, None),
             None => {
-                self.push(unknown("account", &name, place, accounts.keys().map(String::as_str)));
+                let known = accounts.keys().map(String::as_str).chain(left_out);
+                self.push(unknown("account", &name, place, known));
                 (name, None)
             }
         }

@@ -1,14 +1,15 @@
 //! fleet.yaml: reads it with the layers and packs that it names. Knows no customers.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::layers::{Layer, read_layers};
 use super::{ACCOUNT_ID_VARIABLE, FLEET_FILE, TOKEN_VARIABLE, add_findings, empty};
-use crate::pack::{self, Pack};
+use crate::leave_out::{leave_out, mark_key};
+use crate::pack::{self, BrokenPack, Pack};
 use crate::schema::Checker;
 use crate::tree::Tree;
 use crate::yaml::{self, Document, Kind, Node};
@@ -29,8 +30,8 @@ pub struct Fleet {
     pub accounts: BTreeMap<String, Account>,
     /// The packs by name.
     pub packs: BTreeMap<String, Pack>,
-    /// The packs that can't be used, by name, with their errors. They hold back the customers that use them, and nobody else.
-    pub broken_packs: BTreeMap<String, Vec<Diagnostic>>,
+    /// The packs that can't be used, by name. They hold back the customers that use them, and nobody else.
+    pub broken_packs: BTreeMap<String, BrokenPack>,
     /// The layers, weakest first.
     pub layers: Vec<Layer>,
     /// The labels that all customers have unless they say otherwise.
@@ -41,14 +42,52 @@ pub struct Fleet {
     pub raw: Digest,
     /// The preview that is looked at, if it isn't the fleet itself.
     pub preview: Option<Preview>,
+    /// Whether something of fleet.yaml was left out as faulty. Such a fleet is checked, and never built or deployed.
+    pub is_partial: bool,
+    /// The entries of `diagnostics` that were left out as faulty.
+    pub left_out_rules: LeftOutRules,
+}
+
+/// The entries of `diagnostics` in fleet.yaml that were left out as faulty: nobody knows how bad the warnings are that they are about.
+#[derive(Clone, Debug, Default)]
+pub struct LeftOutRules {
+    /// The codes that they are about, as far as they can be read.
+    pub codes: BTreeSet<Code>,
+    /// Whether there is one of which that can't be read.
+    pub any: bool,
+}
+
+/// The result of reading fleet.yaml with its layers and packs.
+pub struct FleetReading {
+    /// The fleet without what is faulty in fleet.yaml; `None` if it can't be read at all.
+    pub fleet: Option<Fleet>,
+    /// The errors in fleet.yaml itself. Those of packs and layers are in the fleet.
+    pub errors: Vec<Diagnostic>,
 }
 
 impl Fleet {
     /// Returns the broken parts that customers can need, by name, each with its errors: packs and layers.
     pub fn broken_parts(&self) -> impl Iterator<Item = (String, &[Diagnostic])> {
-        let packs = self.broken_packs.iter().map(|(name, errors)| (name.clone(), errors.as_slice()));
+        let packs = self.broken_packs.iter().map(|(name, pack)| (name.clone(), pack.errors.as_slice()));
         let layers = self.layers.iter().filter(|layer| !layer.errors.is_empty());
         packs.chain(layers.map(|layer| (layer.part(), layer.errors.as_slice())))
+    }
+
+    /// Returns whether what is at a path of fleet.yaml was left out as faulty, or anything in it: nobody knows what it would be.
+    pub fn has_left_out(&self, path: &[&str]) -> bool {
+        let mut node = &self.document.root;
+        for step in path.iter().filter(|_| self.is_partial) {
+            match node.get(step) {
+                Some(next) if !next.is_left_out() => node = next,
+                next => return next.is_some(),
+            }
+        }
+        self.is_partial && node.has_left_out()
+    }
+
+    /// Returns whether a map of fleet.yaml, such as `accounts`, was left out as a whole, so that it isn't known what is in it.
+    pub fn lacks(&self, key: &str) -> bool {
+        self.is_partial && self.document.root.get(key).is_some_and(Node::is_left_out)
     }
 
     /// Returns the owner in its workers' tags: the fleet, or the preview.
@@ -104,55 +143,106 @@ impl Fleet {
 /// Reads fleet.yaml, its layers and its packs. A pack or a layer that can't be read is no error of the fleet as a
 /// whole.
 pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
+    match read_fleet_in_part(tree) {
+        FleetReading { fleet: Some(fleet), errors } if errors.is_empty() => Ok(fleet),
+        FleetReading { fleet, mut errors } => {
+            errors.extend(fleet.iter().flat_map(Fleet::broken_parts).flat_map(|(_, errors)| errors).cloned());
+            Err(errors)
+        }
+    }
+}
+
+/// Reads fleet.yaml, its layers and its packs. What is faulty in fleet.yaml is left out, in the smallest parts, so that the rest of the
+/// project can be checked all the same.
+pub fn read_fleet_in_part(tree: &Tree) -> FleetReading {
+    let failed = |errors: Vec<Diagnostic>| FleetReading { fleet: None, errors };
     if !tree.has(FLEET_FILE) {
-        return Err(vec![Diagnostic::error(
+        return failed(vec![Diagnostic::error(
             Code::NoFleetFile,
             Place::file(FLEET_FILE),
             "the project has no fleet.yaml",
             "create one in the project's root with the lines `name: my-fleet` and `packs: { consent: { path: templates/consent } }`",
         )]);
     }
-    let bytes = tree.plain(FLEET_FILE).map_err(|diagnostic| vec![*diagnostic])?;
-    let (document, mut diagnostics) = yaml::parse(FLEET_FILE, &bytes);
-    let Some(document) = document else {
-        if diagnostics.is_empty() {
-            diagnostics.push(empty(FLEET_FILE));
+    let bytes = match tree.plain(FLEET_FILE) {
+        Ok(bytes) => bytes,
+        Err(diagnostic) => return failed(vec![*diagnostic]),
+    };
+    let (document, mut errors) = yaml::parse(FLEET_FILE, &bytes);
+    let Some(mut document) = document else {
+        if errors.is_empty() {
+            errors.push(empty(FLEET_FILE));
         }
-        return Err(diagnostics);
+        return failed(errors);
     };
     let value = document.root.to_value();
     let keys = literal_keys(&document);
     let found = Checker::fleet().check(&document, &[], &value, "a fleet");
     // What else is wrong with a key would show it.
     let found = found.into_iter().filter(|found| keys.iter().all(|key| key.place.line != found.place.line)).collect();
-    add_findings(&mut diagnostics, &document, found);
-    diagnostics.extend(keys);
-    if !diagnostics.is_empty() {
-        return Err(diagnostics);
+    add_findings(&mut errors, &document, found);
+    errors.extend(keys);
+    let mut left_out_rules = LeftOutRules::default();
+    let is_partial = !errors.is_empty();
+    if is_partial {
+        let written = document.root.clone();
+        let more = leave_out(&mut document, &errors, Checker::fleet(), "a fleet");
+        errors.extend(more);
+        if !matches!(document.root.kind, Kind::Map(_)) {
+            return failed(errors);
+        }
+        for key in ["name", "packs"] {
+            if document.root.get(key).is_none() {
+                mark_key(&mut document, key);
+            }
+        }
+        left_out_rules = LeftOutRules::of(&written, document.root.get("diagnostics"));
     }
-    let file = FleetFile::deserialize(&value).map_err(|error| {
-        let place = Place::file(FLEET_FILE);
-        vec![Diagnostic::error(Code::WrongForm, place, error.to_string(), "see schema/fleet.schema.json")]
-    })?;
+    let file = match FleetFile::deserialize(&readable(&document.root)) {
+        Ok(file) => file,
+        Err(error) => {
+            let place = Place::file(FLEET_FILE);
+            errors.push(Diagnostic::error(Code::WrongForm, place, error.to_string(), "see schema/fleet.schema.json"));
+            return failed(errors);
+        }
+    };
+    let fleet = read_parts(tree, document, file, &bytes, &mut errors);
+    FleetReading { fleet: Some(Fleet { is_partial: !errors.is_empty(), left_out_rules, ..fleet }), errors }
+}
+
+/// Returns fleet.yaml as JSON, with something in place of the required keys that were left out.
+fn readable(root: &Node) -> Value {
+    let mut value = root.to_value();
+    if let Some(map) = value.as_object_mut() {
+        map.entry("name").or_insert_with(|| "fleet".into());
+        map.entry("packs").or_insert_with(|| Map::new().into());
+    }
+    value
+}
+
+/// Checks what the schema doesn't, and reads the packs and layers that the file names.
+fn read_parts(
+    tree: &Tree,
+    mut document: Document,
+    file: FleetFile,
+    bytes: &[u8],
+    errors: &mut Vec<Diagnostic>,
+) -> Fleet {
     if let Some(pattern) = &file.worker_name
         && let Err((message, help)) = names::pattern(pattern, true)
     {
-        diagnostics.push(Diagnostic::error(Code::BadNamePattern, document.place_of(["workerName"]), message, help));
+        errors.push(Diagnostic::error(Code::BadNamePattern, document.place_of(["workerName"]), message, help));
+        mark_key(&mut document, "workerName");
     }
-    let accounts = file.accounts.clone().unwrap_or_else(|| {
-        let account = Account {
-            id: AccountId::Variable { env: ACCOUNT_ID_VARIABLE.to_owned() },
-            token: SecretReference { secret: TOKEN_VARIABLE.to_owned() },
-            dispatch_namespace: None,
-            dispatch: None,
-            subdomain: None,
-            plan: Plan::default(),
-            limits: Limits::default(),
-            api_limit: None,
-        };
-        BTreeMap::from([("default".to_owned(), account)])
+    let accounts = file.accounts.clone().unwrap_or_else(|| match document.root.get("accounts") {
+        Some(_) => BTreeMap::new(),
+        None => BTreeMap::from([("default".to_owned(), default_account())]),
     });
     let (mut packs, mut broken_packs) = (BTreeMap::new(), BTreeMap::new());
+    if let Some(Kind::Map(entries)) = document.root.get("packs").map(|node| &node.kind) {
+        let left_out = entries.iter().filter(|(_, _, node)| node.is_left_out());
+        broken_packs.extend(left_out.map(|(name, ..)| (name.clone(), BrokenPack::default())));
+    }
     for (name, reference) in &file.packs {
         let outside = reference.path.split('/').any(|step| step == "..");
         if outside || !tree.root.join(&reference.path).is_dir() {
@@ -162,25 +252,79 @@ pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
                 format!("`{}` is not a folder of this project", reference.path),
                 "a pack is a folder such as templates/consent",
             );
-            broken_packs.insert(name.clone(), vec![error]);
+            broken_packs.insert(name.clone(), BrokenPack { errors: vec![error], ..BrokenPack::default() });
             continue;
         }
         match pack::read(tree, reference.path.trim_end_matches('/')) {
             Ok(pack) => drop(packs.insert(name.clone(), pack)),
-            Err(found) => drop(broken_packs.insert(name.clone(), found)),
+            Err(broken) => drop(broken_packs.insert(name.clone(), *broken)),
         }
     }
     let layers = read_layers(tree, &document);
-    check_secret_sources(&document, &file, &mut diagnostics);
-    if !diagnostics.is_empty() {
-        diagnostics.extend(broken_packs.into_values().flatten());
-        diagnostics.extend(layers.into_iter().flat_map(|layer| layer.errors));
-        return Err(diagnostics);
-    }
+    check_secret_sources(&document, &file, errors);
     let decides = fleet_digest(&document.root, &packs);
-    let raw = Framed::new("fleet.yaml").field(&bytes).finish();
-    let labels = serde_json::from_value(value["defaults"]["labels"].clone()).unwrap_or_default();
-    Ok(Fleet { document, file, accounts, packs, broken_packs, layers, labels, decides, raw, preview: None })
+    let raw = Framed::new("fleet.yaml").field(bytes).finish();
+    let labels = document.root.get("defaults").and_then(|defaults| defaults.get("labels"));
+    let labels = labels.and_then(|labels| serde_json::from_value(labels.to_value()).ok()).unwrap_or_default();
+    Fleet {
+        document,
+        file,
+        accounts,
+        packs,
+        broken_packs,
+        layers,
+        labels,
+        decides,
+        raw,
+        preview: None,
+        is_partial: false,
+        left_out_rules: LeftOutRules::default(),
+    }
+}
+
+/// Returns the account of a fleet that lists none.
+fn default_account() -> Account {
+    Account {
+        id: AccountId::Variable { env: ACCOUNT_ID_VARIABLE.to_owned() },
+        token: SecretReference { secret: TOKEN_VARIABLE.to_owned() },
+        dispatch_namespace: None,
+        dispatch: None,
+        subdomain: None,
+        plan: Plan::default(),
+        limits: Limits::default(),
+        api_limit: None,
+    }
+}
+
+impl LeftOutRules {
+    /// Returns the rules that are faulty, by the file as it is written and what is left of them.
+    fn of(written: &Node, left: Option<&Node>) -> LeftOutRules {
+        let Some(left) = left else { return LeftOutRules::default() };
+        let mut rules = LeftOutRules { any: left.is_left_out(), ..LeftOutRules::default() };
+        // Under a key that is misspelt, perhaps.
+        let Kind::Map(entries) = &written.kind else { return rules };
+        let written = entries.iter().map(|(_, _, node)| node).find(|node| node.span == left.span);
+        let left = Some(left);
+        let items = |node: Option<&Node>| match node.map(|node| &node.kind) {
+            Some(Kind::List(items)) => items.clone(),
+            _ => Vec::new(),
+        };
+        let at = |rule: &Node| (rule.span.line, rule.span.column);
+        let whole: HashSet<_> = items(left).iter().filter(|rule| !rule.has_left_out()).map(at).collect();
+        let is_whole = |rule: &Node| whole.contains(&at(rule));
+        for rule in items(written).iter().filter(|rule| !is_whole(rule)) {
+            match rule.get("code").and_then(|code| Code::deserialize(&code.to_value()).ok()) {
+                Some(code) => drop(rules.codes.insert(code)),
+                None => rules.any = true,
+            }
+        }
+        rules
+    }
+
+    /// Returns whether nobody knows how bad a warning with a code is.
+    pub fn has(&self, code: Code) -> bool {
+        self.any || self.codes.contains(&code)
+    }
 }
 
 /// Returns the digest of everything in fleet.yaml and the packs that decides how customers are resolved: neither comments, nor
@@ -253,6 +397,9 @@ fn literal_keys(document: &Document) -> Vec<Diagnostic> {
 fn check_secret_sources(document: &Document, file: &FleetFile, diagnostics: &mut Vec<Diagnostic>) {
     for (at, source) in file.secrets.iter().flatten().enumerate() {
         let at = at.to_string();
+        let node = document.root.along(["secrets", at.as_str()]).0;
+        // What was left out as faulty isn't missing.
+        let has_left_out = |key| node.get(key).is_some_and(Node::has_left_out);
         let place = |key| document.place_of(["secrets", at.as_str(), key]);
         if let Some((key, only)) = source.misplaced() {
             let message = format!("`{key}` is only for sources with `{only}`");
@@ -273,11 +420,11 @@ fn check_secret_sources(document: &Document, file: &FleetFile, diagnostics: &mut
                 );
             }
         }
-        if source.age.is_some() && source.identity.is_none() {
+        if source.age.is_some() && source.identity.is_none() && !has_left_out("identity") {
             let help = "add the variable or the file with the key that opens it: `identity: { env: FLOTILLA_AGE_KEY }`";
             wrong("age", "nothing names the key that decrypts the file".to_owned(), help);
         }
-        if let Some(command) = &source.command {
+        if let Some(command) = source.command.as_ref().filter(|_| !has_left_out("command")) {
             if command.first().is_none_or(|program| program.is_empty() || program.contains('{')) {
                 wrong(
                     "command",

@@ -4,6 +4,7 @@ use serde::Deserialize as _;
 
 use super::{LAYERS, add_findings};
 use crate::envfile;
+use crate::leave_out::leave_out;
 use crate::schema::Checker;
 use crate::tree::Tree;
 use crate::yaml::{self, Document, Kind, Node, Span};
@@ -17,9 +18,11 @@ pub struct Layer {
     pub name: String,
     /// The rule that decides when it is used.
     pub rule: LayerRule,
+    /// Whether its rule was left out as faulty: which customers use it isn't known.
+    pub is_open: bool,
     /// Its settings; of a folder of env files, those that are for all customers.
     pub documents: Vec<Document>,
-    /// Its errors: while there are any, it sets nothing, and holds back the customers that use it.
+    /// Its errors: while there are any, it holds back the customers that use it. What is faulty in its documents is left out.
     pub errors: Vec<Diagnostic>,
     /// The digest of what it sets.
     pub digest: Digest,
@@ -32,14 +35,12 @@ impl Layer {
     }
 }
 
-/// Reads the layers. One that can't be used holds back the customers that use it, and nobody else.
+/// Reads the layers. One that is faulty holds back the customers that use it, and nobody else.
 pub(super) fn read_layers(tree: &Tree, fleet: &Document) -> Vec<Layer> {
     let Some(Kind::Map(entries)) = fleet.root.get("layers").map(|node| &node.kind) else { return Vec::new() };
     let checker = Checker::layer();
     let read = |(name, span, node): &(String, Span, Node)| {
-        let value = node.to_value();
-        let rule =
-            if value.is_null() { LayerRule::default() } else { LayerRule::deserialize(&value).unwrap_or_default() };
+        let rule = LayerRule::deserialize(&node.to_value()).unwrap_or_default();
         let mut reader = LayerReader {
             tree,
             documents: Vec::new(),
@@ -48,13 +49,33 @@ pub(super) fn read_layers(tree: &Tree, fleet: &Document) -> Vec<Layer> {
         };
         match &rule.env_files {
             Some(folder) => reader.env_files(folder, &fleet.place_of(["layers", name, "envFiles"])),
-            None => reader.file(&format!("{LAYERS}/{name}.yaml"), &fleet.place(*span), checker),
+            // Which folder it is isn't known.
+            None if node.get("envFiles").is_some() => reader.documents.push(unread(&fleet.file)),
+            None => {
+                let file = format!("{LAYERS}/{name}.yaml");
+                // Where its entry is faulty, it may have no file.
+                if tree.has(&file) || !node.has_left_out() {
+                    reader.file(&file, &fleet.place(*span), checker);
+                }
+            }
         }
         let LayerReader { documents, errors, digest, .. } = reader;
-        let documents = if errors.is_empty() { documents } else { Vec::new() };
-        Layer { name: name.clone(), rule, documents, errors, digest: digest.finish() }
+        let is_open = node.is_left_out() || node.get("when").is_some_and(Node::has_left_out);
+        Layer { name: name.clone(), rule, is_open, documents, errors, digest: digest.finish() }
     };
     entries.iter().map(read).collect()
+}
+
+/// Returns the errors of all files of layers/, whether or not they are layers: for a project whose fleet.yaml can't be read.
+pub fn check_layer_files(tree: &Tree) -> Vec<Diagnostic> {
+    let names = tree.names(LAYERS).unwrap_or_default().into_iter().filter(|name| name.ends_with(".yaml"));
+    let check = |name: String| {
+        let (documents, digest) = (Vec::new(), Framed::new("layer"));
+        let mut reader = LayerReader { tree, documents, errors: Vec::new(), digest };
+        reader.file(&format!("{LAYERS}/{name}"), &Place::file(LAYERS), Checker::layer());
+        reader.errors
+    };
+    names.flat_map(check).collect()
 }
 
 /// A layer while it is read.
@@ -66,7 +87,7 @@ struct LayerReader<'a> {
 }
 
 impl LayerReader<'_> {
-    /// Reads the env files that are for all customers.
+    /// Reads the env files that are for all customers. What is faulty in one sets nothing.
     fn env_files(&mut self, folder: &str, place: &Place) {
         let mut bad = |message: String, help: &str| {
             self.errors.push(Diagnostic::error(Code::BadLayer, place.clone(), message, help));
@@ -90,23 +111,31 @@ impl LayerReader<'_> {
         }
     }
 
-    /// Reads the file of its settings.
+    /// Reads the file of its settings, without what is faulty in it.
     fn file(&mut self, file: &str, place: &Place, checker: &Checker) {
         if !self.tree.has(file) {
             let help = format!("create {file} with what its customers share, or remove the layer here");
             self.errors.push(Diagnostic::error(Code::BadLayer, place.clone(), format!("there is no {file}"), help));
-            return;
+            return self.documents.push(unread(file));
         }
-        let Some(bytes) = self.bytes(file) else { return };
+        let Some(bytes) = self.bytes(file) else { return self.documents.push(unread(file)) };
         let (document, found) = yaml::parse(file, &bytes);
         self.errors.extend(found);
-        let Some(document) = document else { return self.digest(&bytes) };
+        let Some(mut document) = document else {
+            if !self.errors.is_empty() {
+                self.documents.push(unread(file));
+            }
+            return self.digest(&bytes);
+        };
         let value = document.root.to_value();
         add_findings(&mut self.errors, &document, checker.check(&document, &[], &value, "a layer"));
-        match self.errors.is_empty() {
-            true => self.digest(document.root.in_order().as_bytes()),
+        if self.errors.is_empty() {
+            self.digest(document.root.in_order().as_bytes());
+        } else {
             // What was wrong with it is no part of its values.
-            false => self.digest(&bytes),
+            self.digest(&bytes);
+            let more = leave_out(&mut document, &self.errors, checker, "a layer");
+            self.errors.extend(more);
         }
         self.documents.push(document);
     }
@@ -119,4 +148,10 @@ impl LayerReader<'_> {
     fn digest(&mut self, bytes: &[u8]) {
         self.digest = self.digest.clone().field(bytes);
     }
+}
+
+/// Returns a file that can't be read: nobody knows what it sets.
+fn unread(file: &str) -> Document {
+    let span = Span { line: 1, column: 1, width: 1 };
+    Document { file: file.to_owned(), root: Node { span, kind: Kind::LeftOut } }
 }

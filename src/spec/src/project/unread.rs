@@ -53,6 +53,10 @@ pub fn spec_files(tree: &Tree) -> Result<SpecFiles, Vec<Diagnostic>> {
 
 /// Returns an error for each file of layers/ that no layer of fleet.yaml reads.
 pub fn unread_layers(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
+    // What was left out as faulty may be the layer that reads a file.
+    if fleet.has_left_out(&["layers"]) {
+        return Vec::new();
+    }
     let is_read = |name: &str| {
         fleet
             .layers
@@ -87,7 +91,9 @@ pub fn unread_env_files(
 ) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for layer in &fleet.layers {
-        let Some(folder) = layer.rule.env_files.as_deref().filter(|_| layer.errors.is_empty()) else { continue };
+        // What is no folder of the project isn't looked into.
+        let is_folder = || layer.errors.iter().all(|error| error.code != Code::BadLayer);
+        let Some(folder) = layer.rule.env_files.as_deref().filter(|_| is_folder()) else { continue };
         let folder = folder.trim_end_matches('/');
         let (base, customers) = (format!("{folder}/base"), format!("{folder}/customers"));
         for name in

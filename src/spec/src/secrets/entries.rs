@@ -8,7 +8,7 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::dotenv;
-use crate::yaml::{self, Kind};
+use crate::yaml::{self, Kind, Node};
 
 /// The number of errors of a file that are reported.
 const SHOWN: usize = 10;
@@ -46,14 +46,16 @@ pub fn parse(text: &str, form: Form) -> Result<HashMap<String, SecretString>, St
 
 /// Returns the errors of a dotenv text with their places, and how to fix them: nothing of a value is in them.
 fn reported(wrong: &[dotenv::Wrong]) -> String {
-    let shown: Vec<String> = wrong
-        .iter()
-        .take(SHOWN)
-        .map(|wrong| {
-            format!("line {}, column {}: {} ({})", wrong.span.line, wrong.span.column, wrong.message, wrong.help)
-        })
-        .collect();
-    let more = wrong.len() - shown.len();
+    let reported = wrong.iter().map(|wrong| {
+        format!("line {}, column {}: {} ({})", wrong.span.line, wrong.span.column, wrong.message, wrong.help)
+    });
+    joined(&reported.collect::<Vec<_>>())
+}
+
+/// Joins the errors of one file.
+fn joined(errors: &[String]) -> String {
+    let shown = &errors[..errors.len().min(SHOWN)];
+    let more = errors.len() - shown.len();
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
     shown.join("; ") + &more
 }
@@ -62,16 +64,21 @@ fn reported(wrong: &[dotenv::Wrong]) -> String {
 fn yaml_entries(text: &str) -> Result<HashMap<String, SecretString>, String> {
     let wrong = |line: usize| format!("near line {line}: it has to be a YAML map of names to texts, each name once");
     let (document, diagnostics) = yaml::parse("", text.as_bytes());
-    if let Some(diagnostic) = diagnostics.first() {
-        return Err(wrong(diagnostic.place.line));
+    let mut errors: Vec<String> = diagnostics.iter().map(|diagnostic| wrong(diagnostic.place.line)).collect();
+    let mut values = HashMap::new();
+    match document.map(|document| document.root) {
+        Some(Node { kind: Kind::Map(entries), .. }) => {
+            for (name, _, node) in entries {
+                match node.kind {
+                    Kind::Text(value) => drop(values.insert(name, SecretString::from(value))),
+                    _ => errors.push(format!("the value of {name} is no text: write it in quotes")),
+                }
+            }
+        }
+        Some(node) => errors.push(wrong(node.span.line)),
+        None => {}
     }
-    let Some(document) = document else { return Ok(HashMap::new()) };
-    let Kind::Map(entries) = document.root.kind else { return Err(wrong(document.root.span.line)) };
-    let read = entries.into_iter().map(|(name, _, node)| match node.kind {
-        Kind::Text(value) => Ok((name, SecretString::from(value))),
-        _ => Err(format!("the value of {name} is not text: write it in quotes")),
-    });
-    read.collect()
+    if errors.is_empty() { Ok(values) } else { Err(joined(&errors)) }
 }
 
 /// Returns the text with one entry set: in its place if it is there, else at the end. All other lines stay as they are; if that
@@ -186,6 +193,15 @@ mod tests {
             "# for all\nA: one\nB: \"x: \\\"y\\\"\\n\"\n# more\nC: \"B: 1\"\n"
         );
         assert_eq!(after("", Form::Yaml, "007"), "B: \"007\"\n");
+    }
+
+    #[test]
+    fn all_errors_of_a_file_are_reported_at_once_and_no_value() {
+        let found = parse("A: [canary]\nB: 5\nC: ok\nC: canary\nD: 1.10\n", Form::Yaml).err().unwrap();
+        for part in ["near line 4", "near line 5", "the value of A is no text", "the value of B is no text"] {
+            assert!(found.contains(part), "{part} is missing in {found}");
+        }
+        assert!(!found.contains("canary"), "{found}");
     }
 
     #[test]
