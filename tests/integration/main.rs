@@ -46,6 +46,7 @@ mod openapi;
 mod outputs;
 mod ownership;
 mod pack;
+mod packaging;
 mod paged;
 mod plans;
 mod planted;
