@@ -29,13 +29,15 @@ function fail(message, help) {
 
 // Runs the binary as a child: its signals and its exit code become those of this process.
 function run(binary, args) {
-  const child = spawn(binary, args, { stdio: "inherit" });
+  let child;
   const forward = ["SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2"];
   for (const signal of forward) {
     // A terminal sends what is typed to the whole process group, so that the child has it already.
     const typed = (signal === "SIGINT" || signal === "SIGQUIT") && process.stdin.isTTY;
     process.on(signal, () => typed || child.kill(signal));
   }
+  // From here on no signal ends this process and leaves the child behind.
+  child = spawn(binary, args, { stdio: "inherit" });
   child.on("error", (error) => fail(`${binary} can't be started: ${error.message}`, "Reinstall flotilla."));
   child.on("exit", (code, signal) => {
     if (signal === null) process.exit(code);
