@@ -27,7 +27,10 @@ const ONLY: &[(&[&str], &[&str])] = &[
     (&["TcpStream::", "hyper::"], &["src/http/", "src/local/"]),
     (&["tera::"], &["src/build/src/render.rs", "src/build/src/escape.rs"]),
     // Everything that goes to stdout goes through one writer, which loses no error.
-    (&["println!", "print!(", "stdout()", "Stdout::"], &["src/cli/src/stdout.rs", "src/build/build.rs", "src/version.rs"]),
+    (
+        &["println!", "print!(", "stdout()", "Stdout::"],
+        &["src/cli/src/stdout.rs", "src/build/build.rs", "src/version.rs"],
+    ),
     (&["eprintln!", "stderr()"], &["src/cli/"]),
     (&["rusqlite::"], &["src/deploy/src/state.rs", "src/deploy/src/state/", "src/local/"]),
     (&["saphyr_parser::"], &["src/spec/src/yaml.rs", "src/spec/src/yaml/"]),

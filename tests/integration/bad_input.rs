@@ -90,7 +90,7 @@ fn without_customers_there_is_nothing_to_build() {
         } else {
             refused(&project, &[command], 1)
         };
-        says(&run, &["error[F0501]", "write customers/acme.yaml"]);
+        says(&run, &["error[F0501]", "create customers/acme.yaml"]);
     }
     std::fs::remove_dir(project.path("customers")).unwrap();
     says(&refused(&project, &["check"], 1), &["error[F0501]"]);
@@ -311,7 +311,7 @@ fn canary_free(project: &Project, arguments: &[&str]) -> Run {
 }
 
 #[test]
-fn out_is_mended_and_is_the_only_place_that_is_written() {
+fn out_is_repaired_and_is_the_only_place_that_is_written() {
     let project = tiny();
     project.write("customers/acme.yaml", "id: acme\n").write("customers/bluebird.yaml", "id: bluebird\n");
     run(&project, &["build"]).exits(0);
@@ -534,7 +534,7 @@ fn fleet_yaml_is_told_of_like_any_other_file() {
     assert!(found(&project).contains(&"Y0103 fleet.yaml".to_owned()));
     let nowhere = temporary_folder();
     let elsewhere = nowhere.path().to_string_lossy().into_owned();
-    says(&refused(&project, &["check", "--project", &elsewhere], 1), &["there is no fleet.yaml in", "--project DIR"]);
+    says(&refused(&project, &["check", "--project", &elsewhere], 1), &["there is no fleet.yaml in", "-C DIR"]);
     let missing = format!("{elsewhere}/missing");
     says(&refused(&project, &["check", "--project", &missing], 1), &["can't be opened"]);
 }
@@ -608,7 +608,7 @@ fn without_npm_or_node_or_a_network_it_says_what_is_missing() {
     std::fs::remove_dir_all(cold.path().join("runtime")).unwrap();
     std::fs::remove_dir_all(project.path("out")).unwrap();
     let run = bare(&["build"]).exits(1);
-    says(&run, &["`node`, which bundles the runtime of templates/tiny, can't be started", "install Node.js"]);
+    says(&run, &["`node`, which bundles the pack templates/tiny, can't be started", "install Node.js"]);
     assert!(!project.path("out").exists());
 
     // Nothing listens there. The real pack, as it has packages to fetch.

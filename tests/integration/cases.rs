@@ -329,9 +329,9 @@ fn redacted(stage: &Stage, text: &str) -> String {
     if let Some((cloud, _)) = &stage.cloud {
         text = text.replace(&cloud.base(), "[API]");
     }
-    let lines = text.split_inclusive('\n').filter(|line| {
-        !line.starts_with("bundling the runtime of ") && !line.starts_with("installing the npm packages of ")
-    });
+    let lines = text
+        .split_inclusive('\n')
+        .filter(|line| !line.starts_with("bundling the pack ") && !line.starts_with("installing the npm packages of "));
     let text: String = lines.collect();
     let (mut redacted, mut rest) = (String::new(), text.as_str());
     while let Some(c) = rest.chars().next() {

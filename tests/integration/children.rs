@@ -202,7 +202,7 @@ fn a_build_has_limits_of_time_and_memory() {
     let greedy = "const all = []; setInterval(() => all.push(Buffer.alloc(40e6, 1)), 10)";
     let start = format!("spawn(\"node\", [\"-e\", {greedy:?}]); await new Promise(() => {{}});");
     let run = limited("buildMemory: 400", &format!("setInterval(() => {{}}, 1000); {start}"));
-    let expected = "the command that bundles the runtime needed more than 400 MiB of memory";
+    let expected = "the command that bundles the pack needed more than 400 MiB of memory";
     assert!(run.stderr.contains(expected) && run.stderr.contains("`buildMemory`"), "{run:?}");
     // An endless message takes no memory of ours, and no pipe is waited for.
     let run = limited(
@@ -217,7 +217,8 @@ fn a_build_that_crashes_is_a_diagnostic() {
     for (crash, signal) in [("process.abort();", 6), ("process.kill(process.pid, \"SIGKILL\");", 9)] {
         let project = project(&format!("{crash} await new Promise((done) => setTimeout(done, 10_000));"));
         let run = project.run_with(&["build"], &[cache()]).exits(1);
-        let expected = format!("error[P0605]: the runtime does not bundle: the command was ended by signal {signal}");
+        let expected =
+            format!("error[P0605]: the pack's code does not bundle: the command was ended by signal {signal}");
         assert!(run.stderr.contains(&expected), "{run:?}");
     }
 }

@@ -107,7 +107,7 @@ fn an_earlier_export_is_brought_up_to_date_and_nothing_else_is_touched() {
     run(&project, &["acme", "--force"]).exits(0);
     assert!(project.read("export/acme/README.md").starts_with("# acme\n"));
     let told = run(&project, &["bluebird", "--to", "export/acme"]).exits(5).stderr;
-    assert!(told.contains("holds something else than an export of bluebird"), "{told}");
+    assert!(told.contains("contains something other than an export of bluebird"), "{told}");
     project.write("other/file", "");
     run(&project, &["acme", "--to", "other"]).exits(5);
     project.write("customers/acme.yaml", "id: acme\nlogLvel: debug\n");

@@ -346,7 +346,7 @@ fn a_token_is_sent_over_tls_or_stays_on_this_machine() {
         );
         if base.is_empty() {
             let error = run.json()["error"].to_string();
-            assert!(error.contains("can't be asked what is there"), "{run:?}");
+            assert!(error.contains("resources can't be listed"), "{run:?}");
         } else {
             let run = run.exits(1);
             assert!(run.stderr.contains("in the clear"), "{base}: {}", run.stderr);

@@ -125,7 +125,7 @@ fn a_rollback_sends_no_secret_that_fleet_yaml_lets_nobody_have() {
     let target = Target::Customers { customers: vec!["acme".to_owned()], record: None, environment: None };
     let failure = cloud.engine(&project).rollback(target).0.expect_err("it is refused");
     assert_eq!(failure.exit as i32, 5, "{failure}");
-    assert_eq!(failure.hints, ["t-acme: no source of secrets in fleet.yaml lets workers have `B`"]);
+    assert_eq!(failure.hints, ["t-acme: no source of secrets in fleet.yaml allows workers to use `B`"]);
     assert!(cloud.take().is_empty());
 }
 

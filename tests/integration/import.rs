@@ -590,7 +590,7 @@ name = "full-preview"
     assert_eq!(
         told,
         [
-            "lost counter.js:1: `./missing` is imported, and isn't there",
+            "lost counter.js:1: `./missing` is imported, but does not exist",
             "lost index.js:1: `a.wasm` is a module of a kind that flotilla doesn't upload",
             "left-out wrangler.toml:5: `upload_source_maps` has nothing in a spec that says it",
             "left-out wrangler.toml:6: `unknown_key` is no key of wrangler's",
@@ -781,7 +781,7 @@ fn hostile_projects_do_no_harm() {
     let run = both.fleet.run(&["import", &path]).exits(4);
     assert!(!run.stderr.contains('\u{1b}') && !run.stdout.contains('\u{1b}'), "{run:#?}");
     for part in [
-        "`main` leads out of the project",
+        "`main` is outside of the project",
         "`linked/link.js` is a symbolic link",
         "`../../../../outside.js` leads out",
         "`/etc/passwd` leads out",
@@ -805,7 +805,7 @@ fn hostile_projects_do_no_harm() {
         checked.stdout, "checked 3 customers: 1 error\n",
         "the pack of code that lies elsewhere, and nothing else"
     );
-    assert!(checked.stderr.contains("a source of the runtime is missing"), "{checked:?}");
+    assert!(checked.stderr.contains("a source of the pack's code is missing"), "{checked:?}");
     // Too deep, and too large.
     both.theirs.write("wrangler.toml", format!("a = {}", "[".repeat(50_000)));
     both.fleet.run(&["import", &path, "--force"]).exits(1);
@@ -915,7 +915,7 @@ fn packages_come_along_in_the_versions_of_the_lock_file() {
         told,
         [
             "lost package.json:1: the package `ms` isn't one of a registry",
-            "lost wrangler.toml:2: the package `nowhere` is imported, and no package.json has it"
+            "lost wrangler.toml:2: the package `nowhere` is imported, but no package.json lists it"
         ]
     );
 }

@@ -315,7 +315,7 @@ fn where_nothing_may_be_written_it_says_what_it_could_not_write() {
     run_as_somebody(&project, &["build", "--check"]).exits(3);
     let run = run_as_somebody(&project, &["build"]).exits(1);
     same(&run);
-    for text in ["out/production/acme", "can't be written", "Permission denied", "out/ has to be writable"] {
+    for text in ["out/production/acme", "can't be written", "Permission denied", "out/ must be writable"] {
         assert!(run.stderr.contains(text), "{text}: {}", run.stderr);
     }
 

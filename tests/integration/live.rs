@@ -274,8 +274,8 @@ fn what_can_not_be_represented_is_told_with_its_worker() {
             "credential: the variable `API_TOKEN` of `odd` holds a secret that everybody with access can read",
             "lost: the variable `DB` of `odd` can't be mapped",
             "lost: the secret `lower` of `odd` can't be called so in a spec",
-            "lost: the binding `NEW` of `odd`, of type unheard_of, can't be mapped as it is",
-            "lost: the binding `JOBS` of `odd`, of type queue, can't be mapped as it is",
+            "lost: the binding `NEW` of `odd`, of type unheard_of, can't be mapped",
+            "lost: the binding `JOBS` of `odd`, of type queue, can't be mapped",
             "left out: the tags of `odd`, team-a, have nothing in a spec that says them",
         ]
     );
@@ -326,7 +326,7 @@ fn what_the_account_answers_is_taken_as_it_is() {
         "lost: the static assets of `a` can't be read, and a spec can't say them",
         "lost: `a` has classes of Durable Objects that migrations made",
         "lost: `a` is a script in the older form, with `addEventListener`",
-        "lost: the binding `OLD` of `a`, of type service, can't be mapped as it is",
+        "lost: the binding `OLD` of `a`, of type service, can't be mapped",
         "left out: a part of the observability of `a` has nothing in a spec that says it",
     ] {
         assert!(texts.iter().any(|text| text == expected), "{expected} in {texts:#?}");

@@ -179,7 +179,7 @@ fn wrong_answers_are_told_and_asked_for_again() {
     });
     let mut terminal = Terminal::run(100, bare(&cloud, &project, &["new"]));
     terminal.answer("Cloudflare API token:", &format!("wrong-token{ENTER}"));
-    terminal.wait_for("Cloudflare doesn't take the token");
+    terminal.wait_for("Cloudflare rejects the token");
     terminal.answer("Cloudflare API token:", &format!("{TOKEN}{ENTER}"));
     // Of many zones, all pages are there, and typing finds one.
     terminal.answer("type to filter", "shop.ex");
@@ -472,7 +472,7 @@ fn what_cannot_be_taken_back_is_told_and_offered_again() {
     assert_eq!((files(&project), databases(&cloud)), (before.clone(), vec!["acme".to_owned()]));
     cloud.clear_faults();
     let refused = cloud.run(&project, &["new", "b", "--offline", "--yes"]).exits(5);
-    assert!(refused.stderr.contains("the D1 database acme was made"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("the D1 database acme was created"), "{}", refused.stderr);
     assert!(refused.stderr.contains("--interrupted undo undoes them"), "{}", refused.stderr);
     cloud.run(&project, &["new", "b", "--offline", "--yes", "--interrupted", "undo"]).exits(0);
     assert_eq!(databases(&cloud), Vec::<String>::new());
@@ -516,7 +516,7 @@ fn a_killed_process_is_told_of_and_taken_back() {
         assert_eq!(databases(&cloud).len(), usize::from(late));
         assert_ne!(files(&project), before);
         let told = cloud.run(&project, &["edit", "first", "--set", "logLevel=debug", "--yes"]).exits(5).stderr;
-        assert!(told.contains("was interrupted:") && told.contains("customers/acme.yaml was made"), "{told}");
+        assert!(told.contains("was interrupted:") && told.contains("customers/acme.yaml was created"), "{told}");
         // On a terminal it is asked.
         let mut terminal = Terminal::run(100, cloud.command(&project, &["edit", "first", "--set", "logLevel=debug"]));
         terminal.answer("Undo it?", "y");

@@ -127,7 +127,7 @@ fn a_deletion_of_what_is_not_the_fleets_is_refused() {
     project.write("customers/c.yaml", "id: c\nworkersDev: false\n");
     let ended = cloud.engine(&project).deploy_with(|request| request.plan.prune = true).exits(Exit::SomeFailed);
     assert!(error(&ended.heard, "t-a").starts_with("not deleted: t-a belongs to the fleet else now"));
-    assert!(error(&ended.heard, "t-b").starts_with("not deleted: t-b carries no tag of this fleet any more"));
+    assert!(error(&ended.heard, "t-b").starts_with("not deleted: t-b no longer carries a tag of this fleet"));
     let after = cloud.scripts();
     assert!(before.iter().all(|(name, script)| after.get(name) == Some(script)), "{after:?}");
 }
@@ -290,7 +290,7 @@ fn a_worker_that_was_deleted_by_hand_is_told_as_one() {
         project.write("customers/a.yaml", format!("id: a\n{after}"));
         let ended = cloud.engine(&project).deploy().exits(Exit::SomeFailed);
         let error = error(&ended.heard, "t-a");
-        assert!(error.contains("t-a was deleted by other means") && error.contains("--refresh"), "{error}");
+        assert!(error.contains("t-a was deleted outside of flotilla") && error.contains("--refresh"), "{error}");
         let ended = cloud.engine(&project).deploy_with(|request| request.plan.refresh = true);
         assert_eq!(ended.exits(Exit::Done).outcome().applied, 1);
         cloud.is_up_to_date(&project);
@@ -383,7 +383,7 @@ fn a_host_in_kv_that_points_to_another_fleets_worker_is_neither_overwritten_nor_
         let hint = &failure.hints[0];
         assert!(
             hint.starts_with(
-                "shop.example.com, wanted by t-acme, points to t-bob in shops-hosts, which belongs to the fleet else"
+                "shop.example.com, defined for t-acme, points to t-bob in shops-hosts, which belongs to the fleet else"
             ),
             "{hint}"
         );

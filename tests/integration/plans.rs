@@ -231,8 +231,5 @@ fn events_and_the_summary_tell_what_happened_and_no_secret() {
     cloud.run(&project, &["deploy", "--digest", "00000000", "--summary", "summary.md"]).exits(5);
     let summary = project.read("summary.md");
     assert!(summary.contains("### flotilla plan: 0 to create, 1 to update, 0 to delete\n"), "{summary}");
-    assert!(
-        summary.contains("### flotilla deploy failed\n\n<code>the plan has changed since the review"),
-        "{summary}"
-    );
+    assert!(summary.contains("### flotilla deploy failed\n\n<code>the plan has changed since the review"), "{summary}");
 }

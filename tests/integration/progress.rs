@@ -135,7 +135,7 @@ fn ctrl_c_leaves_a_clean_terminal() {
     let wait = format!("await new Promise((end) => setTimeout(end, 5000)); // {}\n", std::process::id());
     project.edit("packs/tiny/build.mjs", "const out", &format!("{wait}const out"));
     let terminal = Terminal::run(80, command(&project, None, &["build"]));
-    terminal.wait_for("bundling the runtime of packs/tiny");
+    terminal.wait_for("bundling the pack packs/tiny");
     terminal.interrupt();
     let (code, _, last) = terminal.end();
     assert_eq!((code, last.trim()), (130, ""));

@@ -175,7 +175,11 @@ fn kind(value: &Value, definitions: &Map<String, Value>, used: &mut BTreeSet<Str
         return kind(&definitions[name], definitions, used);
     }
     if let Some(values) = value["enum"].as_array() {
-        return values.iter().map(|value| format!("`{}`", value.as_str().unwrap_or("null"))).collect::<Vec<_>>().join(", ");
+        return values
+            .iter()
+            .map(|value| format!("`{}`", value.as_str().unwrap_or("null")))
+            .collect::<Vec<_>>()
+            .join(", ");
     }
     if let Some(value) = value["const"].as_str() {
         return format!("`{value}`");
@@ -224,5 +228,5 @@ fn sentence(value: &Value) -> String {
 
 /// Escapes what would end a cell of a table.
 fn cell(text: &str) -> String {
-    text.replace('|', "\\|").replace('<', "&lt;")
+    text.replace('|', "\\|")
 }

@@ -305,7 +305,7 @@ fn sops_is_run_to_open_its_files() {
     assert!(told.contains(why) && told.contains("missing"), "{told}");
     script(&project, "bin/sops", "echo '{\"TOKEN\": {\"a\": \"canary\"}}'\n");
     let told = list(&path);
-    assert!(told.contains("something else than names and texts") && !told.contains("canary"), "{told}");
+    assert!(told.contains("something other than names and texts") && !told.contains("canary"), "{told}");
     assert!(list("/nowhere").contains("secrets.yaml: sops is not installed"));
 }
 

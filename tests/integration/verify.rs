@@ -95,7 +95,7 @@ fn workers_that_are_well_and_those_that_are_not() {
     assert_eq!((&results["passed"], &results["failed"]), (&json!(0), &json!(4)), "{results}");
     let solo = checks(&results, "c15t-solo");
     assert!(solo[0].starts_with("health failed digest is 0000000000000000, not "), "{solo:?}");
-    assert_eq!(solo[1..], ["scripts failed metadata is no map", "scripts failed HTTP 200 instead of 400, healthy"]);
+    assert_eq!(solo[1..], ["scripts failed metadata is not a map", "scripts failed HTTP 200 instead of 400, healthy"]);
     assert_eq!(
         checks(&results, "test-auth")[0],
         "health failed HTTP 503 instead of 200, degraded: secrets (missing: KEY)"

@@ -56,7 +56,7 @@ fn refusal(stderr: &[u8]) -> Failure {
     let stderr = String::from_utf8_lossy(stderr);
     let lines = || stderr.lines().map(str::trim).filter(|line| !line.is_empty());
     let said = lines().find(|line| line.starts_with("fatal:") || line.starts_with("error:")).or_else(|| lines().next());
-    let said = said.map_or("it failed without a word", |line| line.trim_start_matches("fatal:").trim());
+    let said = said.map_or("it failed without a message", |line| line.trim_start_matches("fatal:").trim());
     let failure = Failure::new(format!("git: {said}"));
     match lines().find(|line| line.starts_with("git config ")) {
         Some(command) => failure.hint(format!("if you trust that repository: {command}")),

@@ -73,7 +73,8 @@ pub fn pack_bundle(fleet: &str, name: &str, pack: &Pack, progress: &dyn Progress
     }
     let folder = folder?;
     let read = |file: &str| {
-        fs::read(folder.join(file)).with_context(|| format!("the cached runtime of {} can't be read", pack.path))
+        fs::read(folder.join(file))
+            .with_context(|| format!("the cached bundle of the pack {} can't be read", pack.path))
     };
     Ok(PackBundle::new(name, read("runtime.js")?, read("runtime.d.ts")?))
 }
@@ -111,8 +112,8 @@ fn sources(pack: &Pack) -> Result<BTreeMap<String, Vec<u8>>, Error> {
             Error::Diagnostic(Box::new(Diagnostic::error(
                 Code::BadPack,
                 Place::file(&format!("{}/{path}", pack.path)),
-                format!("a source of the runtime can't be read: {error}"),
-                format!("it is named in {}/pack.yaml: add the file or take it out there", pack.path),
+                format!("a source of the pack's code can't be read: {error}"),
+                format!("it is named in {}/pack.yaml: add the file or remove it there", pack.path),
             )))
         };
         // A link is what it points to, as long as that is in the pack: then it is under version control, as the pack is.
@@ -159,7 +160,7 @@ fn bundle(
 ) -> Result<(), Error> {
     let (package, lock) = (&sources["package.json"], &sources["package-lock.json"]);
     let npm = cache::npm(&pack.path, package, lock, progress)?;
-    progress.begin(&format!("bundling the runtime of {}", pack.path), None);
+    progress.begin(&format!("bundling the pack {}", pack.path), None);
     // Within the folder that holds node_modules, so that the sources find their packages there and nowhere else.
     let staging = cache::staging(&npm).context("the cache can't be written")?;
     let result = (|| {
@@ -186,7 +187,7 @@ fn bundle(
                 && let Err((message, _)) = syntax::check(file, &text)
             {
                 let place = Place::file(&format!("{}/pack.yaml", pack.path));
-                return Err(failed(pack, place, format!("the bundled runtime does not parse: {message}"), ""));
+                return Err(failed(pack, place, format!("the pack's bundle does not parse: {message}"), ""));
             }
             fs::write(folder.join(file), text).context("the cache can't be written")?;
         }
@@ -208,7 +209,7 @@ fn run(pack: &Pack, environment: Vec<(String, String)>, staging: &Path) -> Resul
             Trouble::TimedOut(_) => "buildTimeout",
             Trouble::TooMuchMemory(_) => "buildMemory",
             _ => {
-                let what = format!("`{program}`, which bundles the runtime of {}, {trouble}", pack.path);
+                let what = format!("`{program}`, which bundles the pack {}, {trouble}", pack.path);
                 let failure = Failure::new(what);
                 let is_node = program == "node";
                 return Error::Failure(if is_node { failure.hint("install Node.js 20 or newer") } else { failure });
@@ -216,11 +217,11 @@ fn run(pack: &Pack, environment: Vec<(String, String)>, staging: &Path) -> Resul
         };
         let place = Place::file(&format!("{}/pack.yaml", pack.path));
         let help = format!(
-            "`{}` and everything that it started was ended; a larger limit is `{limit}` in {}/pack.yaml",
+            "`{}` and everything that it started was stopped; `{limit}` in {}/pack.yaml sets a larger limit",
             runtime.build.join(" "),
             pack.path
         );
-        failed(pack, place, format!("the command that bundles the runtime {trouble}"), &help)
+        failed(pack, place, format!("the command that bundles the pack {trouble}"), &help)
     })?;
     if output.status.success() {
         return Ok(());
@@ -236,7 +237,7 @@ fn run(pack: &Pack, environment: Vec<(String, String)>, staging: &Path) -> Resul
         .map_or("it said nothing", |line| line.trim_start_matches(['✘', ' ']).trim_start_matches("[ERROR] "));
     let killed = output.status.signal().map(|signal| format!("the command was ended by signal {signal}: "));
     let help = format!("`{}` said:\n{}", pack.manifest.runtime.build.join(" "), lines.join("\n"));
-    Err(failed(pack, place, format!("the runtime does not bundle: {}{what}", killed.unwrap_or_default()), &help))
+    Err(failed(pack, place, format!("the pack's code does not bundle: {}{what}", killed.unwrap_or_default()), &help))
 }
 
 fn failed(pack: &Pack, place: Place, message: String, help: &str) -> Error {

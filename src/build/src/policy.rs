@@ -67,7 +67,7 @@ impl Policy {
                 let (message, help) = match rule.severity {
                     Level::Off => (format!("{code} is an error: it can't be turned off"), FIX),
                     Level::Warning => (format!("{code} is an error: it can't be made a warning"), FIX),
-                    Level::Error => (format!("{code} is an error already"), "take the entry out"),
+                    Level::Error => (format!("{code} is an error already"), "remove the entry"),
                 };
                 mistakes.push(Diagnostic::error(Code::LoweredError, place("severity"), message, help));
                 continue;
@@ -124,8 +124,8 @@ impl Policy {
         let unused = |index: &usize| !matched.contains(index) && !by_state(index);
         let diagnostic = |index: usize| {
             let rule = &self.rules[index];
-            let message = format!("nothing is told by {} for this entry", rule.code);
-            let help = "take it out: whatever it was written for is fixed, or its customers are gone";
+            let message = format!("{} reports nothing for this entry", rule.code);
+            let help = "remove it: what it was written for is fixed, or its customers are gone";
             Diagnostic::warning(Code::UnusedRule, rule.place.clone(), message, help)
         };
         let (about_rules, others): (Vec<usize>, Vec<usize>) =

@@ -52,10 +52,8 @@ pub fn since(project: &Project, scan: &Scan, reference: &str) -> Result<Since, F
     }
     let before = build::open(Tree { root: root.to_owned(), past }, &Silent).map_err(|mistakes| {
         let first = mistakes.first().map_or_else(String::new, |first| format!("{}: {}", first.place, first.message));
-        Failure::usage(format!(
-            "the project of `{reference}` has mistakes, so nothing can be compared with it: {first}"
-        ))
-        .hint("name a commit whose fleet.yaml, layers and packs are right")
+        Failure::usage(format!("the project at `{reference}` has errors, so nothing can be compared with it: {first}"))
+            .hint("name a commit whose fleet.yaml, layers and packs are valid")
     })?;
     let packs = project.fleet.packs.iter().filter(|(_, pack)| is_bundle_changed(pack, &changed));
     let comparison = Comparison {
@@ -183,8 +181,10 @@ fn commit(root: &Path, reference: &str) -> Result<String, Failure> {
     if output(git(root).args(verify).arg(reference)).is_ok()
         && output(git(root).args(verify).arg(format!("{reference}^{{commit}}"))).is_err()
     {
-        return Err(Failure::usage(format!("`{reference}` is no commit, or the commit is missing in this repository"))
-            .hint("name a commit, a branch or a tag; git fsck tells what is missing"));
+        return Err(Failure::usage(format!(
+            "`{reference}` is not a commit, or the commit is missing in this repository"
+        ))
+        .hint("name a commit, a branch or a tag; git fsck shows what is missing"));
     }
     let commit = format!("{reference}^{{commit}}");
     let id =
@@ -306,7 +306,7 @@ fn contents(root: &Path, commit: &str, files: &BTreeSet<String>) -> Result<HashM
         let there: HashSet<String> = names(&listed).collect();
         if let Some(file) = missing.iter().find(|file| there.contains(*file)) {
             return Err(Failure::new(format!("git: the bytes of {file} at `{commit}` are not in this repository"))
-                .hint("git fsck tells what is missing; git fetch --refetch brings it back"));
+                .hint("git fsck shows what is missing; git fetch --refetch fetches it again"));
         }
     }
     past.extend(missing.into_iter().chain(odd.into_iter().cloned()).map(|file| (file, None)));

@@ -27,7 +27,7 @@ fn script(text: &str) -> Result<(), Wrong> {
     let parsed = Parser::new(&allocator, text, SourceType::mjs()).parse();
     match parsed.diagnostics.iter().next() {
         None if !parsed.panicked => Ok(()),
-        None => Err(("it is no JavaScript".to_owned(), None)),
+        None => Err(("it is not JavaScript".to_owned(), None)),
         Some(error) => {
             let at = error.labels.first().map(|label| position(text, label.offset() as usize));
             Err((error.message.to_string(), at))

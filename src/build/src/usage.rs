@@ -350,15 +350,15 @@ impl<'a> ScriptSizeLimit<'a> {
             Diagnostic::error(
                 Code::ScriptTooLarge,
                 Place::file(&format!("{}/pack.yaml", self.fleet.packs[pack].path)),
-                format!("the pack's runtime has {size} bytes; an upload to the account `{account}` can have {maximum}"),
-                format!("leave out of the bundle what its workers don't serve, or minify it; {raise}"),
+                format!("the pack's bundle has {size} bytes; an upload to the account `{account}` can have {maximum}"),
+                format!("remove from the bundle what its workers don't need, or minify it; {raise}"),
             )
         } else {
             Diagnostic::error(
                 Code::ScriptTooLarge,
                 Place::file(file),
                 format!(
-                    "the worker's upload has {} bytes, {size} of them the runtime's; in the account `{account}` it can have {maximum}",
+                    "the worker's upload has {} bytes, {size} of them the pack's bundle; in the account `{account}` it can have {maximum}",
                     grouped(runtime + module)
                 ),
                 format!("keep large values in KV or in the database; {raise}"),

@@ -57,8 +57,7 @@ pub(super) struct Arguments {
     /// Disable a destination, but keep it in the spec; can be repeated
     #[arg(long = "disable", value_name = "NAME")]
     disabled: Vec<String>,
-    /// A value of the spec in YAML, as in logLevel=debug or vars.LANGUAGE=de; with --env, for that environment alone; may be given
-    /// several times
+    /// Set a key to a YAML value, such as logLevel=debug or vars.LANGUAGE=de; can be repeated
     #[arg(long = "set", value_name = "PATH=VALUE", value_parser = assignment)]
     sets: Vec<(Vec<String>, Value)>,
     /// Remove a key, such as vars.LANGUAGE; can be repeated

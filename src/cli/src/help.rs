@@ -158,3 +158,11 @@ Faults: POST a list to /__local/faults, with that token and the content type app
   [{\"match\": {\"method\": \"PUT\"}, \"times\": 2, \"do\": {\"status\": 429, \"retry_after\": 2}}]
   [{\"skip\": 3, \"do\": {\"set\": {\"result\": null}}}]     the fourth request is carried out, and its answer changed
 GET /__local/requests, with the token, lists the API requests.";
+
+pub(super) const COMPLETIONS: &str = "To load them in every shell:
+  bash        echo 'source <(flotilla completions bash)' >> ~/.bashrc
+  zsh         echo 'source <(flotilla completions zsh)' >> ~/.zshrc
+  fish        echo 'flotilla completions fish | source' > ~/.config/fish/completions/flotilla.fish
+  PowerShell  Add-Content $PROFILE 'flotilla completions powershell | Out-String | Invoke-Expression'
+
+Customers, environments, accounts, deploys and codes are completed, too: those of the project in the current folder.";

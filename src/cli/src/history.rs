@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     /// Show what this deploy did
     #[arg(long, value_name = "RUN")]
     run: Option<i64>,
-    /// So many lines
+    /// Number of entries to show
     #[arg(long, value_name = "NUMBER", default_value_t = 20)]
     last: usize,
     #[command(flatten)]

@@ -7,6 +7,7 @@ mod check;
 mod cloud;
 mod color;
 mod columns;
+mod complete;
 mod confirmation;
 mod control;
 mod control_channel;
@@ -59,7 +60,7 @@ mod workflow;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
@@ -211,9 +212,16 @@ enum Command {
     #[command(after_help = help::EXPORT)]
     Export(export::Arguments),
     /// Generate shell completions
+    #[command(after_help = help::COMPLETIONS)]
     Completions {
         /// The shell to generate completions for
         shell: clap_complete::Shell,
+    },
+    /// Write man pages
+    #[command(hide = true)]
+    Man {
+        /// Folder to write them to
+        folder: PathBuf,
     },
 }
 
@@ -247,7 +255,7 @@ impl Session {
 
 /// Returns the command line: its commands and options.
 pub fn command_line() -> clap::Command {
-    Arguments::command()
+    complete::with_values(Arguments::command())
 }
 
 /// Runs as one of flotilla's own helper processes, if it was started as one. The binary calls this first; from then on, it uses helpers.
@@ -259,6 +267,7 @@ pub fn helper() -> Option<std::process::ExitCode> {
 
 /// Runs the program and returns its exit code. `version` is what `--version` prints after the name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, version: &'static str) -> Exit {
+    clap_complete::CompleteEnv::with_factory(command_line).var(complete::VARIABLE).complete();
     let matches = command_line().version(version).try_get_matches_from(arguments);
     let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
@@ -317,9 +326,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, version: &'static str)
 
 /// Prints the completions of a shell.
 fn completions(shell: clap_complete::Shell) -> Result<Exit, Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "flotilla", &mut script);
-    report::print(String::from_utf8_lossy(&script).trim_end());
+    report::print(complete::script(&shell.to_string())?.trim_end());
+    Ok(Exit::Done)
+}
+
+/// Writes a man page of each command into a folder.
+fn man(folder: &Path) -> Result<Exit, Failure> {
+    std::fs::create_dir_all(folder)
+        .and_then(|()| clap_mangen::generate_to(command_line().disable_help_subcommand(true), folder))
+        .with_context(|| format!("the man pages can't be written to {}", folder.display()))?;
     Ok(Exit::Done)
 }
 
@@ -373,6 +388,9 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     if let Command::Completions { shell } = command {
         return completions(shell);
     }
+    if let Command::Man { folder } = command {
+        return man(&folder);
+    }
     if let Command::Explain { subject } = &command
         && let Some(exit) = explain::code(ui, format, subject.as_deref())?
     {
@@ -422,7 +440,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Export(arguments) => export::run(&session, &arguments),
         Command::Explain { subject } => explain::customer(&session, &subject.unwrap_or_default()),
         Command::Schema(arguments) => schema::run(&session, &arguments),
-        Command::Import(_) | Command::Init(_) | Command::Completions { .. } => {
+        Command::Import(_) | Command::Init(_) | Command::Completions { .. } | Command::Man { .. } => {
             unreachable!("BUG: they need no project")
         }
     };

@@ -52,7 +52,7 @@ pub(super) struct LineArguments {
     /// Upload every selected worker, changed or not
     #[arg(long)]
     pub all: bool,
-    /// Why every worker is uploaded; kept in the plan
+    /// Reason for uploading every worker, recorded in the history
     #[arg(long, value_name = "TEXT", requires = "all", default_value = DEFAULT_REASON)]
     pub reason: String,
     /// Delete deployed workers that no spec defines

@@ -298,7 +298,7 @@ impl Platform for Cloudflare {
 fn failed(error: &Error) -> CallError {
     let what = match error.kind {
         Kind::Client => "no HTTP client",
-        Kind::Request => "the request to Cloudflare can't be made",
+        Kind::Request => "the request to Cloudflare can't be created",
         Kind::Timeout => "Cloudflare did not answer in time",
         Kind::Connect => "Cloudflare can't be reached",
         Kind::Broken => "the connection to Cloudflare broke",
@@ -400,7 +400,7 @@ fn no_json(status: u16, mitigated: bool, body: &[u8]) -> CallError {
     }
     let message = match body.trim_ascii_start().starts_with(b"<") {
         true => "Cloudflare answered with a web page instead of JSON",
-        false => "Cloudflare answered with something that is no JSON",
+        false => "Cloudflare's answer is not JSON",
     };
     CallError::Unavailable(format!("{message} (HTTP {status})"))
 }

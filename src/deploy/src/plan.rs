@@ -306,8 +306,9 @@ pub fn decide(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Option
         Delivery::SelfHosted => Some("its delivery is self-hosted"),
     };
     let rejected = known.live.is_some_and(|live| live.rejected == Some(wanted.bundle.digest));
-    let not_again = (rejected && !named && options.force.is_none())
-        .then_some("it was rolled back, and its spec is as it was: change it, or name the customer to deploy it again");
+    let not_again = (rejected && !named && options.force.is_none()).then_some(
+        "it was rolled back, and its spec has not changed since: change it, or name the customer to deploy it again",
+    );
     let unowned = match options.unowned.is_empty() {
         true => None,
         false => options.unowned.get(&(wanted.home.clone(), worker.name.clone())).map(String::as_str),

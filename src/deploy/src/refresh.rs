@@ -233,40 +233,41 @@ impl Finding {
                 "{worker} belongs to the fleet {fleet}: it is left alone; `--adopt {worker}` makes it this fleet's"
             ),
             What::Changed { at, by } => format!("{worker} was {}", changed_outside(at, other_means(by.as_deref()))),
-            What::Missing => format!("{worker} is not there any more"),
+            What::Missing => format!("{worker} no longer exists"),
             What::Orphan { customer: Some(customer) } => {
-                format!("{worker} of {customer} is there, and no spec wants it; `flotilla prune` deletes it")
+                format!("{worker} of {customer} exists, and no spec defines it; `flotilla prune` deletes it")
             }
             What::Orphan { customer: None } => {
-                format!("{worker} is there, and no spec wants it; `flotilla prune` deletes it")
+                format!("{worker} exists, and no spec defines it; `flotilla prune` deletes it")
             }
             What::DomainHeld { domain, holder } => format!(
-                "{domain} is wanted by {worker}, but leads to {holder}, which is not this fleet's; `takeOver: true` at the \
-                 domain takes it"
+                "{domain} is defined for {worker}, but points to {holder}, which this fleet doesn't manage; `takeOver: true` at the domain takes it over"
             ),
-            What::DomainMoved { domain, holder } => format!("{domain} of {worker} leads to {holder} now"),
+            What::DomainMoved { domain, holder } => format!("{domain} of {worker} points to {holder} now"),
             What::DomainGone { domain } => format!("{domain} of {worker} is not attached any more"),
-            What::DomainAdded { domain } => format!("{domain} was attached to {worker} by others"),
+            What::DomainAdded { domain } => format!("{domain} was attached to {worker} outside of flotilla"),
             What::OrphanedDomain { domain, exists: true, .. } => {
-                format!("{domain} leads to {worker}, which no spec wants; `flotilla prune` detaches it with the worker")
+                format!(
+                    "{domain} points to {worker}, which no spec defines; `flotilla prune` detaches it with the worker"
+                )
             }
             What::OrphanedDomain { domain, exists: false, .. } => format!(
-                "{domain} leads to {worker}, which does not exist: whoever deploys a worker of that name has the host; \
+                "{domain} points to {worker}, which does not exist: whoever deploys a worker of that name has the host; \
                  `flotilla prune --domains` detaches it"
             ),
             What::RouteMoved { pattern, holder: Some(holder) } => {
-                format!("the route {pattern} of {worker} leads to {holder} now")
+                format!("the route {pattern} of {worker} points to {holder} now")
             }
             What::RouteMoved { pattern, holder: None } => {
-                format!("the route {pattern} of {worker} leads to no worker now")
+                format!("the route {pattern} of {worker} points to no worker now")
             }
-            What::RouteGone { pattern } => format!("the route {pattern} of {worker} is not there any more"),
-            What::RouteAdded { pattern } => format!("the route {pattern} was led to {worker} by others"),
+            What::RouteGone { pattern } => format!("the route {pattern} of {worker} no longer exists"),
+            What::RouteAdded { pattern } => format!("the route {pattern} was added for {worker} outside of flotilla"),
             What::OrphanedRoute { pattern, exists: true, .. } => format!(
-                "the route {pattern} leads to {worker}, which no spec wants; `flotilla prune` removes it with the worker"
+                "the route {pattern} points to {worker}, which no spec defines; `flotilla prune` removes it with the worker"
             ),
             What::OrphanedRoute { pattern, exists: false, .. } => format!(
-                "the route {pattern} leads to {worker}, which does not exist; `flotilla prune --domains` removes it"
+                "the route {pattern} points to {worker}, which does not exist; `flotilla prune --domains` removes it"
             ),
             What::DeployedElsewhere => format!("{worker} was deployed by another machine"),
             What::Adopted => format!("{worker} becomes this fleet's"),

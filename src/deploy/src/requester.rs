@@ -106,7 +106,7 @@ impl RequestError {
 
 impl From<RequestError> for Failure {
     fn from(error: RequestError) -> Failure {
-        let failure = Failure::new(format!("Cloudflare can't be asked what is there: {error}"));
+        let failure = Failure::new(format!("Cloudflare's resources can't be listed: {error}"));
         match error.hint() {
             Some(hint) => failure.hint(hint),
             None => failure,

@@ -97,7 +97,7 @@ impl std::fmt::Display for Refusal {
             ),
             Refusal::DomainHeld { domain, worker, holder, exists } => write!(
                 f,
-                "{domain}, wanted by {worker}, leads to {holder}, which {}; `{{ name: {domain}, takeOver: true }}` under \
+                "{domain}, defined for {worker}, points to {holder}, which {}; `{{ name: {domain}, takeOver: true }}` under \
                  `domains` takes it over",
                 if *exists { "is not this fleet's" } else { "does not exist" }
             ),
@@ -108,7 +108,7 @@ impl std::fmt::Display for Refusal {
                 };
                 write!(
                     f,
-                    "{host}, wanted by {worker}, points to {holder} in {table}, which {whose}; `{{ name: {host}, takeOver: true }}` under \
+                    "{host}, defined for {worker}, points to {holder} in {table}, which {whose}; `{{ name: {host}, takeOver: true }}` under \
                      `domains` takes it over"
                 )
             }

@@ -563,7 +563,7 @@ fn sqlite_failure(path: &Path, error: rusqlite::Error) -> Failure {
 fn damaged(path: &Path, error: &rusqlite::Error) -> Failure {
     let name = path.display();
     Failure::new(format!("{name} is damaged: {error}")).hint(format!(
-        "move it away (`mv {name} {name}.damaged`) and run `flotilla state rebuild`, or deploy again: both ask the cloud what is there"
+        "move it away (`mv {name} {name}.damaged`) and run `flotilla state rebuild`, or deploy again: both list what Cloudflare runs"
     ))
 }
 

@@ -132,8 +132,8 @@ impl Journal {
     pub fn descriptions(&self) -> Vec<String> {
         let describe = |step: &Step| match step {
             Step::File { path, kept: Some(_), .. } => format!("{path} was changed"),
-            Step::File { path, kept: None, .. } => format!("{path} was made"),
-            Step::Database(made) => format!("the D1 database {} was made", made.name),
+            Step::File { path, kept: None, .. } => format!("{path} was created"),
+            Step::Database(made) => format!("the D1 database {} was created", made.name),
         };
         self.steps.iter().rev().map(describe).collect()
     }
@@ -170,7 +170,7 @@ impl Journal {
         };
         if let Some(Step::File { path, .. }) = journal.steps.iter().find(|step| !is_sound(step)) {
             let path: String = path.chars().take(LONGEST).collect();
-            return Err(format!("it names {path}, which is no file of the project"));
+            return Err(format!("it names {path}, which is not a file of the project"));
         }
         if !journal.steps.iter().all(is_sound) || !text(&journal.what) {
             return Err("it names what can't be a database or a command".to_owned());
@@ -408,18 +408,18 @@ impl Undo {
             Step::File { path: name, kept, written, folders } => {
                 let by_hand = || match kept {
                     Some(copy) => format!("what it held is in {FOLDER}/{}", copy.number),
-                    None => "it was not there before: delete it if nobody needs it".to_owned(),
+                    None => "it did not exist before: delete it if nothing needs it".to_owned(),
                 };
                 let left = |what: String| Leftover { what, hint: by_hand() };
                 let path = match name.starts_with('/') {
                     true if self.is_recovered => {
-                        return Err(left(format!("{name} is outside of the project and is left as it is")));
+                        return Err(left(format!("{name} is outside of the project and was not changed")));
                     }
                     true => PathBuf::from(name),
                     false => plain_file::project_file(&self.root, name)
-                        .map_err(|why| left(format!("{name} is left as it is: {why}")))?,
+                        .map_err(|why| left(format!("{name} was not changed: {why}")))?,
                 };
-                let unreadable = |error: io::Error| left(format!("{name} can't be put back: {error}"));
+                let unreadable = |error: io::Error| left(format!("{name} can't be restored: {error}"));
                 let now = match plain_file::read(&path, LIMIT) {
                     Ok(bytes) => Some(Digest::of(&bytes)),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -434,7 +434,7 @@ impl Undo {
                         None => fs::remove_file(&path).map_err(unreadable)?,
                         Some(copy) => {
                             let lost = || Leftover {
-                                what: format!("{name} is left as it is: its copy is lost or was changed"),
+                                what: format!("{name} was not changed: its copy is lost or was edited"),
                                 hint: String::new(),
                             };
                             let bytes = plain_file::read(&self.copy(copy.number), LIMIT).map_err(|_| lost())?;
@@ -733,7 +733,7 @@ mod tests {
         assert!(left[0].what.contains("its copy is lost or was changed"), "{left:?}");
         assert_eq!(fs::read(at("a")).unwrap(), b"new");
         drop(undo);
-        // Its place leads out of the project by now.
+        // Its place is outside of the project by now.
         fs::remove_file(at("a")).unwrap();
         symlink("../outside", at("a")).unwrap();
         let left = begin(root).0.roll_back(&mut nothing);

@@ -158,7 +158,7 @@ pub fn verify(
         if open.is_empty() || left.is_zero() {
             break;
         }
-        progress.begin("waiting for what isn't well yet", Some(open.len() as u64));
+        progress.begin("waiting for unhealthy workers", Some(open.len() as u64));
         clock.sleep(wait.min(left));
         wait = (wait * 2).min(LONGEST_WAIT);
     }
@@ -317,7 +317,7 @@ fn judge_answer(placeholders: &Placeholders, probe: &Probe, answer: &Answer) -> 
         return Err(format!("HTTP {} instead of {wanted}{reported}{failing_checks}", answer.status));
     }
     if probe.json.is_some() && !answer.body.is_object() {
-        return Err("the answer is no JSON object".to_owned());
+        return Err("the answer is not a JSON object".to_owned());
     }
     for (key, pattern) in probe.json.iter().flatten() {
         differs(placeholders, pattern, &answer.body[key], key)?;
@@ -360,8 +360,8 @@ fn differs(names: &Placeholders, pattern: &Value, value: &Value, path: &str) -> 
                 None => Err(format!("{path} is {}, not {wanted}", truncated(&value.to_string()))),
             }
         }
-        (Value::Object(_), _) => Err(format!("{path} is no map")),
-        (Value::Array(_), _) => Err(format!("{path} is no list")),
+        (Value::Object(_), _) => Err(format!("{path} is not a map")),
+        (Value::Array(_), _) => Err(format!("{path} is not a list")),
         _ if pattern == value => Ok(()),
         _ => Err(format!("{path} is {}, not {pattern}", truncated(&value.to_string()))),
     }
@@ -377,7 +377,9 @@ fn truncated(text: &str) -> String {
 
 /// Checks what a worker reports of those that it calls.
 fn peers(target: &Target, body: &Value) -> Result<(), String> {
-    let Some(list) = body["peers"].as_array() else { return Err("it tells nothing of those that it calls".to_owned()) };
+    let Some(list) = body["peers"].as_array() else {
+        return Err("it reports nothing about the workers that it calls".to_owned());
+    };
     let missing = |name: &&String| list.iter().all(|peer| peer["name"].as_str() != Some(name.as_str()));
     let mut wrong: Vec<String> = target.peers.keys().filter(missing).map(|name| format!("{name}: not asked")).collect();
     for peer in list {
@@ -567,7 +569,7 @@ mod tests {
                 "HTTP 503 instead of 200, degraded: hosts, secrets (missing: A, B)".to_owned(),
             ),
             (answer(404, Value::Null), "HTTP 404 instead of 200".to_owned()),
-            (answer(200, json!("text")), "the answer is no JSON object".to_owned()),
+            (answer(200, json!("text")), "the answer is not a JSON object".to_owned()),
             (
                 answer(200, json!({"digest": "d1", "environment": hostile})),
                 format!("environment is {}…, not production", &hostile[..40]),
@@ -605,7 +607,7 @@ mod tests {
         assert_eq!(lines_of(&caller, down), "peers Failed AUTH: HTTP 503, degraded");
         let silent = json!([{"name": "AUTH", "ok": false, "error": "No answer"}]);
         assert_eq!(lines_of(&caller, silent), "peers Failed OLD: not asked; AUTH: no answer");
-        assert_eq!(lines_of(&caller, Value::Null), "peers Failed it tells nothing of those that it calls");
+        assert_eq!(lines_of(&caller, Value::Null), "peers Failed it reports nothing about the workers that it calls");
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Hosts {
     }
 
     fn certificate_at(&self, host: &str, addresses: &[SocketAddr]) -> Result<i64, String> {
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| "that is no host name".to_owned())?;
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| "not a host name".to_owned())?;
         let connect = |address: &SocketAddr| TcpStream::connect_timeout(address, self.connect).ok();
         let mut socket = addresses.iter().find_map(connect).ok_or("no connection")?;
         let mut connection = ClientConnection::new(Arc::clone(&self.tls), name).map_err(|error| error.to_string())?;
@@ -102,7 +102,7 @@ fn refused(error: &rustls::Error) -> String {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 "the certificate is for another name"
             }
-            CertificateError::UnknownIssuer => "nobody whom this machine trusts signed the certificate",
+            CertificateError::UnknownIssuer => "the certificate is not signed by an authority that this machine trusts",
             CertificateError::Revoked => "the certificate was revoked",
             _ => "the certificate isn't valid",
         }
@@ -182,14 +182,17 @@ mod tests {
                 CertificateParams::new(["other.example.com".to_owned()]).unwrap().subject_alt_names;
         };
         assert_eq!(checked(other, true).unwrap_err(), "the certificate is for another name");
-        assert_eq!(checked(|_| (), false).unwrap_err(), "nobody whom this machine trusts signed the certificate");
+        assert_eq!(
+            checked(|_| (), false).unwrap_err(),
+            "the certificate is not signed by an authority that this machine trusts"
+        );
     }
 
     #[test]
     fn a_self_signed_certificate_is_not_trusted_by_this_machine() {
         let (address, _) = server(|_| (), true);
         let refused = hosts().certificate_at(HOST, &[address]).unwrap_err();
-        assert_eq!(refused, "nobody whom this machine trusts signed the certificate");
+        assert_eq!(refused, "the certificate is not signed by an authority that this machine trusts");
     }
 
     #[test]

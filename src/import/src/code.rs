@@ -271,7 +271,7 @@ fn entry_point(
     let place = config.place("main");
     let Some(entry) = inside(config.folder(), main) else {
         let help = "a worker's code is within the folder that is imported: name that folder, or move the code";
-        findings.push(FindingKind::Lost, place, "`main` leads out of the project", help);
+        findings.push(FindingKind::Lost, place, "`main` is outside of the project", help);
         lost.push("its code".to_owned());
         return None;
     };
@@ -283,12 +283,12 @@ fn entry_point(
     }
     if !root.join(&entry).exists() {
         let help = format!(
-            "if a build makes it, run that build and import again with --force; or put the bundled worker at \
+            "if a build writes it, run that build and import again with --force; or put the bundled worker at \
                             templates/…/src/{}",
             file_name(&entry)
         );
         code.main = file_name(&entry).to_owned();
-        findings.push(FindingKind::Lost, place, format!("`{main}`, where the worker begins, isn't there"), help);
+        findings.push(FindingKind::Lost, place, format!("`{main}`, the worker's entry point, does not exist"), help);
         lost.push("its code, which was not built".to_owned());
         return None;
     }

@@ -112,9 +112,9 @@ fn add_named_files(files: &mut Vec<String>, env_files: &EnvFiles, tree: &Tree, f
     for (file, place) in env_files.customers.values().filter_map(|file| file.wrangler.as_ref()) {
         let file = file.trim_start_matches("./");
         let (message, help) = if file.split('/').any(|step| step == "..") || file.starts_with('/') {
-            ("`WRANGLER_CONFIG` leads out of the project", "name a file of the project")
+            ("`WRANGLER_CONFIG` is outside of the project", "name a file of the project")
         } else if !tree.has(file) {
-            ("`WRANGLER_CONFIG` names a file that isn't there", "name wrangler's file")
+            ("`WRANGLER_CONFIG` names a file that does not exist", "name wrangler's file")
         } else {
             if !files.iter().any(|known| known == file) {
                 files.push(file.to_owned());
@@ -309,7 +309,7 @@ impl<'a> Reading<'a, '_> {
             let message = format!(
                 "the top level is read for what environments inherit; its own worker, `{name}`, is not imported"
             );
-            let help = "if `wrangler deploy` without `--env` made one that is used, put it under `[env.development]` and import again";
+            let help = "if `wrangler deploy` without `--env` created one that is used, put it under `[env.development]` and import again";
             self.findings.note(config.place("name"), message, help);
         }
     }
@@ -334,7 +334,7 @@ impl<'a> Reading<'a, '_> {
         role: Option<String>,
     ) -> Option<FoundWorker> {
         let Some(name) = config.name() else {
-            let help = "wrangler wants a `name`: the worker is called by it";
+            let help = "wrangler requires a `name`: it is the worker's name";
             self.findings.left_out(config.start(), format!("{} has no name", config.what()), help);
             return None;
         };

@@ -108,7 +108,7 @@ impl Reading<'_> {
             },
             DeValue::Float(float) => match float.as_str().parse::<f64>().ok().and_then(number) {
                 Some(number) => Kind::Number(number, float.as_str().to_owned()),
-                None => refused("a number that a spec can't hold", "take it out, or write it in quotes"),
+                None => refused("a number that a spec can't express", "remove it, or write it in quotes"),
             },
             // wrangler uploads it as this text.
             DeValue::Datetime(when) => Kind::Text(when.to_string()),
@@ -124,7 +124,7 @@ impl Reading<'_> {
             Ok(parsed) => match parsed.value {
                 Some(value) => Some(self.jsonc_value(&value, diagnostics)),
                 None => {
-                    let message = "the file holds nothing";
+                    let message = "the file is empty";
                     diagnostics.push(Diagnostic::error(Code::EmptyFile, Place::file(self.file), message, "write `{}`"));
                     None
                 }
@@ -147,7 +147,7 @@ impl Reading<'_> {
             ast::Value::NumberLit(literal) => match literal.value.parse::<f64>().ok().and_then(number) {
                 Some(number) => Kind::Number(number, literal.value.to_string()),
                 None => {
-                    let message = "a number that a spec can't hold: it would lose digits";
+                    let message = "a number that would lose digits in a spec";
                     diagnostics.push(Diagnostic::error(
                         Code::WrongForm,
                         self.place(span),

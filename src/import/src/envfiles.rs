@@ -66,7 +66,7 @@ pub fn read(root: &Path, tree: &Tree, findings: &mut Findings, errors: &mut Vec<
             let file = format!("{path}/{name}");
             let Some(environment) = environment(written) else {
                 let help = "environments are development, staging and production";
-                findings.left_out(Place::file(&file), format!("`{written}` is no environment of a fleet"), help);
+                findings.left_out(Place::file(&file), format!("`{written}` is not an environment of a fleet"), help);
                 continue;
             };
             if let Some(read) = env_file(tree, &file, findings, errors) {
@@ -125,11 +125,13 @@ fn secret(read: &mut EnvFile, name: &str, place: Place, findings: &mut Findings)
     let (message, help) = if of_account {
         (
             format!("`{name}` is an API token of the account"),
-            format!("it is what deploys the account, and no worker needs it: set the environment variable; {told}"),
+            format!(
+                "it is the deploy credential of the account, and no worker needs it: set the environment variable; {told}"
+            ),
         )
     } else {
         read.secrets.push(name.to_owned());
-        (format!("`{name}` is a secret that stands in the file"), format!("it is a secret of the worker now; {told}"))
+        (format!("the file contains the secret `{name}`"), format!("it is a secret of the worker now; {told}"))
     };
     findings.credential(place, message, help);
 }

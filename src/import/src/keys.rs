@@ -35,7 +35,7 @@ const OWN_CLASSES: &str = "classes of its own and their migrations are deployed 
                            `bindings: { COUNTER: { durableObject: Counter, worker: counters } }`";
 const BY_WRANGLER: &str = "flotilla has nothing for it; keep deploying this worker with `wrangler deploy`";
 const AT_CLOUDFLARE: &str = "set it at Cloudflare, or keep deploying this worker with `wrangler deploy`";
-const MODULES: &str = "import the file as a module, which the pack's bundler takes in, or keep deploying this worker with `wrangler deploy`";
+const MODULES: &str = "import the file as a module, which the pack's bundler includes, or keep deploying this worker with `wrangler deploy`";
 
 /// Every key that wrangler knows, and some that older ones knew.
 pub const KEYS: &[(&str, Scope, Fate)] = &[

@@ -32,7 +32,7 @@ const OLDEST: &str = "2021-11-02";
 const API_ONLY: [&str; 2] = ["environment", "namespace_id"];
 
 /// The help for what wrangler alone can deploy.
-const KEEP: &str = "keep deploying this worker as it was deployed so far";
+const KEEP: &str = "keep deploying this worker as before";
 
 /// Reads an account. Workers that carry the tag of `fleet` are that fleet's already, and passed over. What a token may not see is
 /// a finding; that the workers themselves can't be read is an error.
@@ -61,8 +61,7 @@ pub fn read(
             }
             Some(owner) => {
                 let message = format!("`{}` is of the fleet `{owner}`", item.name);
-                let help =
-                    format!("once this project deploys it, `{owner}` has to give it up: take it out of its specs");
+                let help = format!("once this project deploys it, remove it from the specs of `{owner}`");
                 findings.note(place, message, help);
             }
             None => {}
@@ -155,7 +154,7 @@ impl Hosts {
                     None => {
                         let message =
                             format!("the route `{}` of {name} keeps requests from all workers", route.pattern);
-                        let help = "it stays as it is: no worker has it, and so no spec";
+                        let help = "it is not changed: no worker has it, so no spec can";
                         findings.note(account(), message, help);
                     }
                 }
@@ -362,7 +361,7 @@ impl Reading<'_> {
         if own {
             let class = answer["class_name"].as_str().unwrap_or(name);
             let message = format!("the class `{class}` is of `{}` itself, and no spec says that", self.name);
-            let help = "keep deploying this worker as it was deployed so far; or move the class to a worker of its own, and name that: `worker: …`";
+            let help = "keep deploying this worker as before; or move the class to a worker of its own, and name that: `worker: …`";
             self.lost(name, message, help);
             return;
         }
@@ -380,8 +379,7 @@ impl Reading<'_> {
                 }
             }
             None => {
-                let message =
-                    format!("the binding `{name}` of `{}`, of type {kind}, can't be mapped as it is", self.name);
+                let message = format!("the binding `{name}` of `{}`, of type {kind}, can't be mapped", self.name);
                 self.lost(name, message, KEEP);
             }
         }
@@ -499,7 +497,7 @@ fn unread(module: &ReadModule) -> Option<&'static str> {
                 .then_some("JavaScript that isn't called so: `….js`")
         }
         "text/plain" => (!matches!(extension, "txt" | "html" | "sql"))
-            .then_some("text that the pack's bundler doesn't take for text"),
+            .then_some("text that the pack's bundler doesn't load as text"),
         "application/wasm" => Some("WebAssembly"),
         "application/octet-stream" => Some("binary data"),
         "text/x-python" | "text/x-python-requirement" => Some("Python"),

@@ -97,7 +97,7 @@ impl Mapping<'_, '_> {
                 }
                 None => {
                     let help = "wrangler doesn't know it either: it can go, if no other program reads it";
-                    self.findings.left_out(place, format!("`{name}` is no key of wrangler's"), help);
+                    self.findings.left_out(place, format!("`{name}` is not a key of wrangler"), help);
                 }
             }
         }
@@ -135,7 +135,7 @@ impl Mapping<'_, '_> {
             Some(date) if is_date(date) => self.set("compatibilityDate", date.into()),
             Some(_) => {
                 let place = self.config.place("compatibility_date");
-                self.findings.left_out(place, "`compatibility_date` is no day", "write it as 2026-06-01");
+                self.findings.left_out(place, "`compatibility_date` is not a date", "write it as 2026-06-01");
             }
             None => {
                 let help = "set `compatibilityDate` in the spec to the day that the worker was deployed with";
@@ -149,13 +149,13 @@ impl Mapping<'_, '_> {
                 .filter(|flag| flag.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'))
             {
                 Some(flag) if !flag.is_empty() => flags.push(flag),
-                _ => self.findings.left_out(self.at(item), "it is no flag of the runtime", "take it out"),
+                _ => self.findings.left_out(self.at(item), "it is not a flag of the runtime", "remove it"),
             }
         }
         self.set_list("compatibilityFlags", &flags);
         if flags.iter().any(|flag| flag.starts_with("nodejs_compat")) {
             let help = "the runtime's own modules of Node.js are used, without those that wrangler puts in the place of missing ones; \
-                        `flotilla build` and the worker's tests tell whether that is enough";
+                        `flotilla build` and the worker's tests show whether that is enough";
             let place = self.config.place("compatibility_flags");
             self.findings.note(place, "`nodejs_compat` is bundled otherwise than by wrangler", help);
         }
@@ -186,21 +186,21 @@ impl Mapping<'_, '_> {
             let told = "its value was not copied; if the file was ever committed, replace it where it was issued";
             if secret && matches!(name.as_str(), "CLOUDFLARE_API_TOKEN" | "CF_API_TOKEN") {
                 let help = format!(
-                    "it is what deploys the account, and no worker needs it: set the environment variable; {told}"
+                    "it is the deploy credential of the account, and no worker needs it: set the environment variable; {told}"
                 );
                 self.findings.credential(place, format!("`{name}` is an API token of the account"), help);
             } else if secret && value.is_string() && is_secret_name(name) {
                 let help = format!("it is a secret of the worker now; {told}");
-                self.findings.credential(place, format!("`{name}` is a secret that stands in the file"), help);
+                self.findings.credential(place, format!("the file contains the secret `{name}`"), help);
                 if name != "TURSO_AUTH_TOKEN" || turso.is_none() {
                     self.entry("secrets", name, json!({"secret": name}));
                 }
             } else if secret {
                 let help = format!(
-                    "take the secret out of it, and read it from a secret of its own: `secrets: {{ NAME: {{ secret: NAME }} }}`; {told}"
+                    "remove the secret from it, and read it from a secret of its own: `secrets: {{ NAME: {{ secret: NAME }} }}`; {told}"
                 );
-                self.findings.credential(place.clone(), format!("`{name}` holds a secret"), help);
-                let message = format!("`{name}` can't be mapped: it is no text under an upper-case name");
+                self.findings.credential(place.clone(), format!("`{name}` contains a secret"), help);
+                let message = format!("`{name}` can't be mapped: it is not text under an upper-case name");
                 self.lost(place, name, message, "give the secret a name of its own, such as API_KEY");
             } else if name == "FLOTILLA_DIGEST" || (turso.is_some() && name == "TURSO_DATABASE_URL") {
                 // flotilla gives both itself.

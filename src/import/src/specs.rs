@@ -327,7 +327,9 @@ fn share(specs: &mut BTreeMap<String, Settings>) -> Settings {
 fn spec_text(id: &str, spec: &Settings, lost: &[&FoundWorker]) -> String {
     let mut text = "# yaml-language-server: $schema=../schema/customer.schema.json\n".to_owned();
     if !lost.is_empty() {
-        text.push_str("# Not all that these workers have can be said here. A deploy by flotilla would take away:\n");
+        text.push_str(
+            "# A spec can't express everything that these workers have. A deploy by flotilla would remove:\n",
+        );
         let mut lines = Vec::new();
         for worker in lost {
             let mut what: Vec<&str> = worker.lost.iter().map(String::as_str).collect();

@@ -150,7 +150,7 @@ impl fmt::Display for Trouble {
     /// Writes what a program did, without its name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::NotFound => f.write_str("can't be started: there is no such program"),
+            Trouble::NotFound => f.write_str("can't be started: no such program"),
             Trouble::NotStarted(error) => write!(f, "can't be started: {error}"),
             Trouble::TimedOut(time) => write!(f, "took more than {} s", time.as_secs()),
             Trouble::TooMuchMemory(limit) => write!(f, "needed more than {} MiB of memory", limit >> 20),

@@ -236,8 +236,7 @@ impl Lock {
             return Err(Failure::refused(what)
                 .hint("wait for it to end")
                 .hint(format!(
-                    "if that process was killed, run the same command again in {} s: it waits for a sign of life, for {} s, \
-                     and then goes ahead; `flotilla state unlock` does the same and removes the note",
+                    "if that process was killed, run the same command again in {} s: it waits {} s for a sign of life and then continues; `flotilla state unlock` does the same and removes the lock",
                     FRESH.as_secs(),
                     patience.as_secs()
                 )));

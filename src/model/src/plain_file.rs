@@ -148,10 +148,10 @@ pub fn project_file(root: &Path, path: &str) -> Result<PathBuf, String> {
 pub fn project_path(path: &str) -> Result<(), String> {
     let steps: Vec<&str> = path.split('/').collect();
     if path.is_empty() || path.len() > PATH.0 || steps.len() > PATH.1 || path.contains('\0') {
-        return Err("it is no path of a project".to_owned());
+        return Err("it is not a path of the project".to_owned());
     }
     if steps.iter().any(|step| step.is_empty() || *step == "." || *step == "..") {
-        return Err("it isn't relative to the project, or leads out of it".to_owned());
+        return Err("it isn't relative to the project, or is outside of it".to_owned());
     }
     if steps.iter().any(|step| is_reserved(step)) {
         return Err("it is in a folder that belongs to git or to flotilla".to_owned());
@@ -171,8 +171,9 @@ fn is_reserved(name: &str) -> bool {
 /// way, or if it is no plain file; the file doesn't have to exist.
 pub fn inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
     let root_path = root.canonicalize()?;
-    let escapes =
-        |at: &Path| io::Error::other(format!("{} leads out of {} by a symbolic link", at.display(), root.display()));
+    let escapes = |at: &Path| {
+        io::Error::other(format!("{} is a symbolic link to something outside of {}", at.display(), root.display()))
+    };
     let target = resolve(path)?;
     // What exists of it, and what will be created below that.
     let there = target.ancestors().find(|at| fs::symlink_metadata(at).is_ok()).unwrap_or(&root_path);

@@ -59,17 +59,17 @@ const FIRST_HASH: (&str, &str) = (
 );
 const BACKTICK: (&str, &str) = ("is in backticks, which are quotes for some", "use single or double quotes");
 const BACKSLASH: (&str, &str) = (
-    "has a backslash in double quotes, which others read otherwise",
-    "only \\n and \\r are taken there: put the value into single quotes",
+    "has a backslash in double quotes, which other readers interpret differently",
+    "only \\n and \\r are supported there: put the value into single quotes",
 );
 const LAST_BACKSLASH: (&str, &str) = (
-    "has a backslash before the closing quote, which others read otherwise",
-    "leave the quotes out, or take the backslash out",
+    "has a backslash before the closing quote, which other readers interpret differently",
+    "remove the quotes or the backslash",
 );
 const BEHIND: (&str, &str) =
-    ("has something behind the closing quote", "put all of the value into the quotes, and a space before a comment");
-const SINGLE: (&str, &str) = ("begins with a single quote that isn't closed", "close the quote, or leave it out");
-const DOUBLE: (&str, &str) = ("begins with a double quote that isn't closed", "close the quote, or leave it out");
+    ("has text after the closing quote", "put all of the value into the quotes, and a space before a comment");
+const SINGLE: (&str, &str) = ("begins with a single quote that isn't closed", "close the quote or remove it");
+const DOUBLE: (&str, &str) = ("begins with a double quote that isn't closed", "close the quote or remove it");
 const CONTROL: (&str, &str) =
     ("has a control character or a space that isn't a plain one", "remove it; a line break is \\n in double quotes");
 
@@ -106,7 +106,7 @@ impl<'a> Reader<'a> {
         let content = &self.text[start..self.line_end(start)];
         if let Some(odd) = content.find(['\r', '\u{2028}', '\u{2029}', '\u{85}']) {
             let message = "a character that is a line break for some readers, but not for all".to_owned();
-            self.report(start + odd, 1, message, "end lines with \\n or \\r\\n alone");
+            self.report(start + odd, 1, message, "end lines with \\n or \\r\\n");
             return self.next_line(start);
         }
         let indented = start + (content.len() - content.trim_start_matches([' ', '\t']).len());
@@ -123,9 +123,9 @@ impl<'a> Reader<'a> {
         let behind = rest.trim_start_matches([' ', '\t']);
         if name.is_empty() || !behind.starts_with('=') {
             let (message, help) = match bare.contains('=') {
-                false => ("a line without `=`", "write NAME=value, or begin a comment with `#`"),
+                false => ("a line without `=`", "write NAME=value, or start a comment with `#`"),
                 true => (
-                    "a name that not all readers take",
+                    "a name that not all readers accept",
                     "write NAME=value: letters, digits, `_`, `.` and `-` before the `=`",
                 ),
             };
@@ -349,12 +349,12 @@ mod tests {
                 "4:9 the value of `B` has a `#` outside of quotes, which others take for a comment",
                 "5:3 the value of `C` begins with a `#`, which is a comment for some",
                 "6:3 the value of `D` is in backticks, which are quotes for some",
-                "7:5 the value of `E` has a backslash in double quotes, which others read otherwise",
-                "8:10 the value of `F` has a backslash before the closing quote, which others read otherwise",
-                "9:11 the value of `G` has something behind the closing quote",
-                "10:11 the value of `H` has something behind the closing quote",
+                "7:5 the value of `E` has a backslash in double quotes, which other readers interpret differently",
+                "8:10 the value of `F` has a backslash before the closing quote, which other readers interpret differently",
+                "9:11 the value of `G` has text after the closing quote",
+                "10:11 the value of `H` has text after the closing quote",
                 "11:1 a line without `=`",
-                "12:1 a name that not all readers take",
+                "12:1 a name that not all readers accept",
                 "13:1 a line without `=`",
                 "14:10 the value of `J` has a control character or a space that isn't a plain one",
                 "15:9 the value of `K` has a control character or a space that isn't a plain one",

@@ -38,7 +38,7 @@ impl std::fmt::Display for Refused {
 }
 
 fn cannot() -> Refused {
-    Refused("it can't be changed there without changing something else, too: edit it by hand".to_owned())
+    Refused("it can't be changed there without changing something else as well: edit the file by hand".to_owned())
 }
 
 /// Changes a YAML text. A new key of the outermost map comes after those that precede it in `order`. There,
@@ -48,7 +48,7 @@ pub fn yaml(text: &str, change: &Change, order: &[&str]) -> Result<String, Refus
         Some(rest) => ("\u{feff}", rest),
         None => ("", text),
     };
-    let old = read(changed).ok_or_else(|| Refused("it has mistakes: fix them first".to_owned()))?;
+    let old = read(changed).ok_or_else(|| Refused("it has errors: fix them first".to_owned()))?;
     let mut wanted = old.clone();
     apply(&mut wanted, change)?;
     if wanted == old && !matches!(change, Change::Append(..)) {
@@ -121,7 +121,7 @@ fn apply(value: &mut Value, change: &Change) -> Result<(), Refused> {
     match (change, slot) {
         (Change::Append(_, value), Value::Array(items)) => items.push(value.clone()),
         (Change::Append(_, value), slot @ Value::Null) => *slot = Value::Array(vec![value.clone()]),
-        (Change::Append(..), _) => return Err(Refused(format!("`{last}` is no list"))),
+        (Change::Append(..), _) => return Err(Refused(format!("`{last}` is not a list"))),
         (Change::Set(_, value), slot) => *slot = value.clone(),
         (Change::Remove(_), _) => unreachable!("BUG: it was dealt with"),
     }
@@ -471,7 +471,7 @@ pub fn env(text: &str, name: &str, value: Option<&str>) -> Result<String, Refuse
         let (document, mistakes) = envfile::parse("", text.as_bytes());
         mistakes.is_empty().then(|| document.root.to_value()["vars"].clone())
     };
-    let old = read(text).ok_or_else(|| Refused("it has mistakes: fix them first".to_owned()))?;
+    let old = read(text).ok_or_else(|| Refused("it has errors: fix them first".to_owned()))?;
     let mut wanted = old.clone();
     let vars = wanted.as_object_mut().ok_or_else(cannot)?;
     match value {
@@ -508,7 +508,10 @@ pub fn env(text: &str, name: &str, value: Option<&str>) -> Result<String, Refuse
 }
 
 fn unwritable() -> Refused {
-    Refused("no form of the value is read alike by all who read such files: set it in the spec".to_owned())
+    Refused(
+        "there is no way to write this value that all readers of such files understand alike: set it in the spec"
+            .to_owned(),
+    )
 }
 
 #[cfg(test)]

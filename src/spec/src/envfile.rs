@@ -35,22 +35,22 @@ pub fn parse(file: &str, bytes: &[u8]) -> (Document, Vec<Diagnostic>) {
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if !is_name {
             let help = "letters, digits and underscores, not a digit first";
-            wrong(Code::WrongForm, "no name of a variable".to_owned(), help);
+            wrong(Code::WrongForm, "invalid name of a variable".to_owned(), help);
             continue;
         }
         if !entry.value.is_empty() && SECRET_WORDS.iter().any(|word| name.to_uppercase().contains(word)) {
             wrong(
                 Code::LiteralSecret,
-                format!("`{name}` looks like a secret, and its value stands in the file"),
-                "take it out here, and name it under `secrets` of the spec or of a layer; if it was ever committed, replace it",
+                format!("`{name}` looks like a secret, and its value is in the file"),
+                "remove it here, and name it under `secrets` in the spec or in a layer; if it was ever committed, replace it",
             );
             continue;
         }
         if let Some(earlier) = first.insert(name, entry.name_span.line) {
             wrong(
                 Code::DuplicateKey,
-                format!("`{name}` stands twice in this file"),
-                &format!("it is already on line {earlier}: keep one of the two"),
+                format!("`{name}` is defined twice in this file"),
+                &format!("it is already defined on line {earlier}: keep one of the two"),
             );
             continue;
         }

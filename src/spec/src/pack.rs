@@ -86,7 +86,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
     };
     let mut templates = Vec::new();
     for name in std::iter::once(&manifest.module).chain(&manifest.files) {
-        let help = format!("it is named in {path}/pack.yaml: add the file or take it out there");
+        let help = format!("it is named in {path}/pack.yaml: add the file or remove it there");
         let text = template(name, help);
         templates.extend(text.map(|text| (name.trim_end_matches(".tera").to_owned(), text)));
     }
@@ -100,8 +100,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
     }
     if too_many {
         let message = format!("the pack has more than {MOST_TEMPLATES} templates beside those of its files");
-        let help =
-            "templates are the files of the pack's folder that end in .tera: take out those that nothing includes";
+        let help = "templates are the files of the pack's folder that end in .tera: remove those that nothing includes";
         diagnostics.push(Diagnostic::error(Code::BadPack, Place::file(&format!("{path}/pack.yaml")), message, help));
     }
     let (mut types, mut catalogue) = (BTreeMap::new(), Map::new());
@@ -115,7 +114,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
     for source in sources.filter(|source| !tree.has(&format!("{path}/{source}"))) {
         let help = format!("add the file; {path}/pack.yaml names the sources of the runtime");
         let place = Place::file(&format!("{path}/{source}"));
-        diagnostics.push(Diagnostic::error(Code::BadPack, place, "a source of the runtime is missing", help));
+        diagnostics.push(Diagnostic::error(Code::BadPack, place, "a source of the pack's code is missing", help));
     }
     if !diagnostics.is_empty() {
         return Err(diagnostics);
@@ -183,7 +182,7 @@ fn read_catalogue(tree: &Tree, path: &str, name: &str) -> Result<Catalogue, Vec<
             Err(error) => diagnostics.push(Diagnostic::error(
                 Code::BadPack,
                 place.clone(),
-                format!("the settings of `{kind}` are no JSON Schema: {error}"),
+                format!("the settings of `{kind}` are not a JSON Schema: {error}"),
                 "each type's `settings` is a JSON Schema (draft 2020-12) of an object",
             )),
         }

@@ -205,7 +205,7 @@ impl Checker {
         match error.kind() {
             ValidationErrorKind::Enum { options } => at.error(Code::NotAllowed, message, one_of(written, options)),
             ValidationErrorKind::Constant { expected_value } => {
-                at.error(Code::NotAllowed, message, format!("it has to be {expected_value}"))
+                at.error(Code::NotAllowed, message, format!("expected {expected_value}"))
             }
             kind => {
                 let constants = match kind {
@@ -216,7 +216,11 @@ impl Checker {
                     return at.error(Code::NotAllowed, message, one_of(written, &options));
                 }
                 let help = format!("set exactly one of these: {}", self.alternatives(error).join(" | "));
-                at.error(Code::Conflict, format!("{} fits none, or more than one, of its forms", at.whole), help)
+                at.error(
+                    Code::Conflict,
+                    format!("{} matches none, or more than one, of the allowed forms", at.whole),
+                    help,
+                )
             }
         }
     }
@@ -237,7 +241,7 @@ impl Checker {
                     Some(example) => format!("{}, such as {example}", explain_pattern(pattern)),
                     None => explain_pattern(pattern),
                 };
-                at.error(Code::WrongForm, format!("{what} has not the right form: {found}"), help)
+                at.error(Code::WrongForm, format!("{what} is invalid: {found}"), help)
             }
             _ => out_of_range(at, error),
         }
@@ -325,7 +329,7 @@ pub fn empty_values(document: &Document) -> Vec<Diagnostic> {
                     let path = format!("{path}[{index}]");
                     if matches!(item.kind, Kind::Empty) {
                         let message = format!("`{path}` is an empty item");
-                        let help = "write its value behind the dash, or take the dash out";
+                        let help = "write its value after the dash, or remove the dash";
                         found.push(Diagnostic::error(Code::WrongType, document.place(item.span), message, help));
                     }
                     walk(document, item, "", &path, found);
@@ -429,7 +433,7 @@ fn duplicate_item(at: &Located<'_>) -> Diagnostic {
     let message = format!("{} has an entry twice", at.what);
     let diagnostic = Diagnostic::error(Code::WrongForm, place, message, "keep one of them");
     match twice {
-        Some((first, _)) => diagnostic.also(at.document.place(first), "it stands here first"),
+        Some((first, _)) => diagnostic.also(at.document.place(first), "first defined here"),
         None => diagnostic,
     }
 }
@@ -440,7 +444,7 @@ fn of_type(error: &ValidationError<'_>) -> bool {
 }
 
 /// The place where the values of secrets belong.
-const NEVER_HERE: &str = "the value belongs into the environment or a dotenv file outside of git; if it was ever \
+const NEVER_HERE: &str = "the value belongs in the environment or in a dotenv file outside of git; if it was ever \
                           committed, replace it";
 
 /// Reports a wrong reference to a secret: nothing of its value is repeated.
@@ -465,7 +469,7 @@ fn literal_secret(
     };
     let what = describe(&steps, subject);
     let message = if inner {
-        format!("{what} has something else than the name of a secret")
+        format!("{what} is not the name of a secret")
     } else {
         format!("{what} must be a reference to a secret, and nothing else")
     };
@@ -556,7 +560,7 @@ fn quoting_help(kind: &TypeKind, node: &Node) -> String {
     match &node.kind {
         Kind::Number(_, raw) if wanted == "text" => format!("write it in quotes: \"{raw}\""),
         Kind::Bool(bool) if wanted == "text" => format!("write it in quotes: \"{bool}\""),
-        Kind::Empty | Kind::Null => "give it a value, or leave the key out".to_owned(),
+        Kind::Empty | Kind::Null => "give it a value, or remove the key".to_owned(),
         Kind::Text(text) if wanted == "a list" => format!("put it into a list: `[{text}]`"),
         _ if wanted == "a map" => "write it as a map: `key: value`".to_owned(),
         Kind::Text(text) if wanted == "true or false" => match text.to_lowercase().as_str() {
@@ -567,7 +571,7 @@ fn quoting_help(kind: &TypeKind, node: &Node) -> String {
         Kind::Text(text) if wanted.ends_with("number") && text.parse::<f64>().is_ok() => {
             format!("write it without quotes: {text}")
         }
-        _ => format!("it has to be {wanted}"),
+        _ => format!("expected {wanted}"),
     }
 }
 
@@ -589,7 +593,7 @@ fn explain_pattern(pattern: &str) -> String {
         "^(libsql|https)://[^\\s/?#@]+/?$" => {
             "an address without a path or credentials: libsql://acme.turso.io".to_owned()
         }
-        other => format!("it has to match {other}"),
+        other => format!("expected a match of {other}"),
     }
 }
 

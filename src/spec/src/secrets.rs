@@ -425,7 +425,7 @@ mod tests {
         secrets.environment = values(&[("NO_SUCH_KEY", "AGE-SECRET-KEY-1CANARY")]);
         assert_eq!(
             described(&secrets, "x", "A"),
-            "hidden by s.age: NO_SUCH_KEY: it holds something else than age identities"
+            "hidden by s.age: NO_SUCH_KEY: it contains something other than age identities"
         );
     }
 

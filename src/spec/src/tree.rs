@@ -45,7 +45,7 @@ impl Tree {
         if !self.past.contains_key(&file) {
             let (root, path) = (self.root.join(pack), self.root.join(&file));
             if !path.canonicalize()?.starts_with(root.canonicalize()?) {
-                return Err(io::Error::other("it is a symbolic link that leads out of the pack"));
+                return Err(io::Error::other("it is a symbolic link to something outside of the pack"));
             }
             let bytes = with_unix_line_ends(plain_file::read_through_links(&path, limit)?);
             return String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"));
@@ -116,7 +116,7 @@ impl Tree {
                 Code::TooLarge,
                 Place::file(file),
                 format!("it has {} bytes; up to {} are read", metadata.len(), yaml::MAX_BYTES),
-                "no spec is that large: is it the right file?",
+                "specs are never that large: is this the right file?",
             )));
         }
         self.bytes(file).map_err(|error| unreadable(file, &error))

@@ -400,7 +400,7 @@ impl Builder<'_> {
                 let first = entries[*first].1;
                 let message = format!("`{name}` stands twice in this map");
                 let twice = Diagnostic::error(Code::DuplicateKey, place(self.file, at), message, "keep one of the two");
-                self.diagnostics.push(twice.also(place(self.file, first), "it stands here first"));
+                self.diagnostics.push(twice.also(place(self.file, first), "first defined here"));
             }
             None => {
                 seen.insert(name.clone(), entries.len());

@@ -32,8 +32,8 @@ pub fn archive(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 pub fn folder(to: &Path, customer: &str, files: &Files, force: bool) -> Result<(), Failure> {
     let before = Earlier::read(to, customer)?;
     if !force && let Some(path) = before.changed(to, files) {
-        return Err(Failure::refused(format!("{} was changed since it was exported", to.join(path).display()))
-            .hint("--force replaces it; nothing was written"));
+        return Err(Failure::refused(format!("{} was edited since it was exported", to.join(path).display()))
+            .hint("--force overwrites it; nothing was written"));
     }
     for (path, bytes) in files.iter().filter(|(path, _)| *path != LIST) {
         if plain_file::read(&to.join(path), LIMIT).ok().as_ref() != Some(bytes) {
@@ -70,10 +70,10 @@ impl Earlier {
             plain_file::read(&to.join(LIST), LIMIT).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
         if !is_empty && list.as_ref().is_none_or(|list| list["customer"] != customer) {
             return Err(Failure::refused(format!(
-                "{} holds something else than an export of {customer}",
+                "{} contains something other than an export of {customer}",
                 to.display()
             ))
-            .hint("--to names another folder"));
+            .hint("name another folder with --to"));
         }
         Ok(Earlier(list))
     }

@@ -57,7 +57,7 @@ impl WorkerResolver<'_, '_> {
             }
             if credential::holds_credential(name, value) {
                 let place = self.place(&["vars", name]);
-                let message = format!("the variable `{name}` holds a secret in plain text");
+                let message = format!("the variable `{name}` contains a secret in plain text");
                 let help = format!(
                     "make it a secret, `secrets: {{ {name}: {{ secret: {} }} }}`, and replace the value where it was issued, if the \
                      file was ever committed; if it is public, turn this off for the customer under `diagnostics` in fleet.yaml",
@@ -130,7 +130,7 @@ impl WorkerResolver<'_, '_> {
                 self.push(Diagnostic::error(Code::Conflict, place.clone(), message, help));
             }
             let Some(kind) = binding.kind() else {
-                let message = format!("`bindings.{name}` doesn't say what it leads to");
+                let message = format!("`bindings.{name}` doesn't say what it points to");
                 let help = format!("write `{{ kv: … }}`, `{{ r2: … }}`; or `{name}: null` to remove it");
                 self.push(Diagnostic::error(Code::MissingKey, place, message, help));
                 continue;

@@ -19,7 +19,7 @@ pub(super) fn dispatchers(fleet: &Fleet, resolved: &mut Resolved) -> BTreeMap<St
         let place = |key: &[&str]| document.place_of([&["accounts", name, "dispatch"], key].concat());
         let Some(namespace) = &account.dispatch_namespace else {
             let message = format!("the account `{name}` has a dispatch worker and no `dispatchNamespace`");
-            let help = "add `dispatchNamespace: customers`, or take `dispatch` out";
+            let help = "add `dispatchNamespace: customers`, or remove `dispatch`";
             resolved.diagnostics.push(Diagnostic::error(Code::MissingKey, place(&[]), message, help));
             continue;
         };

@@ -63,7 +63,7 @@ impl WorkerResolver<'_, '_> {
                     names.insert(host);
                 } else {
                     let message = format!(
-                        "the dispatch worker of `{namespace}` looks up whole hosts, and `{}` is something else",
+                        "the dispatch worker of `{namespace}` looks up whole hosts, and `{}` is not one",
                         route.pattern
                     );
                     let help = "name each host under `domains`; what has to be told by its path needs an account without \
@@ -120,8 +120,7 @@ fn no_hosts(what: &str, account: &str, namespace: &str) -> names::Wrong {
     (
         format!("workers of the dispatch namespace `{namespace}` have no {what} of their own"),
         format!(
-            "name the namespace's dispatch worker in fleet.yaml, `dispatch: {{ worker: … }}` of the account `{account}`: it leads \
-             each host to its worker; or use an account without `dispatchNamespace`"
+            "name the namespace's dispatch worker in fleet.yaml, `dispatch: {{ worker: … }}` of the account `{account}`: it routes each host to its worker; or use an account without `dispatchNamespace`"
         ),
     )
 }

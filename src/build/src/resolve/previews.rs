@@ -127,7 +127,7 @@ impl WorkerResolver<'_, '_> {
             return;
         }
         let place = self.place(&["database"]);
-        let message = "a preview would work on the database of production";
+        let message = "a preview would use the database of production";
         let help = "say which one previews have, here or under `defaults` of fleet.yaml: \
                     `environments: { preview: { database: { type: turso, url: …, token: … } } }`, or `{ type: none }`";
         self.push(Diagnostic::error(Code::ProductionData, place, message, help));
@@ -141,7 +141,7 @@ impl WorkerResolver<'_, '_> {
             return;
         }
         let place = self.key_place(&["bindings", name]);
-        let message = format!("the binding `{name}` of a preview would lead to what production has");
+        let message = format!("the binding `{name}` of a preview would use a resource of production");
         let help = format!(
             "say what it is in previews, here or under `defaults` of fleet.yaml: \
              `environments: {{ preview: {{ bindings: {{ {name}: {{ {key}: … }} }} }} }}`, or `{name}: null`"

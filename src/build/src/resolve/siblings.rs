@@ -51,7 +51,8 @@ pub(super) fn siblings(claims: &[UniqueClaim]) -> Vec<Diagnostic> {
             }
             let (by, of) = (route.claimant.own(), claim.claimant.own());
             let pattern = format!("{host}{path}");
-            let meant = format!("if it is meant, name the route's host in fleet.yaml: `sharedHosts: [\"{host}\"]`");
+            let meant =
+                format!("if this is intended, name the route's host in fleet.yaml: `sharedHosts: [\"{host}\"]`");
             let (code, message) = match is_whole {
                 true => (
                     Code::SharedHost,

@@ -275,10 +275,8 @@ impl<'a> WorkerResolver<'a, '_> {
     fn crons(&mut self, namespace: Option<&str>) -> Vec<String> {
         let crons = self.checked(self.settings.crons.as_ref(), "crons", Code::BadCron, names::cron);
         for index in namespace.map_or(0..0, |_| 0..crons.len()) {
-            let message = format!(
-                "workers of the dispatch namespace `{}` are not started by the clock",
-                namespace.unwrap_or_default()
-            );
+            let message =
+                format!("workers of the dispatch namespace `{}` can't have crons", namespace.unwrap_or_default());
             let help = "give the cron to a worker outside of the namespace, which calls them; or use an account without `dispatchNamespace`";
             let place = self.place(&["crons", &index.to_string()]);
             self.push(Diagnostic::error(Code::NotInNamespace, place, message, help));
@@ -300,8 +298,8 @@ impl<'a> WorkerResolver<'a, '_> {
         };
         if day > days {
             let place = self.place(&["compatibilityDate"]);
-            let message = format!("{date} is no day of the calendar: that month has {days} days");
-            self.push(Diagnostic::error(Code::WrongForm, place, message, "write a day that exists"));
+            let message = format!("{date} doesn't exist: that month has {days} days");
+            self.push(Diagnostic::error(Code::WrongForm, place, message, "write an existing day"));
         }
     }
 
@@ -363,7 +361,7 @@ impl<'a> WorkerResolver<'a, '_> {
                 let place = self.target.subject.document.place_of([]);
                 let known = packs.keys().chain(broken.keys()).next()?;
                 let help = format!("add `pack: {known}`, here or to `defaults` of fleet.yaml");
-                let message = "it is open which pack the customer uses";
+                let message = "no pack is selected, and the fleet has more than one";
                 self.push(Diagnostic::error(Code::MissingKey, place, message, help));
                 None
             }
@@ -443,7 +441,7 @@ impl<'a> WorkerResolver<'a, '_> {
             None => {
                 let help = "add `account:`, here or to `defaults` of fleet.yaml";
                 let place = self.target.subject.document.place_of([]);
-                let message = "it is open which account the customer uses";
+                let message = "no account is selected, and the fleet has more than one";
                 self.push(Diagnostic::error(Code::MissingKey, place, message, help));
                 return (String::new(), None);
             }

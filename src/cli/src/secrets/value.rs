@@ -11,11 +11,11 @@ use flotilla_model::failure::Failure;
 /// The characters that a random value is written with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Alphabet {
-    /// Two digits for each byte.
+    /// Two digits per byte
     Hex,
-    /// With `+`, `/` and `=`.
+    /// Standard alphabet, with `+`, `/` and `=`
     Base64,
-    /// With `-` and `_`, as it can stand in an address.
+    /// URL-safe alphabet, with `-` and `_`
     #[default]
     Base64url,
 }

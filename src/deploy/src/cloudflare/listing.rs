@@ -200,7 +200,7 @@ fn list<T: for<'de> Deserialize<'de>, U>(
         );
     }
     // What isn't in the list counts as gone. So no list is worse than none that can be read.
-    let rows = envelope.result.ok_or_else(|| super::undocumented("there is no list"))?;
+    let rows = envelope.result.ok_or_else(|| super::undocumented("the list is missing"))?;
     let entries = rows.into_iter().map(convert).collect();
     envelope.result_info.unwrap_or_default().page(entries, page, full).map_err(|why| super::undocumented(&why))
 }

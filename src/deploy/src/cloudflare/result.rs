@@ -87,7 +87,7 @@ pub fn read(home: &Home, call: &Call, result: &Value, info: &Value) -> Result<Re
                 Value::Null => Ok(Reply::HeldBy(None)),
                 script => match script.as_str() {
                     Some(worker) => Ok(Reply::HeldBy(Some(worker.to_owned()).filter(|worker| !worker.is_empty()))),
-                    None => Err("`script` is no string".to_owned()),
+                    None => Err("`script` is not a string".to_owned()),
                 },
             }
         }
@@ -231,15 +231,16 @@ fn written(result: &Value, number: usize) -> Result<Reply, Mismatch> {
     let left = result["unsuccessful_keys"].as_array().map_or(0, Vec::len);
     let taken = match &result["successful_key_count"] {
         Value::Null => number,
-        count => {
-            count.as_u64().and_then(|count| usize::try_from(count).ok()).ok_or("`successful_key_count` is no number")?
-        }
+        count => count
+            .as_u64()
+            .and_then(|count| usize::try_from(count).ok())
+            .ok_or("`successful_key_count` is not a number")?,
     };
     match (left, taken == number) {
         (0, true) => Ok(Reply::Done),
         // Which is no failure of the call, to KV: it is to be repeated.
         (0, false) => Err(format!("KV took {taken} of {number} keys")),
-        (left, _) => Err(format!("KV didn't take {left} keys")),
+        (left, _) => Err(format!("KV rejected {left} keys")),
     }
 }
 
@@ -289,7 +290,7 @@ impl ResultInfo {
         };
         let next = match (self.cursor.filter(|cursor| !cursor.is_empty()), asked) {
             (Some(cursor), Page::Cursor(asked)) if cursor == *asked => {
-                return Err("its cursor leads back to it".to_owned());
+                return Err("its cursor points back to it".to_owned());
             }
             (Some(cursor), _) => Some(Page::Cursor(cursor)),
             // The last page of those that follow each other by cursors has none.
@@ -324,7 +325,7 @@ fn flag(value: &Value, field: &str) -> Result<bool, Mismatch> {
 fn strings(values: &[Value]) -> Result<Vec<String>, Mismatch> {
     values
         .iter()
-        .map(|value| value.as_str().map(str::to_owned).ok_or_else(|| "a tag is no string".to_owned()))
+        .map(|value| value.as_str().map(str::to_owned).ok_or_else(|| "a tag is not a string".to_owned()))
         .collect()
 }
 

@@ -187,7 +187,7 @@ impl Run<'_> {
         };
         let worker = &change.worker;
         self.fail(index, next.because(format!(
-            "{worker} had been deleted by other means: this upload created it anew, without the secrets, hosts and crons that it had; {how}"
+            "{worker} had been deleted outside of flotilla: this upload recreated it without the secrets, hosts and crons that it had; {how}"
         )))
     }
 

@@ -100,7 +100,7 @@ impl Run<'_> {
                 }
                 Some(_) if !self.are_takers_done(index) => self.schedule.put_back(index),
                 Some(host) => {
-                    let why = format!("{host} is still here: the worker that takes it failed");
+                    let why = format!("{host} is still here, because the worker that takes it over failed");
                     self.fail(index, NextStep::OtherFailure.because(why))?;
                     self.report_concluded();
                 }
@@ -131,7 +131,7 @@ impl Run<'_> {
                 None => self.ctx.state.host_of(&change.home, &change.worker)?,
             };
             let why = |host| {
-                NextStep::OtherFailure.because(format!("not deleted, because the host {host} still leads to it"))
+                NextStep::OtherFailure.because(format!("not deleted, because the host {host} still points to it"))
             };
             return Ok(host.map(why).or_else(|| self.untaken_host_of(index)));
         }

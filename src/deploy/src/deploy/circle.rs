@@ -160,7 +160,7 @@ impl Run<'_> {
         for SentMove { taker, step, from, back } in sent.into_iter().rev() {
             let home = self.change(taker).home.clone();
             let host = Host::acquired_by(&step).expect("BUG: a move acquires a host");
-            let message = format!("{} was put back to {from}, because {why} failed", host.text());
+            let message = format!("{} was moved back to {from}, because {why} failed", host.text());
             self.broken.entry(taker).or_insert(NextStep::OtherFailure.because(message));
             for worker in [&self.change(taker).worker, &from] {
                 self.note_moving(&(home.clone(), worker.clone()), &step)?;
@@ -200,7 +200,7 @@ impl Run<'_> {
         };
         let worker = &self.change(taker).worker;
         let message = format!(
-            "{} points to {worker} and could not be put back to {to}: {error}; the next deploy moves all of these hosts",
+            "{} points to {worker} and could not be moved back to {to}: {error}; the next deploy moves all of these hosts",
             host.text()
         );
         let problem = NextStep::after(&error).because(message);

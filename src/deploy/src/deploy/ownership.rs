@@ -79,7 +79,7 @@ impl Ownership {
             Reply::Tags { tags, .. } => tags,
             Reply::Nothing if change.action == Action::Update => {
                 return Err(NextStep::Refresh.because(format!(
-                    "{worker} does not exist any more; `--refresh` corrects the state, and the worker is created anew"
+                    "{worker} no longer exists; `--refresh` corrects the state, and the worker is recreated"
                 )));
             }
             Reply::Nothing => return Ok(()),
@@ -94,8 +94,7 @@ impl Ownership {
                 "not deleted: {worker} belongs to the fleet {other} now; `--refresh` removes it from this fleet's state"
             ))),
             (Owner::Nobody, Action::Delete) => Err(NextStep::Refresh.because(format!(
-                "not deleted: {worker} carries no tag of this fleet any more, so that somebody else may have created it; if it is \
-                 this fleet's, delete it by hand"
+                "not deleted: {worker} no longer carries a tag of this fleet, so somebody else may have created it; if it is this fleet's, delete it by hand"
             ))),
             (Owner::Other(other), action) => Err(NextStep::Adopt.because(format!(
                 "not {}: {worker} belongs to the fleet {other}; `deploy --adopt {worker}` makes it this fleet's, `--refresh` removes it \

@@ -45,8 +45,7 @@ impl NextStep {
     pub fn text(self) -> &'static str {
         match self {
             NextStep::Token => {
-                "set the account's API token anew, or give it the missing permission, and run the same command again: without that, it fails \
-                 in the same way"
+                "set a valid API token for the account, or give it the missing permission, and run the same command again"
             }
             NextStep::Zone => {
                 "add the zone to the account and let the token read it, or correct `zone` in the spec: by itself, the same command fails in \
@@ -66,7 +65,7 @@ impl NextStep {
                 "the account lacks something that the deploy needs: change the account or fleet.yaml as the failure says, and deploy again"
             }
             NextStep::Input => {
-                "the same input is rejected again: change what the failure names in the spec, the pack or the secrets, and deploy again"
+                "fix what the failure names in the spec, the pack or the secrets, and deploy again: a retry alone fails in the same way"
             }
             NextStep::Secret => {
                 "set the secret, in the environment, in a dotenv file outside of git or in a source of fleet.yaml (`flotilla secrets set NAME`), and \

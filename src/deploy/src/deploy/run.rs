@@ -265,7 +265,7 @@ impl<'a> Run<'a> {
         if failed > allowed && self.outcome.halted.is_none() {
             self.outcome.breached = Some(wave.place());
             let name = &self.plan.waves[wave.place()];
-            self.halt(format!("{failed} of the {size} changes of the wave `{name}` failed or aren't well"));
+            self.halt(format!("{failed} of the {size} changes of the wave `{name}` failed or are unhealthy"));
         }
         Ok(())
     }

@@ -348,7 +348,7 @@ impl Task {
                     let tags = if let Reply::Tags { tags, .. } = &reply { Some(&tags[..]) } else { None };
                     if !ownership.is_some_and(|ownership| ownership.may_take(tags)) {
                         return Err(NextStep::Host.because(format!(
-                            "{domain} points to {from}, which is not managed by this fleet any more; `{{ name: {domain}, takeOver: true \
+                            "{domain} points to {from}, which this fleet no longer manages; `{{ name: {domain}, takeOver: true \
                              }}` under `domains` takes it over"
                         )));
                     }
@@ -376,7 +376,7 @@ impl Task {
                 Reply::Id(_) => {}
                 Reply::HeldBy(Some(holder)) => {
                     return Err(NextStep::Host.because(format!(
-                        "the route {pattern} points to the worker {holder} already: remove it from that worker, and deploy again"
+                        "the route {pattern} already points to the worker {holder}: remove it from that worker, and deploy again"
                     )));
                 }
                 Reply::HeldBy(None) => {
@@ -582,10 +582,13 @@ fn explained(change: &Change, step: &Step, error: &CallError) -> Problem {
         (Step::Upload, CallError::Rejected { code, .. })
             if BINDING_MISSING.contains(code) && !change.needs.is_empty() =>
         {
-            ("; what was known by name is gone: the next deploy looks for it anew".to_owned(), NextStep::Retry)
+            (
+                "; a resource that was found by its name is gone: the next deploy looks it up again".to_owned(),
+                NextStep::Retry,
+            )
         }
         (Step::Upload, CallError::Rejected { code: TOO_MANY_WORKERS, .. }) => {
-            let advice = "; the account holds no more workers: set `dispatchNamespace` in fleet.yaml";
+            let advice = "; the account is full: set `dispatchNamespace` in fleet.yaml";
             (advice.to_owned(), NextStep::Account)
         }
         (Step::Upload, CallError::Rejected { status: 404, .. }) => {
@@ -598,7 +601,7 @@ fn explained(change: &Change, step: &Step, error: &CallError) -> Problem {
             };
             let worker = &change.worker;
             let advice = format!(
-                "; {worker} was deleted by other means{or}: `flotilla deploy --refresh` corrects the state and creates the worker anew"
+                "; {worker} was deleted outside of flotilla{or}: `flotilla deploy --refresh` corrects the state and recreates the worker"
             );
             (advice, NextStep::Refresh)
         }

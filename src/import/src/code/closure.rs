@@ -119,7 +119,7 @@ impl Closure<'_, '_> {
         let place = Place { file: path.to_owned(), line: at + 1, column: 1, width: 1 };
         let help =
             "the file was not copied: read the secret from `env`, replace it where it was issued, and import again";
-        self.findings.push(FindingKind::Credential, place.clone(), "a secret stands in the code", help);
+        self.findings.push(FindingKind::Credential, place.clone(), "the code contains a secret", help);
         self.report_lost(place, format!("`{path}` was not copied"), "see the secret in it");
         true
     }
@@ -148,7 +148,7 @@ impl Closure<'_, '_> {
         let Some(path) = path else {
             self.report_lost(
                 place.clone(),
-                format!("`{specifier}` leads out of the project"),
+                format!("`{specifier}` is outside of the project"),
                 "move what is imported into the folder that is imported, or name one above both",
             );
             return None;
@@ -164,8 +164,8 @@ impl Closure<'_, '_> {
         if found.is_none() {
             self.report_lost(
                 place.clone(),
-                format!("`{specifier}` is imported, and isn't there"),
-                "if a build makes it, run that build and import again with --force",
+                format!("`{specifier}` is imported, but does not exist"),
+                "if a build writes it, run that build and import again with --force",
             );
         }
         found
@@ -329,7 +329,7 @@ pub(super) fn versions(
                 lost.push("a package".to_owned());
             }
             None => {
-                let message = format!("the package `{name}` is imported, and no package.json has it");
+                let message = format!("the package `{name}` is imported, but no package.json lists it");
                 findings.push(
                     FindingKind::Lost,
                     config.place("main"),

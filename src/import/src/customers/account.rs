@@ -18,7 +18,7 @@ pub(super) fn live_or_not(found: &[FoundWorker], live: &LiveAccount, findings: &
         .filter(|worker| !worker.name.is_empty() && worker.account_id.as_ref().is_none_or(|other| other == id))
     {
         if !live.workers.iter().any(|live| live.name == worker.name) {
-            let help = "a deploy makes it; take its environment out of the spec if it isn't wanted";
+            let help = "a deploy creates it; remove its environment from the spec if you don't want it";
             findings.note(worker.place.clone(), format!("`{}` isn't live in the account", worker.name), help);
         }
     }

@@ -75,8 +75,7 @@ impl Reading<'_, '_> {
             "no section of wrangler's is for `{customer}` in {environment}; {} is of `{}`",
             like.what, like.customer
         );
-        let help = "its spec has what the env files say, and a worker and a name of its own: look what of the other's variables, \
-                    routes and bindings it needs, then take `delivery: manual` out";
+        let help = "its spec has what the env files say, and a worker and a name of its own: review which of the other's variables, routes and bindings it needs, then delete the line `delivery: manual`";
         self.findings.left_out(Place::file(&file.file), message, help);
         FoundWorker {
             name: String::new(),
@@ -141,7 +140,7 @@ impl Reading<'_, '_> {
         if !added.is_empty() && !worker.name.is_empty() {
             let message = format!("the worker `{}` gets the variables {} from here", worker.name, added.join(", "));
             let help =
-                format!("{} doesn't have them: take them out of the spec if the worker doesn't need them", worker.what);
+                format!("{} doesn't have them: remove them from the spec if the worker doesn't need them", worker.what);
             self.findings.note(Place::file(&file.file), message, help);
         }
     }
@@ -160,7 +159,7 @@ impl Reading<'_, '_> {
             Ok(()) => {
                 worker.settings.insert("domains".to_owned(), json!([host]));
                 let help = "flotilla attaches it as a custom domain, with its DNS record and certificate, which wrangler's file doesn't; \
-                            take it out of `domains` if something else serves it";
+                            remove it from `domains` if something else serves it";
                 self.findings.note(place.clone(), format!("`{host}` is mapped to a domain of the worker"), help);
             }
             Err((message, help)) => self.findings.left_out(place.clone(), message, help),
@@ -183,6 +182,6 @@ impl Reading<'_, '_> {
         }
         worker.settings.insert("database".to_owned(), database);
         let message = format!("the worker gets the database `{name}`, bound as `DB`");
-        self.findings.note(place.clone(), message, "look whether the code has it under that name");
+        self.findings.note(place.clone(), message, "check that the code uses it under that name");
     }
 }

@@ -98,8 +98,7 @@ impl Mapping<'_, '_> {
     pub(super) fn queue_consumers(&mut self) {
         for item in items(self.config.get("queues").and_then(|node| node.get("consumers"))) {
             let queue = item.get("queue").and_then(text).unwrap_or_default();
-            let help = "the consumer stays as it is at Cloudflare when the worker is uploaded; make and change it with \
-                        `wrangler queues consumer`";
+            let help = "uploading the worker doesn't change the consumer at Cloudflare; manage it with `wrangler queues consumer`";
             self.lost(
                 self.at(item),
                 "queues.consumers",
@@ -136,7 +135,7 @@ fn unread(kind: &binding::Kind, name: &str, entry: &Value) -> (String, String) {
         ),
         None => (
             format!("the binding `{name}` (`{what}`) isn't one that a spec can have"),
-            "look at its ids: placeholders such as `<your-id>` have to be filled in".to_owned(),
+            "check its ids: placeholders such as `<your-id>` have to be replaced".to_owned(),
         ),
     }
 }

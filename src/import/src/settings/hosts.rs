@@ -92,7 +92,7 @@ impl Mapping<'_, '_> {
             self.findings.note(place, message, help);
         } else if named.is_none() && live.is_none() && id.is_some() {
             let message = format!("the zone of `{pattern}` is given by its id");
-            let help = format!("specs name zones: `{zone}` is what the host tells; look whether that is the zone");
+            let help = format!("specs name zones: `{zone}` was derived from the host; check that it is the zone");
             self.findings.note(place, message, help);
         }
         routes.push(json!({"pattern": written, "zone": zone}));

@@ -60,7 +60,7 @@ pub(super) fn refer(found: &mut [FoundWorker], findings: &mut Findings) {
             if linked && !all_addresses.contains(url) {
                 let host = url.trim_start_matches("https://").split('/').next().unwrap_or_default();
                 let message =
-                    format!("`{name}` of `{}` leads to `{host}`, which no worker that was found has", worker.name);
+                    format!("`{name}` of `{}` points to `{host}`, which none of the workers found has", worker.name);
                 let help = format!(
                     "if it is the worker of that role in {}, add `domains: [{host}]` to it",
                     worker.environment

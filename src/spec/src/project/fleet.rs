@@ -109,7 +109,7 @@ pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
             Code::NoFleetFile,
             Place::file(FLEET_FILE),
             "the project has no fleet.yaml",
-            "write one at its root, with the lines `name: my-fleet` and `packs: { consent: { path: templates/consent } }`",
+            "create one in the project's root with the lines `name: my-fleet` and `packs: { consent: { path: templates/consent } }`",
         )]);
     }
     let bytes = tree.plain(FLEET_FILE).map_err(|diagnostic| vec![*diagnostic])?;
@@ -233,9 +233,8 @@ fn literal_keys(document: &Document) -> Vec<Diagnostic> {
     fn walk(node: &Node, document: &Document, found: &mut Vec<Diagnostic>) {
         match &node.kind {
             Kind::Text(text) if text.to_ascii_uppercase().contains("AGE-SECRET-KEY-") => {
-                let help = "take it out here, and name the variable or the file that holds it: `identity: { env: FLOTILLA_AGE_KEY }`; \
-                            if it was ever committed, replace it and what it opens";
-                let message = "an age identity stands in the file";
+                let help = "remove it here, and name the variable or the file that holds it: `identity: { env: FLOTILLA_AGE_KEY }`; if it was ever committed, replace it and everything it decrypts";
+                let message = "the file contains an age identity";
                 found.push(Diagnostic::error(Code::LiteralSecret, document.place(node.span), message, help));
             }
             Kind::Map(entries) => entries.iter().for_each(|(_, _, node)| walk(node, document, found)),
@@ -256,8 +255,8 @@ fn check_secret_sources(document: &Document, file: &FleetFile, diagnostics: &mut
         let at = at.to_string();
         let place = |key| document.place_of(["secrets", at.as_str(), key]);
         if let Some((key, only)) = source.misplaced() {
-            let message = format!("`{key}` belongs to sources with `{only}` alone");
-            diagnostics.push(Diagnostic::error(Code::Conflict, place(key), message, "take it out"));
+            let message = format!("`{key}` is only for sources with `{only}`");
+            diagnostics.push(Diagnostic::error(Code::Conflict, place(key), message, "remove it"));
         }
         let mut wrong = |key, message: String, help: &str| {
             diagnostics.push(Diagnostic::error(Code::BadSecretSource, place(key), message, help));
@@ -265,22 +264,26 @@ fn check_secret_sources(document: &Document, file: &FleetFile, diagnostics: &mut
         if let Some((key, path)) = source.path() {
             if path.split('/').any(|step| step == "..") {
                 let help = "name a file of the project, or write an absolute path";
-                wrong(key, format!("`{path}` leads out of the project"), help);
+                wrong(key, format!("`{path}` is outside of the project"), help);
             } else if path.replace("{environment}", "").contains(['{', '}']) {
                 wrong(
                     key,
-                    format!("`{path}` has another placeholder than `{{environment}}`"),
-                    "only that one is replaced",
+                    format!("`{path}` has a placeholder other than `{{environment}}`"),
+                    "only `{environment}` is replaced",
                 );
             }
         }
         if source.age.is_some() && source.identity.is_none() {
             let help = "add the variable or the file with the key that opens it: `identity: { env: FLOTILLA_AGE_KEY }`";
-            wrong("age", "nothing says what opens the file".to_owned(), help);
+            wrong("age", "nothing names the key that decrypts the file".to_owned(), help);
         }
         if let Some(command) = &source.command {
             if command.first().is_none_or(|program| program.is_empty() || program.contains('{')) {
-                wrong("command", "it begins with no program".to_owned(), "name the program first, then its arguments");
+                wrong(
+                    "command",
+                    "it doesn't start with a program".to_owned(),
+                    "name the program first, then its arguments",
+                );
             } else if !command.iter().any(|argument| argument.contains("{name}")) {
                 let help = "write `{name}` where the secret's name belongs: `[vault, kv, get, \"-field={name}\", secret/fleet]`";
                 wrong("command", "it would print the same value for every secret".to_owned(), help);

@@ -93,7 +93,7 @@ impl LayerReader<'_> {
     /// Reads the file of its settings.
     fn file(&mut self, file: &str, place: &Place, checker: &Checker) {
         if !self.tree.has(file) {
-            let help = format!("write {file}, with what its customers share, or take the layer out here");
+            let help = format!("create {file} with what its customers share, or remove the layer here");
             self.errors.push(Diagnostic::error(Code::BadLayer, place.clone(), format!("there is no {file}"), help));
             return;
         }

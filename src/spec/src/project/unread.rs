@@ -30,7 +30,7 @@ pub fn spec_files(tree: &Tree) -> Result<SpecFiles, Vec<Diagnostic>> {
             Code::NoCustomers,
             Place::file(CUSTOMERS),
             message,
-            "write customers/acme.yaml with the line `id: acme` to begin",
+            "create customers/acme.yaml with the line `id: acme` to start",
         )]
     };
     let names =
@@ -186,7 +186,7 @@ fn unread(file: &str) -> Diagnostic {
     };
     let help = match VALUES.contains(&ending(file).as_str()) {
         true => format!(
-            "YAML takes JSON as it is: if it is a spec, rename it to {folder}/{stem}.yaml; otherwise move it out of {folder}/"
+            "JSON is valid YAML: if it is a spec, rename it to {folder}/{stem}.yaml; otherwise move it out of {folder}/"
         ),
         false => format!("move it to {folder}/{stem}.yaml, or out of {folder}/"),
     };

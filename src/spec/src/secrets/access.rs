@@ -70,7 +70,7 @@ pub fn refusal(fleet: &Fleet, customer: &str, name: &str) -> Option<Wrong> {
     for looked_up in [name, &own] {
         let as_what = if looked_up == name { String::new() } else { format!(", looked up as `{looked_up}`,") };
         if let Some(what) = credential_of(fleet, looked_up) {
-            let message = format!("`{name}`{as_what} is {what}: a customer's worker would have it");
+            let message = format!("`{name}`{as_what} is {what}: a customer's worker would get it");
             return Some((message, "give the customer a secret of its own, under another name".to_owned()));
         }
     }
@@ -81,15 +81,15 @@ pub fn refusal(fleet: &Fleet, customer: &str, name: &str) -> Option<Wrong> {
         && !sources().any(|source| source.lists(name))
     {
         let message =
-            format!("`{name}` belongs to {program}: a customer's worker would have what this machine works with");
+            format!("`{name}` belongs to {program}: a customer's worker would get a credential of this machine");
         let help = format!(
-            "name the customer's own value, `{{ secret: {own} }}`, or another name; if customers are to have this one, list it in \
+            "name the customer's own value, `{{ secret: {own} }}`, or another name; if customers may use this one, list it in \
              `names` of its source in fleet.yaml"
         );
         return Some((message, help));
     }
     if fleet.file.secrets.is_some() && !sources().any(|source| source.admits(base)) {
-        let message = format!("no source of secrets in fleet.yaml lets workers have `{base}`");
+        let message = format!("no source of secrets in fleet.yaml allows workers to use `{base}`");
         let help = format!("add it to `names` of a source: `names: [{base}]`; or name a secret that is listed there");
         return Some((message, help));
     }

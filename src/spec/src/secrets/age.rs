@@ -14,15 +14,15 @@ pub fn identities(text: &str) -> Result<Vec<Identity>, String> {
     let keys: Vec<Identity> = lines
         .map(str::parse)
         .collect::<Result<_, _>>()
-        .map_err(|_| "it holds something else than age identities".to_owned())?;
-    if keys.is_empty() { Err("it holds no age identity".to_owned()) } else { Ok(keys) }
+        .map_err(|_| "it contains something other than age identities".to_owned())?;
+    if keys.is_empty() { Err("it contains no age identity".to_owned()) } else { Ok(keys) }
 }
 
 /// Opens a file; the text in it.
 pub fn open(bytes: &[u8], identities: &[Identity]) -> Result<Zeroizing<String>, String> {
     let describe = |error: age::DecryptError| match error {
         age::DecryptError::NoMatchingKeys => "it isn't encrypted for this identity".to_owned(),
-        age::DecryptError::InvalidHeader | age::DecryptError::UnknownFormat => "it is no file of age's".to_owned(),
+        age::DecryptError::InvalidHeader | age::DecryptError::UnknownFormat => "it is not an age file".to_owned(),
         _ => "it is damaged".to_owned(),
     };
     let damaged = || "it is damaged".to_owned();
@@ -33,7 +33,7 @@ pub fn open(bytes: &[u8], identities: &[Identity]) -> Result<Zeroizing<String>, 
     reader.read_to_end(&mut text).map_err(|_| damaged())?;
     match std::str::from_utf8(&text) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        Err(_) => Err("what is in it is not UTF-8".to_owned()),
+        Err(_) => Err("its content is not UTF-8".to_owned()),
     }
 }
 
@@ -56,7 +56,7 @@ pub fn close(text: &str, recipients: &[Recipient]) -> Result<Vec<u8>, String> {
 pub fn recipients(keys: Option<&[String]>, identities: &[Identity]) -> Result<Vec<Recipient>, String> {
     let Some(keys) = keys else { return Ok(identities.iter().map(Identity::to_public).collect()) };
     let unique: BTreeSet<&String> = keys.iter().collect();
-    unique.into_iter().map(|key| key.parse().map_err(|_| format!("`{key}` is no recipient of age's"))).collect()
+    unique.into_iter().map(|key| key.parse().map_err(|_| format!("`{key}` is not an age recipient"))).collect()
 }
 
 #[cfg(test)]

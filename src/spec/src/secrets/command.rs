@@ -105,7 +105,7 @@ impl Program {
         let program = &self.words[0];
         if self.timed_out.load(Ordering::Relaxed) >= TIMED_OUT {
             return Outcome::Failed(format!(
-                "{program} took too long {TIMED_OUT} times in a row, and isn't asked any more"
+                "{program} timed out {TIMED_OUT} times in a row, and is not called any more"
             ));
         }
         let ended = match program::run(words, &self.root, self.timeout) {
@@ -113,7 +113,7 @@ impl Program {
             Err(trouble) => {
                 return Outcome::Failed(match trouble {
                     Trouble::NotStarted => format!("{program} can't be started"),
-                    Trouble::TooMuch => format!("{program} prints more than a secret"),
+                    Trouble::TooMuch => format!("{program} prints more than one secret"),
                     Trouble::TimedOut => {
                         self.timed_out.fetch_add(1, Ordering::Relaxed);
                         format!("{program} took more than {} s", self.timeout.as_secs())
@@ -126,7 +126,7 @@ impl Program {
             return Outcome::Failed(program::failed(program, ended.code, &ended.complaint));
         }
         let Ok(text) = std::str::from_utf8(&ended.printed) else {
-            return Outcome::Failed(format!("{program} prints something else than text"));
+            return Outcome::Failed(format!("{program} prints something other than text"));
         };
         // Programs end their output with a line break that is no part of the value.
         let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));

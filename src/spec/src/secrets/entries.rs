@@ -69,7 +69,7 @@ fn yaml_entries(text: &str) -> Result<HashMap<String, SecretString>, String> {
     let Kind::Map(entries) = document.root.kind else { return Err(wrong(document.root.span.line)) };
     let read = entries.into_iter().map(|(name, _, node)| match node.kind {
         Kind::Text(value) => Ok((name, SecretString::from(value))),
-        _ => Err(format!("the value of {name} is no text: write it in quotes")),
+        _ => Err(format!("the value of {name} is not text: write it in quotes")),
     });
     read.collect()
 }

@@ -251,7 +251,7 @@ impl File {
                 Diagnostic::error(Code::BadSecretSource, place, wrong.message.clone(), wrong.help)
             }));
             if wrong.is_empty() {
-                let help = "make it a file of lines `NAME=value`, or take it out under `secrets` in fleet.yaml";
+                let help = "write lines `NAME=value`, or remove it under `secrets` in fleet.yaml";
                 errors.push(Diagnostic::error(Code::BadSecretSource, Place::file(&path), why.clone(), help));
             }
         }
@@ -294,7 +294,7 @@ impl File {
                 Err(_) => Err("it is not UTF-8".to_owned()),
             },
             Cipher::Age { identity, .. } => age::open(&bytes, &identities(&self.root, identity, variable)?).map(Some),
-            Cipher::Sops { .. } => Err("only sops itself writes it".to_owned()),
+            Cipher::Sops { .. } => Err("only sops can write it".to_owned()),
         }
     }
 
@@ -311,7 +311,7 @@ impl File {
         }
         // As text and nothing else: of a number, zeros at the beginning would be lost.
         let values: HashMap<String, String> = serde_json::from_slice(&ended.printed).map_err(|_| {
-            "it has something else than names and texts: write numbers in quotes, and no maps".to_owned()
+            "it contains something other than names and texts: write numbers in quotes, and no maps".to_owned()
         })?;
         Ok(values.into_iter().map(|(name, value)| (name, SecretString::from(value))).collect())
     }
@@ -325,7 +325,7 @@ pub fn identities(
 ) -> Result<Vec<::age::x25519::Identity>, String> {
     match place {
         IdentityPlace { env: Some(name), .. } => {
-            let text = variable(name).ok_or_else(|| format!("{name}, which opens it, is not set"))?;
+            let text = variable(name).ok_or_else(|| format!("{name}, which decrypts it, is not set"))?;
             age::identities(text.expose_secret()).map_err(|why| format!("{name}: {why}"))
         }
         IdentityPlace { file, .. } => {
@@ -333,7 +333,7 @@ pub fn identities(
             let home = || std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
             let path = file.strip_prefix("~/").map_or_else(|| root.join(file), |below| home().join(below));
             let bytes = bytes(&path).map_err(|error| format!("the identity {file} can't be read: {error}"))?;
-            let bytes = bytes.ok_or_else(|| format!("the identity {file}, which opens it, isn't there"))?;
+            let bytes = bytes.ok_or_else(|| format!("the identity {file}, which decrypts it, does not exist"))?;
             age::identities(&Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
                 .map_err(|why| format!("{file}: {why}"))
         }
@@ -345,7 +345,7 @@ fn bytes(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     match std::fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
-        Ok(metadata) if !metadata.is_file() => Err(io::Error::other("it is no file")),
+        Ok(metadata) if !metadata.is_file() => Err(io::Error::other("it is not a file")),
         Ok(metadata) if metadata.len() > LARGEST => Err(io::Error::other("it is too large")),
         Ok(_) => std::fs::read(path).map(|bytes| Some(Zeroizing::new(bytes))),
     }

@@ -87,7 +87,7 @@ impl Store<'_> {
     /// Sets an entry, and makes the file if it isn't there. All other lines stay as they are.
     pub fn set(&self, name: &str, value: &SecretString) -> Result<(), Failure> {
         let (path, variable) = (self.on_disk(), |name: &str| self.secrets.named(name));
-        let failure = |why: String| Failure::new(format!("{} is left as it was: {why}", self.path()));
+        let failure = |why: String| Failure::new(format!("{} was not changed: {why}", self.path()));
         let text = self.file.plain(self.environment, variable).map_err(failure)?.unwrap_or_default();
         match &self.file.cipher {
             Cipher::Age { identity, recipients } => {
@@ -113,7 +113,7 @@ impl Store<'_> {
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.is_file() => {
-            return Err(io::Error::other("it is a symbolic link or no file: name the file itself"));
+            return Err(io::Error::other("it is a symbolic link or not a file: name the file itself"));
         }
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -54,14 +54,14 @@ impl Builder<'_> {
         if let Some((open, Some(bracket @ ('[' | '{')))) = bracket
             && open.span.line < marker.line()
         {
-            let message = format!("the `{bracket}` that begins here isn't closed");
+            let message = format!("the `{bracket}` that opens here isn't closed");
             let help = format!("reading stopped on line {}: close the bracket before", marker.line());
             return self.stop(Code::Syntax, open.span, message, help);
         }
         let next = here.chars().nth(marker.col());
         let indent = &here[..here.len() - here.trim_start().len()];
         let (message, help) = if indent.contains('\t') {
-            ("a tab in the indentation", "indent with spaces: YAML takes no tabs there")
+            ("a tab in the indentation", "indent with spaces: YAML does not allow tabs there")
         } else if has("unknown escape") {
             ("a backslash that escapes nothing", "write `\\\\` for a backslash, or put the text into single quotes")
         } else if has("trailing content") {
