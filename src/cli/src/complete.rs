@@ -45,7 +45,9 @@ pub(super) fn script(shell: &str) -> Result<String, Failure> {
     let shells = Shells::builtins();
     let completer = shells.completer(shell).expect("BUG: each shell of the option is known");
     let mut script = Vec::new();
-    completer.write_registration(VARIABLE, "flotilla", "flotilla", "flotilla", &mut script).map_err(anyhow::Error::from)?;
+    completer
+        .write_registration(VARIABLE, "flotilla", "flotilla", "flotilla", &mut script)
+        .map_err(anyhow::Error::from)?;
     Ok(String::from_utf8_lossy(&script).into_owned())
 }
 
@@ -84,8 +86,8 @@ fn runs() -> Vec<CompletionCandidate> {
 }
 
 fn subjects() -> Vec<CompletionCandidate> {
-    let codes = Code::ALL.iter().map(|code| {
-        CompletionCandidate::new(code.as_str()).help(Some(StyledStr::from(code.meaning().to_owned())))
-    });
+    let codes = Code::ALL
+        .iter()
+        .map(|code| CompletionCandidate::new(code.as_str()).help(Some(StyledStr::from(code.meaning().to_owned()))));
     codes.chain(customers()).collect()
 }
