@@ -114,7 +114,7 @@ def draw(lines: list[list[tuple[str, str, bool]]]) -> str:
         for index, colour in enumerate(["#ff5f57", "#febc2e", "#28c840"])
     ]
     parts.append(
-        f'<g font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, \'DejaVu Sans Mono\', monospace" font-size="14" fill="{FOREGROUND}" xml:space="preserve">'
+        f'<g font-family="Menlo, Consolas, DejaVu Sans Mono, monospace" font-size="14" fill="{FOREGROUND}" xml:space="preserve">'
     )
     for index, line in enumerate(lines):
         spans = "".join(span(text, colour, bold) for text, colour, bold in stripped(line))

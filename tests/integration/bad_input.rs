@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::cases::{cache, tiny};
 use super::folders::temporary_folder;
-use super::support::{PATIENCE, Project, Run, timed};
+use super::support::{PATIENCE, Project, Run, output, timed};
 
 /// Long enough, and with a digit, as tokens are.
 const CANARY: &str = "eyJhbGciOiJFZERTQSJ9canary0123456789";
@@ -640,4 +640,25 @@ fn a_runtime_with_a_syntax_error_is_told_where_it_stands() {
     let run = project.run(&["build"]).exits(1);
     says(&run, &["error[P0605]", &format!("{source}:{}:16", lines + 1), "const broken = = 1;"]);
     assert!(!project.path("out").exists());
+}
+
+#[test]
+fn a_relative_xdg_cache_home_is_ignored() {
+    let project = Project::empty();
+    project.write("customers/acme.yaml", "id: acme\n");
+    let home = temporary_folder();
+    let run = |cache_home: &str| {
+        let mut command = project.command(&["new", "bolt", "--offline", "--yes"]);
+        command.env_remove("FLOTILLA_CACHE_DIR").env("HOME", home.path()).env("XDG_CACHE_HOME", cache_home);
+        output(&mut command).exits(0);
+        std::fs::remove_file(project.path("customers/bolt.yaml")).expect("it was written");
+    };
+    // The key of this user, which seals what `new` notes, is in the cache.
+    let default = home.path().join(if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" });
+    run("caches");
+    assert!(!project.path("caches").exists(), "a relative path is another folder in each working directory");
+    assert!(default.join("flotilla/user.key").exists());
+    let absolute = home.path().join("caches");
+    run(absolute.to_str().expect("UTF-8"));
+    assert!(absolute.join("flotilla/user.key").exists());
 }

@@ -1,7 +1,4 @@
-//! Shows: the commands that only print: show, completions, help; and that the README speaks of commands and options that exist.
-
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+//! Shows: the commands that only print: show, help; and that the README speaks of commands and options that exist.
 
 use flotilla_spec::yaml;
 use serde_json::json;
@@ -34,22 +31,6 @@ fn show_prints_what_holds_in_an_environment() {
         shown.as_object_mut().expect("an object").remove("core").expect("pieces");
     }
     assert!(all.contains(&worker));
-}
-
-#[test]
-fn completions_are_scripts_of_their_shells() {
-    let project = Project::empty();
-    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
-        let script = project.run(&["completions", shell]).exits(0).stdout;
-        for word in ["deploy", "exit-code"] {
-            assert!(script.contains(word), "{shell} knows no {word}");
-        }
-        if shell == "bash" {
-            let mut bash = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn().expect("bash");
-            bash.stdin.take().expect("a pipe").write_all(script.as_bytes()).expect("bash reads");
-            assert!(bash.wait().expect("bash ends").success());
-        }
-    }
 }
 
 #[test]

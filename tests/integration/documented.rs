@@ -11,8 +11,10 @@ use crate::support::{Project, output, repository};
 
 /// Returns the pages of the documentation.
 pub fn pages() -> Vec<PathBuf> {
-    let mut pages: Vec<PathBuf> =
-        ["README.md", "CHANGELOG.md", "ARCHITECTURE.md"].iter().map(|page| repository().join(page)).collect();
+    let mut pages: Vec<PathBuf> = ["README.md", "CHANGELOG.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"]
+        .iter()
+        .map(|page| repository().join(page))
+        .collect();
     for folder in ["docs", "templates/consent", "templates/dispatch", "templates/worker"] {
         collect(&repository().join(folder), &mut pages);
     }
@@ -172,9 +174,12 @@ fn the_commands_that_are_named_are_there() {
     for command in &commands {
         let mut words = words(command);
         words.retain(|word| !word.starts_with('…') && !word.starts_with('[') && !word.ends_with(']'));
+        // It prints help itself, and takes the name of any command.
+        let is_help = words.get(1).is_some_and(|word| word == "help");
+        words.retain(|word| !(is_help && word == "COMMAND"));
         let mut arguments: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
         // With it, nothing is done; but what comes before it has to be there.
-        arguments.push("--help");
+        arguments.extend((!is_help).then_some("--help"));
         let run = project.run(&arguments);
         if run.code != 0 {
             wrong.push(format!("`{command}`: {}", run.stderr.lines().next().unwrap_or_default()));
@@ -320,4 +325,32 @@ fn the_recorded_start_is_the_readmes() {
     for folder in ["home", "root", "tmp", "Users"] {
         assert!(!svg.contains(&format!("/{folder}/")), "docs/start.svg contains a path below /{folder}");
     }
+}
+
+#[test]
+fn pages_that_the_program_names_exist() {
+    let mut open: Vec<PathBuf> = ["src", "benches", "examples", ".ci", ".github", "templates", "tests/cases"]
+        .iter()
+        .map(|folder| repository().join(folder))
+        .collect();
+    let (mut missing, mut seen) = (BTreeSet::new(), 0);
+    while let Some(path) = open.pop() {
+        if path.is_dir() && !path.ends_with("node_modules") {
+            open.extend(std::fs::read_dir(&path).expect("a folder").flatten().map(|entry| entry.path()));
+            continue;
+        }
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        for (at, _) in text.match_indices("docs/").filter(|(at, _)| !text[..*at].ends_with('/')) {
+            let is_path = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '.');
+            let page = text[at..].split(|c| !is_path(c)).next().unwrap_or_default().trim_end_matches('.');
+            if page.ends_with(".md") {
+                seen += 1;
+                if !repository().join(page).exists() {
+                    missing.insert(format!("{}: {page}", name(&path)));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(seen > 5, "only {seen} seen");
 }

@@ -334,7 +334,7 @@ fn where_nothing_may_be_written_it_says_what_it_could_not_write() {
     fs::write(&spec, "id: acme\nvars: { A: \"3\" }\n").unwrap();
     let run = run_as_somebody(&project, &["build", "--format", "json"]).exits(0);
     assert_eq!([&run.json()["rendered"], &run.json()["written"]], [1, 1], "{}", run.stdout);
-    assert!(run.stderr.contains("can't be remembered"), "{}", run.stderr);
+    assert!(run.stderr.contains("the build cache can't be written"), "{}", run.stderr);
     writable(&project.path(".flotilla"), true);
     assert_eq!(run_as_somebody(&project, &["build", "--format", "json"]).exits(0).json()["written"], 0);
     let fresh = on_disk(&[("acme", "vars: { A: \"3\" }\n"), ("bluebird", "")]);

@@ -9,6 +9,7 @@ mod cases;
 mod children;
 mod codes;
 mod commands;
+mod conventions;
 mod dispatch;
 mod documented;
 mod dotenv;

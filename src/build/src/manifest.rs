@@ -11,24 +11,26 @@
 //! A log can come from elsewhere, with a repository for one: a name in it that isn't one of a file in the worker's folder makes all of
 //! it count as damaged, since builds remove files by these names.
 
-use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+mod records;
+mod writer;
 
-use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::index::UnitIndex;
 use crate::render::Recipe;
-use crate::usage::WorkerUsage;
 use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::digest::{Digest, ShortHash};
 use flotilla_model::plain_file;
-use flotilla_model::spec::Environment;
+use records::is_name;
+
+pub use records::{Chunk, DirtyReason, Input, Output, Record, RenderRecord, Stamp, Unit};
+pub use writer::Writer;
 
 /// The folder, from the project's root.
 pub const FOLDER: &str = ".flotilla/build";
@@ -44,226 +46,6 @@ const HEAD: u64 = 256;
 const LONGEST: u64 = 256 << 20;
 /// The highest number of a file of values.
 const NUMBERS: u64 = 1 << 32;
-/// The longest time between two ticks of a file system's clock that has fractions of seconds.
-const TICK: Duration = Duration::from_millis(20);
-/// The same for one that has none.
-const COARSE_TICK: Duration = Duration::from_secs(2);
-
-/// The time of a file's last change, as far as its metadata shows: a digest of length, times and inode.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp(u64);
-
-impl Stamp {
-    /// The stamp of no file. A file that has it is read again.
-    pub const NONE: Stamp = Stamp(0);
-
-    /// Returns the stamp of a file that was not just changed. A file that was changed within the same tick of the
-    /// clock can change again without a trace: its stamp proves nothing.
-    pub fn settled(metadata: &fs::Metadata, now: SystemTime) -> Stamp {
-        let coarse = metadata.mtime_nsec() == 0 && metadata.ctime_nsec() == 0;
-        let tick = if coarse { COARSE_TICK } else { TICK };
-        let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
-        let changed = nanoseconds(metadata.mtime(), metadata.mtime_nsec())
-            .max(nanoseconds(metadata.ctime(), metadata.ctime_nsec()));
-        let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        if since_epoch.as_nanos() as i128 - changed < tick.as_nanos() as i128 {
-            Stamp::NONE
-        } else {
-            Stamp::of(metadata)
-        }
-    }
-
-    /// Returns the stamp of a file that this build has just written; see [`Writer::settle`].
-    pub fn of(metadata: &fs::Metadata) -> Stamp {
-        let mut hash = 0x9e37_79b9_7f4a_7c15_u64;
-        let parts = [
-            metadata.size(),
-            metadata.mtime() as u64,
-            metadata.mtime_nsec() as u64,
-            metadata.ctime() as u64,
-            metadata.ctime_nsec() as u64,
-            metadata.ino(),
-            u64::from(metadata.mode()),
-        ];
-        for part in parts {
-            // The finaliser of splitmix64: each bit reaches each other one.
-            hash = (hash ^ part).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            hash ^= hash >> 29;
-            hash = hash.wrapping_mul(0x94d0_49bb_1331_11eb);
-            hash ^= hash >> 32;
-        }
-        Stamp(hash.max(1))
-    }
-
-    /// Returns whether it is certain that nothing changed.
-    pub fn same(self, now: Stamp) -> bool {
-        self != Stamp::NONE && self == now
-    }
-}
-
-/// The position of a value in the file of values.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Chunk {
-    offset: u64,
-    length: u32,
-}
-
-/// A file that was read for a customer, beside the fleet's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Input {
-    /// Its path from the project's root.
-    pub file: String,
-    /// Its stamp when it was read.
-    pub stamp: Stamp,
-    /// The digest of its bytes; nothing if there was no file.
-    pub content: Option<ShortHash>,
-}
-
-/// A file that was written for a worker.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Output {
-    /// Its name in the worker's folder.
-    pub name: String,
-    /// The digest of its bytes.
-    pub content: ShortHash,
-    /// Its stamp after it was written.
-    pub stamp: Stamp,
-}
-
-/// A rendering of a worker: its files under out/, and what they were rendered from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RenderRecord {
-    /// The digest of the resolved worker that was rendered.
-    pub from: ShortHash,
-    /// The resolved worker, as a value.
-    pub value: Chunk,
-    /// The digest of the recipe.
-    pub recipe: ShortHash,
-    /// The partial templates that were read, a bit for each.
-    pub partials: u64,
-    /// The bytes of the module.
-    pub size: u64,
-    /// The files.
-    pub outputs: Vec<Output>,
-    /// The digest of the bundle.
-    pub bundle: [u8; 32],
-    /// The digest of the module.
-    pub module: [u8; 32],
-    /// Seconds since 1970 when it was rendered.
-    pub rendered_at: i64,
-    /// The reasons of the rendering.
-    pub reasons: Vec<DirtyReason>,
-    /// The rendering before this one: the digest of the resolved worker, its chunk, and the digest of the recipe.
-    pub before: Option<(ShortHash, Chunk, ShortHash)>,
-}
-
-impl RenderRecord {
-    /// Returns the digest of the bundle.
-    pub fn bundle(&self) -> Digest {
-        Digest::from_bytes(self.bundle)
-    }
-}
-
-/// The reason why a worker is rendered.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum DirtyReason {
-    /// It never was, as far as the manifest shows.
-    New,
-    /// Its values in the spec, the layers or the defaults changed.
-    Values,
-    /// A template, the runtime, or flotilla itself changed.
-    Recipe,
-    /// A file under out/ is gone.
-    Missing(String),
-    /// A file under out/ isn't what was written.
-    Edited(String),
-}
-
-/// A worker of a customer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Unit {
-    /// Its environment.
-    pub environment: Environment,
-    /// Its role, if the customer has several workers.
-    pub role: Option<String>,
-    /// Its pack's name.
-    pub pack: String,
-    /// The digest of the resolved worker.
-    pub resolved: ShortHash,
-    /// The resolved worker.
-    pub value: Chunk,
-    /// Its compatibility date, as the number 20260601.
-    pub compatibility_date: u32,
-    /// Its usage of limits.
-    pub usage: WorkerUsage,
-    /// Its last rendering, if there was one.
-    pub rendered: Option<RenderRecord>,
-}
-
-/// The record of a customer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    /// The files that were read; the spec is the first.
-    pub inputs: Vec<Input>,
-    /// The digest of everything else that decided how it was resolved.
-    pub context: ShortHash,
-    /// The layers that it uses.
-    pub layers: Vec<String>,
-    /// Whether diagnostics were found: then it is read each time.
-    pub has_diagnostics: bool,
-    /// Its labels, sorted.
-    pub labels: Vec<(String, String)>,
-    /// The digests of what it claims.
-    pub claims: Vec<u64>,
-    /// Its workers.
-    pub units: Vec<Unit>,
-}
-
-impl Record {
-    /// Returns the customer's file.
-    pub fn file(&self) -> &str {
-        self.inputs.first().map_or("", |input| &input.file)
-    }
-
-    /// Returns whether its names are those of files and folders at their places.
-    fn is_sound(&self) -> bool {
-        let names = self.units.iter().flat_map(|unit| {
-            let outputs =
-                unit.rendered.iter().flat_map(|rendering| rendering.outputs.iter().map(|output| &output.name));
-            outputs.chain(&unit.role)
-        });
-        let file = self.file().strip_prefix("customers/").unwrap_or(self.file());
-        is_name(file)
-            && names.into_iter().all(|name| is_name(name))
-            && self.inputs.iter().all(|input| plain_file::project_path(&input.file).is_ok())
-    }
-
-    /// Returns the unit at an index.
-    pub fn unit(&self, index: UnitIndex) -> &Unit {
-        &self.units[index.get()]
-    }
-
-    /// Returns the unit at an index, to be changed.
-    pub fn unit_mut(&mut self, index: UnitIndex) -> &mut Unit {
-        &mut self.units[index.get()]
-    }
-
-    /// Returns its units, each with its index.
-    pub fn indexed_units(&self) -> impl Iterator<Item = (UnitIndex, &Unit)> {
-        self.units.iter().enumerate().map(|(index, unit)| (UnitIndex::new(index), unit))
-    }
-
-    /// Returns the indices of its units.
-    pub fn unit_indices(&self) -> impl Iterator<Item = UnitIndex> + use<> {
-        (0..self.units.len()).map(UnitIndex::new)
-    }
-}
-
-/// Returns whether a name is that of a file in a folder.
-fn is_name(name: &str) -> bool {
-    !name.contains('/') && plain_file::project_path(name).is_ok()
-}
-
 #[derive(Serialize, Deserialize)]
 enum Entry {
     Customer(Record),
@@ -406,235 +188,6 @@ impl Manifest {
     }
 }
 
-/// Writes on what builds remember. That it can't is no failure of a build: it is forgotten, and noted.
-pub struct Writer {
-    inner: Mutex<Inner>,
-}
-
-struct Inner {
-    /// None where nothing is to be kept.
-    log: Option<File>,
-    /// Its path, and how long it is.
-    path: PathBuf,
-    length: u64,
-    open: Vec<Entry>,
-    values: Store,
-    /// Whether files under out/ are being written.
-    began: bool,
-    /// The time at which one was last written.
-    written: Option<SystemTime>,
-    failed: Option<io::Error>,
-}
-
-enum Store {
-    File { file: File, end: u64, pending: Vec<u8> },
-    Memory(Vec<u8>),
-}
-
-/// The values of this run, those of earlier runs among them.
-impl Writer {
-    /// Continues a manifest. Without `keep`, everything stays in memory and is forgotten with the process.
-    pub fn new(root: &Path, manifest: &mut Manifest, keep: bool) -> Writer {
-        let inner = if keep { Inner::open(&root.join(FOLDER), manifest) } else { Err(None) };
-        let inner = inner.unwrap_or_else(|failed| Inner {
-            log: None,
-            path: PathBuf::new(),
-            length: 0,
-            open: Vec::new(),
-            values: Store::Memory(Vec::new()),
-            began: false,
-            written: None,
-            failed,
-        });
-        Writer { inner: Mutex::new(inner) }
-    }
-
-    fn lock(&self) -> parking_lot::MutexGuard<'_, Inner> {
-        self.inner.lock()
-    }
-
-    /// Stores a value.
-    pub fn value(&self, bytes: &[u8]) -> Chunk {
-        let mut inner = self.lock();
-        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        match &mut inner.values {
-            Store::Memory(all) => {
-                let offset = MEMORY + all.len() as u64;
-                all.extend_from_slice(bytes);
-                Chunk { offset, length }
-            }
-            Store::File { end, pending, .. } => {
-                let offset = *end + pending.len() as u64;
-                pending.extend_from_slice(bytes);
-                if pending.len() > 1 << 20 {
-                    inner.flush_values();
-                }
-                Chunk { offset, length }
-            }
-        }
-    }
-
-    /// Everything kept so far can be read.
-    pub fn flush(&self) {
-        self.lock().flush_values();
-    }
-
-    /// Returns the JSON of a value of this run or an earlier one; call [`Writer::flush`] before.
-    pub fn read(&self, manifest: &Manifest, chunk: Chunk, hash: ShortHash) -> Option<Vec<u8>> {
-        if chunk.offset >= MEMORY {
-            let inner = self.lock();
-            let Store::Memory(all) = &inner.values else { return None };
-            let start = usize::try_from(chunk.offset - MEMORY).ok()?;
-            return all.get(start..start + chunk.length as usize).map(<[u8]>::to_vec);
-        }
-        manifest.value(chunk, hash)
-    }
-
-    /// Stores the record of a customer.
-    pub fn record(&self, record: Record) {
-        self.entry(Entry::Customer(record));
-    }
-
-    /// Forgets a customer.
-    pub fn forget(&self, file: &str) {
-        self.entry(Entry::Gone(file.to_owned()));
-    }
-
-    /// Stores a recipe.
-    pub fn recipe(&self, recipe: Recipe) {
-        self.entry(Entry::Recipe(recipe));
-    }
-
-    /// Stores the stamp of a folder without orphaned files.
-    pub fn folder(&self, folder: &str, stamp: Stamp) {
-        self.entry(Entry::Folder(folder.to_owned(), stamp));
-    }
-
-    /// Returns whether the log is as long as this process left it: no other process has written to it.
-    pub fn is_current(&self) -> bool {
-        let inner = self.lock();
-        let length = |file: &File| file.metadata().map(|metadata| metadata.len()).ok();
-        match &inner.log {
-            Some(log) => {
-                length(log) == Some(inner.length)
-                    && inner.path.metadata().is_ok_and(|now| log.metadata().is_ok_and(|own| own.ino() == now.ino()))
-            }
-            None => true,
-        }
-    }
-
-    /// Notes once that files under out/ are going to be written: until that has ended, it isn't known what is there.
-    pub fn begin(&self) {
-        let mut inner = self.lock();
-        if inner.log.is_some() && !inner.began {
-            inner.began = true;
-            let unknown = |environment: Environment| Entry::Folder(environment.to_string(), Stamp::NONE);
-            inner.open.extend(Environment::EACH.map(unknown));
-            inner.flush();
-        }
-    }
-
-    /// Returns whether files under out/ were written since the last call.
-    pub fn ended(&self) -> bool {
-        std::mem::take(&mut self.lock().began)
-    }
-
-    /// A file under out/ was written just now.
-    pub fn wrote(&self) {
-        let mut inner = self.lock();
-        // Where no stamp is kept, none has to settle.
-        inner.written = inner.log.is_some().then(SystemTime::now);
-    }
-
-    fn entry(&self, entry: Entry) {
-        let mut inner = self.lock();
-        if inner.log.is_none() {
-            return;
-        }
-        inner.open.push(entry);
-        if inner.open.len() >= FRAME {
-            inner.flush();
-        }
-    }
-
-    /// Writes everything, and waits until the file system's clock has moved on from the last file that was written:
-    /// any later change of that file leaves a trace. Returns the error that kept it from being stored.
-    pub fn settle(&self) -> Option<io::Error> {
-        let mut inner = self.lock();
-        inner.flush();
-        if let Some(written) = inner.written.take() {
-            let since = written.elapsed().unwrap_or_default();
-            std::thread::sleep(TICK.saturating_sub(since));
-        }
-        inner.failed.take()
-    }
-}
-
-/// The first offset of values in memory: no file is so long.
-const MEMORY: u64 = 1 << 62;
-
-impl Inner {
-    fn open(folder: &Path, manifest: &mut Manifest) -> Result<Inner, Option<io::Error>> {
-        let open = |manifest: &mut Manifest| -> io::Result<Inner> {
-            plain_file::create_folder(folder)?;
-            let live = manifest.records.len() + manifest.recipes.len() + manifest.folders.len();
-            if manifest.values.is_none() || manifest.wastes_values() {
-                compact(folder, manifest)?;
-            } else if manifest.stale > live / 4 + 1000 {
-                let (path, _) = manifest.values.as_ref().ok_or(io::ErrorKind::NotFound)?;
-                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                write_log(folder, manifest, &name)?;
-            }
-            let log = plain_file::open_with(&folder.join("log"), File::options().append(true))?;
-            log.set_len(manifest.whole)?;
-            let (path, _) = manifest.values.as_ref().ok_or(io::ErrorKind::NotFound)?;
-            let file = plain_file::open_with(path, File::options().read(true).write(true))?;
-            let end = file.metadata()?.len();
-            let values = Store::File { file, end, pending: Vec::new() };
-            Ok(Inner {
-                log: Some(log),
-                path: folder.join("log"),
-                length: manifest.whole,
-                open: Vec::new(),
-                values,
-                began: false,
-                written: None,
-                failed: None,
-            })
-        };
-        open(manifest).map_err(Some)
-    }
-
-    fn flush_values(&mut self) {
-        let Store::File { file, end, pending } = &mut self.values else { return };
-        match file.write_all_at(pending, *end) {
-            Ok(()) => *end += pending.len() as u64,
-            Err(error) => {
-                self.failed.get_or_insert(error);
-                self.log = None;
-            }
-        }
-        pending.clear();
-    }
-
-    fn flush(&mut self) {
-        self.flush_values();
-        let open = std::mem::take(&mut self.open);
-        if let Some(log) = &mut self.log
-            && !open.is_empty()
-        {
-            let frame = frame(&open);
-            match log.write_all(&frame) {
-                Ok(()) => self.length += frame.len() as u64,
-                Err(error) => {
-                    self.failed.get_or_insert(error);
-                    self.log = None;
-                }
-            }
-        }
-    }
-}
-
 fn frame(entries: &[Entry]) -> Vec<u8> {
     let mut bytes = vec![0; 8];
     bytes = postcard::to_extend(entries, bytes).expect("BUG: records can be written");
@@ -643,63 +196,6 @@ fn frame(entries: &[Entry]) -> Vec<u8> {
     bytes[..4].copy_from_slice(&length.to_le_bytes());
     bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
     bytes
-}
-
-/// Rewrites values and log, with the records that count alone.
-fn compact(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {
-    let mut last = 0;
-    for entry in fs::read_dir(folder)? {
-        last = last.max(entry?.file_name().to_str().and_then(number_of_values).unwrap_or(0));
-    }
-    let name = format!("values-{}", last + 1);
-    let path = folder.join(&name);
-    let file = plain_file::open_with(&path, File::options().read(true).write(true).create_new(true))?;
-    let mut values = io::BufWriter::with_capacity(1 << 20, &file);
-    let mut end = 0;
-    let mut records = std::mem::take(&mut manifest.records);
-    for record in records.values_mut() {
-        for unit in &mut record.units {
-            let mut moved: HashMap<u64, Chunk> = HashMap::new();
-            let mut keep = |chunk: &mut Chunk, hash: ShortHash| -> io::Result<bool> {
-                if let Some(new) = moved.get(&chunk.offset) {
-                    *chunk = *new;
-                    return Ok(true);
-                }
-                let Some(bytes) = manifest.value(*chunk, hash) else { return Ok(false) };
-                values.write_all(&bytes)?;
-                let new = Chunk { offset: end, length: chunk.length };
-                end += bytes.len() as u64;
-                moved.insert(chunk.offset, new);
-                *chunk = new;
-                Ok(true)
-            };
-            if !keep(&mut unit.value, unit.resolved)? {
-                // Never taken for known: it is resolved anew.
-                record.context = ShortHash::default();
-            }
-            if let Some(rendering) = &mut unit.rendered {
-                keep(&mut rendering.value, rendering.from)?;
-                if let Some((hash, chunk, _)) = &mut rendering.before
-                    && !keep(chunk, *hash)?
-                {
-                    rendering.before = None;
-                }
-            }
-        }
-    }
-    values.flush()?;
-    drop(values);
-    manifest.records = records;
-    write_log(folder, manifest, &name)?;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let other = entry.file_name();
-        if other.to_str().and_then(number_of_values).is_some() && other.to_str() != Some(&name) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-    manifest.values = Some((path, file));
-    Ok(())
 }
 
 /// Rewrites the log, with the records that count alone. The new one takes the old one's name at the end, so that at
@@ -726,7 +222,15 @@ fn write_log(folder: &Path, manifest: &mut Manifest, name: &str) -> io::Result<(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::io::Write as _;
+    use std::time::SystemTime;
+
+    use flotilla_model::spec::Environment;
+
+    use super::records::TICK;
     use super::*;
+    use crate::usage::WorkerUsage;
 
     /// Returns a record of a customer with one worker, of which the text is all that is known.
     fn record(writer: &Writer, file: &str, text: &str) -> Record {
@@ -1040,40 +544,6 @@ mod tests {
         let unit = &record.units[0];
         assert_eq!(writer.read(&manifest, unit.value, unit.resolved), Some(b"two".to_vec()));
         assert!(writer.settle().is_some());
-    }
-
-    #[test]
-    fn a_stamp_is_known_only_when_its_file_can_not_change_without_a_trace() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        let stat = || fs::metadata(&path).unwrap();
-        fs::write(&path, "one").unwrap();
-        let written = SystemTime::now();
-        assert_eq!(Stamp::settled(&stat(), written), Stamp::NONE);
-        // Neither is the time a guide by which the file is of the future.
-        assert_eq!(Stamp::settled(&stat(), written - Duration::from_secs(60)), Stamp::NONE);
-        let later = written + COARSE_TICK;
-        let settled = Stamp::settled(&stat(), later);
-        assert_eq!(settled, Stamp::of(&stat()));
-        assert!(settled.same(Stamp::of(&stat())));
-        assert!(!Stamp::NONE.same(Stamp::NONE), "nothing is known of two files that aren't settled");
-
-        // Length and time of the last change as they were: the time of the last change of its entry tells.
-        std::thread::sleep(TICK);
-        let open = File::options().write(true).open(&path).unwrap();
-        let modified = stat().modified().unwrap();
-        open.write_all_at(b"two", 0).unwrap();
-        open.set_modified(modified).unwrap();
-        assert_eq!((stat().len(), stat().modified().unwrap()), (3, modified));
-        assert!(!settled.same(Stamp::of(&stat())));
-
-        // Another file in its place, of the same times.
-        let settled = Stamp::of(&stat());
-        let other = folder.path().join("other");
-        fs::copy(&path, &other).unwrap();
-        File::options().write(true).open(&other).unwrap().set_modified(modified).unwrap();
-        fs::rename(&other, &path).unwrap();
-        assert!(!settled.same(Stamp::of(&stat())));
     }
 
     #[test]

@@ -9,10 +9,11 @@ use std::io::{self, BufReader, BufWriter, Read, Write as _};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::render::{self, RenderContext, Templates};
@@ -27,7 +28,8 @@ use flotilla_spec::pack::Pack;
 const RENDER: &str = "__render";
 /// The memory of a helper, in MiB. A worker's files are a few KiB.
 const MEMORY_MIB: u64 = 512;
-/// The time that the files of one worker may take. They take less than a millisecond.
+/// The processor's time that the files of one worker may take. They take less than a millisecond; on a busy machine, a process can have to
+/// wait for seconds until it runs.
 const TIME: Duration = Duration::from_secs(5);
 /// The exit code of a helper that took longer, or needed more.
 const STOPPED: u8 = 124;
@@ -388,7 +390,7 @@ pub fn helper(arguments: &[OsString]) -> Option<ExitCode> {
     (arguments.get(1)? == RENDER).then(|| serve().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
 }
 
-/// The time at which the current worker was begun, in milliseconds since the start and one more; 0: none.
+/// The processor's time at which the current worker was begun, in milliseconds and one more; 0: none.
 static BEGAN: AtomicU64 = AtomicU64::new(0);
 
 fn serve() -> io::Result<()> {
@@ -397,12 +399,10 @@ fn serve() -> io::Result<()> {
     // At the most: what the allocator has reserved up to now counts, and isn't used.
     let reserved = own_memory("VmData").unwrap_or(0);
     let _ = setrlimit(Resource::Data, limit(reserved + ((2 * MEMORY_MIB) << 20)));
-    let start = Instant::now();
-    let now = move || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX) + 1;
     let (sender, frames) = mpsc::channel::<Vec<u8>>();
     std::thread::Builder::new().stack_size(STACK).spawn(move || {
         let result = std::panic::catch_unwind(move || {
-            answer_all(&frames, now).inspect_err(|error| drop(writeln!(io::stderr(), "{error}")))
+            answer_all(&frames).inspect_err(|error| drop(writeln!(io::stderr(), "{error}")))
         });
         // The pipe is closed and whoever asked is gone, or the template engine has panicked.
         std::process::exit(i32::from(!matches!(result, Ok(Ok(())))));
@@ -411,7 +411,7 @@ fn serve() -> io::Result<()> {
         loop {
             std::thread::sleep(Duration::from_millis(20));
             let began = BEGAN.load(Ordering::Relaxed);
-            if began != 0 && u128::from(now().saturating_sub(began)) > TIME.as_millis() {
+            if began != 0 && u128::from(processor_time().saturating_sub(began)) > TIME.as_millis() {
                 let _ = writeln!(io::stderr(), "{TOO_LONG}");
                 std::process::exit(i32::from(STOPPED));
             }
@@ -431,6 +431,12 @@ fn serve() -> io::Result<()> {
     std::process::exit(0)
 }
 
+/// Returns the processor's time that this process has used, in milliseconds and one more.
+fn processor_time() -> u64 {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    used.tv_sec.unsigned_abs() * 1000 + used.tv_nsec.unsigned_abs() / 1_000_000 + 1
+}
+
 /// Returns an entry of this process's status in bytes, where the system has it.
 fn own_memory(name: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -438,7 +444,7 @@ fn own_memory(name: &str) -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
 }
 
-fn answer_all(frames: &mpsc::Receiver<Vec<u8>>, now: impl Fn() -> u64) -> io::Result<()> {
+fn answer_all(frames: &mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
     let Ok(setup) = frames.recv() else { return Ok(()) };
     let setup: Vec<PackSetup> = postcard::from_bytes(&setup).map_err(io::Error::other)?;
     let mut packs = HashMap::new();
@@ -464,7 +470,7 @@ fn answer_all(frames: &mpsc::Receiver<Vec<u8>>, now: impl Fn() -> u64) -> io::Re
             types: Vec::new().into(),
         };
         let request = Request { worker: &worker, bundle: &bundle, part: asked.part };
-        BEGAN.store(now(), Ordering::Relaxed);
+        BEGAN.store(processor_time(), Ordering::Relaxed);
         let (outcome, partials) = pack.render(&request, |name| {
             if asked.is_reported {
                 let _ = writeln!(io::stderr(), "{CURRENT}{name}");
@@ -486,4 +492,20 @@ fn answer_all(frames: &mpsc::Receiver<Vec<u8>>, now: impl Fn() -> u64) -> io::Re
         write_frame(&mut stdout, &answer)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_for_the_processor_counts_for_nothing() {
+        // Other tests of this process use it meanwhile, but not for ever.
+        let is_still = || {
+            let before = processor_time();
+            std::thread::sleep(Duration::from_millis(50));
+            processor_time() - before < 25
+        };
+        assert!((0..600).any(|_| is_still()), "it goes on while nothing runs");
+    }
 }

@@ -50,7 +50,7 @@ pub fn since(project: &Project, scan: &Scan, reference: &str) -> Result<Since, F
         }
         return Ok(since);
     }
-    let before = build::open(Tree { root: root.to_owned(), past }, &Silent).map_err(|mistakes| {
+    let before = build::open(Tree { past, ..Tree::new(root) }, &Silent).map_err(|mistakes| {
         let first = mistakes.first().map_or_else(String::new, |first| format!("{}: {}", first.place, first.message));
         Failure::usage(format!("the project at `{reference}` has errors, so nothing can be compared with it: {first}"))
             .hint("name a commit whose fleet.yaml, layers and packs are valid")

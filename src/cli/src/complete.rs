@@ -1,6 +1,8 @@
 //! Completions of values: customers, environments, accounts, deploys and codes of diagnostics, as the project in the current folder has
 //! them. The shell calls the program itself for them, so they are never out of date.
 
+use std::path::PathBuf;
+
 use clap::builder::StyledStr;
 use clap::{Arg, Command};
 use clap_complete::CompletionCandidate;
@@ -75,8 +77,14 @@ fn accounts() -> Vec<CompletionCandidate> {
 }
 
 fn runs() -> Vec<CompletionCandidate> {
-    let folder = project().map(|tree| tree.root.join(FOLDER));
-    let state = folder.map(|folder| folder.join("state.db")).filter(|state| state.is_file());
+    let folder = project().and_then(|tree| std::fs::read_dir(tree.root.join(FOLDER)).ok());
+    let is_state = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("state") && name.ends_with(".db")
+    };
+    // Each address of an API has its own; the one that was written last is meant.
+    let states = folder.into_iter().flatten().flatten().map(|entry| entry.path()).filter(is_state);
+    let state = states.max_by_key(|path| path.metadata().and_then(|found| found.modified()).ok());
     let runs = state.and_then(|state| State::read(&state).ok()?.runs(RUNS).ok()).unwrap_or_default();
     let candidate = |(id, run): (flotilla_deploy::state::RunId, flotilla_deploy::state::Run)| {
         let about = clean(&format!("{} of {}", run.what, time(run.began)));

@@ -89,7 +89,7 @@ struct Arguments {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Global options")]
 struct Global {
-    /// Run as if started in this folder; the project is found from there upwards
+    /// The project's folder, or one below it [default: the current folder]
     #[arg(short = 'C', long, alias = "project", global = true, value_name = "DIR")]
     directory: Option<PathBuf>,
     /// Output format; json prints one object on the last line of stdout; github and sarif are for check, markdown for plan

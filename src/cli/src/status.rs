@@ -1,5 +1,6 @@
 //! `flotilla status`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -33,6 +34,9 @@ struct Row {
     worker: String,
     /// The account's id, masked.
     account: String,
+    /// Whether the account's id isn't known, and so neither whether it is deployed.
+    #[serde(skip)]
+    is_unknown: bool,
     /// The digest that is live; none if it never was deployed.
     digest: Option<String>,
     deployed_at: Option<String>,
@@ -64,6 +68,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 environment: worker.environment,
                 worker: worker.name.clone(),
                 account: mask(&home.account_id),
+                is_unknown: home.account_id.is_empty(),
                 digest: live.map(|live| live.digest.short()),
                 deployed_at: live.map(|live| time(live.deployed_at)),
                 url: live.and_then(|live| {
@@ -79,7 +84,17 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         })
         .collect();
     let is_healthy = !arguments.health || add_health(session, &mut rows);
-    let exit = if is_healthy { Exit::Done } else { Exit::SomeFailed };
+    let selected = loaded.workers.iter().filter(|worker| selection.includes(worker));
+    let accounts: BTreeSet<&str> = selected.map(|worker| worker.account.as_str()).collect();
+    let unknown = unknown_accounts(&cloud.unknown(accounts));
+    let exit = match (unknown.is_some(), is_healthy) {
+        (true, _) => Exit::Diagnostics,
+        (false, true) => Exit::Done,
+        (false, false) => Exit::SomeFailed,
+    };
+    if let Some(failure) = &unknown {
+        session.ui.failure(failure);
+    }
     if session.format == Format::Json {
         session.json(&serde_json::json!({ "workers": rows }))?;
         return Ok(exit);
@@ -92,6 +107,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 let health = row.health.as_deref().map(|health| format!("  {health}")).unwrap_or_default();
                 format!("{digest}  {at}  {}{health}", row.url.as_deref().unwrap_or("no address of its own"))
             }
+            _ if row.is_unknown => session.ui.paint(Style::Dim, "unknown: the account's id is not set"),
             _ => session.ui.paint(Style::Dim, "not deployed"),
         };
         report::print(&format!(
@@ -104,6 +120,13 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let live = rows.iter().filter(|row| row.digest.is_some()).count();
     report::print(&format!("{}, {live} deployed", count(rows.len(), "worker")));
     Ok(exit)
+}
+
+/// Returns the failure for accounts whose ids aren't known: whether their workers are deployed isn't known, either.
+fn unknown_accounts(unknown: &[&str]) -> Option<Failure> {
+    let message = format!("the id of {} is not set, so what is deployed there is unknown", unknown.join(", "));
+    let hint = "set it as fleet.yaml names it, by default CLOUDFLARE_ACCOUNT_ID; --local shows the local emulator's";
+    (!unknown.is_empty()).then(|| Failure::new(message).hint(hint))
 }
 
 /// Checks the health of the deployed workers; returns whether all that have a health check are healthy.

@@ -49,7 +49,7 @@ pub struct ScannedFleet {
 /// time. Fails with diagnostics where the fleet as a whole can't be built; errors of single customers come with the result.
 pub fn scan_fleet(context: &Context<'_>, selection: &Selection, keep: bool) -> Result<ScannedFleet, Failure> {
     let operator = context.operator;
-    let tree = Tree::new(&context.root);
+    let tree = Tree { may_have_no_customers: context.may_have_no_customers, ..Tree::new(&context.root) };
     let opened = match &context.preview {
         None => build::open(tree, operator),
         Some(preview) => build::open_preview(tree, preview, operator),

@@ -44,12 +44,14 @@ pub struct Context<'a> {
     pub preview: Option<Preview>,
     /// The operator of the run.
     pub operator: &'a dyn Operator,
+    /// Whether it is no error that there are no customers: the last one is being deleted.
+    pub may_have_no_customers: bool,
 }
 
 impl<'a> Context<'a> {
     /// A run about the fleet itself.
     pub fn new(root: &Path, operator: &'a dyn Operator) -> Context<'a> {
-        Context { root: root.to_owned(), preview: None, operator }
+        Context { root: root.to_owned(), preview: None, operator, may_have_no_customers: false }
     }
 
     /// The same, about a preview.

@@ -80,7 +80,7 @@ pub fn destroy(context: &Context<'_>, request: &DestroyRequest) -> Result<Destro
         hosts: false,
         customers: request.customers.clone(),
     };
-    match prune_under_lock(context, &prune) {
+    match prune_under_lock(&Context { may_have_no_customers: true, ..context.clone() }, &prune) {
         Ok(Deployed::UpToDate(planned)) if planned.scan.unread => {
             let failure = Failure::new("the workers can't be deleted while a spec can't be read");
             Err(specs.restore(failure.hint("fix the file that is reported above, and run the command again")))

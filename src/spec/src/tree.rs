@@ -20,12 +20,14 @@ pub struct Tree {
     pub root: PathBuf,
     /// The files that were otherwise at the time that is looked at, by path; nothing where there was no file.
     pub past: HashMap<String, Option<Vec<u8>>>,
+    /// Whether it is no error that there are no customers: the last one is being deleted.
+    pub may_have_no_customers: bool,
 }
 
 impl Tree {
     /// Returns the files on disk.
     pub fn new(root: &Path) -> Tree {
-        Tree { root: root.to_owned(), past: HashMap::new() }
+        Tree { root: root.to_owned(), ..Tree::default() }
     }
 
     /// Returns the bytes of a file, with `\n` at the ends of lines if it is text; its path is from the project's root, with `/`.

@@ -1,0 +1,275 @@
+//! The records of customers: the stamps and digests of their files, their resolved workers, and the renderings of these.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::index::UnitIndex;
+use crate::usage::WorkerUsage;
+use flotilla_model::digest::{Digest, ShortHash};
+use flotilla_model::plain_file;
+use flotilla_model::spec::Environment;
+
+/// The longest time between two ticks of a file system's clock that has fractions of seconds.
+pub(super) const TICK: Duration = Duration::from_millis(20);
+/// The same for one that has none.
+const COARSE_TICK: Duration = Duration::from_secs(2);
+
+/// The time of a file's last change, as far as its metadata shows: a digest of length, times and inode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp(pub(super) u64);
+
+impl Stamp {
+    /// The stamp of no file. A file that has it is read again.
+    pub const NONE: Stamp = Stamp(0);
+
+    /// Returns the stamp of a file that was not just changed. A file that was changed within the same tick of the
+    /// clock can change again without a trace: its stamp proves nothing.
+    pub fn settled(metadata: &fs::Metadata, now: SystemTime) -> Stamp {
+        let coarse = metadata.mtime_nsec() == 0 && metadata.ctime_nsec() == 0;
+        let tick = if coarse { COARSE_TICK } else { TICK };
+        let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+        let changed = nanoseconds(metadata.mtime(), metadata.mtime_nsec())
+            .max(nanoseconds(metadata.ctime(), metadata.ctime_nsec()));
+        let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        if since_epoch.as_nanos() as i128 - changed < tick.as_nanos() as i128 {
+            Stamp::NONE
+        } else {
+            Stamp::of(metadata)
+        }
+    }
+
+    /// Returns the stamp of a file that this build has just written; see [`Writer::settle`](super::Writer::settle).
+    pub fn of(metadata: &fs::Metadata) -> Stamp {
+        let mut hash = 0x9e37_79b9_7f4a_7c15_u64;
+        let parts = [
+            metadata.size(),
+            metadata.mtime() as u64,
+            metadata.mtime_nsec() as u64,
+            metadata.ctime() as u64,
+            metadata.ctime_nsec() as u64,
+            metadata.ino(),
+            u64::from(metadata.mode()),
+        ];
+        for part in parts {
+            // The finaliser of splitmix64: each bit reaches each other one.
+            hash = (hash ^ part).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            hash ^= hash >> 29;
+            hash = hash.wrapping_mul(0x94d0_49bb_1331_11eb);
+            hash ^= hash >> 32;
+        }
+        Stamp(hash.max(1))
+    }
+
+    /// Returns whether it is certain that nothing changed.
+    pub fn same(self, now: Stamp) -> bool {
+        self != Stamp::NONE && self == now
+    }
+}
+
+/// The position of a value in the file of values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    pub(super) offset: u64,
+    pub(super) length: u32,
+}
+
+/// A file that was read for a customer, beside the fleet's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// Its path from the project's root.
+    pub file: String,
+    /// Its stamp when it was read.
+    pub stamp: Stamp,
+    /// The digest of its bytes; nothing if there was no file.
+    pub content: Option<ShortHash>,
+}
+
+/// A file that was written for a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// Its name in the worker's folder.
+    pub name: String,
+    /// The digest of its bytes.
+    pub content: ShortHash,
+    /// Its stamp after it was written.
+    pub stamp: Stamp,
+}
+
+/// A rendering of a worker: its files under out/, and what they were rendered from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenderRecord {
+    /// The digest of the resolved worker that was rendered.
+    pub from: ShortHash,
+    /// The resolved worker, as a value.
+    pub value: Chunk,
+    /// The digest of the recipe.
+    pub recipe: ShortHash,
+    /// The partial templates that were read, a bit for each.
+    pub partials: u64,
+    /// The bytes of the module.
+    pub size: u64,
+    /// The files.
+    pub outputs: Vec<Output>,
+    /// The digest of the bundle.
+    pub bundle: [u8; 32],
+    /// The digest of the module.
+    pub module: [u8; 32],
+    /// Seconds since 1970 when it was rendered.
+    pub rendered_at: i64,
+    /// The reasons of the rendering.
+    pub reasons: Vec<DirtyReason>,
+    /// The rendering before this one: the digest of the resolved worker, its chunk, and the digest of the recipe.
+    pub before: Option<(ShortHash, Chunk, ShortHash)>,
+}
+
+impl RenderRecord {
+    /// Returns the digest of the bundle.
+    pub fn bundle(&self) -> Digest {
+        Digest::from_bytes(self.bundle)
+    }
+}
+
+/// The reason why a worker is rendered.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum DirtyReason {
+    /// It never was, as far as the manifest shows.
+    New,
+    /// Its values in the spec, the layers or the defaults changed.
+    Values,
+    /// A template, the runtime, or flotilla itself changed.
+    Recipe,
+    /// A file under out/ is gone.
+    Missing(String),
+    /// A file under out/ isn't what was written.
+    Edited(String),
+}
+
+/// A worker of a customer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unit {
+    /// Its environment.
+    pub environment: Environment,
+    /// Its role, if the customer has several workers.
+    pub role: Option<String>,
+    /// Its pack's name.
+    pub pack: String,
+    /// The digest of the resolved worker.
+    pub resolved: ShortHash,
+    /// The resolved worker.
+    pub value: Chunk,
+    /// Its compatibility date, as the number 20260601.
+    pub compatibility_date: u32,
+    /// Its usage of limits.
+    pub usage: WorkerUsage,
+    /// Its last rendering, if there was one.
+    pub rendered: Option<RenderRecord>,
+}
+
+/// The record of a customer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The files that were read; the spec is the first.
+    pub inputs: Vec<Input>,
+    /// The digest of everything else that decided how it was resolved.
+    pub context: ShortHash,
+    /// The layers that it uses.
+    pub layers: Vec<String>,
+    /// Whether diagnostics were found: then it is read each time.
+    pub has_diagnostics: bool,
+    /// Its labels, sorted.
+    pub labels: Vec<(String, String)>,
+    /// The digests of what it claims.
+    pub claims: Vec<u64>,
+    /// Its workers.
+    pub units: Vec<Unit>,
+}
+
+impl Record {
+    /// Returns the customer's file.
+    pub fn file(&self) -> &str {
+        self.inputs.first().map_or("", |input| &input.file)
+    }
+
+    /// Returns whether its names are those of files and folders at their places.
+    pub(super) fn is_sound(&self) -> bool {
+        let names = self.units.iter().flat_map(|unit| {
+            let outputs =
+                unit.rendered.iter().flat_map(|rendering| rendering.outputs.iter().map(|output| &output.name));
+            outputs.chain(&unit.role)
+        });
+        let file = self.file().strip_prefix("customers/").unwrap_or(self.file());
+        is_name(file)
+            && names.into_iter().all(|name| is_name(name))
+            && self.inputs.iter().all(|input| plain_file::project_path(&input.file).is_ok())
+    }
+
+    /// Returns the unit at an index.
+    pub fn unit(&self, index: UnitIndex) -> &Unit {
+        &self.units[index.get()]
+    }
+
+    /// Returns the unit at an index, to be changed.
+    pub fn unit_mut(&mut self, index: UnitIndex) -> &mut Unit {
+        &mut self.units[index.get()]
+    }
+
+    /// Returns its units, each with its index.
+    pub fn indexed_units(&self) -> impl Iterator<Item = (UnitIndex, &Unit)> {
+        self.units.iter().enumerate().map(|(index, unit)| (UnitIndex::new(index), unit))
+    }
+
+    /// Returns the indices of its units.
+    pub fn unit_indices(&self) -> impl Iterator<Item = UnitIndex> + use<> {
+        (0..self.units.len()).map(UnitIndex::new)
+    }
+}
+
+/// Returns whether a name is that of a file in a folder.
+pub(super) fn is_name(name: &str) -> bool {
+    !name.contains('/') && plain_file::project_path(name).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_known_only_when_its_file_can_not_change_without_a_trace() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let stat = || fs::metadata(&path).unwrap();
+        fs::write(&path, "one").unwrap();
+        let written = SystemTime::now();
+        assert_eq!(Stamp::settled(&stat(), written), Stamp::NONE);
+        // Neither is the time a guide by which the file is of the future.
+        assert_eq!(Stamp::settled(&stat(), written - Duration::from_secs(60)), Stamp::NONE);
+        let later = written + COARSE_TICK;
+        let settled = Stamp::settled(&stat(), later);
+        assert_eq!(settled, Stamp::of(&stat()));
+        assert!(settled.same(Stamp::of(&stat())));
+        assert!(!Stamp::NONE.same(Stamp::NONE), "nothing is known of two files that aren't settled");
+
+        // Length and time of the last change as they were: the time of the last change of its entry tells.
+        std::thread::sleep(TICK);
+        let open = File::options().write(true).open(&path).unwrap();
+        let modified = stat().modified().unwrap();
+        open.write_all_at(b"two", 0).unwrap();
+        open.set_modified(modified).unwrap();
+        assert_eq!((stat().len(), stat().modified().unwrap()), (3, modified));
+        assert!(!settled.same(Stamp::of(&stat())));
+
+        // Another file in its place, of the same times.
+        let settled = Stamp::of(&stat());
+        let other = folder.path().join("other");
+        fs::copy(&path, &other).unwrap();
+        File::options().write(true).open(&other).unwrap().set_modified(modified).unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert!(!settled.same(Stamp::of(&stat())));
+    }
+}
