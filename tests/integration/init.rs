@@ -2,9 +2,11 @@
 //! its steps do in a shell here what they say.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use flotilla_model::progress::Silent;
 use flotilla_spec::yaml;
@@ -12,7 +14,8 @@ use serde_json::Value;
 
 use crate::fleet::{ACCOUNT, Cloud, fleet};
 use crate::folders::temporary_folder;
-use crate::support::{Project, Run, copy, output, repository, same_variables};
+use crate::packaging::Linters;
+use crate::support::{Project, Run, copy, http_request, output, repository, same_variables};
 use crate::tools::{Local, json};
 use crate::{cases, fleet as small};
 
@@ -106,7 +109,7 @@ fn what_is_there_is_never_overwritten() {
     assert!(told["error"].as_str().is_some_and(|error| error.contains("already has files of a project")), "{told}");
     assert_eq!(project.files("part").len(), 1);
     for wrong in
-        [&["init", "x", "--ci", "github"][..], &["init", "--print"], &["init", "--force"], &["init", "--ci", "gitlab"]]
+        [&["init", "x", "--ci", "github"][..], &["init", "--print"], &["init", "--force"], &["init", "--ci", "jenkins"]]
     {
         project.run(wrong).exits(2);
     }
@@ -120,9 +123,10 @@ fn a_workflow_is_written_where_github_looks_and_replaced_only_by_force() {
     let init = |more: &[&str]| project.run(&[&["init", "--ci", "github"], more].concat());
     let printed = init(&["--print"]).exits(0).stdout;
     assert!(!project.path(path).exists());
-    assert!(init(&[]).exits(0).stdout.contains("is written"));
+    let told = init(&[]).exits(0).stdout;
+    assert!(told.contains("wrote ") && told.contains("\n  gh variable set FLOTILLA_DEPLOY --body true\n"), "{told}");
     assert_eq!(project.read(path), printed);
-    assert!(init(&[]).exits(0).stdout.contains("is current"));
+    assert!(init(&[]).exits(0).stdout.contains("is up to date"));
     project.write(path, "mine\n");
     let told = init(&[]).exits(5).stderr;
     assert!(told.contains("differs from what would be written") && told.contains("--force"), "{told}");
@@ -241,7 +245,7 @@ fn it_may_do_little_and_its_actions_are_pinned() {
             let env = step["env"].as_object().into_iter().flatten().map(|(name, _)| name.as_str());
             let may: &[&str] = match (name.as_str(), step["name"].as_str()) {
                 ("deploy", Some("Deploy")) => continue,
-                ("deploy", Some("The plan that was reviewed")) => &["GH_TOKEN", "DIGEST"],
+                ("deploy", Some("Find the reviewed plan")) => &["GH_TOKEN", "DIGEST"],
                 ("comment", Some("Comment")) => &["GH_TOKEN", "NUMBER", "PLAN"],
                 _ => &["CLOUDFLARE_ACCOUNT_ID"],
             };
@@ -291,6 +295,22 @@ case "$*" in
 esac
 "#;
 
+/// npm, but for the installation of flotilla: that version is in no registry yet, and is on the PATH.
+const NPM: &str = r#"#!/bin/bash -eu
+if [ "$1 $2" = "install --global" ]; then echo "$*" >> "$GH_FOLDER/calls"; exit; fi
+PATH=${PATH#*:} exec npm "$@"
+"#;
+
+/// Writes the programs that stand in for those of a runner, in `bin`.
+fn programs(folder: &Path) {
+    std::fs::create_dir(folder.join("bin")).expect("a folder");
+    for (name, text) in [("gh", GH), ("npm", NPM)] {
+        let file = folder.join("bin").join(name);
+        std::fs::write(&file, text).expect("a program");
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a program");
+    }
+}
+
 impl<'a> Runner<'a> {
     fn new(project: &'a Project) -> Runner<'a> {
         Runner::of(project, &[])
@@ -300,9 +320,7 @@ impl<'a> Runner<'a> {
     fn of(project: &'a Project, which: &[&str]) -> Runner<'a> {
         let text = project.run(&[&["init", "--ci", "github", "--print"], which].concat()).exits(0).stdout;
         let temp = temporary_folder();
-        let gh = temp.path().join("bin/gh");
-        std::fs::create_dir(temp.path().join("bin")).and_then(|()| std::fs::write(&gh, GH)).expect("a program");
-        std::fs::set_permissions(&gh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a program");
+        programs(temp.path());
         let known = BTreeMap::from([("github.token".to_owned(), "a-token".to_owned())]);
         let jobs = workflow(&text)["jobs"].take();
         Runner { project, jobs, temp, environment: Vec::new(), secrets: Vec::new(), known }
@@ -384,9 +402,13 @@ fn the_steps_of_the_check_do_what_they_say() {
     git(&["init", "--quiet"]);
     let mut runner = Runner::new(&project);
     let step = |name: &str| runner.step("check", name);
-    assert!(step("flotilla").exits(0).stdout.starts_with("flotilla "));
+    // The version that generated the workflow, from npm.
+    assert!(step("Install flotilla").exits(0).stdout.starts_with("flotilla "));
+    let calls = runner.take("calls");
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(calls.starts_with("install --global ") && calls.ends_with(&format!(" flotilla@{version}\n")), "{calls}");
     step("Check").exits(0);
-    step("The same for code scanning").exits(0);
+    step("Report to code scanning").exits(0);
     let found = std::fs::read_to_string(runner.temp.path().join("flotilla.sarif")).expect("a file for code scanning");
     assert!(serde_json::from_str::<Value>(&found).is_ok_and(|value| value.is_object()), "{found}");
     // Where out/ is in git, it has to be current.
@@ -423,7 +445,7 @@ fn the_steps_of_the_check_do_what_they_say() {
     // A mistake fails the check, and is a finding.
     project.edit("customers/acme.yaml", "name: Acme", "nam: Acme");
     step("Check").exits(1);
-    step("The same for code scanning").exits(0);
+    step("Report to code scanning").exits(0);
     step("Plan").exits(1);
 }
 
@@ -458,7 +480,7 @@ fn the_steps_of_the_deploy_do_what_they_say() {
         let comments = serde_json::json!([said("github-actions[bot]", digest), said("mallory", &"f".repeat(64))]);
         runner.write("pulls.json", pulls);
         runner.write("comments.json", &comments.to_string());
-        let run = runner.step("deploy", "The plan that was reviewed").exits(0);
+        let run = runner.step("deploy", "Find the reviewed plan").exits(0);
         assert!(run.stdout.is_empty(), "{run:?}");
         runner.outputs("steps.reviewed");
     };
@@ -494,14 +516,14 @@ fn the_steps_of_the_deploy_do_what_they_say() {
     // Without a reviewed plan nothing is deployed, and it is said how to go on.
     project.edit("customers/bluebird.yaml", "id: bluebird", "id: bluebird\nlogLevel: debug");
     let told = runner.step("deploy", "Deploy").exits(3);
-    assert!(told.stdout.contains("::error::No pull request of this commit has a plan that was reviewed"), "{told:?}");
+    assert!(told.stdout.contains("::error::No pull request of this commit has a reviewed plan"), "{told:?}");
     assert!(runner.take("summary.md").contains("### flotilla plan: 0 to create, 1 to update, 0 to delete\n"));
     // What was reviewed isn't the plan any more: a secret is another one.
     let digest = plan(&runner);
     reviewed(&mut runner, &digest);
     runner.secrets[3].1 = "ACME__API_KEY=canary-4\nOTHER_KEY='canary 3'";
     let told = runner.step("deploy", "Deploy").exits(5);
-    assert!(told.stdout.contains("::error::What was reviewed was not deployed."), "{told:?}");
+    assert!(told.stdout.contains("::error::The reviewed plan was not deployed."), "{told:?}");
     assert!(told.stderr.contains("secret KEY changed") && !format!("{told:?}").contains("canary"), "{told:?}");
     let summary = runner.take("summary.md");
     assert!(summary.contains("<code>secret KEY changed</code>") && !summary.contains("canary"), "{summary}");
@@ -509,9 +531,9 @@ fn the_steps_of_the_deploy_do_what_they_say() {
     // By hand, with the digest that it names.
     let digest = summary.split("flotilla plan ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a digest");
     runner.known.insert("inputs.digest".to_owned(), "$(id)".to_owned());
-    runner.step("deploy", "The plan that was reviewed").exits(1);
+    runner.step("deploy", "Find the reviewed plan").exits(1);
     runner.known.insert("inputs.digest".to_owned(), digest[..16].to_owned());
-    runner.step("deploy", "The plan that was reviewed").exits(0);
+    runner.step("deploy", "Find the reviewed plan").exits(0);
     runner.outputs("steps.reviewed");
     assert!(runner.step("deploy", "Deploy").exits(0).stdout.contains("2 applied, 0 failed"));
     cloud.take();
@@ -573,12 +595,12 @@ fn the_workflow_of_previews_may_do_little_and_forks_get_none() {
     }
     let names: Vec<&str> =
         jobs["up"]["steps"].as_array().expect("steps").iter().filter_map(|step| step["name"].as_str()).collect();
-    assert_eq!(names[names.len() - 2..], ["Build", "Put up"]);
+    assert_eq!(names[names.len() - 2..], ["Build", "Create the preview"]);
     // It lies beside the other one.
     let project = cases::tiny();
     project.write(".git/HEAD", "").write("customers/acme.yaml", "id: acme\n");
     project.run(&["init", "--ci", "github", "--previews"]).exits(0);
-    assert!(project.read(".github/workflows/flotilla-previews.yml").starts_with("# Written by"));
+    assert!(project.read(".github/workflows/flotilla-previews.yml").starts_with("# Generated by"));
     assert!(!project.path(".github/workflows/flotilla.yml").exists());
     project.run(&["init", "--previews"]).exits(2);
 }
@@ -614,7 +636,7 @@ fn the_steps_of_previews_do_what_they_say() {
     runner.known.insert("github.event.number".to_owned(), "7".to_owned());
     runner.step("up", "Build").exits(0);
     assert!(cloud.take().is_empty());
-    let run = runner.step("up", "Put up").exits(0);
+    let run = runner.step("up", "Create the preview").exits(0);
     assert!(run.stdout.contains("www-preview-7.acme.example.com") && !run.stdout.contains("bluebird"), "{run:?}");
     assert!(!format!("{run:?}").contains("canary") && !runner.temp.path().join("flotilla.env").exists());
     runner.outputs("needs.up");
@@ -638,21 +660,270 @@ fn the_steps_of_previews_do_what_they_say() {
     assert!(runner.take("calls").contains("\napi --method PATCH repos/o/r/issues/comments/3 --input "));
     // Others than those who change, by the repository's variable.
     runner.known.insert("vars.FLOTILLA_PREVIEW_CUSTOMERS".to_owned(), "'blue*' -l tier=demo".to_owned());
-    let run = runner.step("up", "Put up").exits(0);
+    let run = runner.step("up", "Create the preview").exits(0);
     assert!(run.stdout.contains("bluebird-preview-7.example.com") && !run.stdout.contains("acme"), "{run:?}");
     // What doesn't come about is told as well.
     runner.take("output");
     runner.known.insert("vars.FLOTILLA_PREVIEW_CUSTOMERS".to_owned(), "nobody".to_owned());
-    runner.step("up", "Put up").exits(2);
+    runner.step("up", "Create the preview").exits(2);
     runner.outputs("needs.up");
     assert!(runner.known["needs.up.outputs.page"].contains("### flotilla preview up failed"), "{:?}", runner.known);
     // By another machine, it is taken down.
     std::fs::remove_dir_all(project.path(".flotilla")).expect("what is kept goes");
     cloud.take();
-    runner.step("expired", "Take down").exits(0);
+    runner.step("expired", "Delete").exits(0);
     assert!(cloud.take().iter().all(|request| !request.what.starts_with("DELETE")));
-    let run = runner.step("down", "Take down").exits(0);
+    let run = runner.step("down", "Delete the preview").exits(0);
     assert!(run.stdout.contains("1 preview removed: 1 host, 0 databases, 1 worker"), "{run:?}");
     runner.outputs("needs.down");
-    assert_eq!(runner.known["needs.down.outputs.page"], "<!-- flotilla preview -->\nPreview 7 is taken down.");
+    assert_eq!(runner.known["needs.down.outputs.page"], "<!-- flotilla preview -->\nPreview 7 is deleted.");
+}
+
+/// A runner of GitLab, as far as the jobs of the pipeline need one.
+struct Gitlab<'a> {
+    project: &'a Project,
+    /// The checkout, whose folder `path` is the project.
+    checkout: PathBuf,
+    jobs: Value,
+    /// Where it keeps files; outside of the checkout.
+    temp: tempfile::TempDir,
+    variables: BTreeMap<String, String>,
+    /// Those of the environment `production`, which only the job that deploys has.
+    production: BTreeMap<String, String>,
+}
+
+impl<'a> Gitlab<'a> {
+    fn new(project: &'a Project, checkout: &Path, more: &[&str]) -> Gitlab<'a> {
+        let text = project.run(&[&["init", "--ci", "gitlab", "--print"], more].concat()).exits(0).stdout;
+        let temp = temporary_folder();
+        programs(temp.path());
+        let (variables, production) = (BTreeMap::new(), BTreeMap::new());
+        Gitlab { project, checkout: checkout.to_owned(), jobs: workflow(&text), temp, variables, production }
+    }
+
+    fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.variables.insert(name.to_owned(), value.into());
+    }
+
+    /// Sets a variable of the environment `production`.
+    fn protect(&mut self, name: &str, value: impl Into<String>) {
+        self.production.insert(name.to_owned(), value.into());
+    }
+
+    /// Runs a job as GitLab's runner does: one shell for all lines, in the checkout.
+    fn job(&self, name: &str) -> Run {
+        let (job, base) = (&self.jobs[name], &self.jobs[".flotilla"]);
+        assert_eq!(job["extends"], ".flotilla");
+        let lines = [&base["before_script"], &job["script"]];
+        let lines = lines.into_iter().flat_map(|lines| lines.as_array().expect("lines"));
+        let script: Vec<&str> = lines.map(|line| line.as_str().expect("a line")).collect();
+        let mut command = Command::new("bash");
+        command.args(["--noprofile", "--norc", "-eo", "pipefail", "-c", &script.join("\n")]);
+        command.current_dir(&self.checkout);
+        same_variables(&self.project.command(&[]), &mut command);
+        let bin = Path::new(env!("CARGO_BIN_EXE_flotilla")).parent().expect("a folder");
+        let path = std::env::var("PATH").unwrap_or_default();
+        let own = self.temp.path().join("bin");
+        command.env("PATH", format!("{}:{}:{path}", own.display(), bin.display()));
+        command.env("GH_FOLDER", self.temp.path()).env("CI_PROJECT_DIR", &self.checkout);
+        command.envs(&self.variables);
+        if job["environment"]["name"] == "production" {
+            command.envs(&self.production);
+        }
+        let checkout = self.checkout.to_string_lossy();
+        for (name, value) in base["variables"].as_object().expect("variables") {
+            let value = value.as_str().expect("a value").replace("$CI_PROJECT_DIR", &checkout).replace("$$", "$");
+            // The packages that the tests have already.
+            let value =
+                if name == "FLOTILLA_CACHE_DIR" { small::cache().to_string_lossy().into_owned() } else { value };
+            command.env(name, value);
+        }
+        output(&mut command)
+    }
+
+    /// Takes over the variables of a report.
+    fn dotenv(&mut self) {
+        let text = std::fs::read_to_string(self.checkout.join("flotilla-plan.env")).expect("a report");
+        let (name, value) = text.trim_end().split_once('=').expect("a variable");
+        self.set(name, value);
+    }
+}
+
+#[test]
+fn gitlabs_pipeline_follows_its_schema_and_says_what_is_to_be_set() {
+    let linters = Linters::get();
+    let project = cases::tiny();
+    let folder = "it's: a #$fleet \"x\"";
+    copy(&project.path("templates"), &project.path(folder).join("templates"));
+    copy(&project.path("fleet.yaml"), &project.path(folder).join("fleet.yaml"));
+    project.write(".git/HEAD", "").write(&format!("{folder}/customers/acme.yaml"), "id: acme\n");
+    let install = "echo 'a: b' # \"c\"\n- {x}\n%y";
+    let hard = project.run(&["--project", folder, "init", "--ci", "gitlab", "--print", "--install", install]).exits(0);
+    let sample = Project::sample().run(&["init", "--ci", "gitlab", "--print"]).exits(0);
+    for text in [&sample.stdout, &hard.stdout] {
+        linters.follows_schema("gitlab-ci", text);
+    }
+    let pipeline = workflow(&sample.stdout);
+    let jobs = ["flotilla check", "flotilla plan", "flotilla deploy"];
+    for name in jobs {
+        let lines = [&pipeline[".flotilla"]["before_script"], &pipeline[name]["script"]];
+        let lines = lines.into_iter().flat_map(|lines| lines.as_array().expect("lines").iter());
+        let script: Vec<&str> = lines.filter_map(Value::as_str).collect();
+        linters.is_clean_script(name, &script.join("\n"));
+    }
+    // Only a person starts a deploy. The packages of merge requests, which are run, stay apart from those of protected branches.
+    let deploy = &pipeline["flotilla deploy"];
+    assert_eq!(deploy["rules"][0]["when"], "manual");
+    assert_eq!(deploy["environment"]["name"], "production");
+    for name in jobs {
+        for cache in pipeline[name]["cache"].as_array().expect("caches") {
+            let is_state = cache["key"] == "flotilla-state";
+            assert_eq!(cache["unprotect"] == true, is_state, "{cache}");
+            // The deploy alone writes the state, and nothing else.
+            assert_eq!(cache["policy"] != "pull", (name == "flotilla deploy") == is_state, "{name}: {cache}");
+        }
+    }
+    let image = pipeline[".flotilla"]["image"].as_str().expect("an image");
+    assert!(image.split_once("@sha256:").is_some_and(|(_, digest)| digest.len() == 64), "{image}");
+
+    let path = ".gitlab-ci.yml";
+    let init = |more: &[&str]| project.run(&[&["--project", folder, "init", "--ci", "gitlab"], more].concat());
+    let told = init(&[]).exits(0).stdout;
+    assert!(told.contains("\n  FLOTILLA_DEPLOY        `true`\n"), "{told}");
+    assert!(told.contains("\n  CLOUDFLARE_API_TOKEN   masked, protected; environment production\n"), "{told}");
+    assert!(project.path(path).exists());
+    let set = init(&["--format", "json"]).exits(0).json()["set"].take();
+    assert_eq!(set["repositorySecrets"], serde_json::json!(["CLOUDFLARE_ACCOUNT_ID"]));
+    assert_eq!(set["variables"], serde_json::json!({"FLOTILLA_DEPLOY": "true"}));
+    project.write(path, "mine\n");
+    let told = init(&[]).exits(5).stderr;
+    assert!(told.contains("another file that .gitlab-ci.yml includes"), "{told}");
+    assert_eq!(project.read(path), "mine\n");
+    init(&["--previews"]).exits(2);
+}
+
+#[test]
+fn the_jobs_of_gitlabs_pipeline_do_what_they_say() {
+    let cloud = Cloud::start();
+    let project = fleet(&[
+        ("acme", "secrets: { KEY: { secret: API_KEY }, OTHER: { secret: OTHER_KEY } }\n"),
+        ("bluebird", "secrets: { KEY: { secret: API_KEY } }\n"),
+    ]);
+    project.write(".gitignore", "/out/\n/.flotilla/\n");
+    output(Command::new("git").args(["init", "--quiet"]).current_dir(project.root())).exits(0);
+    // As the runner leaves it.
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(project.root(), everybody).expect("a folder");
+    let mut gitlab = Gitlab::new(&project, project.root(), &[]);
+    gitlab.set("CLOUDFLARE_API_BASE_URL", cloud.base());
+    gitlab.set("CLOUDFLARE_ACCOUNT_ID", ACCOUNT);
+
+    // A merge request: what is wrong fails the check alone, and no token is there.
+    let run = gitlab.job("flotilla check").exits(0);
+    assert!(run.stdout.contains("flotilla ") && run.stdout.contains("no errors"), "{run:?}");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&project.root().metadata().expect("a folder").permissions());
+    assert_eq!(mode & 0o022, 0);
+    let calls = std::fs::read_to_string(gitlab.temp.path().join("calls")).expect("calls");
+    assert!(calls.ends_with(&format!(" flotilla@{}\n", env!("CARGO_PKG_VERSION"))), "{calls}");
+    let notes = Notes::start();
+    gitlab.set("CI_API_V4_URL", notes.base.clone());
+    gitlab.set("CI_PROJECT_ID", "5");
+    gitlab.set("CI_MERGE_REQUEST_IID", "7");
+    gitlab.job("flotilla plan").exits(0);
+    assert!(notes.take().is_empty(), "there is no token for a comment");
+    gitlab.set("FLOTILLA_GITLAB_TOKEN", "a-token");
+    let plan = gitlab.job("flotilla plan").exits(0);
+    assert!(plan.stdout.contains("2 to create"), "{plan:?}");
+    let page = project.read("flotilla-plan.md");
+    let sent = notes.take();
+    let lines: Vec<&str> = sent.iter().map(|(line, _)| line.as_str()).collect();
+    assert_eq!(
+        lines,
+        [
+            "GET /user",
+            "GET /projects/5/merge_requests/7/notes?per_page=100&page=1",
+            "POST /projects/5/merge_requests/7/notes"
+        ]
+    );
+    assert_eq!(sent[2].1, serde_json::json!({ "body": page }));
+    *notes.existing.lock().unwrap() = serde_json::json!([
+        {"id": 1, "author": {"id": 3}, "body": "<!-- flotilla plan 0 -->"},
+        {"id": 2, "author": {"id": 9}, "body": "<!-- flotilla plan 0 -->"},
+        {"id": 4, "author": {"id": 9}, "body": "well done"},
+    ]);
+    gitlab.job("flotilla plan").exits(0);
+    assert_eq!(notes.take().last().expect("a request").0, "PUT /projects/5/merge_requests/7/notes/2");
+    assert!(cloud.sent().is_empty(), "a merge request has no token");
+    for name in ["CI_MERGE_REQUEST_IID", "FLOTILLA_GITLAB_TOKEN"] {
+        gitlab.variables.remove(name);
+    }
+
+    // The default branch: the plan of the same pipeline, and no other.
+    gitlab.job("flotilla plan").exits(0);
+    gitlab.dotenv();
+    assert_eq!(gitlab.variables["FLOTILLA_PLAN"].len(), 64);
+    let told = gitlab.job("flotilla deploy").exits(1).stderr;
+    assert!(told.contains("CLOUDFLARE_API_TOKEN"), "{told}");
+    gitlab.protect("CLOUDFLARE_API_TOKEN", "test");
+    gitlab.protect("API_KEY", "canary-1");
+    let secrets = gitlab.temp.path().join("secrets.env");
+    std::fs::write(&secrets, "ACME__API_KEY=canary-2\nOTHER_KEY='canary 3'\n").expect("a file");
+    gitlab.protect("FLOTILLA_SECRETS", secrets.to_string_lossy());
+    let run = gitlab.job("flotilla deploy").exits(0);
+    assert!(run.stdout.contains("2 applied, 0 failed") && !format!("{run:?}").contains("canary"), "{run:?}");
+    assert_eq!(cloud.take().iter().filter(|request| request.what.starts_with("PUT scripts/t-")).count(), 2);
+    // What is planned has changed since: nothing is deployed, and it says what to do.
+    project.edit("customers/bluebird.yaml", "id: bluebird", "id: bluebird\nlogLevel: debug");
+    let run = gitlab.job("flotilla deploy").exits(5);
+    assert!(run.stdout.contains("was not deployed. Run a new pipeline"), "{run:?}");
+    assert!(cloud.take().iter().all(|request| request.what.starts_with("GET ")));
+    gitlab.job("flotilla plan").exits(0);
+    gitlab.dotenv();
+    assert!(gitlab.job("flotilla deploy").exits(0).stdout.contains("1 applied, 0 failed"));
+    // An error of a customer fails the check, and doesn't block the others.
+    project.edit("customers/acme.yaml", "id: acme", "id: acme\nnam: x");
+    gitlab.job("flotilla check").exits(1);
+    gitlab.job("flotilla plan").exits(0);
+    // Where nothing can be planned, there is nothing to deploy.
+    project.edit("fleet.yaml", "packs:", "pakcs:");
+    let run = gitlab.job("flotilla plan").exits(1);
+    assert!(run.stderr.contains("pakcs"), "{run:?}");
+}
+
+/// GitLab's API, as far as a comment needs it.
+struct Notes {
+    base: String,
+    sent: Arc<Mutex<Vec<(String, Value)>>>,
+    existing: Arc<Mutex<Value>>,
+}
+
+impl Notes {
+    fn start() -> Notes {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let base = format!("http://{}", listener.local_addr().expect("an address"));
+        let sent: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
+        let existing = Arc::new(Mutex::new(serde_json::json!([])));
+        let (requests, comments) = (Arc::clone(&sent), Arc::clone(&existing));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (head, body) = http_request(&stream);
+                assert!(head.to_lowercase().contains("\nprivate-token: a-token"), "{head}");
+                let line = head.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned();
+                let answer = match line.as_str() {
+                    "GET /user" => serde_json::json!({"id": 9}),
+                    _ if line.starts_with("GET ") => comments.lock().unwrap().clone(),
+                    _ => serde_json::json!({}),
+                };
+                requests.lock().unwrap().push((line, serde_json::from_slice(&body).unwrap_or_default()));
+                let text = answer.to_string();
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
+                let _ = write!(&stream, "{head}Content-Length: {}\r\n\r\n{text}", text.len());
+            }
+        });
+        Notes { base, sent, existing }
+    }
+
+    fn take(&self) -> Vec<(String, Value)> {
+        std::mem::take(&mut self.sent.lock().unwrap())
+    }
 }

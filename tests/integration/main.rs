@@ -48,6 +48,7 @@ mod openapi;
 mod outputs;
 mod ownership;
 mod pack;
+mod packaging;
 mod paged;
 mod plans;
 mod planted;

@@ -16,13 +16,19 @@ use super::report::{self, count};
 use super::selection::Selection;
 use super::stdout::Stdout;
 use super::ui::clean;
-use super::workflow::{self, Ci};
+use super::workflow;
 use super::{Format, Session};
 
 /// The folder that exports go to by default.
 const TO: &str = "export";
 /// The placeholder of the customer's id in an address.
 const CUSTOMER: &str = "{customer}";
+
+/// The services that the workflow of an export is written for.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Service {
+    Github,
+}
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -39,7 +45,7 @@ pub(super) struct Arguments {
     form: Option<Form>,
     /// Add a workflow that fetches newer exports from --url, deploys and commits them
     #[arg(long, value_enum, value_name = "WHERE", requires = "url")]
-    workflow: Option<Ci>,
+    workflow: Option<Service>,
     /// Address of the tar.gz archive, with its SHA-256 at URL.sha256; {customer} is replaced by the id
     #[arg(long, value_name = "URL", requires = "workflow", value_parser = url)]
     url: Option<String>,
@@ -152,7 +158,7 @@ fn add_workflows(exports: &mut [Export], arguments: &Arguments) -> Result<(), Fa
     if exports.len() > 1 && !url.contains(CUSTOMER) {
         return Err(Failure::usage(format!("every customer has its own archive: use {CUSTOMER} in --url")));
     }
-    if let Some(Ci::Github) = arguments.workflow {
+    if let Some(Service::Github) = arguments.workflow {
         for export in exports {
             let text = export::workflow(&url.replace(CUSTOMER, &export.customer), workflow::action);
             export.files.insert(WORKFLOW.to_owned(), text.into_bytes());

@@ -24,6 +24,7 @@ pub(super) const INIT: &str = "Examples:
   flotilla init my-fleet                         a new project with a customer and the consent pack
   flotilla init my-fleet --pack worker           a new project for a worker of your own
   flotilla init --ci github                      add .github/workflows/flotilla.yml to this project
+  flotilla init --ci gitlab                      add .gitlab-ci.yml to this project
   flotilla init --ci github --print              print that workflow instead
   flotilla init --ci github --previews           add a workflow that deploys a preview of each pull request
   flotilla init --ci github --install 'cargo install --locked --path tools/flotilla'";

@@ -23,13 +23,18 @@ use super::report::{self, count};
 use super::summary;
 use super::transaction::FileChanges;
 use super::ui::{Ui, clean};
-use super::workflow::{Ci, Workflow, github, previews};
+use super::workflow::{Ci, Workflow, github, gitlab, previews};
 use super::{Format, Session, schema};
 
-/// The path of the workflow that deploys, from the repository's root.
+/// The path of the GitHub workflow that deploys, from the repository's root.
 const WORKFLOW: &str = ".github/workflows/flotilla.yml";
-/// The path of the workflow of previews.
+/// The path of the GitHub workflow of previews.
 const PREVIEWS: &str = ".github/workflows/flotilla-previews.yml";
+/// The path of GitLab's pipeline.
+const PIPELINE: &str = ".gitlab-ci.yml";
+
+/// The most secrets that are listed on the terminal.
+const LISTED: usize = 20;
 
 /// The most bytes of a file that is extended or replaced.
 const LIMIT: u64 = 16 << 20;
@@ -42,13 +47,13 @@ pub(super) struct Arguments {
     /// Pack that the project starts with
     #[arg(long, value_enum, value_name = "PACK", default_value = "consent", conflicts_with = "ci")]
     pack: Pack,
-    /// Generate a CI workflow for an existing project: check and plan pull requests, deploy pushes to main
+    /// Generate a CI workflow for an existing project: check and plan pull requests, deploy the main branch
     #[arg(long, value_enum, value_name = "WHERE")]
     ci: Option<Ci>,
-    /// Generate the workflow that deploys a preview of each pull request instead
+    /// Generate the workflow that deploys a preview of each pull request instead; for GitHub only
     #[arg(long, requires = "ci")]
     previews: bool,
-    /// Shell command with which the workflow installs flotilla [default: none; flotilla is on the runner's PATH]
+    /// Shell command with which the workflow installs flotilla [default: npm, which installs this version]
     #[arg(long, value_name = "COMMAND", requires = "ci", value_parser = command)]
     install: Option<String>,
     /// Print the workflow to stdout and write nothing
@@ -76,9 +81,15 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
             let folder = arguments.folder.as_ref().map_or_else(|| from.to_owned(), |folder| from.join(folder));
             new(&folder, arguments.pack, format, ui)
         }
-        Some(Ci::Github) => {
+        Some(service) => {
+            if service == Ci::Gitlab && arguments.previews {
+                return Err(Failure::usage(
+                    "--previews needs --ci github: there is no workflow of previews for GitLab",
+                )
+                .hint("`flotilla preview up` and `flotilla preview down` run in a pipeline of your own"));
+            }
             let session = Session::new(project::find(from)?, format, ui, None);
-            let result = ci(&session, arguments);
+            let result = ci(&session, service, arguments);
             summary::report_invalid(&session, result)
         }
     }
@@ -181,7 +192,7 @@ fn name(root: &Path) -> String {
 }
 
 /// Writes or prints the workflow of a project.
-fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+fn ci(session: &Session, service: Ci, arguments: &Arguments) -> Result<Exit, Failure> {
     let loaded = build::load(&session.root, &session.ui).map_err(Failure::invalid)?;
     if loaded.scan.invalid > 0 {
         let were = count(loaded.scan.invalid, "customer");
@@ -206,15 +217,19 @@ fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     // What previews alone refer to.
     let of_previews = if arguments.previews { secrets_of_previews(session, &loaded) } else { BTreeSet::new() };
     let wanted = wanted.chain(of_previews.iter().filter(|_| from_environment).map(String::as_str));
-    let (write, file): (fn(&Workflow<'_>) -> String, _) =
-        if arguments.previews { (previews, PREVIEWS) } else { (github, WORKFLOW) };
-    let text = write(&Workflow {
+    let (render, file): (fn(&Workflow<'_>) -> String, _) = match service {
+        Ci::Github if arguments.previews => (previews, PREVIEWS),
+        Ci::Github => (github, WORKFLOW),
+        Ci::Gitlab => (gitlab, PIPELINE),
+    };
+    let workflow = Workflow {
         folder: &folder,
         install: arguments.install.as_deref(),
         ids,
         tokens: accounts.map(|account| account.token.secret.as_str()).collect(),
         secrets: wanted.collect(),
-    });
+    };
+    let text = render(&workflow);
     if arguments.print {
         report::print(text.trim_end());
         return Ok(Exit::Done);
@@ -227,19 +242,103 @@ fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     };
     let current = before.as_deref() == Some(text.as_bytes());
     if before.is_some() && !current && !arguments.force {
-        return Err(Failure::refused(format!("{} differs from what would be written", path.display()))
-            .hint("`--print` shows it; `--force` overwrites the file"));
+        let hint = match service {
+            Ci::Github => "`--print` shows it; `--force` overwrites the file",
+            Ci::Gitlab => {
+                "`--print` shows it, to be saved as another file that .gitlab-ci.yml includes; `--force` overwrites the file"
+            }
+        };
+        return Err(Failure::refused(format!("{} differs from what would be written", path.display())).hint(hint));
     }
     if !current {
         report::write_file(repository, &path, text.as_bytes())?;
     }
     let shown = clean(&path.display().to_string());
+    let settings = Settings { service, previews: arguments.previews, workflow: &workflow };
     match session.format {
-        Format::Json => session.json(&serde_json::json!({ "path": path, "written": !current }))?,
-        Format::Text if current => report::print(&format!("{shown} is current")),
-        Format::Text => report::print(&format!("wrote {shown}; its first lines list what to set at GitHub")),
+        Format::Json => {
+            session.json(&serde_json::json!({ "path": path, "written": !current, "set": settings.json() }))?
+        }
+        Format::Text => {
+            let done = if current { format!("{shown} is up to date") } else { format!("wrote {shown}") };
+            report::print(&format!("{done}\n{}", settings.text()));
+        }
     }
     Ok(Exit::Done)
+}
+
+/// The settings that a workflow needs before it deploys anything.
+struct Settings<'a> {
+    service: Ci,
+    previews: bool,
+    workflow: &'a Workflow<'a>,
+}
+
+impl Settings<'_> {
+    /// Returns the environment that the secrets belong to.
+    fn environment(&self) -> &'static str {
+        if self.previews { "previews" } else { "production" }
+    }
+
+    /// Returns the variable that turns the workflow on.
+    fn switch(&self) -> &'static str {
+        if self.previews { "FLOTILLA_PREVIEWS" } else { "FLOTILLA_DEPLOY" }
+    }
+
+    /// Returns the names that every job needs, and those that only the environment needs: tokens first.
+    fn names(&self) -> (Vec<&str>, Vec<&str>) {
+        let Workflow { ids, tokens, .. } = self.workflow;
+        // Previews have no plan without the environment.
+        let early: BTreeSet<&str> = if self.previews { BTreeSet::new() } else { ids.clone() };
+        let late = tokens.union(ids).copied().filter(|name| !early.contains(name));
+        let late = late.chain(self.workflow.secrets_of_customers()).collect();
+        (early.into_iter().collect(), late)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let (repository, environment) = self.names();
+        serde_json::json!({
+            "environment": self.environment(),
+            "variables": { (self.switch()): "true" },
+            "repositorySecrets": repository,
+            "environmentSecrets": environment,
+        })
+    }
+
+    /// Returns what to do, as text for a terminal.
+    fn text(&self) -> String {
+        let (repository, environment) = self.names();
+        let (name, switch) = (self.environment(), self.switch());
+        let listed = &environment[..environment.len().min(LISTED)];
+        let more = environment.len() - listed.len();
+        let file = |how: &str| match more {
+            0 => String::new(),
+            _ => format!("  and {} more; or all of them as one dotenv file, {how}\n", count(more, "secret")),
+        };
+        match self.service {
+            Ci::Github => {
+                let mut text = "Before it deploys, set at GitHub; `gh` asks for the values:\n".to_owned();
+                text += &format!("  gh api --method PUT \"repos/{{owner}}/{{repo}}/environments/{name}\"\n");
+                text.extend(repository.iter().map(|secret| format!("  gh secret set {secret}\n")));
+                text.extend(listed.iter().map(|secret| format!("  gh secret set {secret} --env {name}\n")));
+                text += &file(&format!("`gh secret set FLOTILLA_SECRETS --env {name} < FILE`"));
+                text += &format!("  gh variable set {switch} --body true\n");
+                text + &format!("Required reviewers of {name}: Settings › Environments.")
+            }
+            Ci::Gitlab => {
+                let width = repository.iter().chain(listed).map(|name| name.len()).max().unwrap_or(0).max(switch.len());
+                let line = |variable: &str, how: &str| format!("  {variable:width$}  {how}\n");
+                let mut text = "Before it deploys, set at GitLab, in Settings › CI/CD › Variables:\n".to_owned();
+                text.extend(repository.iter().map(|id| line(id, "masked; all environments, not protected")));
+                text.extend(
+                    listed.iter().map(|secret| line(secret, &format!("masked, protected; environment {name}"))),
+                );
+                text += &file("the variable FLOTILLA_SECRETS of the type File");
+                text += &line(switch, "`true`");
+                text + &format!("Protect the default branch, and the environment {name} where your tier allows it.")
+            }
+        }
+    }
 }
 
 /// Returns the secrets that workers refer to in previews.

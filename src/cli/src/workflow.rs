@@ -1,16 +1,21 @@
-//! The workflow of GitHub Actions that `flotilla init --ci github` writes: a text, made of what the fleet refers to.
-//! Reads and writes nothing.
+//! The workflows that `flotilla init --ci` generates, for GitHub Actions and for GitLab CI: texts, rendered from what the fleet
+//! refers to. Reads and writes nothing.
 
 use std::collections::BTreeSet;
 
 use flotilla_import::yaml_text;
 
 /// The services that workflows are written for.
-#[derive(Clone, Copy, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 #[allow(missing_docs)]
 pub enum Ci {
     Github,
+    Gitlab,
 }
+
+/// The command that installs this version of flotilla from npm. The package has no install scripts.
+const NPM: &str =
+    concat!("npm install --global --ignore-scripts --no-audit --no-fund flotilla@", env!("CARGO_PKG_VERSION"));
 
 /// The actions, each pinned to the commit of a release.
 const ACTIONS: [(&str, &str); 4] = [
@@ -32,7 +37,7 @@ const LISTED: usize = 60;
 pub struct Workflow<'a> {
     /// The project's folder from the repository's root, with `/`; empty if that is the same.
     pub folder: &'a str,
-    /// The command that installs flotilla.
+    /// The command that installs flotilla; npm, if there is none.
     pub install: Option<&'a str>,
     /// The variables with the accounts' ids.
     pub ids: BTreeSet<&'a str>,
@@ -42,7 +47,19 @@ pub struct Workflow<'a> {
     pub secrets: BTreeSet<&'a str>,
 }
 
-/// Returns the text of the workflow that checks, plans and deploys.
+impl Workflow<'_> {
+    /// Returns what stands before a path of the project: the folder with `/`, or nothing.
+    fn prefix(&self) -> String {
+        if self.folder.is_empty() { String::new() } else { format!("{}/", self.folder) }
+    }
+
+    /// Returns the secrets that customers alone refer to.
+    pub fn secrets_of_customers(&self) -> BTreeSet<&str> {
+        &(&self.secrets - &self.tokens) - &self.ids
+    }
+}
+
+/// Returns the text of the GitHub workflow that checks, plans and deploys.
 pub fn github(workflow: &Workflow<'_>) -> String {
     let prepare = include_str!("init/prepare.yml").replace("STATE\n", include_str!("init/state.yml"));
     filled(workflow, &include_str!("init/github.yml").replace("PREPARE\n", &prepare))
@@ -64,19 +81,47 @@ pub fn previews(workflow: &Workflow<'_>) -> String {
     filled(workflow, &text.replace("PREPARE-BASE\n", &base).replace("PREPARE\n", &merge))
 }
 
+/// Returns the text of the GitLab pipeline that checks, plans and deploys.
+pub fn gitlab(workflow: &Workflow<'_>) -> String {
+    let text = include_str!("init/gitlab.yml").replace("STATE\n", include_str!("init/gitlab-state.yml"));
+    let named: BTreeSet<&str> = workflow.ids.iter().chain(&workflow.tokens).chain(&workflow.secrets).copied().collect();
+    let mut needed: String = named.iter().take(LISTED).map(|name| format!("    # - {name}\n")).collect();
+    if named.len() > LISTED {
+        needed += &format!("    # - and {} more\n", named.len() - LISTED);
+    }
+    let lines = workflow.install.unwrap_or(NPM).lines();
+    let install = lines.map(|line| format!("      {line}").trim_end().to_owned() + "\n").collect();
+    let paths = quoted_for_gitlab(&format!("{}.flotilla/", workflow.prefix()));
+    let directory = if workflow.folder.is_empty() { "." } else { workflow.folder };
+    let fills = [
+        ("NEEDED\n", needed),
+        ("INSTALL\n", install),
+        ("[PREFIX.flotilla/]\n", format!("[{paths}]\n")),
+        (": DIRECTORY\n", format!(": {}\n", quoted_for_gitlab(directory))),
+    ];
+    fill(&text, &fills)
+}
+
+/// Returns a text as a scalar of YAML in which GitLab expands no variable.
+fn quoted_for_gitlab(text: &str) -> String {
+    let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c));
+    let is_word = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '.') && text.contains(['/', '.']);
+    if is_plain && is_word { text.to_owned() } else { yaml_text::quoted(&text.replace('$', "$$")) }
+}
+
 /// Renders a workflow.
 fn filled(workflow: &Workflow<'_>, text: &str) -> String {
     let entries = |names: &mut dyn Iterator<Item = &&str>| {
         names.map(|name| format!("          {name}: ${{{{ secrets.{name} }}}}\n")).collect::<String>()
     };
     let (ids, tokens) = (&workflow.ids, &workflow.tokens);
-    let others: BTreeSet<&str> = &(&workflow.secrets - tokens) - ids;
+    let others = workflow.secrets_of_customers();
     let alone = entries(&mut tokens.difference(ids));
     let mut listed = alone.clone();
     match others.len() {
         0 => {}
         1..=LISTED => {
-            listed += "          # What the customers refer to.\n";
+            listed += "          # Secrets that the customers refer to.\n";
             listed += &entries(&mut others.iter());
         }
         number => {
@@ -85,13 +130,9 @@ fn filled(workflow: &Workflow<'_>, text: &str) -> String {
             );
         }
     }
-    let prefix = match workflow.folder {
-        "" => String::new(),
-        folder => format!("{folder}/"),
-    };
+    let prefix = workflow.prefix();
     let install = match workflow.install {
-        // On the runner already: flotilla is in no registry.
-        None => include_str!("init/installed.yml").to_owned(),
+        None => include_str!("init/installed.yml").replace("NPM\n", &format!("{NPM}\n")),
         Some(command) => {
             let lines = command.lines().chain(["flotilla --version"]);
             let lines: String = lines.map(|line| format!("          {line}").trim_end().to_owned() + "\n").collect();
@@ -104,7 +145,7 @@ fn filled(workflow: &Workflow<'_>, text: &str) -> String {
     for (name, pinned) in ACTIONS {
         text = text.replace(&format!("@{name}\n"), &format!("@{pinned}\n"));
     }
-    // What comes from the project comes last, so that nothing in it is taken for a place to fill.
+    // Values from the project come last, so that nothing in them is taken for a placeholder.
     let fills = [
         ("IDS\n", entries(&mut ids.iter())),
         ("TOKENS\n", listed),
@@ -128,11 +169,11 @@ fn fill(text: &str, fills: &[(&str, String)]) -> String {
             None => filled += line,
         }
     }
-    // A job whose ids stand in the fleet itself needs none.
+    // Where fleet.yaml has the ids themselves, a job needs none.
     filled.replace("        env:\n        run:", "        run:")
 }
 
-/// Returns a text as a scalar of YAML that is nothing but text, and no expression of GitHub's.
+/// Returns a text as a scalar of YAML that is a string, and no expression of GitHub's.
 fn scalar(text: &str) -> String {
     let words = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
     let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c))
@@ -184,7 +225,7 @@ mod tests {
     #[test]
     fn every_place_is_filled() {
         let text = github(&workflow());
-        for place in ["PREPARE", "INSTALL\n", "IDS\n", "TOKENS\n", "PREFIX", "DIRECTORY", "@C", "@S", "@U"] {
+        for place in ["PREPARE", "INSTALL\n", "NPM", "IDS\n", "TOKENS\n", "PREFIX", "DIRECTORY", "@C", "@S", "@U"] {
             assert!(!text.contains(place), "{place}");
         }
         assert_eq!(text.matches("TURSO_AUTH_TOKEN: ${{ secrets.TURSO_AUTH_TOKEN }}").count(), 1);
@@ -204,6 +245,36 @@ mod tests {
         assert_eq!(text.matches("CLOUDFLARE_API_TOKEN: ${{ secrets.CLOUDFLARE_API_TOKEN }}").count(), 3);
         assert_eq!(text.matches("fetch-depth: 2\n").count(), 2);
         assert_eq!(text.matches("ref: ${{ github.event.pull_request.base.ref }}\n").count(), 1);
+    }
+
+    #[test]
+    fn every_place_of_gitlabs_is_filled_and_its_commands_are_flotillas() {
+        let text = gitlab(&Workflow { folder: "my $fleet", ..workflow() });
+        for place in ["STATE", "INSTALL", "NEEDED", "PREFIX", "DIRECTORY"] {
+            assert!(!text.contains(place), "{place}");
+        }
+        assert!(text.contains("FLOTILLA_FOLDER: \"my $$fleet\"\n") && text.contains("[\"my $$fleet/.flotilla/\"]\n"));
+        assert_eq!(text.matches(NPM).count(), 1);
+        for name in ["CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_API_TOKEN", "TURSO_AUTH_TOKEN"] {
+            assert_eq!(text.matches(&format!("    # - {name}\n")).count(), 1, "{name}");
+        }
+        let lines = text.lines().map(|line| line.trim_start().trim_start_matches("- "));
+        let mut seen = Vec::new();
+        for line in lines.filter(|line| line.starts_with("flotilla ") && !line.ends_with(':')) {
+            let command = line.split(['>', '|']).next().unwrap_or_default().replace(" \"${files[@]}\"", "");
+            let words: Vec<&str> = command.split_whitespace().collect();
+            if words[1] == "--version" {
+                continue;
+            }
+            if let Err(error) = Arguments::try_parse_from(&words) {
+                panic!("{command}: {error}");
+            }
+            seen.push(words[1].to_owned());
+        }
+        assert_eq!(seen, ["check", "build", "build", "build", "plan", "build", "deploy"]);
+        let names: Vec<String> = (0..100).map(|number| format!("S{number}")).collect();
+        let text = gitlab(&Workflow { secrets: names.iter().map(String::as_str).collect(), ..workflow() });
+        assert!(text.contains("    # - and 42 more\n"), "{text}");
     }
 
     #[test]
