@@ -122,7 +122,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
     };
     let mut templates = Vec::new();
     for name in module.iter().chain(&files) {
-        let help = format!("it is named in {path}/pack.yaml: add the file or take it out there");
+        let help = format!("it is named in {path}/pack.yaml: add the file or remove it there");
         let text = template(name, help);
         templates.extend(text.map(|text| (name.trim_end_matches(".tera").to_owned(), text)));
     }
@@ -297,7 +297,7 @@ fn read_catalogue(tree: &Tree, path: &str, name: &str, diagnostics: &mut Vec<Dia
                 diagnostics.push(Diagnostic::error(
                     Code::BadPack,
                     place.clone(),
-                    format!("the settings of `{kind}` are no JSON Schema: {error}"),
+                    format!("the settings of `{kind}` are not a JSON Schema: {error}"),
                     "each type's `settings` is a JSON Schema (draft 2020-12) of an object",
                 ));
                 types.insert(kind, None);

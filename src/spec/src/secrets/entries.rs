@@ -71,7 +71,7 @@ fn yaml_entries(text: &str) -> Result<HashMap<String, SecretString>, String> {
             for (name, _, node) in entries {
                 match node.kind {
                     Kind::Text(value) => drop(values.insert(name, SecretString::from(value))),
-                    _ => errors.push(format!("the value of {name} is no text: write it in quotes")),
+                    _ => errors.push(format!("the value of {name} is not text: write it in quotes")),
                 }
             }
         }
