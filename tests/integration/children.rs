@@ -193,8 +193,7 @@ fn limited(limit: &str, before: &str) -> Run {
 #[test]
 fn a_build_has_limits_of_time_and_memory() {
     let run = limited("buildTimeout: 1", "setInterval(() => {}, 1000); await new Promise(() => {});");
-    let expected =
-        "error[P0605]: the command that bundles the runtime took more than 1 s\n  --> templates/tiny/pack.yaml";
+    let expected = "error[P0605]: the command that bundles the pack took more than 1 s\n  --> templates/tiny/pack.yaml";
     assert!(run.stderr.contains(expected) && run.stderr.contains("`buildTimeout`"), "{run:?}");
     let run = limited("buildTimeout: 1", "while (true) {}");
     assert!(run.stderr.contains(expected), "{run:?}");

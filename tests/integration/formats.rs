@@ -229,9 +229,11 @@ fn ten_thousand_errors_are_told_in_a_hundred_blocks() {
     assert!(stderr.contains("… and 8,997 more like it, in 8,997 files"), "{stderr}");
     // What there is one of is not lost.
     assert!(stderr.contains("error[S0204]: `logLevel` can't be \"loud\""), "{stderr}");
-    for row in
-        ["S0201   8,999  8,999  A key that", "N0301   1,000  1,000  Not a host", "S0204       1      1  A value that"]
-    {
+    for row in [
+        "S0201   8,999  8,999  An unknown key",
+        "N0301   1,000  1,000  Not a host",
+        "S0204       1      1  A value that",
+    ] {
         assert!(stderr.contains(row), "no {row:?} in\n{stderr}");
     }
 }

@@ -200,12 +200,14 @@ fn what_cannot_be_gone_back_to_is_said() {
 fn explain_says_why_a_deploy_would_upload_it_or_not() {
     let (cloud, project) = changed_once();
     let explain = || cloud.run(&project, &["explain", "acme"]).exits(0).stdout;
+    // The test's own process built with the key of another cache folder.
+    cloud.run(&project, &["build"]).exits(0);
     assert!(explain().contains("a deploy would not change it\n"), "{}", explain());
     project.edit("customers/acme.yaml", "goodbye", "welcome");
     cloud.run(&project, &["build"]).exits(0);
     let told = explain();
     assert!(told.contains("a deploy would upload it, because\n    customers/acme.yaml:2:19 vars.GREETING"), "{told}");
-    cloud.deployed(&project);
+    cloud.deploy(&project, &[]);
     cloud.run(&project, &["rollback", "acme", "--yes"]).exits(0);
     assert!(explain().contains("unless it is named: it was rolled back"), "{}", explain());
     let json = cloud.run(&project, &["explain", "acme", "--format", "json"]).exits(0).json();

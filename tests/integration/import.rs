@@ -508,7 +508,7 @@ fn three_workers_with_two_environments() {
     let told = told(&imported);
     for line in [
         "note apps/web/wrangler.toml:9: `codex.studio.example/*` with `custom_domain = true` is refused by wrangler: a custom domain is a bare host",
-        "note apps/web/wrangler.toml:15: `API_URL` of `codex-web-staging` leads to `api-staging.studio.example`, which no worker that was found has",
+        "note apps/web/wrangler.toml:15: `API_URL` of `codex-web-staging` points to `api-staging.studio.example`, which none of the workers found has",
     ] {
         assert!(told.iter().any(|told| told == line), "{line}\n{told:#?}");
     }
@@ -593,7 +593,7 @@ name = "full-preview"
             "lost counter.js:1: `./missing` is imported, but does not exist",
             "lost index.js:1: `a.wasm` is a module of a kind that flotilla doesn't upload",
             "left-out wrangler.toml:5: `upload_source_maps` has nothing in a spec that says it",
-            "left-out wrangler.toml:6: `unknown_key` is no key of wrangler's",
+            "left-out wrangler.toml:6: `unknown_key` is not a key of wrangler",
             "lost wrangler.toml:8: `assets` has nothing in a spec that says it",
             "lost wrangler.toml:12: the class of Durable Objects `Counter` is the worker's own, which `wrangler deploy` alone deploys",
             "lost wrangler.toml:16: `migrations` has nothing in a spec that says it",
@@ -783,8 +783,8 @@ fn hostile_projects_do_no_harm() {
     for part in [
         "`main` is outside of the project",
         "`linked/link.js` is a symbolic link",
-        "`../../../../outside.js` leads out",
-        "`/etc/passwd` leads out",
+        "`../../../../outside.js` is outside of the project",
+        "`/etc/passwd` is outside of the project",
     ] {
         assert!(run.stderr.contains(part), "{part}\n{}", run.stderr);
     }

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use flotilla_build::manifest::Manifest;
+use flotilla_model::user_key::UserKey;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -121,7 +122,7 @@ fn a_build_that_is_killed_leaves_whole_files_and_the_next_one_goes_on() {
             let is = |files: &Files| files.get(name) == Some(bytes);
             assert!(wanted.iter().any(is), "round {round}: {name} is neither old nor new");
         }
-        let known = Manifest::read(project.root()).records;
+        let known = Manifest::read_with(project.root(), || UserKey::of(&cache()).ok()).records;
         let lost = (0..CUSTOMERS).filter(|at| at % 10 != 2).map(|at| format!("customers/c{at:03}.yaml"));
         let lost: Vec<String> = lost.filter(|file| !known.contains_key(file)).collect();
         assert!(lost.is_empty(), "round {round}: what was remembered of {lost:?} is lost");

@@ -167,7 +167,7 @@ fn a_customer_who_is_gone_is_reported_and_deleted_only_with_prune() {
     cloud.take();
     std::fs::remove_file(project.path("customers/bolt.yaml")).unwrap();
     let text = cloud.run(&project, &["deploy", "--yes"]).exits(0).stdout;
-    assert!(text.contains("t-bolt") && text.contains("--prune"), "{text}");
+    assert!(text.contains("t-bolt") && text.contains("`flotilla prune` deletes"), "{text}");
     assert!(cloud.sent().iter().all(|what| what == "GET subdomain"), "nothing but the address is asked for");
     cloud.run(&project, &["deploy", "--yes", "--prune", "acme"]).exits(2);
     cloud.engine(&project).deploy_with(|request| request.plan.prune = true).exits(Exit::Done);

@@ -292,9 +292,9 @@ fn options_say_the_same() {
     refused(&["b", "--domain", "consent.shop.example"], 2, "is the host of acme");
     assert_eq!(cloud.sent(), ["GET user/tokens/verify"], "a host of the fleet's is not looked up");
     refused(&["b", "--domain", "b.other.example"], 1, "the account default has no zone for b.other.example");
-    refused(&["b", "--database", "d1:nothing"], 1, "--database d1-new:nothing makes it");
-    refused(&["b", "--database", "d1:acme"], 1, "is that of acme");
-    refused(&["b", "--database", "d1-new:acme"], 1, "--database d1:acme takes it");
+    refused(&["b", "--database", "d1:nothing"], 1, "create it: --database d1-new:nothing");
+    refused(&["b", "--database", "d1:acme"], 1, "belongs to acme");
+    refused(&["b", "--database", "d1-new:acme"], 1, "use it: --database d1:acme");
     refused(&["b", "--destination", "pixl"], 2, "did you mean `pixel`?");
     refused(&["b", "--destination", "pixel", "id=x"], 2, "^[0-9]+$");
     refused(&["b", "--destination", "pixel", "id=1", &format!("accessToken={SECRET}")], 2, "the secret's NAME");

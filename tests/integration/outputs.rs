@@ -43,6 +43,7 @@ fn arguments(command: &str) -> &'static [&'static str] {
         "plan" => &["plan"],
         "deploy" => &["deploy", "--yes", "acme"],
         "rollback" => &["rollback", "acme", "--yes"],
+        "destroy" => &["destroy", "acme", "--dry-run"],
         "history" => &["history"],
         "diff" => &["diff", "acme"],
         "control" => &["control", "resume"],
@@ -65,6 +66,7 @@ fn arguments(command: &str) -> &'static [&'static str] {
         "explain" => &["explain", "S0201"],
         "schema" => &["schema", "customer"],
         "export" => &["export", "acme"],
+        "man" => &["man", "pages"],
         "completions" => &["completions", "bash"],
         other => panic!("how is `flotilla {other}` called? Add it here"),
     }
@@ -270,7 +272,7 @@ fn commands_write_into_a_project_and_not_through_it() {
     for target in [victim.clone(), outside.path().join("nothing")] {
         symlink(&target, &schema).expect("a link");
         let refused = plain(&project, &["schema"]).exits(1);
-        assert!(refused.stderr.contains("leads out of"), "{refused:?}");
+        assert!(refused.stderr.contains("is a symbolic link to something outside of"), "{refused:?}");
         fs::remove_file(&schema).expect("it goes");
     }
     fs::remove_dir_all(project.path("schema")).expect("it goes");
@@ -294,7 +296,7 @@ fn commands_write_into_a_project_and_not_through_it() {
     symlink(outside.path(), begun.path().join("templates")).expect("a link");
     let begun = Project::at(begun);
     let refused = plain(&begun, &["init", "--pack", "worker"]);
-    assert!(refused.code != 0 && refused.stderr.contains("leads out of"), "{refused:?}");
+    assert!(refused.code != 0 && refused.stderr.contains("is a symbolic link to something outside of"), "{refused:?}");
     assert_eq!(begun.files(".").len(), fs::read_dir(outside.path()).expect("a folder").count(), "nothing was written");
     fs::remove_file(begun.path("templates")).expect("it goes");
     symlink(&victim, begun.path(".gitignore")).expect("a link");
@@ -310,14 +312,14 @@ fn commands_write_into_a_project_and_not_through_it() {
     symlink(outside.path(), begun.path(".github/workflows")).expect("a link");
     fs::create_dir(begun.path(".git")).expect("a folder");
     let refused = plain(&begun, &["init", "--ci", "github"]).exits(1);
-    assert!(refused.stderr.contains("leads out of"), "{refused:?}");
+    assert!(refused.stderr.contains("is a symbolic link to something outside of"), "{refused:?}");
     // export, into a folder that somebody else prepared.
     let project = fleet(&[("acme", "")]);
     plain(&project, &["export", "acme", "--to", "exported"]).exits(0);
     fs::remove_file(project.path("exported/README.md")).expect("it goes");
     symlink(&victim, project.path("exported/README.md")).expect("a link");
     let refused = plain(&project, &["export", "acme", "--to", "exported", "--force"]).exits(1);
-    assert!(refused.stderr.contains("leads out of"), "{refused:?}");
+    assert!(refused.stderr.contains("is a symbolic link to something outside of"), "{refused:?}");
     fs::remove_file(project.path("exported/README.md")).expect("it goes");
     project.write("exported/keep.me", "the customer's own");
     let list = project.read("exported/export.json");

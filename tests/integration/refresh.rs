@@ -340,7 +340,7 @@ fn a_domain_of_others_is_not_taken_unless_the_spec_says_so() {
     world.overwrite("dashboard", None);
     world.attach("consent.acme.example", "dashboard");
     let refused = world.run(&["deploy", "--yes"]).exits(5);
-    assert!(refused.stderr.contains("leads to dashboard, which is not this fleet's"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("points to dashboard, which is not this fleet's"), "{}", refused.stderr);
     assert!(world.listed("c15t-bee").is_none(), "nothing was sent");
     world.fleet.edit(
         "customers/acme.yaml",
@@ -444,7 +444,7 @@ fn domains_and_routes_that_lead_nowhere_are_removed_on_request() {
     let expected = pairs(&[("orphaned_domain", "nobody"), ("orphaned_route", "nobody")]);
     assert_eq!(world.findings(), expected);
     let told = world.run(&["prune", "--yes"]).exits(0);
-    assert!(told.stdout.contains("old.acme.example leads to nobody, which does not exist"), "{told:?}");
+    assert!(told.stdout.contains("old.acme.example points to nobody, which does not exist"), "{told:?}");
     assert_eq!(world.holder("old.acme.example").as_deref(), Some("nobody"), "told, and left as it is");
     let run = world.run(&["prune", "--domains"]).exits(5);
     assert!(run.stderr.contains("remove these 2?"), "{run:?}");

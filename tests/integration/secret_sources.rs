@@ -182,7 +182,7 @@ fn what_age_encrypted_is_what_is_uploaded() {
     assert_eq!(yes.uploads(), ["t-acme KEY=own TOKEN=from age", "t-bolt KEY=0123 TOKEN=from age"]);
     // Without the key nothing is known, and nothing changes.
     let told = output(&mut yes.command(&project, &["plan", "--exit-code"])).exits(0);
-    let closed = "fleet.env.age is unavailable (FLEET_KEY, which opens it, is not set)";
+    let closed = "fleet.env.age is unavailable (FLEET_KEY, which decrypts it, is not set)";
     assert!(told.stderr.contains(closed), "{told:?}");
     // A new worker can't be uploaded then, and the others can: what they have is kept.
     project.write("customers/acme.yaml", format!("id: acme\n{SPEC}vars: {{ A: changed }}\n"));
@@ -190,7 +190,7 @@ fn what_age_encrypted_is_what_is_uploaded() {
     assert_eq!(yes.uploads(), ["t-acme +"]);
     project.write("customers/new.yaml", format!("id: new\n{SPEC}"));
     let told = yes.deploy(&project).exits(1);
-    let missing = "TOKEN or NEW__TOKEN for new (fleet.env.age: FLEET_KEY, which opens it, is not set)";
+    let missing = "TOKEN or NEW__TOKEN for new (fleet.env.age: FLEET_KEY, which decrypts it, is not set)";
     assert!(told.stderr.contains("nothing was sent") && told.stderr.contains(missing), "{told:?}");
     assert!(yes.uploads().is_empty());
 }

@@ -107,7 +107,7 @@ fn what_no_customer_has_is_refused() {
         (&["shap-*"], "no customer's id matches `shap-*`", "did you mean `shop-eu`?"),
         (&["x*"], "no customer's id matches `x*`", "`*` matches any characters"),
         (&["-l", "teir=gold"], "no customer has a label `teir`", "did you mean `tier`?"),
-        (&["-l", "!colour"], "no customer has a label `colour`", "`labels` in a customer's file"),
+        (&["-l", "!colour"], "no customer has a label `colour`", "set `labels` in the customers' files"),
         (&["-l", "tier=gold silver"], "`silver` where a comma or the end is expected", ""),
         (&["-l", "tier in gold"], "write the values in parentheses", ""),
         (&["--env", "production,stagin"], "did you mean staging?", ""),

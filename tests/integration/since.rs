@@ -264,7 +264,7 @@ fn what_git_does_not_look_at_is_looked_at_or_refused() {
     assert_eq!(both, ["tiny-a", "tiny-b"]);
     // A tree isn't the project of any time.
     let told = run(&project, &["list", "--since", "HEAD:customers"]).exits(2).stderr;
-    assert!(told.contains("`HEAD:customers` is no commit"), "{told}");
+    assert!(told.contains("`HEAD:customers` is not a commit"), "{told}");
     // Customers in a repository of their own: as a submodule, or as one that git leaves alone.
     let project = fleet();
     git(&project, &["rm", "--quiet", "-r", "--cached", "customers"]);

@@ -93,7 +93,12 @@ pub struct Manifest {
 impl Manifest {
     /// Reads what is remembered of a project; nothing, if nothing is or it can't be read.
     pub fn read(root: &Path) -> Manifest {
-        Manifest::try_read(&root.join(FOLDER), UserKey::load).unwrap_or_default()
+        Manifest::read_with(root, UserKey::load)
+    }
+
+    /// Reads what is remembered under the seal of this key.
+    pub fn read_with(root: &Path, key: impl FnOnce() -> Option<UserKey>) -> Manifest {
+        Manifest::try_read(&root.join(FOLDER), key).unwrap_or_default()
     }
 
     fn try_read(folder: &Path, key: impl FnOnce() -> Option<UserKey>) -> io::Result<Manifest> {

@@ -338,6 +338,7 @@ fn man(folder: &Path) -> Result<Exit, Failure> {
     std::fs::create_dir_all(folder)
         .and_then(|()| clap_mangen::generate_to(command_line().disable_help_subcommand(true), folder))
         .with_context(|| format!("the man pages can't be written to {}", folder.display()))?;
+    report::print(&ui::clean(&format!("wrote man pages to {}", folder.display())));
     Ok(Exit::Done)
 }
 

@@ -590,7 +590,7 @@ mod tests {
         let (mut undo, left) = begin(root);
         let left = journal(left);
         assert_eq!((left.what.as_str(), left.at, left.accounts()), ("new acme", 7, vec!["account"]));
-        assert_eq!(left.descriptions(), ["b was made", "a was changed", "the D1 database acme was made"]);
+        assert_eq!(left.descriptions(), ["b was created", "a was changed", "the D1 database acme was created"]);
         fs::write(at("b"), "somebody else's").unwrap();
         let leftovers = undo.roll_back(&mut |there| {
             assert_eq!(*there, made);
@@ -604,7 +604,7 @@ mod tests {
         drop(undo);
         // What could not be is tried once more, the next time.
         let (mut undo, left) = begin(root);
-        assert_eq!(journal(left).descriptions(), ["b was made", "the D1 database acme was made"]);
+        assert_eq!(journal(left).descriptions(), ["b was created", "the D1 database acme was created"]);
         fs::remove_file(at("b")).unwrap();
         assert_eq!(undo.roll_back(&mut |_| Ok(())), []);
         drop(undo);
@@ -730,7 +730,7 @@ mod tests {
         fs::write(at(".flotilla/undo/0"), "foreign").unwrap();
         let (mut undo, _) = begin(root);
         let left = undo.roll_back(&mut nothing);
-        assert!(left[0].what.contains("its copy is lost or was changed"), "{left:?}");
+        assert!(left[0].what.contains("its copy is lost or was edited"), "{left:?}");
         assert_eq!(fs::read(at("a")).unwrap(), b"new");
         drop(undo);
         // Its place is outside of the project by now.
@@ -754,7 +754,7 @@ mod tests {
         undo.write(&outside, b"new").unwrap();
         drop(undo);
         let left = begin(root).0.roll_back(&mut nothing);
-        assert!(left[0].what.ends_with("is outside of the project and is left as it is"), "{left:?}");
+        assert!(left[0].what.ends_with("is outside of the project and was not changed"), "{left:?}");
         assert!(left[0].hint.contains(".flotilla/undo/"), "{left:?}");
         assert_eq!(fs::read(&outside).unwrap(), b"new");
     }

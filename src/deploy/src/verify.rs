@@ -583,7 +583,7 @@ mod tests {
             super::differs(&placeholders(&target()), &pattern, &value, "p").err().unwrap_or_default()
         };
         assert_eq!(differs(json!([]), json!([1])), "");
-        assert_eq!(differs(json!([]), json!({})), "p is no list");
+        assert_eq!(differs(json!([]), json!({})), "p is not a list");
         assert_eq!(differs(json!({"a": {"b": true}}), json!({"a": {"b": true, "c": 1}})), "");
         assert_eq!(differs(json!({"a": {"b": true}}), json!({"a": {}})), "p.a.b is null, not true");
         assert_eq!(differs(json!([{"x": 1}]), json!([{"x": 2}])), "p[0].x is 2, not 1");

@@ -362,13 +362,13 @@ mod tests {
         let plan = plan(vec![change("a"), change("b")]);
         let text = serde_json::to_string(&file(&plan)).unwrap();
         let refused = |text: &str| PlanFile::parse(text.as_bytes()).unwrap_err();
-        assert!(refused("").starts_with("is damaged, or no plan"));
-        assert!(refused("name: fleet\n").starts_with("is damaged, or no plan"));
+        assert!(refused("").starts_with("is damaged or not a plan"));
+        assert!(refused("name: fleet\n").starts_with("is damaged or not a plan"));
         assert_eq!(refused("{\"create\": 1}"), "is not a plan file");
         assert!(refused("[1]").starts_with("is damaged: "));
         assert!(refused(&text.replace("\"flotilla_plan\":2", "\"flotilla_plan\":3")).contains("form 3"));
         assert!(refused(&text.replace("\"flotilla_plan\":2", "\"flotilla_plan\":0")).contains("form 0"));
-        assert!(refused(&text.replace("t-b", "t-c")).contains("aren't those of its digest"));
+        assert!(refused(&text.replace("t-b", "t-c")).contains("don't match its digest"));
         assert!(refused(&text.replace("\"fleet\":", "\"flet\":")).contains("is damaged: unknown field `flet`"));
         // Wherever it is cut.
         for end in 0..text.len() {

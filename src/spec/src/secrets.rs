@@ -404,7 +404,7 @@ mod tests {
             ..SecretSource::default()
         };
         let secrets = open(folder.path(), &[age("s.age"), dotenv("a.env")]);
-        assert_eq!(described(&secrets, "x", "A"), "hidden by s.age: NO_SUCH_KEY, which opens it, is not set");
+        assert_eq!(described(&secrets, "x", "A"), "hidden by s.age: NO_SUCH_KEY, which decrypts it, is not set");
         assert_eq!(secrets.closed().len(), 1);
         assert!(secrets.token("A").is_none());
         assert_eq!(secrets.named("A").unwrap().expose_secret(), "old", "a variable of this machine");
@@ -418,7 +418,7 @@ mod tests {
         assert_eq!(described(&before, "x", "A"), "X__A = own from a.env");
         assert_eq!(
             described(&before, "y", "A"),
-            "hidden by s.age: NO_SUCH_KEY, which opens it, is not set",
+            "hidden by s.age: NO_SUCH_KEY, which decrypts it, is not set",
             "it may be its own"
         );
         let mut secrets = open(folder.path(), &[age("s.age")]);
@@ -436,7 +436,7 @@ mod tests {
         let secrets = open(folder.path(), &[hangs]);
         let start = std::time::Instant::now();
         let all: Vec<String> = (0..20).map(|index| described(&secrets, "x", &format!("N{index}"))).collect();
-        assert_eq!(all[19], "hidden by command sh: sh took too long 3 times in a row, and isn't asked any more");
+        assert_eq!(all[19], "hidden by command sh: sh timed out 3 times in a row, and is not called any more");
         assert!(start.elapsed().as_secs() < 20);
     }
 

@@ -424,7 +424,7 @@ fn domains_and_routes_that_wait_for_whoever_takes_the_name() {
         ]
     );
     assert!(refreshed.findings[1].text().contains("does not exist"), "{}", refreshed.findings[1].text());
-    assert!(refreshed.findings[2].text().contains("no spec wants"), "{}", refreshed.findings[2].text());
+    assert!(refreshed.findings[2].text().contains("no spec defines"), "{}", refreshed.findings[2].text());
     // With errors in its spec, its domains are nobody's to take.
     world.held = names(&["gone"]);
     let kinds: Vec<_> = world.refresh().0.findings.iter().map(|finding| finding.worker.clone()).collect();

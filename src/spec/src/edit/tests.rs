@@ -143,7 +143,7 @@ fn what_would_change_more_is_refused() {
     assert!(refused("a: 1\n", set("a.b")).contains("neither a map nor a list"));
     assert!(refused("a: [1]\n", set("a.7")).contains("no `7`"));
     assert!(refused("a: 1\n", Change::Remove(path("b"))).contains("no `b`"));
-    assert!(refused("a: 1\n", Change::Append(path("a"), json!(1))).contains("no list"));
+    assert!(refused("a: 1\n", Change::Append(path("a"), json!(1))).contains("not a list"));
 }
 
 #[test]

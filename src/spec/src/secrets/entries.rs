@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn all_errors_of_a_file_are_reported_at_once_and_no_value() {
         let found = parse("A: [canary]\nB: 5\nC: ok\nC: canary\nD: 1.10\n", Form::Yaml).err().unwrap();
-        for part in ["near line 4", "near line 5", "the value of A is no text", "the value of B is no text"] {
+        for part in ["near line 4", "near line 5", "the value of A is not text", "the value of B is not text"] {
             assert!(found.contains(part), "{part} is missing in {found}");
         }
         assert!(!found.contains("canary"), "{found}");

@@ -188,6 +188,6 @@ mod tests {
         let nobody = ::age::x25519::Identity::generate();
         let secrets = open(folder.path(), &[source(key(&nobody, "nobody"), None)]);
         let failure = secrets.stores()[0].set("B", &"x".into()).unwrap_err().to_string();
-        assert_eq!(failure, "fleet.yaml.age is left as it was: it isn't encrypted for this identity");
+        assert_eq!(failure, "fleet.yaml.age was not changed: it isn't encrypted for this identity");
     }
 }

@@ -204,7 +204,7 @@ fn somebody_elses_route_and_domain_are_never_taken() {
     let outcome = bench.deploy(&fleet(["a", "b", "c"].map(full)));
     let errors: Vec<&str> = outcome.failures.iter().map(|failed| failed.error.as_str()).collect();
     assert_eq!(errors.len(), 2);
-    assert!(errors[0].contains("the route a.example.org/* points to the worker theirs already"), "{errors:?}");
+    assert!(errors[0].contains("the route a.example.org/* already points to the worker theirs"), "{errors:?}");
     assert_eq!(
         errors[1],
         "b.example.com is attached to the worker theirs: remove it from that worker and deploy again; if theirs is not managed by this \
@@ -562,7 +562,7 @@ fn a_host_that_moves_is_never_without_a_worker_that_is_there() {
             if let (Some(outcome), Some(_)) = (&outcome, &fault) {
                 assert!(outcome.failed > 0, "{fault:?}: {outcome:?}");
                 let goes = !after.contains_key("a");
-                let reports = outcome.failures.iter().any(|failed| failed.error.contains("still leads to it"));
+                let reports = outcome.failures.iter().any(|failed| failed.error.contains("still points to it"));
                 assert_eq!(reports, goes, "{fault:?}: {outcome:?}");
             }
             bench.faults(&[]);
@@ -598,7 +598,7 @@ fn no_worker_goes_to_which_a_host_may_lead() {
     bench.faults(&[("put 1 x.example.net", 0, Fault::Rejected)]);
     let after = fleet([hosted("c", &[host])]);
     let outcome = bench.deploy(&after);
-    assert!(outcome.failures.iter().any(|failed| failed.error.contains("still leads to it")), "{outcome:?}");
+    assert!(outcome.failures.iter().any(|failed| failed.error.contains("still points to it")), "{outcome:?}");
     bench.faults(&[]);
     assert_eq!(bench.deploy(&after).failed, 0);
     bench.converged(&after);
@@ -696,7 +696,7 @@ fn a_database_that_somebody_deleted_is_made_anew_by_the_next_deploy() {
     lock(&bench.fake.log).world.databases.clear();
     fleet.get_mut("a").unwrap().version = 2;
     let outcome = bench.deploy(&fleet);
-    assert!(outcome.failures[0].error.contains("looks for it anew"), "{outcome:?}");
+    assert!(outcome.failures[0].error.contains("looks it up again"), "{outcome:?}");
     assert_eq!(bench.deploy(&fleet).failed, 0);
     bench.converged(&fleet);
 }

@@ -397,7 +397,7 @@ fn a_host_that_can_not_be_put_back_is_named() {
     assert_eq!(
         errors,
         [
-            "y.example.com points to w-a and could not be put back to w-b: it is not to our liking (HTTP 400, code 10021); the next \
+            "y.example.com points to w-a and could not be moved back to w-b: it is not to our liking (HTTP 400, code 10021); the next \
              deploy moves all of these hosts",
             "it is not to our liking (HTTP 400, code 10021)",
         ]
