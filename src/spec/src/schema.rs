@@ -752,8 +752,8 @@ mod tests {
         for right in ["{kv: 0f3f6a109a4e4c518f5c2b7d1d2f9a01}", "{r2: a, jurisdiction: null}", "null", "{ai: true}"] {
             assert_eq!(bound(right), [""; 0], "{right}");
         }
-        let worker = "add `worker`: A worker outside of the fleet, by its name, which is called; beside `durableObject` and `workflow`, \
-                      the worker that has the class";
+        let worker = "add `worker`: A worker outside the fleet that is called, by name; with `durableObject` and `workflow`, the worker that defines the \
+                      class";
         for (wrong, message) in [
             ("{kv: 12ab}", "S0205 t.yaml:3:11 `bindings.B.kv` is invalid: \"12ab\"; an id of 32 characters: digits, and letters from a to f".to_owned()),
             ("jobs", "S0202 t.yaml:3:6 `bindings.B` must be a map, but is text; write it as a map: `key: value`".to_owned()),
