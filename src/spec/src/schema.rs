@@ -760,14 +760,14 @@ mod tests {
             ("{queu: jobs}", "S0201 t.yaml:3:7 unknown key `queu` in `bindings.B`; did you mean `queue`?".to_owned()),
             ("{queue: jobs, jurisdiction: eu}", "S0210 t.yaml:3:20 `jurisdiction` doesn't belong to the type of `bindings.B`; its type takes queue".to_owned()),
             ("{durableObject: Counter}", format!("S0203 t.yaml:3:6 `bindings.B` has no `worker`; {worker}")),
-            ("{ai: false}", "S0204 t.yaml:3:11 `bindings.B.ai` can't be false; it has to be true".to_owned()),
+            ("{ai: false}", "S0204 t.yaml:3:11 `bindings.B.ai` can't be false; expected true".to_owned()),
         ] {
             assert_eq!(bound(wrong), [message], "{wrong}");
         }
         let both = bound("{r2: files, queue: jobs}");
         assert_eq!(both.len(), 1, "{both:?}");
         assert!(
-            both[0].starts_with("S0210 t.yaml:3:6 `bindings.B` fits none, or more than one, of its forms"),
+            both[0].starts_with("S0210 t.yaml:3:6 `bindings.B` matches none, or more than one, of the allowed forms"),
             "{both:?}"
         );
         assert_eq!(check(checker, "id: acme\nplacement: smart\nlimits: {cpuMs: 50}\n"), [""; 0]);
