@@ -211,16 +211,16 @@ fn types() -> Value {
 
 fn readme(customer: &str, pieces: &[&Piece<'_>]) -> String {
     let mut text = format!(
-        "# {customer}\n\nCloudflare Workers, ready to be deployed to an account of your own. Made by flotilla; the files are generated, so that \
-         changes belong to whoever makes the exports.\n\n| worker | environment | folder | digest |\n|---|---|---|---|\n"
+        "# {customer}\n\nCloudflare Workers, ready to be deployed to your own account. flotilla generated these files: \
+         request changes from whoever sent you the export.\n\n| worker | environment | folder | digest |\n|---|---|---|---|\n"
     );
     for piece in pieces {
         let Worker { name, environment, .. } = piece.worker;
         text += &format!("| `{name}` | {environment} | `{}` | `{}` |\n", piece.worker.folder(), piece.bundle.digest);
     }
-    text += "\n## Deploy\n\nYou need Node.js 22 or newer.\n\n    npm ci --ignore-scripts\n    export CLOUDFLARE_API_TOKEN=… \
-             CLOUDFLARE_ACCOUNT_ID=…\n    npm run deploy\n\nThe token wants the permission `Workers Scripts: Edit`, and `Workers Routes: Edit` where there are \
-             domains or routes. A deployed worker tells its digest in the variable `FLOTILLA_DIGEST`: it is the one above.\n";
+    text += "\n## Deploy\n\nYou need Node.js 22.12 or newer.\n\n    npm ci --ignore-scripts\n    export CLOUDFLARE_API_TOKEN=… \
+             CLOUDFLARE_ACCOUNT_ID=…\n    npm run deploy\n\nThe token needs the permission `Workers Scripts: Edit`, and `Workers Routes: Edit` where there are \
+             domains or routes. A deployed worker has its digest, as listed above, in the variable `FLOTILLA_DIGEST`.\n";
     let with_secrets: Vec<_> = pieces.iter().filter(|piece| !piece.worker.secrets.is_empty()).collect();
     if !with_secrets.is_empty() {
         text += "\n## Secrets\n\nNo secret is in this folder. Set them once; wrangler asks for each value:\n\n    npm run secrets\n\n\

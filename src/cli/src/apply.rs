@@ -23,7 +23,7 @@ pub(super) struct ApplyArguments {
     /// Append a Markdown summary to this file, such as "$GITHUB_STEP_SUMMARY"
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
-    /// Maximum number of workers to delete [default: deploy.deletions in fleet.yaml]
+    /// Maximum number of workers to delete [default: deploy.maxDeletions in fleet.yaml]
     #[arg(long, value_name = "N")]
     pub max_deletions: Option<usize>,
     /// Append events as JSON lines to this file; - is stdout

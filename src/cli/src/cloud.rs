@@ -55,8 +55,9 @@ impl CloudArguments {
             return Ok(());
         }
         let failure = Failure::usage(format!("there is no customer `{}`", clean(customer)));
-        Err(failure
-            .hint("customers are the files of customers/, without `.yaml`; `flotilla status` lists what is deployed"))
+        Err(failure.hint(
+            "customers are the files of customers/, without `.yaml`; `flotilla state show` lists what is deployed",
+        ))
     }
 
     /// Opens the cloud of the session's fleet, and its state.

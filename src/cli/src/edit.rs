@@ -565,10 +565,9 @@ impl Editor<'_> {
             .hint(format!("`--env {environment} --set {}=null` removes it there", path.join("."))));
         }
         if !place.there {
-            return Err(Failure::usage(format!("{} doesn't stand in {}", path.join("."), self.deployment.file()))
-                .hint(
-                    "`flotilla show` says where each value comes from; `--set PATH=null` removes what a layer sets",
-                ));
+            return Err(Failure::usage(format!("{} is not set in {}", path.join("."), self.deployment.file())).hint(
+                "`flotilla show` says where each value comes from; `--set PATH=null` removes what a layer sets",
+            ));
         }
         self.spec(Change::Remove(place.path))
     }

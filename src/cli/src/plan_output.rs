@@ -144,9 +144,10 @@ impl PlanOutput<'_> {
         if !plan.orphans.is_empty() {
             let orphans = names(plan.orphans.iter().map(|orphan| orphan.worker.as_str()), limit(NAMES));
             lines.push(format!(
-                "{} {} deployed that no spec defines: {orphans}; `flotilla prune` deletes",
+                "{} {} deployed that no spec defines: {orphans}; `flotilla prune` deletes {}",
                 ui.paint(Style::Warning, "!"),
                 count(plan.orphans.len(), "worker"),
+                if plan.orphans.len() == 1 { "it" } else { "them" },
             ));
         }
         if plan.is_empty() {

@@ -145,7 +145,7 @@ impl Prompter {
     pub fn multi_select(&self, prompt: &str, items: &[String]) -> Result<Vec<usize>, Failure> {
         let items = fitted(items);
         interact(|| {
-            let select = MultiSelect::with_theme(&*self.theme).with_prompt(format!("{prompt} (space picks)"));
+            let select = MultiSelect::with_theme(&*self.theme).with_prompt(format!("{prompt} (space selects)"));
             select.items(&items).interact()
         })
     }

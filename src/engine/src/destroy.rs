@@ -101,7 +101,7 @@ fn find(tree: &Tree, state: &State, customers: &BTreeSet<String>) -> Result<Targ
         let workers = state.of_customer(customer)?;
         if specs.is_empty() && workers.is_empty() {
             return Err(Failure::usage(format!("there is no customer `{}`", clean(customer))).hint(format!(
-                "customers are the files of {CUSTOMERS}/, without `.yaml`; `flotilla status` lists what is deployed"
+                "customers are the files of {CUSTOMERS}/, without `.yaml`; `flotilla state show` lists what is deployed"
             )));
         }
         target.specs.extend(specs);

@@ -166,7 +166,7 @@ impl Reading<'_> {
                     let name = property.name.as_str().to_owned();
                     let at = self.span(property.name.range().start, property.name.range().end);
                     if entries.iter().any(|(other, _, _)| *other == name) {
-                        let message = format!("`{name}` stands twice");
+                        let message = format!("`{name}` is defined twice");
                         let place = self.place(at);
                         diagnostics.push(Diagnostic::error(Code::DuplicateKey, place, message, "keep one of the two"));
                     }

@@ -82,7 +82,7 @@ pub fn get(db: &Connection, id: &str) -> Result<Zone, Refusal> {
 /// # Errors
 /// 400 (1001) when the host lies in no zone, or in one of another account.
 pub fn of_host(cloud: &Cloud, db: &Connection, account: &str, host: &str) -> Result<Zone, Refusal> {
-    let none = || Refusal::new(400, 1001, format!("{host} lies in no zone of the account {account}"));
+    let none = || Refusal::new(400, 1001, format!("{host} is not in any zone of the account {account}"));
     let name = zone_name(cloud, host).ok_or_else(none)?;
     Some(named(cloud, db, &name, Some(account))?).filter(|zone| zone.account == account).ok_or_else(none)
 }

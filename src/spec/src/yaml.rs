@@ -418,7 +418,7 @@ impl Builder<'_> {
         match seen.get(&name) {
             Some(first) => {
                 let first = entries[*first].1;
-                let message = format!("`{name}` stands twice in this map");
+                let message = format!("`{name}` is defined twice in this map");
                 let twice = Diagnostic::error(Code::DuplicateKey, place(self.file, at), message, "keep one of the two");
                 self.diagnostics.push(twice.also(place(self.file, first), "first defined here"));
             }

@@ -61,7 +61,7 @@ pub fn require_valid(session: &Session, workspace: &Workspace) -> Result<(), Fai
 
 /// Returns a failure for these errors.
 pub fn failure(session: &Session, errors: &[Diagnostic]) -> Failure {
-    let message = format!("what would be written has {}", report::count(errors.len(), "mistake"));
+    let message = format!("the new spec would have {}", report::count(errors.len(), "mistake"));
     if session.format == Format::Json {
         let codes: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.code, error.message)).collect();
         return codes.into_iter().fold(Failure::new(message), |failure, code| failure.hint(code));

@@ -69,7 +69,7 @@ impl<'a> Deployment<'a> {
         if all.is_empty() {
             return Err(match customer {
                 Some(customer) => Failure::new(format!("{} has errors, or no such environment", clean(customer)))
-                    .hint(format!("`flotilla check {}` tells", clean(customer))),
+                    .hint(format!("`flotilla check {}` shows why", clean(customer))),
                 None => Failure::new("there is no customer to change").hint("`flotilla new` adds one"),
             });
         }

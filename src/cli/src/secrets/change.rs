@@ -165,7 +165,7 @@ fn store<'a, 'b>(
     let has = chosen.iter().find(|store| store.has(entry) == Ok(true));
     if rotate && has.is_none() {
         let closed = chosen.iter().find_map(|store| Some(format!("{}: {}", store.path(), store.has(entry).err()?)));
-        let failure = Failure::new(format!("{entry} is in none of {}", known()));
+        let failure = Failure::new(format!("{entry} is not set in {}", known()));
         return Err(failure.hint(closed.unwrap_or_else(|| {
             let customer = which.customer.as_ref().map(|id| format!(" --customer {id}")).unwrap_or_default();
             format!("set it first: flotilla secrets set {}{customer}", which.name)

@@ -55,7 +55,7 @@ impl Builder<'_> {
             && open.span.line < marker.line()
         {
             let message = format!("the `{bracket}` that opens here isn't closed");
-            let help = format!("reading stopped on line {}: close the bracket before", marker.line());
+            let help = format!("reading stopped on line {}: close the bracket before that line", marker.line());
             return self.stop(Code::Syntax, open.span, message, help);
         }
         let next = here.chars().nth(marker.col());
@@ -143,7 +143,7 @@ impl Builder<'_> {
         } else if has("document") || has("stream-start") {
             ("this belongs to no document", "remove what follows `...`: one customer, one file")
         } else if has("tab") || here.contains('\t') {
-            ("a tab where YAML takes none", "use spaces instead of the tab")
+            ("a tab where YAML allows none", "use spaces instead of the tab")
         } else if has("end of plain scalar") || has("eof") {
             ("the file ends before the value does", "look for a missing quote, bracket or value at its end")
         } else {
