@@ -245,6 +245,17 @@ pub fn place_of_environments(fleet: &Fleet, spec: Option<&Spec>, role: Option<&s
     }
 }
 
+/// Returns whether a customer's worker of a role exists in an environment only because a weaker source than the one that names its environments
+/// says so; for a shared worker, the role is its name.
+pub fn is_inherited(fleet: &Fleet, spec: Option<&Spec>, role: Option<&str>, environment: Environment) -> bool {
+    match spec {
+        Some(spec) => Sources::of(fleet, spec).is_inherited(environment, role),
+        None => role.is_some_and(|name| {
+            Sources::shared(fleet, below(&fleet.document.root, "sharedWorkers", name)).is_inherited(environment, None)
+        }),
+    }
+}
+
 fn name_scope(sources: &Sources<'_>, environment: Environment, role: Option<&str>, has_own_name: bool) -> NameScope {
     match sources.named_exactly(environment, role) {
         true => NameScope::Exact,

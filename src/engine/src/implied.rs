@@ -32,7 +32,8 @@ pub(crate) struct Unclear {
 impl Unclear {
     /// Adds a worker if it is implied and the state knows nothing of it.
     pub fn add(&mut self, project: &Project, worker: &Worker, state: &State) -> Result<(), Failure> {
-        if !worker.is_implied || is_deployed(worker, state)? {
+        let is_unclear = worker.is_implied || is_from_before(project, worker, state)?;
+        if !is_unclear || is_deployed(worker, state)? {
             return Ok(());
         }
         let shared = worker.customer == SHARED;
@@ -162,6 +163,21 @@ pub fn missing_callees(
 pub(crate) fn held(worker: &Worker, reason: &str) -> Held {
     let reason = reason.to_owned();
     Held { customer: worker.customer.clone(), environment: None, reason, is_refused: false }
+}
+
+/// Returns whether production, where a worker isn't deployed, is inherited past the environments that its own spec names, while another one of
+/// them is deployed: before environments were added to each other, that spec removed production.
+fn is_from_before(project: &Project, worker: &Worker, state: &State) -> Result<bool, Failure> {
+    if worker.environment != Environment::Production {
+        return Ok(false);
+    }
+    let others = state.of_customer(&worker.customer)?;
+    if !others.iter().any(|(_, deployed)| deployed.environment != worker.environment) {
+        return Ok(false);
+    }
+    Ok(project.provenance(worker, |provenance| {
+        resolve::is_inherited(&project.fleet, provenance.spec, worker.role.as_deref(), worker.environment)
+    }))
 }
 
 /// Returns whether a worker of the same customer, environment and role is deployed, also under another name.

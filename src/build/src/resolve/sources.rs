@@ -213,6 +213,12 @@ impl<'a> Sources<'a> {
         environment != Environment::Preview && named.peek().is_some() && named.all(|named| named != environment)
     }
 
+    /// Returns whether a worker exists in an environment only by inheritance: the strongest source that names environments names others.
+    pub(super) fn is_inherited(&self, environment: Environment, role: Option<&str>) -> bool {
+        let strongest = self.sets(role).filter(|named| !named.is_empty()).last().unwrap_or_default();
+        !strongest.is_empty() && strongest.iter().all(|(named, _)| *named != environment)
+    }
+
     /// Returns the lasting environments that each source names, the weakest first.
     fn sets(&self, role: Option<&str>) -> impl Iterator<Item = Vec<(Environment, &'a Node)>> {
         let of_all = self.roots.iter().filter_map(|(_, root)| root.get("environments"));
