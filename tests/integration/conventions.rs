@@ -160,11 +160,14 @@ fn a_destroy_that_cannot_begin_writes_the_spec_back_and_one_that_fails_can_be_fi
     let refusal = json!({ "status": 403, "code": 10000, "message": "no" });
     cloud.faults(&json!([{ "match": { "method": "DELETE", "path": "scripts/t-bolt" }, "do": { "error": refusal } }]));
     let failed = cloud.run(&project, &["destroy", "bolt", "--yes"]).exits(4);
-    assert!(failed.stdout.contains("`flotilla prune` deletes what is left"), "{failed:?}");
+    assert!(failed.stdout.contains("run the same command again to delete what is left"), "{failed:?}");
     assert!(!project.path("customers/bolt.yaml").exists());
     cloud.clear_faults();
-    cloud.run(&project, &["prune", "--yes"]).exits(0);
-    assert_eq!(cloud.scripts().keys().collect::<Vec<_>>(), ["t-acme"]);
+    // Also together with one that is there, and once more when all of it is gone.
+    cloud.run(&project, &["destroy", "bolt", "acme", "--yes"]).exits(0);
+    assert!(cloud.scripts().is_empty() && !project.path("customers/acme.yaml").exists());
+    assert_eq!(cloud.run(&project, &["destroy", "bolt", "acme", "--yes"]).exits(0).stdout, "nothing to delete\n");
+    cloud.run(&project, &["destroy", "bolt", "nobody", "--yes"]).exits(2);
 }
 
 #[test]
@@ -186,6 +189,11 @@ fn shells_complete_commands_and_what_the_project_has() {
         run.stdout.lines().map(|line| line.trim().to_owned()).collect()
     };
     assert_eq!(completed(&["flotilla", "des"]), ["destroy"]);
+    project.write("customers/$(touch pwned).yaml", "");
+    project.write("customers/-rf.yaml", "");
+    let all = completed(&["flotilla", "plan", ""]);
+    assert!(all.starts_with(&["acme".to_owned(), "bolt".to_owned(), "--label".to_owned()]), "{all:?}");
+    assert!(all.iter().all(|word| !word.contains("pwned") && word != "-rf"), "{all:?}");
     assert_eq!(completed(&["flotilla", "plan", "a"]), ["acme"]);
     assert_eq!(completed(&["flotilla", "deploy", "--env", "s"]), ["staging"]);
     assert_eq!(completed(&["flotilla", "history", "--run", ""]), ["1"]);

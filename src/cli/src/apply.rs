@@ -14,7 +14,7 @@ pub(super) struct ApplyArguments {
     /// Skip the confirmation prompt
     #[arg(long, short)]
     pub yes: bool,
-    /// Show the plan and change nothing
+    /// Show the plan and deploy nothing
     #[arg(long, conflicts_with_all = ["yes", "digest", "events"])]
     pub dry_run: bool,
     /// Apply the plan without asking if it has this digest; eight characters are enough

@@ -60,7 +60,11 @@ fn project() -> Option<Tree> {
 
 fn customers() -> Vec<CompletionCandidate> {
     let files = project().and_then(|tree| project::spec_files(&tree).ok()).map(|found| found.files).unwrap_or_default();
-    files.iter().map(|file| CompletionCandidate::new(clean(project::id_of(file)))).collect()
+    // A shell inserts them as they are: only what can be an id.
+    let is_id = |id: &&str| {
+        !id.starts_with('-') && id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
+    files.iter().map(|file| project::id_of(file)).filter(is_id).map(CompletionCandidate::new).collect()
 }
 
 fn environments() -> Vec<CompletionCandidate> {

@@ -38,7 +38,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     if let Some(deployed) = deployed {
         let exit = report_deployed(session, "flotilla destroy", deployed, &ApplyArguments::default(), None)?;
         if exit == Exit::SomeFailed && session.format == Format::Text {
-            report::print("`flotilla prune` deletes what is left");
+            report::print("run the same command again to delete what is left");
         }
         return Ok(exit);
     }
@@ -52,6 +52,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             count(target.specs.len(), "spec"),
             count(target.workers.len(), "worker")
         )),
+        Format::Text if target.specs.is_empty() => report::print("nothing to delete"),
         Format::Text => report::print("deleted; no worker was deployed, as far as the state knows"),
     }
     Ok(Exit::Done)

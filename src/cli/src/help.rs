@@ -105,7 +105,7 @@ pub(super) const DESTROY: &str = "Examples:
   flotilla destroy acme              show it, ask, then delete customers/acme.yaml and the customer's workers
 
 Deletes the spec first and then every deployed worker, domain and route of the customer, in all environments. Databases, buckets and \
-secrets are kept. If deleting fails halfway, `flotilla prune` finishes it.";
+secrets are kept. If deleting fails halfway, run it again.";
 
 pub(super) const ROLLBACK: &str = "Examples:
   flotilla rollback acme                 return to what ran before

@@ -92,14 +92,15 @@ pub fn destroy(context: &Context<'_>, request: &DestroyRequest) -> Result<Destro
     }
 }
 
-/// Finds the specs and the deployed workers of customers. Fails for one that has neither.
+/// Finds the specs and the deployed workers of customers. Fails for one that never had either.
 fn find(tree: &Tree, state: &State, customers: &BTreeSet<String>) -> Result<Target, Failure> {
     let files = project::spec_files(tree).map(|found| found.files).unwrap_or_default();
     let mut target = Target { specs: Vec::new(), workers: Vec::new() };
     for customer in customers {
         let specs: Vec<String> = files.iter().filter(|file| project::id_of(file) == customer).cloned().collect();
         let workers = state.of_customer(customer)?;
-        if specs.is_empty() && workers.is_empty() {
+        // Of one that is gone already, as after a run that ended halfway, there is history.
+        if specs.is_empty() && workers.is_empty() && state.records_of(customer, 1)?.is_empty() {
             return Err(Failure::usage(format!("there is no customer `{}`", clean(customer))).hint(format!(
                 "customers are the files of {CUSTOMERS}/, without `.yaml`; `flotilla state show` lists what is deployed"
             )));

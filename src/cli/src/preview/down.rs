@@ -26,7 +26,7 @@ pub(in super::super) struct Arguments {
     /// Skip the confirmation prompt
     #[arg(long, short)]
     yes: bool,
-    /// Show what would change, and change nothing
+    /// Show what would be removed, and remove nothing
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
 }

@@ -41,7 +41,7 @@ pub(in super::super) struct Arguments {
     /// Skip the confirmation prompt
     #[arg(long, short)]
     yes: bool,
-    /// Show what would change, and change nothing
+    /// Show what would change, and deploy nothing
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
     /// Append the preview's addresses as Markdown to this file, for a comment on a pull request

@@ -1,5 +1,7 @@
 //! The files under customers/, layers/ and the folders of env files: which are read, and which nobody reads.
 
+use std::collections::HashSet;
+
 use rayon::prelude::*;
 
 use super::{CUSTOMERS, Fleet, LAYERS, id_of, id_of_any};
@@ -35,20 +37,31 @@ pub fn spec_files(tree: &Tree) -> Result<SpecFiles, Vec<Diagnostic>> {
     };
     let names =
         tree.names(CUSTOMERS).map_err(|error| missing(format!("the folder of customers can't be read: {error}")))?;
-    let mut found = SpecFiles::default();
+    let (mut found, mut renamed) = (SpecFiles::default(), Vec::new());
     for name in names.iter().filter(|name| !name.starts_with('.')) {
         let file = format!("{CUSTOMERS}/{name}");
         match ending(name).as_str() {
             "yaml" | "yml" => found.files.push(file),
             ending if VALUES.contains(&ending) => found.unread.push(unread(&file)),
+            _ if renamed_spec(name).is_some() && !tree.has_files(&file) => renamed.push(file),
             _ => found.unread.extend(unread_below(tree, &file, DEEPEST)),
         }
     }
+    // A copy beside the spec itself, as editors make them, says nothing; alone, it is what was the spec.
+    let ids: HashSet<&str> = found.files.iter().map(|file| id_of(file)).collect();
+    let is_alone = |file: &&String| renamed_spec(file).is_some_and(|spec| !ids.contains(id_of(spec)));
+    found.unread.extend(renamed.iter().filter(is_alone).map(|file| unread(file)));
     found.unread.truncate(UNREAD);
     if found.files.is_empty() && found.unread.is_empty() && !tree.may_have_no_customers {
         return Err(missing("there are no customers".to_owned()));
     }
     Ok(found)
+}
+
+/// Returns the path of the spec that a file looks like a renamed copy of: `acme.yaml.bak`, `acme.yaml~`.
+fn renamed_spec(file: &str) -> Option<&str> {
+    let at = [".yaml", ".yml"].iter().filter_map(|ending| Some(file.rfind(ending)? + ending.len())).max()?;
+    (at < file.len()).then(|| &file[..at])
 }
 
 /// Returns an error for each file of layers/ that no layer of fleet.yaml reads.
@@ -183,7 +196,7 @@ fn unread_below(tree: &Tree, folder: &str, deepest: usize) -> Vec<Diagnostic> {
 }
 
 fn unread(file: &str) -> Diagnostic {
-    let stem = id_of_any(file);
+    let stem = renamed_spec(file).map_or_else(|| id_of_any(file), id_of);
     let folder = file.split_once('/').map_or(file, |(folder, _)| folder);
     let is_below = file.matches('/').count() > 1;
     let message = match is_below {
@@ -194,6 +207,9 @@ fn unread(file: &str) -> Diagnostic {
         true => format!(
             "JSON is valid YAML: if it is a spec, rename it to {folder}/{stem}.yaml; otherwise move it out of {folder}/"
         ),
+        false if !is_below => {
+            format!("if it is a spec, rename it to {folder}/{stem}.yaml; otherwise move it out of {folder}/")
+        }
         false => format!("move it to {folder}/{stem}.yaml, or out of {folder}/"),
     };
     Diagnostic::error(Code::Unread, Place::file(file), message, help)
