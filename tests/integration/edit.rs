@@ -138,7 +138,7 @@ fn what_cannot_be_is_refused_and_nothing_is_changed() {
     refused(&["acme", "--set", "logLevel=debug"], 5, "pass --yes");
     refused(&["acme", "--set", "logLevel=loud", "--yes"], 1, "`logLevel` can't be \"loud\"");
     refused(&["acme", "--set", "id=b", "--yes"], 1, "is not the file's name");
-    refused(&["acme", "--unset", "vars.NOT", "--yes"], 2, "vars.NOT doesn't stand in customers/acme.yaml");
+    refused(&["acme", "--unset", "vars.NOT", "--yes"], 2, "vars.NOT is not set in customers/acme.yaml");
     refused(&["acme", "--domain", "other.acme.example", "--yes"], 2, "is the host of other");
     refused(&["acme", "--domain", "a.other.example", "--yes"], 1, "has no zone for a.other.example");
     refused(&["acme", "--disable", "Pixl", "--yes"], 2, "it has: Heatmaps, Pixel");
