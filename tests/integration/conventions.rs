@@ -119,7 +119,7 @@ fn a_customer_is_destroyed_with_its_workers_and_hosts_and_no_other() {
     let (cloud, project) = changed();
     cloud.deploy(&project, &[]);
     cloud.take();
-    // Nobody is there to confirm, and nothing is deleted.
+    // There is no terminal to ask on, and nothing is deleted.
     let asked = cloud.run(&project, &["destroy", "bolt"]).exits(5);
     assert!(asked.stderr.contains("delete customers/bolt.yaml and 1 worker?"), "{asked:?}");
     assert!(project.path("customers/bolt.yaml").exists() && cloud.sent().is_empty());
