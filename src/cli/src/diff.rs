@@ -5,6 +5,7 @@ use similar::TextDiff;
 
 use flotilla_build::provenance;
 use flotilla_deploy::state::{Record, State, Stored};
+use flotilla_model::bundle::{BUNDLES, kept_modules};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::text::{holds_ids, mask_ids, mask_value};
 
@@ -44,10 +45,16 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         let (old, new) = (kept(&state, &before)?, kept(&state, &after)?);
         let values = differences(&old, &new);
         let text = |stored: &Stored| -> Result<String, Failure> {
-            let bytes = state.object(&stored.module)?.unwrap_or_default();
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
+            let module = state.object(&stored.module)?.unwrap_or_default();
+            let script = state.object(&stored.runtime)?.unwrap_or_default().into();
+            // The main module comes first: the worker's own, or that of wrangler's bundle.
+            let modules = kept_modules("", module, &stored.runtime_file, &script).unwrap_or_default();
+            let bytes = modules.first().map(|main| &main.bytes[..]).unwrap_or_default();
+            Ok(String::from_utf8_lossy(bytes).into_owned())
         };
-        let module = unified(&text(&old)?, &text(&new)?, "index.ts");
+        let is_bundled = new.runtime_file.starts_with(&format!("{BUNDLES}/"));
+        let name = new.metadata["main_module"].as_str().filter(|_| is_bundled).unwrap_or("index.ts");
+        let module = unified(&text(&old)?, &text(&new)?, name);
         let pretty =
             |stored: &Stored| serde_json::to_string_pretty(&masked(&stored.metadata)).unwrap_or_default() + "\n";
         let metadata = unified(&pretty(&old), &pretty(&new), "metadata");

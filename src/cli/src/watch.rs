@@ -83,6 +83,7 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
                     let changed = (done.built.written, done.built.removed);
                     let diagnostics = std::mem::take(&mut done.diagnostics);
                     known = Some(print_changes(session, known.as_deref(), diagnostics, changed, start)?);
+                    folders.set_sources(sources(&session.root, &done));
                     current = Some(done);
                 }
                 Err(failure) if !failure.diagnostics.is_empty() => {
@@ -116,6 +117,13 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
             }
         };
     }
+}
+
+/// Returns the folders of the sources that wrangler bundled.
+fn sources(root: &Path, done: &Built) -> BTreeSet<PathBuf> {
+    let files = done.runtimes.iter().flat_map(|(_, bundle)| bundle.sources.iter());
+    let own = files.filter(|(file, _)| !file.starts_with("node_modules/")).map(|(file, _)| root.join(file));
+    own.filter_map(|file| file.parent()?.canonicalize().ok()).collect()
 }
 
 /// Returns the paths of an event; the empty one if events were lost, as if everything were edited.
@@ -187,7 +195,9 @@ fn again(
         return Ok(Outcome::Stopped(diagnostics));
     }
     let lacks = |record: &Record, unit: &Unit| {
-        !done.runtimes.contains_key(&unit.pack) && selection.includes_unit(record, unit) && !done.scan.is_held(record)
+        done.runtimes.find(&unit.pack, unit.variant).is_none()
+            && selection.includes_unit(record, unit)
+            && !done.scan.is_held(record)
     };
     if done.scan.records.iter().any(|record| record.units.iter().any(|unit| lacks(record, unit))) {
         // A pack that nobody used before.
