@@ -96,7 +96,7 @@ fn install_wrangler(project: &Project) {
 
 /// The variables by which flotilla finds the Node.js that wrangler needs, and a cache of the project's own.
 fn variables(project: &Project) -> [(&'static str, String); 2] {
-    let own = PathBuf::from(node());
+    let own = node();
     let folders = own.parent().map(PathBuf::from).into_iter();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(folders.chain(std::env::split_paths(&path))).unwrap();
