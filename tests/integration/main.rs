@@ -31,6 +31,7 @@ mod import;
 mod imported_data;
 mod incremental;
 mod init;
+mod inspecting;
 mod interrupted;
 mod killed_writes;
 mod lanes;

@@ -49,6 +49,7 @@ mod state;
 mod status;
 mod stdout;
 mod summary;
+mod table;
 mod timings;
 mod transaction;
 mod ui;
@@ -66,6 +67,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use cloud::CloudArguments;
 use color::ColorChoice;
 use flotilla_deploy::undo;
 use flotilla_engine::context::{Context, check_folder};
@@ -170,7 +172,7 @@ enum Command {
     Destroy(destroy::Arguments),
     /// List a customer's history, or the fleet's deploys
     History(history::Arguments),
-    /// Compare two bundles of a customer
+    /// Show what a deploy of a customer would change, code included, or compare two bundles that ran
     Diff(diff::Arguments),
     /// Pause, resume or abort a running deploy
     Control(control::Arguments),
@@ -201,10 +203,12 @@ enum Command {
     /// Run the local Cloudflare emulator: the API, and the deployed workers in workerd
     #[command(after_help = help::LOCAL)]
     Local(local::Arguments),
-    /// Explain the code of a diagnostic; without one, list them all
+    /// Explain a customer: why it is built and deployed; or a diagnostic code; without either, list the codes
     Explain {
         /// Diagnostic code, such as S0201, or customer
         subject: Option<String>,
+        #[command(flatten)]
+        cloud: CloudArguments,
     },
     /// Write the JSON Schemas to schema/, or print one
     Schema(schema::Arguments),
@@ -395,7 +399,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     if let Command::Man { folder } = command {
         return man(&folder);
     }
-    if let Command::Explain { subject } = &command
+    if let Command::Explain { subject, .. } = &command
         && let Some(exit) = explain::code(ui, format, subject.as_deref())?
     {
         return Ok(exit);
@@ -442,7 +446,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Secrets(arguments) => secrets::run(&session, &arguments),
         Command::Local(arguments) => local::run(&session, &arguments),
         Command::Export(arguments) => export::run(&session, &arguments),
-        Command::Explain { subject } => explain::customer(&session, &subject.unwrap_or_default()),
+        Command::Explain { subject, cloud } => explain::customer(&session, &subject.unwrap_or_default(), &cloud),
         Command::Schema(arguments) => schema::run(&session, &arguments),
         Command::Import(_) | Command::Init(_) | Command::Completions { .. } | Command::Man { .. } => {
             unreachable!("BUG: they need no project")
