@@ -207,7 +207,11 @@ fn tables_fit_a_terminal_of_60_and_of_100_columns() {
                 assert!(whole.is_empty(), "{columns} {arguments:?}: no headings in\n{shown}");
                 continue;
             };
-            let ends = |line: &&String| !line.starts_with("  ") && !line.contains("skipped of");
+            let ends = |line: &&String| {
+                (!line.starts_with("  ") || line.starts_with("    "))
+                    && !line.starts_with("        ")
+                    && !line.contains("skipped of")
+            };
             for line in lines[head..].iter().filter(ends).take_while(|line| !line.starts_with(end)) {
                 let width = line.chars().count();
                 assert!(width <= usize::from(columns), "{columns} {arguments:?}: {width} columns: {line}\n{shown}");
@@ -233,4 +237,17 @@ fn the_table_of_a_check_fits_its_terminal() {
         assert!(rows.len() >= 3 && rows.iter().all(|line| line.chars().count() <= usize::from(columns)), "{rows:#?}");
         assert!(lines.last().is_some_and(|line| line.contains("60 errors")), "{lines:#?}");
     }
+}
+
+#[test]
+fn new_names_the_variables_that_every_other_customer_sets() {
+    let spec = |id: &str| format!("vars: {{ CUSTOMER_ID: {id}, SERVICE_DOMAIN: {id}.example.com, SAME: x }}\n");
+    let (acme, bolt) = (spec("acme"), spec("bolt"));
+    let project = fleet(&[("acme", &acme), ("bolt", &bolt)]);
+    let told = project.run(&["new", "cafe", "--local", "--yes"]).exits(0).stdout;
+    let line = "! every other customer sets CUSTOMER_ID, SERVICE_DOMAIN: `flotilla edit cafe --set vars.CUSTOMER_ID=… --set vars.SERVICE_DOMAIN=…`";
+    assert!(told.contains(line), "{told}");
+    let json =
+        project.run(&["new", "dune", "--local", "--yes", "--json", "--set", "vars.CUSTOMER_ID=dune"]).exits(0).json();
+    assert_eq!(json["siblings_set"], json!([]), "one of the others doesn't set it");
 }

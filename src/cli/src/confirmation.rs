@@ -3,9 +3,13 @@
 use flotilla_deploy::plan::Plan;
 use flotilla_engine::operator::Question;
 use flotilla_model::failure::Failure;
+use flotilla_model::listing;
 use flotilla_model::text::{clean, count};
 
 use super::prompts;
+
+/// The number of customers that a question names.
+const NAMES: usize = 10;
 
 /// Asks a question of the engine.
 pub(super) fn confirm(question: &Question<'_>) -> Result<(), Failure> {
@@ -14,12 +18,17 @@ pub(super) fn confirm(question: &Question<'_>) -> Result<(), Failure> {
         Question::PreviewUp { id, changes } => {
             prompts::require_confirmation(&format!("deploy the preview {id}, {}?", count(*changes, "change")))
         }
-        Question::Destroy { specs, workers } => {
-            let workers = count(*workers, "worker");
-            prompts::require_confirmation(&match *specs {
+        Question::Destroy(target) => {
+            let callers = target.calling_customers();
+            let called = match callers.is_empty() {
+                true => String::new(),
+                false => format!(", which {} still uses", listing::names(&Vec::from_iter(callers), NAMES)),
+            };
+            let workers = format!("{}{called}", count(target.workers.len(), "worker"));
+            prompts::require_confirmation(&clean(&match &target.specs[..] {
                 [] => format!("delete {workers}?"),
-                specs => format!("delete {} and {workers}?", clean(&specs.join(", "))),
-            })
+                specs => format!("delete {} and {workers}?", specs.join(", ")),
+            }))
         }
         Question::PreviewDown(previews) => {
             prompts::require_confirmation(&format!("permanently remove {}?", count(*previews, "preview")))

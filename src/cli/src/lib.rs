@@ -71,6 +71,7 @@ use cloud::CloudArguments;
 use color::ColorChoice;
 use flotilla_deploy::undo;
 use flotilla_engine::context::{Context, check_folder};
+use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::progress::Progress as _;
 use flotilla_model::trace;
@@ -259,7 +260,10 @@ impl Session {
 
 /// Returns the command line: its commands and options.
 pub fn command_line() -> clap::Command {
-    complete::with_values(Arguments::command())
+    // It writes what it is told to, and nothing by default.
+    let names = |argument: clap::Arg| argument.help("Customer ids or globs, such as 'shop-*'; '*' for all");
+    let command = Arguments::command().mut_subcommand("export", |export| export.mut_arg("customers", names));
+    complete::with_values(command)
 }
 
 /// Runs as one of flotilla's own helper processes, if it was started as one. The binary calls this first; from then on, it uses helpers.
@@ -272,12 +276,22 @@ pub fn helper() -> Option<std::process::ExitCode> {
 /// Runs the program and returns its exit code. `version` is what `--version` prints after the name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, version: &'static str) -> Exit {
     clap_complete::CompleteEnv::with_factory(command_line).var(complete::VARIABLE).complete();
-    let matches = command_line().version(version).try_get_matches_from(arguments);
+    let given: Vec<OsString> = arguments.into_iter().collect();
+    let command = command_line().version(version).color(color::of_arguments(&given));
+    let matches = command.try_get_matches_from(&given);
     let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {
             let error = other_names::with_hint(error);
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            if exit == Exit::Usage && wants_json(&given) {
+                let ui = Ui::new(true, false);
+                let text = error.render().to_string();
+                let (message, hints) = text.split_once("\n\n").unwrap_or((&text, ""));
+                let message = message.trim_start_matches("error: ").trim();
+                let hints: Vec<&str> = hints.split("\n\n").map(str::trim).filter(|hint| !hint.is_empty()).collect();
+                let _ = report::json(&ui, &serde_json::json!({ "error": message, "hints": hints }));
+            }
             return match (error.print(), exit) {
                 (Err(lost), Exit::Done) if lost.kind() != std::io::ErrorKind::BrokenPipe => {
                     ui::stderr(&format!("error: stdout can't be written: {lost}"));
@@ -331,6 +345,17 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, version: &'static str)
     exit
 }
 
+/// Returns whether a command line that can't be parsed asks for JSON.
+fn wants_json(arguments: &[OsString]) -> bool {
+    let mut words = arguments.iter().filter_map(|word| word.to_str()).take_while(|word| *word != "--").peekable();
+    while let Some(word) = words.next() {
+        if matches!(word, "--json" | "--format=json") || (word == "--format" && words.peek() == Some(&"json")) {
+            return true;
+        }
+    }
+    false
+}
+
 /// Prints the completions of a shell.
 fn completions(shell: clap_complete::Shell) -> Result<Exit, Failure> {
     report::print(complete::script(&shell.to_string())?.trim_end());
@@ -339,11 +364,26 @@ fn completions(shell: clap_complete::Shell) -> Result<Exit, Failure> {
 
 /// Writes a man page of each command into a folder.
 fn man(folder: &Path) -> Result<Exit, Failure> {
+    let mut command = command_line().disable_help_subcommand(true);
+    command.build();
     std::fs::create_dir_all(folder)
-        .and_then(|()| clap_mangen::generate_to(command_line().disable_help_subcommand(true), folder))
+        .map_err(anyhow::Error::from)
+        .and_then(|()| man_pages(command, folder))
         .with_context(|| format!("the man pages can't be written to {}", folder.display()))?;
     report::print(&ui::clean(&format!("wrote man pages to {}", folder.display())));
     Ok(Exit::Done)
+}
+
+/// Writes the man pages of a command and its subcommands. A file that is there is replaced, and a link isn't followed.
+fn man_pages(command: clap::Command, folder: &Path) -> anyhow::Result<()> {
+    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()).cloned() {
+        man_pages(subcommand, folder)?;
+    }
+    let page = clap_mangen::Man::new(command);
+    let mut bytes = Vec::new();
+    page.render(&mut bytes)?;
+    AtomicFile::new(&folder.join(page.get_filename())).write(&bytes)?;
+    Ok(())
 }
 
 /// Starts what the whole program shares: its threads, its trace.

@@ -13,12 +13,11 @@ use flotilla_model::progress::Progress as _;
 use flotilla_model::spec::Environment;
 
 use super::cloud::CustomersArguments;
-use super::color::{self, Stream};
 use super::report::{self, count};
 use super::selection::Selection;
 use super::stdout::{self, Stdout};
-use super::table::{Cell, Column, Fit, Layout, left_out_note};
-use super::ui::{Ui, clean};
+use super::table::{Cell, Column, Fit, Layout};
+use super::ui::clean;
 use super::worker_details::{Sources, WorkerDetails};
 use super::{Format, Session};
 
@@ -57,7 +56,7 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
     let invalid: Vec<&str> =
         scan.held.iter().map(String::as_str).filter(|id| *id != SHARED && selection.includes_id(id)).collect();
     let stdout = BufWriter::with_capacity(1 << 16, Stdout);
-    let mut out = Out { ui: session.ui.clone(), stdout, layout: None, left_out: Vec::new() };
+    let mut out = Out { stdout, layout: None };
     let (mut workers, mut customers) = (0, 0);
     if session.format == Format::Json {
         out.write("{\"workers\":[");
@@ -99,7 +98,6 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
             out.write(&format!("],{}\n", &end.to_string()[1..]));
         }
         Format::Text => {
-            out.end();
             for id in &invalid {
                 out.write(&format!("{}  has errors\n", clean(id)));
             }
@@ -147,10 +145,8 @@ impl Row<'_> {
 
 /// The output.
 struct Out {
-    ui: Ui,
     stdout: BufWriter<Stdout>,
     layout: Option<Layout<'static>>,
-    left_out: Vec<&'static str>,
 }
 
 impl Out {
@@ -170,21 +166,13 @@ impl Out {
             Some(layout) => layout,
             None => {
                 let layout = Layout::new(&COLUMNS, cells(), stdout::columns());
-                self.left_out = layout.left_out(cells());
                 self.write(&(layout.head() + "\n"));
                 layout
             }
         };
         for row in &rows {
-            self.write(&(layout.line(row, &|_, text| text.to_owned()) + "\n"));
+            self.write(&(layout.row(row, &|_, text| text.to_owned()) + "\n"));
         }
         self.layout = Some(layout);
-    }
-
-    /// Writes which columns the terminal is too narrow for.
-    fn end(&mut self) {
-        if let Some(note) = left_out_note(&self.ui, &self.left_out) {
-            self.write(&color::for_stream(Stream::Stdout, &(note + "\n")));
-        }
     }
 }

@@ -110,9 +110,7 @@ impl Operator for Terminal {
             Event::Planned { view, confirms: true } => ui.line(&plan::text((*view).clone(), ui)),
             Event::Planned { view, confirms: false } => ui.note(&plan::text((*view).clone(), ui)),
             Event::RollbackPlanned(plan) => report_rollback(ui, plan),
-            Event::DestroyPlanned { specs, workers } => {
-                destroy::lines(specs, workers).iter().for_each(|line| ui.line(line))
-            }
+            Event::DestroyPlanned(target) => destroy::lines(ui, target).iter().for_each(|line| ui.line(line)),
             Event::HostsPointNowhere(found) => findings::text(ui, found).iter().for_each(|line| ui.line(line)),
             Event::HostRemoved(name) if self.format == Format::Text => {
                 report::print(&clean(&format!("removed {name}")));

@@ -638,12 +638,12 @@ mod tests {
         let estimates = vec![price("b", 1200, 0), price("a", 7, 312)];
         let output = PlanOutput(PlanView { estimates, ..output(&plan).0 });
         let text = output.text(&Ui::new(true, false), false, Some("flotilla deploy --yes"));
-        assert!(text.contains("\nwaves: canaries 1 → the rest 2\n  b: 1200 requests, about 20 min 0 s\n"), "{text}");
+        assert!(text.contains("\nwaves: canaries 1 → the rest 2\n  b: 1200 requests, about 20 min\n"), "{text}");
         assert!(
-            text.contains("\n  a: 7 requests, about 7.0 s; 312 of 1,140 requests in 5 min 0 s are used already"),
+            text.contains("\n  a: 7 requests, about 7.0 s; 312 of 1,140 requests in 5 min are used already"),
             "{text}"
         );
-        assert!(text.contains("· 3 requests · about 20 min 0 s\n"), "{text}");
+        assert!(text.contains("· 3 requests · about 20 min\n"), "{text}");
         let report = serde_json::to_value(output.report()).unwrap();
         assert_eq!(
             report["waves"],

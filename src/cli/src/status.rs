@@ -31,13 +31,13 @@ const NAMES: usize = 12;
 /// The columns of the table.
 const COLUMNS: [Column<'_>; 8] = [
     Column::new("customer", Fit::Name),
-    Column::new("environment", Fit::Name),
+    Column::new("environment", Fit::Whole(3)),
     Column::new("worker", Fit::Name),
-    Column::new("digest", Fit::Whole(5)),
+    Column::new("digest", Fit::Whole(6)),
     Column::new("deployed", Fit::Whole(1)),
-    Column::new("address", Fit::Cut(4)),
+    Column::new("address", Fit::Cut(5)),
     Column::new("health", Fit::Cut(2)),
-    Column::new("spec", Fit::Cut(3)),
+    Column::new("spec", Fit::Cut(4)),
 ];
 
 #[derive(clap::Args)]

@@ -1,5 +1,5 @@
-//! Tables for a terminal of any width. Where a table is too wide, columns that matter less are cut, then left out; names stay whole as
-//! long as anything else can give way. Where there is no terminal, everything is shown.
+//! Tables for a terminal of any width. Where a table is too wide, columns that matter less are cut, then moved to a further line of their
+//! row; names stay whole as long as anything else can give way. Where there is no terminal, each row is one line.
 
 use super::columns;
 use super::stdout;
@@ -7,6 +7,8 @@ use super::ui::{Style, Ui};
 
 /// The space between two columns.
 const GAP: &str = "  ";
+/// The space before the further lines of a row.
+const INDENT: &str = "    ";
 /// The least width of a column that is cut.
 const LEAST: usize = 12;
 
@@ -15,9 +17,9 @@ const LEAST: usize = 12;
 pub(super) enum Fit {
     /// A name: the last to give way.
     Name,
-    /// Shown whole or not at all. Of several, the one with the highest number goes first.
+    /// Moved to a further line. Of several, the one with the highest number goes first.
     Whole(u8),
-    /// Cut, then left out; by number as well.
+    /// Cut, then moved; by number as well.
     Cut(u8),
 }
 
@@ -44,6 +46,15 @@ impl<'a> Column<'a> {
     }
 }
 
+impl Column<'_> {
+    fn rank(&self) -> u8 {
+        match self.fit {
+            Fit::Name => 0,
+            Fit::Whole(rank) | Fit::Cut(rank) => rank,
+        }
+    }
+}
+
 /// One cell of a table.
 #[derive(Clone, Default)]
 pub(super) struct Cell {
@@ -64,11 +75,11 @@ impl<T: Into<String>> From<T> for Cell {
     }
 }
 
-/// The columns of a table as they are shown: which of them, and their widths.
+/// The columns of a table as they are shown. Those that don't fit beside the others are on further lines of each row.
 pub(super) struct Layout<'a> {
     columns: Vec<Column<'a>>,
-    /// The width of each column; none: it is left out.
-    widths: Vec<Option<usize>>,
+    /// For each line of a row, the width of each column; none: it isn't on that line.
+    lines: Vec<Vec<Option<usize>>>,
 }
 
 impl<'h> Layout<'h> {
@@ -86,46 +97,56 @@ impl<'h> Layout<'h> {
                 (*need > 0 || column.fit == Fit::Name).then(|| (*need).max(columns::width(column.head)))
             })
             .collect();
-        let widths = match limit {
-            Some(limit) => fitted(columns, natural, limit),
-            None => natural,
-        };
-        Layout { columns: columns.to_vec(), widths }
-    }
-
-    /// Returns the headings of the columns that are left out, of those that contain something in `rows`.
-    pub fn left_out<'a>(&self, rows: impl Iterator<Item = &'a [Cell]>) -> Vec<&'h str> {
-        let mut has_text = vec![false; self.columns.len()];
-        for row in rows {
-            has_text.iter_mut().zip(row).for_each(|(has_text, cell)| *has_text |= !cell.text.is_empty());
+        let Some(limit) = limit else { return Layout { columns: columns.to_vec(), lines: vec![natural] } };
+        let mut lines = vec![fitted(columns, natural.clone(), limit)];
+        let mut left = natural;
+        loop {
+            let placed = lines.last().into_iter().flatten();
+            left.iter_mut().zip(placed).filter(|(_, placed)| placed.is_some()).for_each(|(left, _)| *left = None);
+            if left.iter().all(Option::is_none) {
+                return Layout { columns: columns.to_vec(), lines };
+            }
+            let limit = limit.saturating_sub(INDENT.len()).max(1);
+            let mut next = fitted(columns, left.clone(), limit);
+            if next.iter().all(Option::is_none) {
+                // Not even one of them fits: the most important one is cut.
+                let index = (0..columns.len())
+                    .filter(|index| left[*index].is_some())
+                    .min_by_key(|index| columns[*index].rank());
+                next[index.unwrap_or_default()] = Some(limit);
+            }
+            lines.push(next);
         }
-        let columns = self.columns.iter().zip(&self.widths).zip(has_text);
-        columns
-            .filter(|((_, width), has_text)| width.is_none() && *has_text)
-            .map(|((column, _), _)| column.head)
-            .collect()
     }
 
-    /// Returns the headings as a line.
+    /// Returns the headings.
     pub fn head(&self) -> String {
         let cells: Vec<Cell> = self.columns.iter().map(|column| Cell::from(column.head)).collect();
-        self.line(&cells, &|_, text| text.to_owned())
+        self.row(&cells, &|_, text| text.to_owned())
     }
 
-    /// Returns a row as a line.
-    pub fn line(&self, cells: &[Cell], paint: &dyn Fn(Style, &str) -> String) -> String {
+    /// Returns a row: one line, or several where the terminal is narrow.
+    pub fn row(&self, cells: &[Cell], paint: &dyn Fn(Style, &str) -> String) -> String {
+        let mut lines = self.lines.iter().map(|widths| self.line(cells, widths, paint));
+        let mut row = lines.next().unwrap_or_default();
+        for line in lines.filter(|line| !line.is_empty()) {
+            row += &format!("\n{INDENT}{line}");
+        }
+        row
+    }
+
+    fn line(&self, cells: &[Cell], widths: &[Option<usize>], paint: &dyn Fn(Style, &str) -> String) -> String {
         let (mut line, mut spaces) = (String::new(), 0);
-        for ((cell, width), column) in cells.iter().zip(&self.widths).zip(&self.columns) {
+        for ((cell, width), column) in cells.iter().zip(widths).zip(&self.columns) {
             let Some(width) = *width else { continue };
             let text = columns::cut(&cell.text, width);
             let missing = width.saturating_sub(columns::width(&text));
             let (before, after) = if column.is_number { (missing, 0) } else { (0, missing) };
+            spaces += before;
             if !text.is_empty() {
-                line += &" ".repeat(spaces + before);
+                line += &" ".repeat(spaces);
                 spaces = 0;
                 line += &cell.style.map_or_else(|| text.clone(), |style| paint(style, &text));
-            } else {
-                spaces += before;
             }
             spaces += after + GAP.len();
         }
@@ -143,10 +164,8 @@ fn fitted(columns: &[Column<'_>], natural: Vec<Option<usize>>, limit: usize) -> 
     let mut order: Vec<(u8, usize)> = columns
         .iter()
         .enumerate()
-        .filter_map(|(index, column)| match column.fit {
-            Fit::Name => None,
-            Fit::Whole(rank) | Fit::Cut(rank) => Some((rank, index)),
-        })
+        .filter(|(_, column)| column.fit != Fit::Name)
+        .map(|(index, column)| (column.rank(), index))
         .collect();
     order.sort_by(|a, b| b.cmp(a));
     let mut kept = natural;
@@ -210,10 +229,9 @@ impl<'a> Table<'a> {
         let layout = Layout::new(&self.columns, rows(), limit);
         let mut lines = vec![layout.head()];
         for (cells, notes) in &self.rows {
-            lines.push(layout.line(cells, &|style, text| ui.paint(style, text)));
+            lines.push(layout.row(cells, &|style, text| ui.paint(style, text)));
             lines.extend(notes.iter().cloned());
         }
-        lines.extend(left_out_note(ui, &layout.left_out(rows())));
         lines
     }
 
@@ -224,12 +242,6 @@ impl<'a> Table<'a> {
             stdout::print(&lines.join("\n"));
         }
     }
-}
-
-/// Returns the line that names the columns for which the terminal is too narrow.
-pub(super) fn left_out_note(ui: &Ui, names: &[&str]) -> Option<String> {
-    let text = format!("not shown at this width: {}", names.join(", "));
-    (!names.is_empty()).then(|| ui.paint(Style::Dim, &text))
 }
 
 #[cfg(test)]
@@ -270,16 +282,21 @@ mod tests {
         let cut = shown(Some(60));
         assert_eq!(cut[1], "acme           7  2026-11-30T12:02:57Z  https://a-long-name-…");
         let without = shown(Some(40));
-        assert_eq!(without[0], "customer  number  deployed");
-        assert_eq!(without.last().map(String::as_str), Some("not shown at this width: address"));
+        assert_eq!(
+            without[..2],
+            [
+                "customer  number  deployed\n    address",
+                "acme           7  2026-11-30T12:02:57Z\n    https://a-long-name-of-a-shop.examp…"
+            ]
+        );
+        assert_eq!(without[3], "日本の店   1,000  2026-11-30T12:02:57Z", "nothing is left of the second line");
         let less = shown(Some(30));
-        assert_eq!(less[..2], ["customer  deployed", "acme      2026-11-30T12:02:57Z"]);
-        assert_eq!(less.last().map(String::as_str), Some("not shown at this width: number, address"));
-        assert_eq!(shown(Some(10))[..2], ["customer", "acme"]);
+        assert_eq!(less[1], "acme      2026-11-30T12:02:57Z\n         7  https://a-lon…");
+        assert_eq!(shown(Some(10))[1], "acme\n    2026-…\n         7\n    https…");
         for limit in 8..90 {
             let lines = shown(Some(limit));
-            let table = lines.iter().filter(|line| !line.starts_with("not shown") && !line.starts_with("    "));
-            assert!(table.clone().all(|line| columns::width(line) <= limit), "{limit}: {lines:#?}");
+            let mut table = lines.iter().flat_map(|line| line.lines()).filter(|line| !line.ends_with("a note"));
+            assert!(limit < 10 || table.all(|line| columns::width(line) <= limit), "{limit}: {lines:#?}");
             assert!(lines.iter().any(|line| line.starts_with("日本の店")), "{limit}: {lines:#?}");
         }
     }

@@ -8,6 +8,7 @@ pub mod cloud;
 pub mod context;
 pub mod deploy_fleet;
 pub mod destroy;
+pub mod destroy_target;
 pub mod health;
 pub mod implied;
 mod lanes;

@@ -228,7 +228,7 @@ fn planned_homes(
 ) -> BTreeMap<Home, String> {
     let mut homes = homes(fleet, cloud);
     if context.preview.is_some() {
-        homes.retain(|_, account| cloud.tokens(fleet, [account.as_str()], secrets).is_ok());
+        homes.retain(|_, account| cloud.tokens_to_look_at(fleet, [account.as_str()], secrets).is_ok());
     }
     homes
 }
@@ -700,7 +700,7 @@ impl Planned {
     /// Returns what the plan costs, lane by lane.
     fn estimates(&self) -> Vec<Estimate> {
         let accounts: BTreeSet<&str> = self.plan.changes.iter().map(|change| change.account.as_str()).collect();
-        let tokens = self.cloud.tokens(&self.project.fleet, accounts, &self.secrets).unwrap_or_default();
+        let tokens = self.cloud.tokens_to_look_at(&self.project.fleet, accounts, &self.secrets).unwrap_or_default();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         Lanes::open(&self.plan, &self.project.fleet, &self.cloud, &tokens, &clock).estimates(&self.plan, &self.checks())
     }

@@ -301,8 +301,8 @@ mod tests {
         ));
         assert!(page.contains(" and 80 more\n\n| | worker "), "{page}");
         assert!(page.contains("| update | <code>t-c7</code> | <code>c7</code> | production | <code>secret KEY changed</code> |\n\n</details>"));
-        assert!(page.contains("| <code>gold</code> | 60 | 0 | 1 min 0 s | 12 of 1,140 in 5 min 0 s |\n"), "{page}");
-        assert!(page.contains("| <code>rest</code> | 40 | 0 | 40 s | 0 of 1,140 in 5 min 0 s |\n"), "{page}");
+        assert!(page.contains("| <code>gold</code> | 60 | 0 | 1 min | 12 of 1,140 in 5 min |\n"), "{page}");
+        assert!(page.contains("| <code>rest</code> | 40 | 0 | 40 s | 0 of 1,140 in 5 min |\n"), "{page}");
         assert!(page.contains("\nThe id of <code>rest</code> is not set, so "), "{page}");
     }
 
