@@ -1,11 +1,13 @@
 //! The cloud that a run is about: accounts, their tokens, the API's address; or the local Cloudflare emulator.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::Serialize;
 
 use flotilla_deploy::cloudflare::{BASE, BASE_VARIABLE};
 use flotilla_deploy::pace::Priority;
@@ -39,12 +41,39 @@ pub struct Cloud {
     pub state: PathBuf,
     /// The accounts' ids by name, as far as they are known here.
     ids: BTreeMap<String, Option<String>>,
+    /// The accounts' ids that no account can have, by name.
+    invalid: BTreeMap<String, InvalidId>,
     /// The priority of the requests that look at it.
     pub priority: Priority,
     /// Running as long as this value lives.
     pub running: Option<local::Running>,
     /// The limits of the local emulator's accounts.
     limits: local::PlatformLimits,
+}
+
+/// An account's id that no account can have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InvalidId {
+    /// The account's name.
+    pub account: String,
+    /// The place that it comes from.
+    pub place: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl fmt::Display for InvalidId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let InvalidId { account, place, problem } = self;
+        write!(f, "the id of the account `{account}`, {place}, is invalid: it {problem}")
+    }
+}
+
+impl InvalidId {
+    /// Returns it as a failure.
+    pub fn failure(&self) -> Failure {
+        Failure::new(self.to_string()).hint(ACCOUNT_ID_FORM)
+    }
 }
 
 /// The cloud of a run.
@@ -88,17 +117,27 @@ impl Cloud {
                 priority: Priority::Interactive,
                 limits: platform_limits(fleet),
                 running: None,
+                invalid: BTreeMap::new(),
             });
         }
         let base = api_base(secrets)?;
-        let ids = fleet.accounts.iter().map(|(name, account)| {
-            let id = match &account.id {
-                AccountId::Literal(id) => Some(id.clone()),
-                AccountId::Variable { env } => secrets_variable(secrets, env),
+        let (mut ids, mut invalid) = (BTreeMap::new(), BTreeMap::new());
+        for (name, account) in &fleet.accounts {
+            let (id, place) = match &account.id {
+                AccountId::Literal(id) => (Some(id.clone()), "in fleet.yaml".to_owned()),
+                AccountId::Variable { env } => match secrets.find_named(env) {
+                    Some(found) if found.source == "environment" => {
+                        (Some(found.value.expose_secret().to_owned()), format!("the variable {env}"))
+                    }
+                    Some(found) => (Some(found.value.expose_secret().to_owned()), format!("{env} in {}", found.source)),
+                    None => (None, String::new()),
+                },
             };
-            (name.clone(), id)
-        });
-        let ids = ids.collect();
+            if let Some(Err(problem)) = id.as_deref().map(check_account_id) {
+                invalid.insert(name.clone(), InvalidId { account: name.clone(), place, problem });
+            }
+            ids.insert(name.clone(), id);
+        }
         // Another address is another cloud: what is deployed there says nothing about this one.
         let state = if base.trim_end_matches('/') == BASE {
             context.folder().join("state.db")
@@ -106,7 +145,7 @@ impl Cloud {
             context.folder().join(format!("state-{}.db", Digest::of(base.as_bytes()).short()))
         };
         let (priority, limits) = (Priority::Interactive, local::PlatformLimits::default());
-        Ok(Cloud { base, local: None, folder: None, state, ids, priority, limits, running: None })
+        Ok(Cloud { base, local: None, folder: None, state, ids, invalid, priority, limits, running: None })
     }
 
     /// Starts the local Cloudflare emulator if the cloud is that, unless one is running for this project already.
@@ -137,6 +176,11 @@ impl Cloud {
     /// The accounts whose ids aren't known here.
     pub fn unknown<'a>(&self, accounts: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
         accounts.into_iter().filter(|account| self.ids.get(*account).cloned().flatten().is_none()).collect()
+    }
+
+    /// The accounts whose ids no account can have.
+    pub fn invalid<'a>(&self, accounts: impl IntoIterator<Item = &'a str>) -> Vec<&InvalidId> {
+        accounts.into_iter().filter_map(|account| self.invalid.get(account)).collect()
     }
 
     /// The tokens of accounts, by account id; what to set where one is missing.
@@ -184,16 +228,7 @@ impl Cloud {
             let name = format!("the API token of the account `{name}`, {},", account.token.secret);
             Failure::new(format!("{name} contains {what}")).hint(TOKEN_FORM)
         })?;
-        let id = self.home(name, None).account_id;
-        if self.local.is_none() && !id.is_empty() && !is_account_id(&id) {
-            let source = match &account.id {
-                AccountId::Literal(_) => "fleet.yaml".to_owned(),
-                AccountId::Variable { env } => env.clone(),
-            };
-            return Err(Failure::new(format!("the id of the account `{name}`, in {source}, is not an account's id"))
-                .hint("expected 32 hexadecimal digits, as the dashboard and `wrangler whoami` show them"));
-        }
-        Ok(())
+        self.invalid.get(name).map_or(Ok(()), |invalid| Err(invalid.failure()))
     }
 }
 
@@ -201,20 +236,42 @@ impl Cloud {
 pub const TOKEN_FORM: &str =
     "tokens are letters, digits, `_` and `-`: set it again, without anything before or after it";
 
-/// Returns what a token has in it that no request can carry.
-pub fn check_token(token: &SecretString) -> Result<(), &'static str> {
-    match token.expose_secret().chars().find(|c| !c.is_ascii_graphic()) {
-        None => Ok(()),
-        Some('\n' | '\r') => Err("a line break"),
-        Some(c) if c.is_whitespace() => Err("white space"),
-        Some(c) if c.is_control() => Err("a control character"),
-        Some(_) => Err("a character that isn't ASCII"),
-    }
+/// The form of an account's id, for messages.
+const ACCOUNT_ID_FORM: &str =
+    "expected 32 hexadecimal digits in lower case, as the dashboard and `wrangler whoami` show them";
+
+/// Returns what a token has in it that no request can carry, or that no bearer token has (RFC 6750).
+pub fn check_token(token: &SecretString) -> Result<(), String> {
+    let is_of_token = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
+    let what = match token.expose_secret().chars().find(|c| !is_of_token(*c)) {
+        None => return Ok(()),
+        Some('\n' | '\r') => "a line break",
+        Some(c) if c.is_whitespace() => "white space",
+        Some(c) if c.is_control() => "a control character",
+        Some(c) if !c.is_ascii() => "a character that isn't ASCII",
+        Some('"' | '\'' | '`') => "quotes",
+        Some('$') => "a `$`, as a variable that wasn't replaced does",
+        Some(c) => return Err(format!("the character `{c}`")),
+    };
+    Err(what.to_owned())
 }
 
-/// Returns whether a text has the form of an account's id.
-pub fn is_account_id(text: &str) -> bool {
-    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+/// Returns what an account's id has in it that no account's id has.
+pub fn check_account_id(id: &str) -> Result<(), String> {
+    let count = id.chars().count();
+    let is_hex = |c: char| c.is_ascii_hexdigit();
+    let what = match id.chars().find(|c| !is_hex(*c)) {
+        None if count != 32 => return Err(format!("has {count} characters instead of 32")),
+        None if id.chars().any(|c| c.is_ascii_uppercase()) => "has upper-case letters",
+        None => return Ok(()),
+        Some('\n' | '\r') => "contains a line break",
+        Some(c) if c.is_whitespace() => "contains white space",
+        Some('"' | '\'' | '`') => "is in quotes",
+        Some('$') => "contains a `$`, as a variable that wasn't replaced does",
+        Some('-') if count == 36 => "has the form of another kind of id, with dashes",
+        Some(_) => "contains other characters than 0-9 and a-f",
+    };
+    Err(what.to_owned())
 }
 
 /// Returns the API's address: Cloudflare's own, or the one that the environment sets. A project's file that sets another is refused, as
@@ -233,10 +290,6 @@ pub fn api_base(secrets: &Secrets) -> Result<String, Failure> {
         ))
         .hint(format!("or name the file on the command line: `--env-file {}`", set.file))),
     }
-}
-
-fn secrets_variable(secrets: &Secrets, name: &str) -> Option<String> {
-    secrets.named(name).map(|value| value.expose_secret().to_owned())
 }
 
 /// Returns the folder of the local Cloudflare emulator.
@@ -316,12 +369,27 @@ mod tests {
             ("to\u{a0}k", "white space"),
             ("tok\u{7f}", "a control character"),
             ("tök", "a character that isn't ASCII"),
+            ("\"tok\"", "quotes"),
+            ("'tok'", "quotes"),
+            ("“tok”", "a character that isn't ASCII"),
+            ("$TOKEN", "a `$`, as a variable that wasn't replaced does"),
+            ("<token>", "the character `<`"),
         ] {
-            assert_eq!(check(token), Err(what), "{token:?}");
+            assert_eq!(check(token), Err(what.to_owned()), "{token:?}");
         }
-        assert!(is_account_id("0123456789abcdef0123456789abcdef"));
-        for id in ["", "local", "0123", "0123456789ABCDEF0123456789ABCDEF", "0123456789abcdef0123456789abcdeg"] {
-            assert!(!is_account_id(id), "{id}");
+        assert_eq!(check_account_id("0123456789abcdef0123456789abcdef"), Ok(()));
+        for (id, what) in [
+            ("", "has 0 characters instead of 32"),
+            ("local", "contains other characters than 0-9 and a-f"),
+            ("0123", "has 4 characters instead of 32"),
+            ("0123456789ABCDEF0123456789ABCDEF", "has upper-case letters"),
+            ("0123456789abcdef0123456789abcdeg", "contains other characters than 0-9 and a-f"),
+            ("0123456789abcdef0123456789abcdef\n", "contains a line break"),
+            ("\"0123456789abcdef0123456789abcdef\"", "is in quotes"),
+            ("${ACCOUNT}", "contains a `$`, as a variable that wasn't replaced does"),
+            ("0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01", "has the form of another kind of id, with dashes"),
+        ] {
+            assert_eq!(check_account_id(id), Err(what.to_owned()), "{id:?}");
         }
     }
 }
