@@ -226,12 +226,14 @@ fn cut_before(line: &str, hidden: usize, column: usize) -> (String, usize) {
         return (shown, column);
     }
     let before: String = line.chars().take(column - 1).skip(hidden).collect();
-    let before = before.trim_end_matches([' ', '"', '\'']);
-    let key = match before.ends_with(':') {
-        true => before.rsplit([',', '{', '[', ' ']).next().unwrap_or_default().to_owned() + " ",
-        false => String::new(),
-    };
-    let shown = format!("{shown}, {key}");
+    let key = before.trim_end_matches([' ', '"', '\'']);
+    if !key.ends_with(':') {
+        // It is a part of what is hidden, or nobody knows what it is.
+        let stars = shown.chars().count() - STARS.len();
+        return (shown, stars + 1);
+    }
+    let key = key.rsplit([',', '{', '[', ' ']).next().unwrap_or_default();
+    let shown = format!("{shown}, {key} ");
     let column = shown.chars().count() + 1;
     (shown + STARS, column)
 }
@@ -434,7 +436,7 @@ mod tests {
             (12, "vars: { A: ********", 12),
             (20, "vars: { A: ********, B: ********", 25),
             (36, "vars: { A: ********, D: ********", 25),
-            (40, "vars: { A: ********, ********", 22),
+            (40, "vars: { A: ********", 12),
         ] {
             assert_eq!(cut_before(line, 12, column), (shown.to_owned(), at));
         }
