@@ -21,7 +21,8 @@ use super::summary;
 use super::transaction::FileChanges;
 use super::ui::{Style, Ui, clean, clean_lines};
 use super::{Format, Session, init, schema};
-use flotilla_engine::cloud::{TOKEN_FORM, api_base, check_account_id, check_token};
+use flotilla_engine::cloud::api_base;
+use flotilla_engine::credentials::{TOKEN_FORM, check_account_id, check_token};
 use flotilla_engine::requests::PlatformRequester;
 
 /// The longest name of a fleet.

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use flotilla_deploy::plan::{Action, Change, Held, HostChange, Orphan};
 use flotilla_deploy::refresh::Finding;
-use flotilla_engine::cloud::InvalidId;
+use flotilla_engine::credentials::InvalidId;
 use flotilla_engine::plan_view::{Estimate, PlanView, eta};
 use flotilla_model::digest::Digest;
 use flotilla_model::limits::grouped;

@@ -31,6 +31,7 @@ pub fn check_folder(root: &Path) -> Result<(), Failure> {
                 .hint("remove it if nothing needs it; to keep the folder on another disk, mount that disk there")
         })?;
     }
+    plain_file::make_private(&own);
     for folder in [own.clone(), own.join("local"), own.join("undo"), own.join("build"), own.join("previews")] {
         if std::fs::symlink_metadata(&folder).is_ok_and(|found| !found.is_dir()) {
             let shown = folder.display();
@@ -40,7 +41,6 @@ pub fn check_folder(root: &Path) -> Result<(), Failure> {
             .hint("remove it if nothing needs it"));
         }
     }
-    plain_file::make_private(&own);
     Ok(())
 }
 

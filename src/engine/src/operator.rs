@@ -13,7 +13,7 @@ use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::Failure;
 use flotilla_model::progress::Progress;
 
-use crate::cloud::InvalidId;
+use crate::credentials::InvalidId;
 use crate::plan_view::PlanView;
 
 /// An event of a run.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use flotilla_deploy::plan::Plan;
 use flotilla_deploy::refresh::Finding;
 
-use crate::cloud::InvalidId;
+use crate::credentials::InvalidId;
 
 /// A plan and what is shown with it.
 #[derive(Clone)]

@@ -35,8 +35,9 @@ use flotilla_spec::project;
 use flotilla_spec::secrets::Secrets;
 
 use crate::build_fleet::{Built, build_fleet};
-use crate::cloud::{Cloud, CloudOptions, InvalidId};
+use crate::cloud::{Cloud, CloudOptions};
 use crate::context::Context;
+use crate::credentials::InvalidId;
 use crate::implied::{self, Unclear};
 use crate::lanes::Lanes;
 use crate::operator::Event;
