@@ -4,5 +4,7 @@ mod api;
 mod client;
 mod guard;
 mod limits;
+mod page;
 mod serving;
+mod tails;
 mod triggers;

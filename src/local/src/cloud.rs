@@ -7,8 +7,10 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::Options;
+use super::activity::Activity;
 use super::call::Call;
 use super::clock::{Clock, stamp};
+use super::directory::{Directory, Group};
 use super::envelope::{Answer, Outcome};
 use super::faults::Faults;
 use super::hrana::Streams;
@@ -16,6 +18,7 @@ use super::journal::Journal;
 use super::limits::{Meter, PlatformLimits, RateLimit};
 use super::seal::digest;
 use super::store::Store;
+use super::tail_list::Tails;
 use super::workers::Workers;
 
 /// Everything that outlives a request.
@@ -52,6 +55,18 @@ pub struct Cloud {
     pub faults: Mutex<Faults>,
     /// The latest requests.
     pub journal: Mutex<Journal>,
+    /// The latest events of workers.
+    pub activity: Activity,
+    /// The deployed workers as the index page lists them.
+    pub directory: Directory,
+    /// The groups of workers on the index page.
+    pub group: Option<Group>,
+    /// The word by which the index page's script is known: another one for each run.
+    pub page_key: String,
+    /// The path of a worker's health check.
+    pub health_path: String,
+    /// The tails of workers.
+    pub tails: Tails,
     /// The running workers.
     pub workers: Workers,
     /// Open libSQL streams.
@@ -73,15 +88,17 @@ impl Cloud {
     /// # Errors
     /// When the folder can't be used.
     pub fn open(options: Options) -> anyhow::Result<Self> {
+        let store = Store::open(&options.folder)?;
         Ok(Self {
-            store: Store::open(&options.folder)?,
+            page_key: store.seal.id(),
+            store,
             streams: Streams::new(options.folder.join("libsql"), options.clock.clone()),
             folder: options.folder,
             limits: options.limits,
             limit: options.limit,
             page_size: options.page_size,
             meter: Mutex::default(),
-            clock: options.clock,
+            clock: options.clock.clone(),
             tokens: options.tokens.iter().chain(&options.token).map(|token| of_account(token)).collect(),
             token: options.token,
             zones: options.zones.iter().map(|zone| of_account(&zone.to_ascii_lowercase())).collect(),
@@ -91,6 +108,11 @@ impl Cloud {
             validate: options.validate,
             faults: Mutex::new(Faults::new(options.faults)),
             journal: Mutex::default(),
+            directory: Directory::default(),
+            group: options.group,
+            activity: Activity::new(options.observer, options.health_path.clone(), options.clock.clone()),
+            health_path: options.health_path,
+            tails: Tails::default(),
             workers: Workers::new(options.workerd),
         })
     }

@@ -8,12 +8,14 @@
 //! It sends nothing anywhere, and what workers fetch never leaves the machine.
 
 mod accounts;
+mod activity;
 mod api;
 mod call;
 mod capnp;
 mod clock;
 mod cloud;
 mod databases;
+mod directory;
 mod domains;
 mod egress;
 mod envelope;
@@ -26,6 +28,7 @@ mod kv;
 mod libsql;
 mod limits;
 mod namespaces;
+mod page;
 mod r2;
 mod routing;
 mod scripts;
@@ -35,6 +38,8 @@ mod serve;
 mod settings;
 mod sql;
 mod store;
+mod tail_list;
+mod tails;
 mod triggers;
 mod upload;
 mod versions;
@@ -54,8 +59,10 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+pub use activity::{Observer, Trace};
 pub use api::operations;
 pub use clock::Clock;
+pub use directory::Group;
 pub use faults::{Effect, ErrorAnswer, Fault, Matches, Reset};
 pub use limits::{Meter, PlatformLimits, RateLimit, Verdict};
 pub use workerd::Workerd;
@@ -97,6 +104,12 @@ pub struct Options {
     pub page_size: Option<usize>,
     /// The faults from the start on.
     pub faults: Vec<Fault>,
+    /// Called with each event of a worker: its requests, console lines and exceptions.
+    pub observer: Option<Observer>,
+    /// The group of a worker on the index page, by its tags; none: there are no groups.
+    pub group: Option<Group>,
+    /// The path of a worker's health check, by which the index page knows its health.
+    pub health_path: String,
     /// The time: for the rate limit, expiries and dates.
     pub clock: Clock,
 }
@@ -120,6 +133,9 @@ impl Options {
             validate: false,
             page_size: None,
             faults: Vec::new(),
+            observer: None,
+            group: None,
+            health_path: "/health".to_owned(),
             clock: clock::machine(),
         }
     }
