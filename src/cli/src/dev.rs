@@ -11,6 +11,7 @@ use serde_json::json;
 
 use flotilla_deploy::deploy::{self, Control};
 use flotilla_deploy::pace::Priority;
+use flotilla_deploy::plan::Action;
 use flotilla_engine::RunKind;
 use flotilla_engine::addresses::{self, Addresses};
 use flotilla_engine::cloud::{CloudOptions, PORT};
@@ -84,13 +85,14 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         let done = Emulator::start(session, arguments.port, |options| options.observer = Some(observer)).and_then(
             |emulator| {
                 let address = emulator.running.address();
-                if session.format == Format::Text {
-                    report::print(&format!(
-                        "local Cloudflare emulator\n  workers, requests and logs  http://{address}/\n  API  {}",
-                        emulator.running.api_base()
-                    ));
-                    stdout::require_written()?;
+                let api = emulator.running.api_base();
+                match session.format {
+                    Format::Text => report::print(&format!(
+                        "local Cloudflare emulator\n  workers, requests and logs  http://{address}/\n  API  {api}"
+                    )),
+                    Format::Json => session.json(&json!({"address": format!("http://{address}/"), "api": api}))?,
                 }
+                stdout::require_written()?;
                 let waker = watch.waker();
                 *keys.lock() = Keys::read(&session.ui, "[r]edeploy  [q]uit", move |key| match key {
                     b'q' | b'Q' => stop(),
@@ -253,15 +255,22 @@ impl Dev<'_> {
             let object = json!({"deployed": applied, "failed": failed, "unhealthy": unhealthy, "open": self.known.len(), "seconds": seconds});
             return drop(self.session.json(&object));
         }
+        let errors = report::counts(&self.known).0;
         match (changed, self.deploys) {
+            (false, _) if errors > 0 => self.report("nothing deployed: what has errors stays as it was", seconds),
             (false, 1) => self.report(&format!("{} up to date", count(planned.workers, "worker")), seconds),
             (false, _) => self.report("no changes", seconds),
             (true, _) => {
                 let failed = if failed > 0 { format!(", {failed} not") } else { String::new() };
-                self.report(&format!("{} deployed{failed}", count(applied as usize, "worker")), seconds);
+                let what = match planned.plan.changes.as_slice() {
+                    [change] => clean(&change.worker),
+                    _ => count(applied as usize, "worker"),
+                };
+                self.report(&format!("{what} deployed{failed}"), seconds);
             }
         }
-        if changed || self.deploys == 1 {
+        let is_new = planned.plan.changes.iter().any(|change| change.action == Action::Create);
+        if self.deploys == 1 || is_new {
             self.addresses(planned);
         }
         if changed {
@@ -290,13 +299,14 @@ impl Dev<'_> {
     }
 
     fn report(&self, what: &str, seconds: f64) {
-        let open =
-            if self.known.is_empty() { String::new() } else { format!(" · {} left", report::found(&self.known)) };
+        let open = if self.known.is_empty() { String::new() } else { format!(" · {}", report::found(&self.known)) };
         let watching = if self.deploys == 1 { "; watching for changes, Ctrl-C stops" } else { "" };
         if self.session.format == Format::Text {
             report::print(&format!("{what} in {}{open}{watching}", duration(seconds)));
         } else {
-            drop(self.session.json(&json!({"deployed": 0, "open": self.known.len(), "seconds": seconds})));
+            drop(self.session.json(&json!({
+                "deployed": 0, "failed": 0, "unhealthy": [], "open": self.known.len(), "seconds": seconds,
+            })));
         }
     }
 }

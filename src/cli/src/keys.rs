@@ -36,7 +36,7 @@ impl Keys {
         Some(Keys { before })
     }
 
-    /// Gives the terminal its modes back.
+    /// Restores the modes of the terminal.
     pub(super) fn restore(&self) {
         let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.before);
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use clap::ValueEnum;
 use parking_lot::Mutex;
@@ -20,6 +20,10 @@ use flotilla_model::spec::Environment;
 use super::selection::environment;
 use super::ui::{clean, duration};
 use super::{Format, Session, report, stdout, trace_output};
+
+/// The width of the column of workers, and how wide it may become.
+static WIDTH: AtomicUsize = AtomicUsize::new(0);
+const WIDEST: usize = 40;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -161,7 +165,10 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 pub(super) fn print_event(session: &Session, worker: &str, event: &Value) {
     match session.format {
         Format::Text => {
-            let lines = trace_output::lines(&session.ui, Some(worker), event);
+            // As wide as the widest so far, so that the columns stay one below the other.
+            let width = worker.chars().count().min(WIDEST);
+            let width = WIDTH.fetch_max(width, Ordering::Relaxed).max(width);
+            let lines = trace_output::lines(&session.ui, &format!("{worker:width$}"), event);
             if !lines.is_empty() {
                 report::print(&lines.join("\n"));
             }

@@ -12,9 +12,9 @@ const LEVEL: usize = 5;
 /// The most lines that are shown of one message or stack.
 const LINES: usize = 40;
 
-/// Returns the lines of an event. `worker` is the column in front; none is needed where only one worker is followed.
-pub(super) fn lines(ui: &Ui, worker: Option<&str>, event: &Value) -> Vec<String> {
-    let worker = worker.map(|worker| format!("{}  ", clean(worker))).unwrap_or_default();
+/// Returns the lines of an event. `worker` is the column of its worker.
+pub(super) fn lines(ui: &Ui, worker: &str, event: &Value) -> Vec<String> {
+    let worker = format!("{}  ", clean(worker));
     let mut lines = Vec::new();
     let mut add = |at: &Value, level: &str, style: Option<Style>, text: &str| {
         let head = format!("{}  {worker}", ui.paint(Style::Dim, &time_of_day(at)));
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     fn plain(event: &Value) -> Vec<String> {
-        lines(&Ui::new(false, false), Some("acme"), event)
+        lines(&Ui::new(false, false), "acme", event)
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub struct Tail<'a> {
     pub filters: &'a [Value],
 }
 
-/// Something that happens while a worker is followed.
+/// An event of following a worker.
 #[derive(Debug, PartialEq)]
 pub enum Event<'a> {
     /// It is connected; whether for another time.
@@ -73,7 +73,7 @@ pub enum TailError {
     Lost(String),
 }
 
-/// How a connection ended.
+/// The end of a connection.
 enum End {
     Stopped,
     Lost(String),

@@ -22,7 +22,7 @@ pub struct WebSocket {
     timeouts: Timeouts,
 }
 
-/// What came in.
+/// The result of waiting for a message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
     /// A message.

@@ -71,7 +71,7 @@ pub struct Summary {
     pub health: Option<Seen>,
 }
 
-/// How an invocation ended.
+/// The end of an invocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// Milliseconds since 1970.

@@ -31,7 +31,7 @@ pub struct WorkerSource {
     pub version: String,
     /// The account.
     pub account: String,
-    /// What the worker's events are sent to the egress listener for, see [`traced`]; empty: they aren't sent.
+    /// The words with which the worker's events are sent to the egress listener, see [`traced`]; empty: they aren't sent.
     pub trace: String,
 }
 

@@ -26,7 +26,7 @@ const SHOWN: usize = 500;
 const EVENTS: usize = 100;
 /// The longest time that a page waits for news.
 const WAIT: Duration = Duration::from_secs(20);
-/// How often it is looked whether a worker was deployed.
+/// The time between two looks whether a worker was deployed.
 const LOOK: Duration = Duration::from_millis(300);
 /// Events that come at once are sent together.
 const TOGETHER: Duration = Duration::from_millis(120);
@@ -35,7 +35,7 @@ const KEY: &str = "x-local-page";
 /// The most bytes of a request for a check.
 const SMALL: usize = 4 << 10;
 
-/// What a visitor of the page wants to see.
+/// The part of the page that a visitor asks for.
 #[derive(Debug, Default)]
 struct Wanted {
     /// A part of a worker's or group's name.
@@ -158,7 +158,7 @@ async fn live(cloud: &Cloud, query: &str, headers: &HeaderMap) -> Response<Body>
     }
 }
 
-/// What is shown.
+/// Returns the contents of the page.
 fn view(cloud: &Cloud, wanted: &Wanted, headers: &HeaderMap) -> Result<View, Refusal> {
     let entries = cloud.directory.entries(&cloud.store, cloud.group.as_ref())?;
     let is_wanted = |entry: &&Entry| {

@@ -19,7 +19,7 @@ const BINDINGS: usize = 12;
 const LINES: usize = 50;
 const LONGEST: usize = 4000;
 
-/// What the page shows.
+/// The contents of the page.
 pub struct View {
     /// The workers on this page of the list.
     pub rows: Vec<Row>,
@@ -45,7 +45,7 @@ pub struct View {
 pub struct Row {
     /// The worker.
     pub entry: Entry,
-    /// Where it answers.
+    /// The address at which it answers.
     pub url: String,
     /// The names and kinds of its bindings.
     pub bindings: Vec<(String, String)>,
@@ -121,7 +121,7 @@ pub fn whole(view: &View, nonce: &str, key: &str, number: u64, generation: u64) 
          <meta name=viewport content=\"width=device-width, initial-scale=1\">\n<meta name=color-scheme content=\"light dark\">\n\
          <title>Local Cloudflare</title>\n<link rel=icon href=\"data:,\">\n<style nonce=\"{nonce}\">{STYLE}</style>\n</head>\n\
          <body data-key=\"{key}\" data-number=\"{number}\" data-generation=\"{generation}\">\n\
-         <header class=top>\n<h1>Local Cloudflare</h1>\n<p id=state role=status></p>\n\
+         <header class=top>\n<h1>Local Cloudflare</h1>\n<p id=state role=status></p><a class=jump href=\"#activity\">Requests and logs</a>\n\
          <form role=search action=\"/\"><input type=search name=q value=\"{filter}\" placeholder=\"Filter by worker or customer\" \
          aria-label=\"Filter by worker or customer\" autocomplete=off>{hidden}<button>Filter</button></form>\n</header>\n\
          <main>\n<section id=workers aria-label=Workers>{}</section>\n\
@@ -230,7 +230,10 @@ fn worker(view: &View, row: &Row) -> String {
         for host in hosts {
             let _ = write!(html, "<span class=\"chip host\">{}</span>", escape(host));
         }
-        for (name, kind) in bindings.iter().take(BINDINGS) {
+        // Variables come last: there are the most of them, and they say least.
+        let (vars, others): (Vec<_>, Vec<_>) =
+            bindings.iter().partition(|(_, kind)| matches!(kind.as_str(), "plain_text" | "json" | "version_metadata"));
+        for (name, kind) in others.into_iter().chain(vars).take(BINDINGS) {
             let _ = write!(
                 html,
                 "<span class=chip title=\"{kind}\"><i>{}</i> {}</span>",
@@ -278,7 +281,7 @@ fn health(summary: &Summary) -> (&'static str, String) {
         (Some(seen), _) if seen.failed() => ("bad", format!("unhealthy: {}", words(seen))),
         (Some(seen), _) if seen.status == Some(200) => ("good", "healthy".to_owned()),
         (_, Some(last)) if last.failed() => ("bad", format!("failing: {}", words(last))),
-        (_, Some(_)) => ("good", "answers".to_owned()),
+        (_, Some(_)) => ("good", "responding".to_owned()),
         _ => ("none", "not requested yet".to_owned()),
     }
 }
@@ -472,7 +475,7 @@ mod tests {
         let seen = |outcome: &str, status| Some(Seen { at: 1, outcome: outcome.to_owned(), status });
         for (last, check, expect) in [
             (None, None, ("none", "not requested yet")),
-            (seen("ok", Some(404)), None, ("good", "answers")),
+            (seen("ok", Some(404)), None, ("good", "responding")),
             (seen("ok", Some(500)), None, ("bad", "failing: 500")),
             (seen("exception", None), seen("ok", Some(200)), ("bad", "failing: exception")),
             (seen("ok", Some(404)), seen("ok", Some(200)), ("good", "healthy")),

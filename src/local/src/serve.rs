@@ -21,7 +21,7 @@ use super::{api, index, libsql, store, tails};
 /// Room for the metadata and the other parts of a form beside the modules, in bytes.
 const MARGIN: usize = 16 << 20;
 
-/// What a worker's page may do under the emulator's own name: everything but being of that origin.
+/// The rights of a worker's page under the emulator's own name: everything but being of that origin.
 const SANDBOX: &str =
     "sandbox allow-downloads allow-forms allow-modals allow-popups allow-popups-to-escape-sandbox allow-scripts";
 

@@ -59,6 +59,8 @@ pub fn delete(cloud: &Cloud, key: &Key, id: &str) -> Outcome {
 /// Sends the events of a tail until it ends or its client goes.
 pub async fn stream(upgraded: Upgraded, tail: Opened) {
     let limits = WebSocketConfig::default().max_message_size(Some(LARGEST)).max_frame_size(Some(LARGEST));
+    // wrangler doesn't mask what it sends first.
+    let limits = limits.accept_unmasked_frames(true);
     let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(limits)).await;
     let Opened { key, filters, mut ended, mut events } = tail;
     loop {

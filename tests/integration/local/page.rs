@@ -77,7 +77,10 @@ fn the_page_lists_workers_by_customer_with_what_they_printed() {
     let (_, page, _) = html(&local, "/?q=ZEB%3Cb%3E", &[]);
     assert!(page.contains("0 match <b>zeb&lt;b&gt;</b>"), "{page}");
     let (_, page, _) = html(&local, "/?q=ZEBRA", &[]);
-    assert!(page.contains("zebra-web.localhost") && !page.contains("acme-web.localhost"), "{page}");
+    assert!(
+        page.contains("href=\"http://zebra-web.localhost") && !page.contains("href=\"http://acme-web.localhost"),
+        "{page}"
+    );
 }
 
 #[test]

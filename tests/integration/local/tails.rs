@@ -1,6 +1,7 @@
 //! The events of workers: what a tail streams, held against the OpenAPI document, against flotilla's own client and against wrangler.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -214,8 +215,36 @@ fn lines_of(child: &mut std::process::Child) -> Receiver<String> {
     receiver
 }
 
+/// A proxy that leads to this machine and nowhere else: wrangler takes the proxy for its WebSocket whatever NO_PROXY says, and without
+/// one, it could reach others.
+fn proxy() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    client.read_exact(&mut byte).ok()?;
+                    head.push(byte[0]);
+                }
+                let head = String::from_utf8(head).ok()?;
+                let target = head.strip_prefix("CONNECT ")?.split(' ').next()?;
+                let mut server = TcpStream::connect(target.strip_prefix("127.0.0.1:").map(|_| target)?).ok()?;
+                client.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").ok()?;
+                let (mut from, mut to) = (client.try_clone().ok()?, server.try_clone().ok()?);
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+                std::io::copy(&mut server, &mut client).ok()
+            });
+        }
+    });
+    address
+}
+
 #[test]
 fn wrangler_reads_a_tail() {
+    let proxy = proxy();
     let local = talking(|_| {});
     let home = temporary_folder();
     let start = |format: &str| {
@@ -223,6 +252,7 @@ fn wrangler_reads_a_tail() {
         command.args(["tail", "talk", "--format", format, "--status", "error", "--method", "GET"]);
         command.env("CLOUDFLARE_API_BASE_URL", local.origin() + "/client/v4");
         command.envs([("CLOUDFLARE_API_TOKEN", "a-token"), ("CLOUDFLARE_ACCOUNT_ID", ACCOUNT)]);
+        command.env("HTTP_PROXY", &proxy).env("HTTPS_PROXY", &proxy);
         command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
     };
     let tails = || {
