@@ -7,7 +7,7 @@ import { pathToFileURL } from 'node:url';
 
 const require = createRequire(`${process.cwd()}/`);
 const load = async (name) => import(pathToFileURL(require.resolve(name)));
-const { chromium } = await load('playwright-core');
+const { default: { chromium } } = await load('playwright-core');
 const { default: packed } = await load('@sparticuz/chromium');
 
 const origin = process.argv[2];

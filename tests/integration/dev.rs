@@ -251,6 +251,33 @@ fn a_terminal_shows_logs_and_takes_keys() {
 }
 
 #[test]
+fn a_lost_connection_is_made_again() {
+    let project = project();
+    let start = |port: &str| {
+        let dev = Running::start(command(&project, &["dev", "acme", "--port", port, "--json"]));
+        let address = dev.next("address", |object| object["address"].is_string())["address"].clone();
+        dev.deployed();
+        (dev, address.as_str().expect("text").to_owned())
+    };
+    let (mut dev, address) = start("0");
+    let logs = Running::start(command(&project, &["logs", "acme", "--local", "--json"]));
+    let follows = |path: &str| {
+        let got = (0..200).find_map(|_| {
+            answer(&address, "t-acme", path);
+            let url = |event: &Value| event["event"]["request"]["url"].as_str().is_some_and(|url| url.ends_with(path));
+            logs.lines.recv_timeout(Duration::from_millis(300)).ok().filter(url)
+        });
+        assert!(got.is_some(), "no {path}");
+    };
+    follows("/before");
+    assert_eq!(dev.interrupt(), 0);
+    let port = address.trim_end_matches('/').rsplit_once(':').expect("a port").1.to_owned();
+    let (_dev, again) = start(&port);
+    assert_eq!(again, address);
+    follows("/after");
+}
+
+#[test]
 fn only_one_runs_and_logs_need_one() {
     let project = project();
     let logs = project.run(&["logs", "acme", "--local"]).exits(1);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::json;
@@ -26,7 +26,7 @@ use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::listing::and_more;
 use flotilla_model::platform::Health;
-use flotilla_model::progress::Progress;
+use flotilla_model::progress::{Progress, Silent};
 
 use super::keys::Keys;
 use super::local::Emulator;
@@ -99,7 +99,12 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                     b'r' | b'R' => drop(waker.send(vec![PathBuf::new()])),
                     _ => {}
                 });
-                let operator = DevOperator { session, stopped: &stopped, diagnostics: Mutex::default() };
+                let operator = DevOperator {
+                    session,
+                    stopped: &stopped,
+                    is_first: AtomicBool::new(true),
+                    diagnostics: Mutex::default(),
+                };
                 let mut dev = Dev { session, arguments, env_file, operator, known: Vec::new(), deploys: 0 };
                 let done = dev.follow(&mut watch, &stopped);
                 // While something is printed of it, the emulator's threads go on: it is stopped before the printer.
@@ -225,6 +230,8 @@ impl Dev<'_> {
             watch::print_new(self.session, &before, &found);
             self.known = others.into_iter().chain(found).collect();
         }
+        self.session.ui.end();
+        self.operator.is_first.store(false, Ordering::Relaxed);
         self.deploys += 1;
         let seconds = start.elapsed().as_secs_f64();
         match result {
@@ -319,20 +326,41 @@ fn clean_each(lines: &[String]) -> String {
 struct DevOperator<'a> {
     session: &'a Session,
     stopped: &'a AtomicBool,
+    /// Whether progress is shown: of the first deploy alone, which can take a while.
+    is_first: AtomicBool,
     /// The diagnostics of the present deploy.
     diagnostics: Mutex<Option<Vec<Diagnostic>>>,
 }
 
-impl Progress for DevOperator<'_> {
-    fn begin(&self, _: &str, _: Option<u64>) {}
+impl DevOperator<'_> {
+    fn shown(&self) -> &dyn Progress {
+        match self.is_first.load(Ordering::Relaxed) {
+            true => &self.session.ui,
+            false => &Silent,
+        }
+    }
+}
 
-    fn step(&self, _: u64) {}
+impl Progress for DevOperator<'_> {
+    fn begin(&self, phase: &str, steps: Option<u64>) {
+        self.shown().begin(phase, steps);
+    }
+
+    fn step(&self, steps: u64) {
+        self.shown().step(steps);
+    }
+
+    fn expect(&self, time: Duration) {
+        self.shown().expect(time);
+    }
 
     fn note(&self, text: &str) {
         self.session.ui.note(text);
     }
 
-    fn end(&self) {}
+    fn end(&self) {
+        self.shown().end();
+    }
 }
 
 impl Operator for DevOperator<'_> {
@@ -344,6 +372,7 @@ impl Operator for DevOperator<'_> {
         match event {
             Event::Diagnostics(found) => *self.diagnostics.lock() = Some(found.to_vec()),
             // What is of interest beside the workers that were deployed.
+            Event::Deploy(deploy::Event::Applied(_)) => self.shown().step(1),
             Event::Deploy(deploy::Event::Failed(..) | deploy::Event::Unhealthy(..) | deploy::Event::Halted(_))
             | Event::NothingSelected
             | Event::SourceUnavailable { .. }

@@ -207,11 +207,13 @@ fn nothing_that_workers_print_reaches_the_folder() {
     }
 }
 
-/// The lines of a command's stdout.
+/// The lines of a command's stdout and stderr.
 fn lines_of(child: &mut std::process::Child) -> Receiver<String> {
     let (sender, receiver) = channel();
-    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let (stdout, stderr) = (BufReader::new(child.stdout.take().unwrap()), BufReader::new(child.stderr.take().unwrap()));
+    let also = sender.clone();
     std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| also.send(line)));
     receiver
 }
 
@@ -253,7 +255,7 @@ fn wrangler_reads_a_tail() {
         command.env("CLOUDFLARE_API_BASE_URL", local.origin() + "/client/v4");
         command.envs([("CLOUDFLARE_API_TOKEN", "a-token"), ("CLOUDFLARE_ACCOUNT_ID", ACCOUNT)]);
         command.env("HTTP_PROXY", &proxy).env("HTTPS_PROXY", &proxy);
-        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let tails = || {
         let (_, requests) = local.get("127.0.0.1", "/__local/requests");
