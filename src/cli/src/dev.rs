@@ -84,13 +84,12 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         let observer = printer.start(scope, session);
         let done = Emulator::start(session, arguments.port, |options| options.observer = Some(observer)).and_then(
             |emulator| {
-                let address = emulator.running.address();
-                let api = emulator.running.api_base();
+                let (api, page) = (emulator.running.api_base(), emulator.running.page());
                 match session.format {
                     Format::Text => report::print(&format!(
-                        "local Cloudflare emulator\n  workers, requests and logs  http://{address}/\n  API  {api}"
+                        "local Cloudflare emulator\n  page  {page}\n  API   {api}"
                     )),
-                    Format::Json => session.json(&json!({"address": format!("http://{address}/"), "api": api}))?,
+                    Format::Json => session.json(&json!({"address": format!("http://{}/", emulator.running.address()), "page": page, "api": api}))?,
                 }
                 stdout::require_written()?;
                 let waker = watch.waker();

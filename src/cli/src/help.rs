@@ -12,6 +12,7 @@ Each command includes the ones before it: check → build → plan → deploy.
   flotilla check                 report every error in every file
   flotilla build                 update out/, only where bytes differ
   flotilla plan                  show what a deploy would do, and what it costs
+  flotilla dev                   run the fleet on this machine, and deploy on each save
   flotilla deploy --local        deploy to the local Cloudflare emulator
   flotilla deploy                deploy to Cloudflare (CLOUDFLARE_API_TOKEN, CLOUDFLARE_ACCOUNT_ID)
 

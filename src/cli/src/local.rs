@@ -94,18 +94,19 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             options.limit = limit;
         }
     })?;
-    let (address, api) = (emulator.running.address(), emulator.running.api_base());
+    let api = emulator.running.api_base();
     let folder = &emulator.folder;
     let shown =
         folder.strip_prefix(std::env::current_dir().unwrap_or_default()).unwrap_or(folder).join(local::TOKEN_FILE);
     report::print(&format!(
         "local Cloudflare emulator (data in {FOLDER}/local)\n\
          \x20 API      {api}\n\
-         \x20 workers  http://{address}/ lists them, with their requests and logs\n\
+         \x20 page     {} shows workers, requests and logs\n\
          `flotilla deploy --local` deploys to it; for other tools:\n\
          \x20 export CLOUDFLARE_API_BASE_URL={api} CLOUDFLARE_ACCOUNT_ID={LOCAL_ACCOUNT}\n\
          \x20 export CLOUDFLARE_API_TOKEN=$(cat {})\n\
          Ctrl-C stops it",
+        emulator.running.page(),
         shown.display()
     ));
     stdout::require_written()?;

@@ -115,8 +115,7 @@ fn no_tails(worker: &Worker, local: Option<u16>) -> Failure {
     let message =
         format!("{} is in the dispatch namespace {namespace}, whose workers Cloudflare has no tails for", worker.name);
     match local {
-        Some(port) => Failure::new(message)
-            .hint(format!("`flotilla dev` prints its logs, and http://127.0.0.1:{port}/ shows them")),
+        Some(_) => Failure::new(message).hint("`flotilla dev` prints its logs, and the emulator's page shows them"),
         None => Failure::new(message)
             .hint("`npx wrangler tail` with the name of the dispatch worker shows the requests that reach it")
             .hint(

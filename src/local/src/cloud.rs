@@ -61,7 +61,8 @@ pub struct Cloud {
     pub directory: Directory,
     /// The groups of workers on the index page.
     pub group: Option<Group>,
-    /// The word by which the index page's script is known: another one for each run.
+    /// The word with which the index page shows what workers do, and by which its script is known. Made of the emulator's own token, so that an
+    /// address with it holds as long as that; without a token, another one for each run.
     pub page_key: String,
     /// The path of a worker's health check.
     pub health_path: String,
@@ -90,7 +91,10 @@ impl Cloud {
     pub fn open(options: Options) -> anyhow::Result<Self> {
         let store = Store::open(&options.folder)?;
         Ok(Self {
-            page_key: store.seal.id(),
+            page_key: match &options.token {
+                Some(token) => digest(format!("page {token}").as_bytes())[..32].to_owned(),
+                None => store.seal.id(),
+            },
             store,
             streams: Streams::new(options.folder.join("libsql"), options.clock.clone()),
             folder: options.folder,
@@ -123,6 +127,11 @@ impl Cloud {
         let sent = authorization.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer ")).unwrap_or_default();
         // By their digests: how long that takes shows nothing of the token.
         digest(sent.as_bytes()) == digest(own.as_bytes())
+    }
+
+    /// Returns whether a text is the word of the index page, if one is required.
+    pub fn is_page_key(&self, key: &str) -> bool {
+        self.token.is_none() || digest(key.as_bytes()) == digest(self.page_key.as_bytes())
     }
 
     /// Now, RFC 3339.

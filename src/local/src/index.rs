@@ -48,6 +48,8 @@ struct Wanted {
     after: u64,
     /// The state of the list that is known.
     generation: Option<u64>,
+    /// The word with which more than the list is shown.
+    key: String,
 }
 
 impl Wanted {
@@ -59,6 +61,7 @@ impl Wanted {
                 "page" => wanted.page = value.parse().unwrap_or(1).max(1),
                 "after" => wanted.after = value.parse().unwrap_or(0),
                 "generation" => wanted.generation = value.parse().ok(),
+                "key" => wanted.key = value,
                 "worker" => wanted.worker = page::key_of(&value),
                 _ => {}
             }
@@ -79,8 +82,9 @@ pub fn index(cloud: &Cloud, query: &str, headers: &HeaderMap) -> Response<Body> 
     let wanted = Wanted::read(query);
     let (number, generation) = (cloud.activity.number(), cloud.store.generation());
     let nonce = cloud.store.seal.id();
-    let html =
-        view(cloud, &wanted, headers).map(|view| page::whole(&view, &nonce, &cloud.page_key, number, generation));
+    let is_open = cloud.is_page_key(&wanted.key);
+    let html = view(cloud, &wanted, headers, is_open)
+        .map(|view| page::whole(&view, &nonce, &cloud.page_key, number, generation));
     let answer = match html {
         Ok(html) => Answer::bytes(200, "text/html; charset=utf-8", html.into_bytes()),
         Err(refusal) => return text(500, &refusal.message),
@@ -143,7 +147,7 @@ async fn live(cloud: &Cloud, query: &str, headers: &HeaderMap) -> Response<Body>
     }
     tokio::time::sleep(TOGETHER).await;
     let (number, generation) = (cloud.activity.number(), cloud.store.generation());
-    match blocking(|| view(cloud, &wanted, headers)) {
+    match blocking(|| view(cloud, &wanted, headers, true)) {
         Ok(view) => respond(
             Answer::json(
                 200,
@@ -159,7 +163,7 @@ async fn live(cloud: &Cloud, query: &str, headers: &HeaderMap) -> Response<Body>
 }
 
 /// Returns the contents of the page.
-fn view(cloud: &Cloud, wanted: &Wanted, headers: &HeaderMap) -> Result<View, Refusal> {
+fn view(cloud: &Cloud, wanted: &Wanted, headers: &HeaderMap, is_open: bool) -> Result<View, Refusal> {
     let entries = cloud.directory.entries(&cloud.store, cloud.group.as_ref())?;
     let is_wanted = |entry: &&Entry| {
         wanted.filter.is_empty()
@@ -183,8 +187,9 @@ fn view(cloud: &Cloud, wanted: &Wanted, headers: &HeaderMap) -> Result<View, Ref
         filter: wanted.filter.clone(),
         page,
         pages,
-        worker: wanted.worker.clone(),
-        events: cloud.activity.recent(wanted.worker.as_ref(), wanted.after, EVENTS),
+        key: is_open.then(|| wanted.key.clone()),
+        worker: wanted.worker.clone().filter(|_| is_open),
+        events: if !is_open { Vec::new() } else { cloud.activity.recent(wanted.worker.as_ref(), wanted.after, EVENTS) },
     })
 }
 

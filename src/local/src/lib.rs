@@ -180,6 +180,7 @@ pub fn own_token(folder: &Path) -> anyhow::Result<String> {
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
+    page: String,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -203,13 +204,14 @@ pub fn start(options: Options) -> anyhow::Result<Running> {
     })?;
     let address = listener.local_addr()?;
     cloud.workers.connect(egress.local_addr()?, cloud.store.seal.id());
+    let page = format!("http://{address}/?key={}", cloud.page_key);
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::Builder::new().name("local-cloudflare".to_owned()).spawn(move || {
         runtime.block_on(serve_until(stopped, &cloud, listener, egress));
         // Connections still open are dropped with the runtime.
         runtime.shutdown_timeout(Duration::from_secs(1));
     })?;
-    Ok(Running { address, stop: Some(stop), thread: Some(thread) })
+    Ok(Running { address, page, stop: Some(stop), thread: Some(thread) })
 }
 
 async fn serve_until(
@@ -245,6 +247,12 @@ impl Running {
     #[must_use]
     pub fn api_base(&self) -> String {
         format!("http://{}{}", self.address, api::BASE)
+    }
+
+    /// The address of its page, with the word with which that shows what workers do. Whoever knows it can read their logs.
+    #[must_use]
+    pub fn page(&self) -> &str {
+        &self.page
     }
 
     /// Stops it and ends all workers.

@@ -13,6 +13,9 @@ use super::store::Key;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
+/// In place of what workers do, for who doesn't know the word.
+const CLOSED: &str = "<div class=bar><h2>Requests and logs</h2></div>\n<p class=empty>To see health, bindings, requests and logs, open the \
+                      address that <code>flotilla dev</code> or <code>flotilla local</code> prints.</p>\n";
 /// The bindings of a worker that are shown.
 const BINDINGS: usize = 12;
 /// The console lines of an event that are shown, and the characters of one.
@@ -35,6 +38,8 @@ pub struct View {
     pub page: usize,
     /// The number of pages.
     pub pages: usize,
+    /// The word in the page's address; none: only the list of workers is shown.
+    pub key: Option<String>,
     /// The worker whose events are shown; none: all.
     pub worker: Option<Key>,
     /// The events, the newest first.
@@ -112,38 +117,53 @@ pub fn whole(view: &View, nonce: &str, key: &str, number: u64, generation: u64) 
     let worker = view.worker.as_ref().map(|worker| {
         let (name, text) = (escape(&worker.name), escape(&key_text(worker)));
         let hidden = format!("<input type=hidden name=worker value=\"{text}\">");
-        let all = address(view, view.page, None);
+        let all = address(view, &view.filter, view.page, None);
         (hidden, format!("<p class=only>of <b>{name}</b> <a href=\"{all}\">show all</a></p>"))
     });
-    let (hidden, only) = worker.unwrap_or_default();
+    let (mut hidden, only) = worker.unwrap_or_default();
+    if let Some(own) = view.key.as_ref().filter(|own| !own.is_empty()) {
+        let _ = write!(hidden, "<input type=hidden name=key value=\"{}\">", escape(own));
+    }
+    let (data, activity, script) = match view.key {
+        None => (String::new(), CLOSED.to_owned(), String::new()),
+        Some(_) => (
+            format!(" data-key=\"{key}\" data-number=\"{number}\" data-generation=\"{generation}\""),
+            format!(
+                "<div class=bar>\n<h2>Requests and logs</h2>{only}\n\
+                 <div class=tools hidden><label><input type=checkbox id=errors> Errors only</label> \
+                 <button id=pause type=button aria-pressed=false>Pause</button> <button id=clear type=button>Clear</button></div>\n</div>\n\
+                 <ol id=events>{}</ol>\n<p class=empty id=quiet>No requests yet. Open a worker, or send one with <code>curl</code>.</p>\n",
+                events(view)
+            ),
+            format!("<script nonce=\"{nonce}\">{SCRIPT}</script>\n"),
+        ),
+    };
     format!(
         "<!DOCTYPE html>\n<html lang=en>\n<head>\n<meta charset=utf-8>\n\
          <meta name=viewport content=\"width=device-width, initial-scale=1\">\n<meta name=color-scheme content=\"light dark\">\n\
          <title>Local Cloudflare</title>\n<link rel=icon href=\"data:,\">\n<style nonce=\"{nonce}\">{STYLE}</style>\n</head>\n\
-         <body data-key=\"{key}\" data-number=\"{number}\" data-generation=\"{generation}\">\n\
-         <header class=top>\n<h1>Local Cloudflare</h1>\n<p id=state role=status></p><a class=jump href=\"#activity\">Requests and logs</a>\n\
+         <body{data}>\n<header class=top>\n<h1>Local Cloudflare</h1>\n<p id=state role=status></p>\
+         <a class=jump href=\"#activity\">Requests and logs</a>\n\
          <form role=search action=\"/\"><input type=search name=q value=\"{filter}\" placeholder=\"Filter by worker or customer\" \
          aria-label=\"Filter by worker or customer\" autocomplete=off>{hidden}<button>Filter</button></form>\n</header>\n\
          <main>\n<section id=workers aria-label=Workers>{}</section>\n\
-         <section id=activity aria-label=\"Requests and logs\">\n<div class=bar>\n<h2>Requests and logs</h2>{only}\n\
-         <div class=tools hidden><label><input type=checkbox id=errors> Errors only</label> \
-         <button id=pause type=button aria-pressed=false>Pause</button> <button id=clear type=button>Clear</button></div>\n</div>\n\
-         <ol id=events>{}</ol>\n<p class=empty id=quiet>No requests yet. Open a worker, or send one with <code>curl</code>.</p>\n\
-         </section>\n</main>\n<script nonce=\"{nonce}\">{SCRIPT}</script>\n</body>\n</html>\n",
+         <section id=activity aria-label=\"Requests and logs\">\n{activity}</section>\n</main>\n{script}</body>\n</html>\n",
         workers(view),
-        events(view),
     )
 }
 
 /// The address of the page with other contents.
-fn address(view: &View, page: usize, worker: Option<&Key>) -> String {
+fn address(view: &View, filter: &str, page: usize, worker: Option<&Key>) -> String {
     let part = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let mut words = Vec::new();
-    if !view.filter.is_empty() {
-        words.push(format!("q={}", part(&view.filter)));
+    if !filter.is_empty() {
+        words.push(format!("q={}", part(filter)));
     }
     if page > 1 {
         words.push(format!("page={page}"));
+    }
+    if let Some(key) = view.key.as_ref().filter(|key| !key.is_empty()) {
+        words.push(format!("key={}", part(key)));
     }
     words.extend(worker.map(|worker| format!("worker={}", part(&key_text(worker)))));
     if words.is_empty() { "/".to_owned() } else { format!("/?{}", words.join("&amp;")) }
@@ -165,7 +185,12 @@ pub fn workers(view: &View) -> String {
     };
     let filtered = match view.filter.as_str() {
         "" => String::new(),
-        filter => format!(" · {} match <b>{}</b> <a href=\"/\">show all</a>", view.found, escape(filter)),
+        filter => format!(
+            " · {} match <b>{}</b> <a href=\"{}\">show all</a>",
+            view.found,
+            escape(filter),
+            address(view, "", 1, view.worker.as_ref())
+        ),
     };
     let _ = write!(html, "<p class=count>{of}{filtered}</p>");
     let mut rows = view.rows.iter().peekable();
@@ -180,7 +205,7 @@ pub fn workers(view: &View) -> String {
     }
     if view.pages > 1 {
         let link = |page: usize, text: &str, there: bool| match there {
-            true => format!("<a href=\"{}\">{text}</a>", address(view, page, view.worker.as_ref())),
+            true => format!("<a href=\"{}\">{text}</a>", address(view, &view.filter, page, view.worker.as_ref())),
             false => format!("<span>{text}</span>"),
         };
         let (before, after) = (view.page > 1, view.page < view.pages);
@@ -214,6 +239,14 @@ fn worker(view: &View, row: &Row) -> String {
             count(usize::try_from(all).unwrap_or(usize::MAX), "request")
         ),
     };
+    if view.key.is_none() {
+        return format!(
+            "<li class=worker><span class=dot></span><div class=name><a href=\"{}\" rel=noreferrer target=_blank>{name}</a>{namespace}</div>\
+             <div class=when>deployed {}</div></li>",
+            escape(url),
+            modified.get(..19).unwrap_or(&modified).replace('T', " "),
+        );
+    }
     let mut html = format!(
         "<li class=worker><span class=\"dot {mark}\"></span><div class=name><a href=\"{url}\" rel=noreferrer target=_blank>{name}</a>{namespace}</div>\
          <div class=health title=\"{}\">{health}</div><div class=when>deployed <time datetime=\"{modified}\">{}</time></div>\
@@ -221,7 +254,7 @@ fn worker(view: &View, row: &Row) -> String {
          <div class=actions><button type=button class=check data-worker=\"{key}\" hidden>Check</button> <a href=\"{}\"{}>Logs</a></div>",
         escape(&summary_title(summary)),
         modified.get(..19).unwrap_or(&modified).replace('T', " "),
-        address(view, view.page, Some(&entry.key)),
+        address(view, &view.filter, view.page, Some(&entry.key)),
         if view.worker.as_ref() == Some(&entry.key) { " aria-current=true" } else { "" },
         url = escape(url),
     );
@@ -441,6 +474,7 @@ mod tests {
             groups: 1,
             found: 1,
             filter: BAD.into(),
+            key: Some(BAD.into()),
             page: 2,
             pages: 3,
             worker: Some(key),

@@ -139,6 +139,52 @@ fn the_page_is_alone_and_its_script_has_a_word() {
 }
 
 #[test]
+fn without_its_key_the_page_is_a_list() {
+    let local = grouped(|options| {
+        options.workerd = workerd();
+        options.token = Some("0123456789abcdef0123456789abcdef".to_owned());
+        options.tokens = vec!["a-token".to_owned()];
+    });
+    put(
+        &local,
+        "acme",
+        "acme-web",
+        "export default { fetch() { console.log('canary-log'); return new Response('x') } }",
+    );
+    local.get("acme-web.localhost", "/canary-path");
+    let page = local.running.as_ref().unwrap().page().to_owned();
+    let open = &page[page.find("/?key=").unwrap()..];
+    crate::fleet::until("it is on the page", || html(&local, open, &[]).1.contains("canary-log"));
+    let (_, shown, _) = html(&local, &format!("{open}&q=acme"), &[]);
+    // Its links lead to pages that show as much.
+    let key = open.split('=').nth(1).unwrap();
+    for text in [
+        "canary-path",
+        "<i>secret</i> KEY",
+        &format!("/?q=acme&amp;key={key}&amp;worker="),
+        &format!("name=key value=\"{key}\""),
+    ] {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
+    for path in ["/", "/?key=", "/?key=0123456789abcdef0123456789abcdef", &format!("/?worker={ACCOUNT}%2F%2Facme-web")]
+    {
+        let (status, closed, _) = html(&local, path, &[]);
+        assert!(status == 200 && closed.contains("http://acme-web.localhost:8787/"), "{path}: {closed}");
+        for hidden in ["canary", "KEY", "request,", "data-key", "<script", key] {
+            assert!(!closed.contains(hidden), "{path} {hidden}: {closed}");
+        }
+    }
+    let wrong = [("host", "localhost:8787"), ("x-local-page", "0123456789abcdef0123456789abcdef")];
+    assert_eq!(local.send("GET", "/__local/page/live?after=0", &wrong, Vec::new()).unwrap().status(), 403);
+    // The key holds as long as the token.
+    let mut local = local;
+    local.restart(|options| options.token = Some("0123456789abcdef0123456789abcdef".to_owned()));
+    assert!(local.running.as_ref().unwrap().page().ends_with(open));
+    local.restart(|options| options.token = Some("fedcba9876543210fedcba9876543210".to_owned()));
+    assert!(!local.running.as_ref().unwrap().page().ends_with(open));
+}
+
+#[test]
 fn news_come_when_there_are_some() {
     let local = grouped(|options| options.workerd = workerd());
     put(&local, "acme", "acme-web", "export default { fetch: () => new Response('x') }");
