@@ -11,6 +11,7 @@ mod codes;
 mod commands;
 mod conventions;
 mod destroying;
+mod dev;
 mod dispatch;
 mod documented;
 mod dotenv;

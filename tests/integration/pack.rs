@@ -4,6 +4,7 @@ use std::process::Command;
 
 use flotilla_model::cache;
 use flotilla_model::progress::Silent;
+use flotilla_model::spec::{PackFile, PackSetting};
 
 use crate::folders::temporary_folder;
 use crate::support::{copy, output, repository};
@@ -23,7 +24,10 @@ fn pack(name: &str) -> tempfile::TempDir {
 
 /// Runs a pack's own tests, of which there are at least so many.
 fn test(name: &str, least: u32) {
-    let pack = pack(name);
+    test_in(&pack(name), least);
+}
+
+fn test_in(pack: &tempfile::TempDir, least: u32) {
     let tests = std::fs::read_dir(pack.path().join("test")).expect("its tests");
     let names = tests.flatten().map(|entry| entry.path());
     let mut command = Command::new("node");
@@ -37,7 +41,32 @@ fn test(name: &str, least: u32) {
 fn their_own_tests_pass() {
     test("consent", 10);
     test("dispatch", 9);
-    test("worker", 4);
+    test("worker", 6);
+}
+
+#[test]
+fn the_worker_packs_tests_pass_after_the_sample_is_replaced() {
+    let pack = pack("worker");
+    let module = "import { greet } from './greet.ts';\nexport default { fetch: () => new Response(greet()) } satisfies ExportedHandler;\n";
+    std::fs::write(pack.path().join("src/index.ts"), module).expect("a module");
+    std::fs::write(pack.path().join("src/greet.ts"), "export const greet = () => 'hello';\n").expect("a module");
+    std::fs::remove_file(pack.path().join("test/index.test.mjs")).expect("the sample's tests");
+    test_in(&pack, 3);
+    output(tools::tsc().args(["-p", "."]).current_dir(pack.path())).exits(0);
+}
+
+#[test]
+fn their_manifests_list_the_settings_that_their_templates_use() {
+    for name in ["consent", "dispatch", "worker"] {
+        let folder = repository().join("templates").join(name);
+        let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect("a file of the pack");
+        let manifest: PackFile = serde_yaml::from_str(&read("pack.yaml")).expect("a manifest");
+        let templates = read("index.ts.tera") + &read("wrangler.jsonc.tera");
+        for setting in PackSetting::ALL {
+            let is_used = templates.contains(&format!("worker.{}", setting.key()));
+            assert_eq!(manifest.uses(setting), is_used, "{name}: {}", setting.key());
+        }
+    }
 }
 
 #[test]

@@ -174,8 +174,10 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         // Nobody knows which accounts they use.
         accounts.extend(fleet.accounts.keys().map(String::as_str));
     }
+    // What is invalid was reported when the cloud was opened.
+    let is_invalid = !cloud.invalid(accounts.iter().copied()).is_empty();
     let unknown = unknown_accounts(&cloud.unknown(accounts));
-    let exit = match (unknown.is_some() || !errors.is_empty(), is_healthy) {
+    let exit = match (unknown.is_some() || is_invalid || !errors.is_empty(), is_healthy) {
         (true, _) => Exit::Diagnostics,
         (false, true) => Exit::Done,
         (false, false) => Exit::SomeFailed,
@@ -243,7 +245,9 @@ fn rows(
         let id = (sources.cloud.home(&worker.account, worker.namespace.as_deref()), worker.name.clone());
         if selection.includes(worker) {
             let of = (worker.customer.as_str(), worker.environment, Spec::Valid);
-            rows.push(sources.row(&id, of, deployed.get(&id), Some(&worker.pack)));
+            let mut row = sources.row(&id, of, deployed.get(&id), Some(&worker.pack));
+            row.is_unknown |= !sources.cloud.invalid([worker.account.as_str()]).is_empty();
+            rows.push(row);
         }
         defined.insert(id);
         by_account.insert((&worker.account, worker.namespace.as_deref(), &worker.name));

@@ -1,34 +1,60 @@
-// A small worker to begin with; put your own in its place. What it knows of its customer, it reads from its bindings.
+// A small worker to start from: replace it with your own. It knows its customer by its bindings.
 
-/** The bindings: what specs give it under `vars`, `secrets` and `bindings`. */
+/** The bindings: what specs set under `vars`, `secrets`, `database` and `bindings`. List yours here. */
 export interface Env {
-  /** The worker's name and environment, if the spec says them. */
+  /** The worker's name and its environment, if the spec sets them. */
   readonly WORKER?: string;
   readonly ENVIRONMENT?: string;
-  /** The digest of the bundle that was deployed; flotilla gives it to each worker. */
+  /** The digest of the deployed bundle. flotilla sets it for every worker. */
   readonly FLOTILLA_DIGEST?: string;
   readonly GREETING?: string;
+  readonly DB?: D1Database;
+  readonly CACHE?: KVNamespace;
+  readonly FILES?: R2Bucket;
 }
 
 export default {
-  async fetch(request: Request, env: Env): Promise<Response> {
+  async fetch(request, env): Promise<Response> {
     const { pathname } = new URL(request.url);
     switch (pathname) {
       case "/":
         return new Response(`${env.GREETING ?? "Hello"}\n`);
-      // `flotilla status --health` and deploys in waves ask for this.
+      // `flotilla verify`, `flotilla status --health` and deploys in waves ask for this.
       case "/health":
-        return Response.json(health(env), { headers: { "cache-control": "no-store" } });
+        return health(env);
       default:
         return new Response("Not found\n", { status: 404 });
     }
   },
-};
+} satisfies ExportedHandler<Env>;
 
-const health = (env: Env) => ({
-  status: "healthy",
-  worker: env.WORKER ?? null,
-  environment: env.ENVIRONMENT ?? null,
-  timestamp: new Date().toISOString(),
-  digest: env.FLOTILLA_DIGEST ?? null,
-});
+/** Healthy means that everything the worker depends on answers. Add what yours can't do without. */
+async function health(env: Env): Promise<Response> {
+  const checks = {
+    DB: await check("DB", env.DB && (() => env.DB!.prepare("SELECT 1").run())),
+    CACHE: await check("CACHE", env.CACHE && (() => env.CACHE!.get("health"))),
+    FILES: await check("FILES", env.FILES && (() => env.FILES!.head("health"))),
+  };
+  const healthy = !Object.values(checks).includes("failed");
+  const body = {
+    status: healthy ? "healthy" : "unhealthy",
+    worker: env.WORKER ?? null,
+    environment: env.ENVIRONMENT ?? null,
+    timestamp: new Date().toISOString(),
+    digest: env.FLOTILLA_DIGEST ?? null,
+    checks,
+  };
+  return Response.json(body, { status: healthy ? 200 : 503, headers: { "cache-control": "no-store" } });
+}
+
+/** Returns the result of one check; it is left out of the answer for a binding that the customer doesn't have. */
+async function check(name: string, ask: (() => Promise<unknown>) | undefined): Promise<"ok" | "failed" | undefined> {
+  try {
+    await ask?.();
+    return ask && "ok";
+  } catch (error) {
+    // Everybody can read the answer, so the reason goes to the log alone.
+    console.error(`${name} doesn't answer`, error);
+    return "failed";
+  }
+}

@@ -9,7 +9,9 @@ use flotilla_model::customer::{Dispatch, Hosts, SHARED, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::names;
 use flotilla_model::preview::Preview;
-use flotilla_model::spec::{Delivery, Domain, Environment, LogLevel, Observability, RequestLimits, Route, Settings};
+use flotilla_model::spec::{
+    Delivery, Domain, Environment, LogLevel, Observability, PackFile, PackSetting, RequestLimits, Route, Settings,
+};
 use flotilla_spec::layer::Merged;
 use flotilla_spec::pack::Type;
 use flotilla_spec::project::unknown;
@@ -153,6 +155,8 @@ fn fault(key: &str, value: &Value) -> Option<serde_json::Error> {
 pub(super) struct PackInUse<'a> {
     name: &'a str,
     prefix: Option<&'a str>,
+    /// None, if not all of it is known.
+    manifest: Option<&'a PackFile>,
     pub(super) types: Types<'a>,
 }
 
@@ -190,6 +194,7 @@ impl<'a> Types<'a> {
 impl<'a> WorkerResolver<'a, '_> {
     fn resolve(mut self) {
         let pack = self.pack();
+        self.warn_of_unused_settings(pack.as_ref());
         let known_name = self.name(pack.as_ref());
         let reach = self.reach(known_name.as_deref());
         let name = known_name.clone().unwrap_or_default();
@@ -473,12 +478,13 @@ impl<'a> WorkerResolver<'a, '_> {
             return None;
         };
         if let Some((name, pack)) = packs.get_key_value(name) {
-            return Some(PackInUse { name, prefix: Some(&pack.manifest.prefix), types: Types::Known(&pack.types) });
+            let (prefix, manifest) = (Some(pack.manifest.prefix.as_str()), Some(&pack.manifest));
+            return Some(PackInUse { name, prefix, manifest, types: Types::Known(&pack.types) });
         }
         if let Some((name, pack)) = broken.get_key_value(name) {
             self.batch.resolved.broken_parts.insert(name.to_owned());
             let types = pack.types.as_ref().map_or(Types::Unknown, Types::Named);
-            return Some(PackInUse { name, prefix: pack.prefix.as_deref(), types });
+            return Some(PackInUse { name, prefix: pack.prefix.as_deref(), manifest: None, types });
         }
         if !fleet.lacks("packs") {
             let place = self.place(&["pack"]);
@@ -487,16 +493,46 @@ impl<'a> WorkerResolver<'a, '_> {
         None
     }
 
+    /// Warns of settings in the customer's own file that the pack ignores. Defaults and layers are for several packs.
+    fn warn_of_unused_settings(&mut self, pack: Option<&PackInUse<'_>>) {
+        let Some(PackInUse { name, manifest: Some(manifest), .. }) = pack else {
+            return;
+        };
+        for setting in PackSetting::ALL.into_iter().filter(|setting| !manifest.uses(*setting)) {
+            let key = setting.key();
+            if let Some(place) =
+                self.target.merged.key_place(&[key]).filter(|place| self.is_for_this_worker(place, key))
+            {
+                let message = format!("{key} has no effect: the pack `{name}` doesn't use it");
+                let help = "leave it out, or pass the value to the code as a variable under `vars`";
+                self.push(Diagnostic::warning(Code::NoEffect, place, message, help));
+            }
+        }
+    }
+
+    /// Returns whether a setting is meant for this worker alone, and for no other of the customer or the fleet.
+    fn is_for_this_worker(&self, place: &Place, key: &str) -> bool {
+        let subject = self.target.subject;
+        let Some(role) = self.target.role else {
+            return self.is_own(place);
+        };
+        let list = if subject.id == SHARED { "sharedWorkers" } else { "workers" };
+        let node = subject.document.root.get(list).and_then(|workers| workers.get(role));
+        let span = node.and_then(|node| node.key_span(key));
+        span.is_some_and(|span| subject.document.place(span) == *place)
+    }
+
+    /// Returns whether a place is in the customer's own file.
+    fn is_own(&self, place: &Place) -> bool {
+        place.file == self.target.subject.document.file
+    }
+
     /// Returns the worker's name, if all that it is made of is known.
     fn name(&mut self, pack: Option<&PackInUse<'_>>) -> Option<String> {
         let (pattern, scope) = (self.name_pattern, self.target.name_scope);
         let shared = self.target.subject.id == SHARED;
         // What stands in a customer's own file gives nobody else that name.
-        let own = self
-            .target
-            .merged
-            .place(&["workerName"])
-            .is_some_and(|place| place.file == self.target.subject.document.file);
+        let own = self.target.merged.place(&["workerName"]).is_some_and(|place| self.is_own(&place));
         if let Some(pattern) = pattern
             && let Err(wrong) = names::pattern(pattern, !own && self.target.role.is_none())
         {

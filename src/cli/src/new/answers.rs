@@ -10,7 +10,7 @@ use flotilla_model::customer::{SHARED, Worker};
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::Failure;
 use flotilla_model::names;
-use flotilla_model::spec::Environment;
+use flotilla_model::spec::{Environment, PackSetting};
 use flotilla_spec::edit::Change;
 use flotilla_spec::secrets::Finding;
 use flotilla_spec::yaml::{self, Kind};
@@ -352,10 +352,25 @@ impl<'a> Answers<'a> {
             }
             _ => self.id.clone(),
         };
+        if self.pack.is_none() && implied_pack(workspace).is_none() && prompter.is_interactive() {
+            let packs: Vec<String> = workspace.fleet.packs.keys().cloned().collect();
+            self.pack = packs.get(prompter.select("Pack", &packs, 0)?).cloned();
+        }
+        let pack = self.pack.clone().or_else(|| implied_pack(workspace));
+        let ignores_origins = pack
+            .as_ref()
+            .and_then(|name| workspace.fleet.packs.get(name))
+            .is_some_and(|pack| !pack.manifest.uses(PackSetting::TrustedOrigins));
+        if let Some(name) = pack.filter(|_| ignores_origins && !self.origins.is_empty()) {
+            return Err(Failure::usage(format!(
+                "--origin has no effect: the pack `{name}` doesn't use trusted origins"
+            ))
+            .hint("pass the value to the code as a variable: --set vars.NAME=VALUE"));
+        }
         for origin in &self.origins {
             names::origin(origin).map_err(|(wrong, help)| Failure::usage(wrong).hint(help))?;
         }
-        if prompter.is_interactive() && (self.origins.is_empty() || !given) {
+        if prompter.is_interactive() && !ignores_origins && (self.origins.is_empty() || !given) {
             let default = self.zone.as_ref().map(|(zone, _)| format!("https://{zone}")).unwrap_or_default();
             let default = if self.origins.is_empty() { default } else { self.origins.join(", ") };
             let split = |text: &str| -> Vec<String> {
@@ -376,10 +391,6 @@ impl<'a> Answers<'a> {
                     self.sets.push((vec!["vars".to_owned(), name], Value::String(value)));
                 }
             }
-        }
-        if self.pack.is_none() && implied_pack(workspace).is_none() && prompter.is_interactive() {
-            let packs: Vec<String> = workspace.fleet.packs.keys().cloned().collect();
-            self.pack = packs.get(prompter.select("Pack", &packs, 0)?).cloned();
         }
         Ok(())
     }

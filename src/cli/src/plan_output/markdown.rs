@@ -59,6 +59,12 @@ impl PlanOutput<'_> {
         if let Some(line) = self.missing_secrets_line() {
             page.add(&format!("\n{line}.\n"));
         }
+        for invalid in &self.invalid_ids {
+            let invalid = text(&invalid.to_string());
+            page.add(&format!(
+                "\nError: {invalid}. All of its workers are shown as not deployed, and a deploy fails.\n"
+            ));
+        }
         if !self.findings.is_empty() {
             page.fold(&format!("{} found at Cloudflare", grouped(self.findings.len() as u64)), |page| {
                 let row = |finding: &Finding| format!("| {} | {} |\n", finding.what.kind(), text(&finding.text()));

@@ -33,6 +33,40 @@ pub struct PackFile {
     pub catalogue: Option<String>,
     /// The probes that `flotilla verify` sends to its workers.
     pub verify: Option<Vec<Probe>>,
+    /// Which of the settings `trustedOrigins` and `logLevel` its templates use. `check` warns of a spec that sets another one. Default:
+    /// both.
+    #[schemars(extend("uniqueItems" = true))]
+    pub settings: Option<Vec<PackSetting>>,
+}
+
+/// A setting that some packs use and others don't.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum PackSetting {
+    /// The origins that may call the worker from a browser.
+    TrustedOrigins,
+    /// What the worker logs.
+    LogLevel,
+}
+
+impl PackSetting {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::TrustedOrigins, Self::LogLevel];
+
+    /// Returns its key in a spec.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::TrustedOrigins => "trustedOrigins",
+            Self::LogLevel => "logLevel",
+        }
+    }
+}
+
+impl PackFile {
+    /// Returns whether its templates use a setting.
+    pub fn uses(&self, setting: PackSetting) -> bool {
+        self.settings.as_ref().is_none_or(|settings| settings.contains(&setting))
+    }
 }
 
 /// A request to a deployed worker, and the expected answer.
