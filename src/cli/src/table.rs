@@ -274,13 +274,13 @@ mod tests {
             "日本の店   1,000  2026-11-30T12:02:57Z",
         ];
         assert_eq!(shown(None), wide);
-        assert_eq!(shown(Some(80)), wide);
+        assert_eq!(shown(Some(82)), wide);
     }
 
     #[test]
     fn what_matters_less_gives_way_first_and_names_last() {
         let cut = shown(Some(60));
-        assert_eq!(cut[1], "acme           7  2026-11-30T12:02:57Z  https://a-long-name-…");
+        assert_eq!(cut[1], "acme           7  2026-11-30T12:02:57Z  https://a-long-name…");
         let without = shown(Some(40));
         assert_eq!(
             without[..2],
@@ -291,7 +291,7 @@ mod tests {
         );
         assert_eq!(without[3], "日本の店   1,000  2026-11-30T12:02:57Z", "nothing is left of the second line");
         let less = shown(Some(30));
-        assert_eq!(less[1], "acme      2026-11-30T12:02:57Z\n         7  https://a-lon…");
+        assert_eq!(less[1], "acme      2026-11-30T12:02:57Z\n         7  https://a-long-na…");
         assert_eq!(shown(Some(10))[1], "acme\n    2026-…\n         7\n    https…");
         for limit in 8..90 {
             let lines = shown(Some(limit));

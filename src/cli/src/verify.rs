@@ -94,7 +94,7 @@ pub(super) fn text(ui: &Ui, results: &Results) -> String {
         if report.status == Status::Failed || shown.len() < ROWS { shown.push(report) } else { left += 1 }
     }
     let mut head = vec![Column::new("worker", Fit::Name), Column::new("address", Fit::Cut(2))];
-    head.extend(columns.iter().map(|name| Column::new(*name, Fit::Whole(1))));
+    head.extend(columns.iter().map(|name| Column::new(name, Fit::Whole(1))));
     let mut table = Table::new(&head);
     for report in &shown {
         let address = report.address.as_deref().unwrap_or("none");
