@@ -5,6 +5,7 @@ use similar::TextDiff;
 
 use flotilla_build::provenance;
 use flotilla_deploy::state::{Record, State, Stored};
+use flotilla_model::credential::{self, STARS};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::text::{holds_ids, mask_ids, mask_value};
 
@@ -15,6 +16,8 @@ use super::{Format, Session};
 
 /// The number of earlier uploads of a worker that are searched.
 const UPLOADS: usize = 1000;
+/// The least length of a secret that is replaced wherever it is in a module, in characters.
+const LEAST: usize = 4;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -47,7 +50,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             let bytes = state.object(&stored.module)?.unwrap_or_default();
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
-        let module = unified(&text(&old)?, &text(&new)?, "index.ts");
+        // A pack can write variables into its module.
+        let secrets: Vec<String> = [&old, &new].into_iter().flat_map(|stored| secrets_of(&stored.source)).collect();
+        let module = without(&secrets, unified(&text(&old)?, &text(&new)?, "index.ts"));
         let pretty =
             |stored: &Stored| serde_json::to_string_pretty(&masked(&stored.metadata)).unwrap_or_default() + "\n";
         let metadata = unified(&pretty(&old), &pretty(&new), "metadata");
@@ -120,22 +125,61 @@ fn differences(old: &Stored, new: &Stored) -> Vec<String> {
     }
     let written =
         |value: Option<serde_json::Value>| value.map_or_else(|| "nothing".to_owned(), |value| value.to_string());
-    let line = |(path, before, after): (Vec<String>, _, _)| {
+    let line = |(path, before, after): (Vec<String>, Option<Value>, Option<Value>)| {
+        let [before, after] = [before, after].map(|value| Some(credential::masked(&path, value?)));
         let (path, values) = (provenance::notation(&path), format!("{} → {}", written(before), written(after)));
         format!("{path} {}", if holds_ids(&path) { mask_ids(&values) } else { values })
     };
     provenance::differences(before, after).into_iter().map(line).collect()
 }
 
-/// Returns a bundle's metadata with the ids of resources masked: in its bindings, but for variables.
+/// Returns a bundle's metadata with the ids of resources masked: in its bindings, but for variables, in which secrets are masked.
 fn masked(metadata: &Value) -> Value {
     let mut metadata = metadata.clone();
     for binding in metadata.get_mut("bindings").and_then(Value::as_array_mut).into_iter().flatten() {
-        if !matches!(binding["type"].as_str(), Some("plain_text" | "json")) {
-            *binding = mask_value(binding.take());
-        }
+        let key = match binding["type"].as_str() {
+            Some("plain_text") => "text",
+            Some("json") => "json",
+            _ => {
+                *binding = mask_value(binding.take());
+                continue;
+            }
+        };
+        let name = binding["name"].as_str().unwrap_or_default().to_owned();
+        binding[key] = credential::masked(&["vars", &name], binding[key].take());
     }
     metadata
+}
+
+/// Returns the secrets in the variables of a worker that was deployed.
+fn secrets_of(source: &Value) -> Vec<String> {
+    fn walk(value: &Value, masked: &Value, found: &mut Vec<String>) {
+        match (value, masked) {
+            (Value::String(text), Value::String(shown)) if text != shown => found.push(text.clone()),
+            (Value::Array(items), Value::Array(shown)) => {
+                items.iter().zip(shown).for_each(|(item, shown)| walk(item, shown, found));
+            }
+            (Value::Object(map), Value::Object(shown)) => {
+                map.values().zip(shown.values()).for_each(|(value, shown)| walk(value, shown, found));
+            }
+            _ => {}
+        }
+    }
+    let vars = &source["worker"]["vars"];
+    let mut found = Vec::new();
+    walk(vars, &credential::masked(&["vars"], vars.clone()), &mut found);
+    // A short one would be replaced in other words; its name shows what it is. The longer ones first: another one may be a part of them.
+    found.retain(|secret| secret.chars().count() >= LEAST);
+    found.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    found
+}
+
+/// Returns a text without these secrets, as they are and as JavaScript writes them.
+fn without(secrets: &[String], text: String) -> String {
+    secrets.iter().fold(text, |text, secret| {
+        let quoted = Value::from(secret.as_str()).to_string();
+        text.replace(&quoted[1..quoted.len() - 1], STARS).replace(secret.as_str(), STARS)
+    })
 }
 
 fn unified(before: &str, after: &str, name: &str) -> String {

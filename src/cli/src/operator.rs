@@ -92,6 +92,7 @@ impl Operator for Terminal {
             Event::NothingPruned => {
                 ui.line("nothing is pruned: a spec can't be read, and any worker might be its customer's");
             }
+            Event::InvalidId(invalid) => self.warning(&clean(&invalid.to_string())),
             Event::SourceUnavailable { source, reason } => {
                 self.warning(&clean(&format!("{source} is unavailable ({reason}): deployed secrets stay unchanged")))
             }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use flotilla_deploy::plan::{Action, Change, Held, HostChange, Orphan};
 use flotilla_deploy::refresh::Finding;
+use flotilla_engine::credentials::InvalidId;
 use flotilla_engine::plan_view::{Estimate, PlanView, eta};
 use flotilla_model::digest::Digest;
 use flotilla_model::limits::grouped;
@@ -73,6 +74,9 @@ pub struct Report<'a> {
     waves: Vec<WaveReport<'a>>,
     lanes: &'a [Estimate],
     groups: Vec<GroupReport>,
+    /// The accounts whose ids no account can have, if there are any.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    invalid_ids: &'a [&'a InvalidId],
 }
 
 #[derive(Serialize)]
@@ -122,6 +126,7 @@ impl PlanOutput<'_> {
             waves: waves.collect(),
             lanes: &self.estimates,
             groups: groups.collect(),
+            invalid_ids: &self.invalid_ids,
         }
     }
 
@@ -156,6 +161,13 @@ impl PlanOutput<'_> {
                 number => format!("nothing to deploy: {} up to date", count(number, "worker")),
             });
             return lines.join("\n");
+        }
+        for invalid in &self.invalid_ids {
+            lines.push(format!(
+                "{} {}; all of its workers are shown as not deployed, and a deploy fails",
+                ui.paint(Style::Error, "!"),
+                clean(&invalid.to_string())
+            ));
         }
         if next.is_some() && !self.unknown_accounts.is_empty() {
             lines.push(format!(
@@ -466,8 +478,8 @@ mod tests {
 
     pub fn output(plan: &Plan) -> PlanOutput<'_> {
         let price = Estimate { seconds: 90.0, ..price("default", plan.requests().values().sum(), 0) };
-        let (findings, unknown_accounts) = (&[][..], Vec::new());
-        PlanOutput(PlanView { plan, estimates: vec![price], findings, unknown_accounts, local: false })
+        let (findings, unknown_accounts, invalid_ids) = (&[][..], Vec::new(), Vec::new());
+        PlanOutput(PlanView { plan, estimates: vec![price], findings, unknown_accounts, invalid_ids, local: false })
     }
 
     fn text(plan: &Plan, full: bool) -> String {

@@ -68,7 +68,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 environment: worker.environment,
                 worker: worker.name.clone(),
                 account: mask(&home.account_id),
-                is_unknown: home.account_id.is_empty(),
+                is_unknown: home.account_id.is_empty() || !cloud.invalid([worker.account.as_str()]).is_empty(),
                 digest: live.map(|live| live.digest.short()),
                 deployed_at: live.map(|live| time(live.deployed_at)),
                 url: live.and_then(|live| {
@@ -86,8 +86,10 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let is_healthy = !arguments.health || add_health(session, &mut rows);
     let selected = loaded.workers.iter().filter(|worker| selection.includes(worker));
     let accounts: BTreeSet<&str> = selected.map(|worker| worker.account.as_str()).collect();
+    // What is invalid was reported when the cloud was opened.
+    let is_invalid = !cloud.invalid(accounts.iter().copied()).is_empty();
     let unknown = unknown_accounts(&cloud.unknown(accounts));
-    let exit = match (unknown.is_some(), is_healthy) {
+    let exit = match (unknown.is_some() || is_invalid, is_healthy) {
         (true, _) => Exit::Diagnostics,
         (false, true) => Exit::Done,
         (false, false) => Exit::SomeFailed,
@@ -107,7 +109,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 let health = row.health.as_deref().map(|health| format!("  {health}")).unwrap_or_default();
                 format!("{digest}  {at}  {}{health}", row.url.as_deref().unwrap_or("no address of its own"))
             }
-            _ if row.is_unknown => session.ui.paint(Style::Dim, "unknown: the account's id is not set"),
+            _ if row.is_unknown => session.ui.paint(Style::Dim, "unknown: the account's id is not set or invalid"),
             _ => session.ui.paint(Style::Dim, "not deployed"),
         };
         report::print(&format!(

@@ -173,6 +173,12 @@ fn remarks(results: &Results) -> Vec<String> {
     lines
 }
 
+/// Returns whether a check reports a value of its own that no digest has, instead of another digest.
+fn is_no_digest(message: &str) -> bool {
+    let value = message.strip_prefix("digest is ").and_then(|rest| rest.split_once(", not "));
+    value.is_some_and(|(value, _)| value.len() != 16 || !value.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 /// Returns advice on a check that failed.
 fn advice(check: &Check) -> &'static str {
     match (check.name.as_str(), check.status) {
@@ -188,6 +194,9 @@ fn advice(check: &Check) -> &'static str {
         ("peers", _) => {
             "the workers that it calls must be deployed and healthy; on one zone, Workers reach each other by service bindings or custom domains, not by routes or workers.dev"
         }
+        _ if check.message.contains("FLOTILLA_DIGEST") || is_no_digest(&check.message) => {
+            "return `env.FLOTILLA_DIGEST` there in the pack's code, or remove the digest from the probe in pack.yaml: another deploy of the same code answers in the same way"
+        }
         _ if check.message.contains("digest") => {
             "the worker runs something other than what was deployed: `flotilla plan --refresh` shows who changed it, `flotilla deploy` deploys it again"
         }
@@ -196,5 +205,27 @@ fn advice(check: &Check) -> &'static str {
             "check that it is deployed and that the address points to it: `flotilla plan --refresh` compares"
         }
         _ => "see its logs: `npx wrangler tail WORKER`",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_that_shows_no_digest_is_not_taken_for_another_deploy() {
+        let advice = |message: &str| {
+            let (name, of, message) = ("health".to_owned(), "/health".to_owned(), message.to_owned());
+            super::advice(&Check { name, of, status: Status::Failed, seconds: 0.0, message })
+        };
+        for message in [
+            "digest is missing: the worker's code doesn't return FLOTILLA_DIGEST there",
+            "digest is dev, not 0123456789abcdef",
+            "digest is 7, not 0123456789abcdef",
+        ] {
+            assert!(advice(message).starts_with("return `env.FLOTILLA_DIGEST` there"), "{message}");
+        }
+        let other = advice("digest is 0123456789abcdef, not fedcba9876543210");
+        assert!(other.starts_with("the worker runs something other than what was deployed"), "{other}");
     }
 }

@@ -6,6 +6,7 @@ mod approval;
 pub mod build_fleet;
 pub mod cloud;
 pub mod context;
+pub mod credentials;
 pub mod deploy_fleet;
 pub mod destroy;
 pub mod health;

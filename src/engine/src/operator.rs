@@ -13,6 +13,7 @@ use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::Failure;
 use flotilla_model::progress::Progress;
 
+use crate::credentials::InvalidId;
 use crate::plan_view::PlanView;
 
 /// An event of a run.
@@ -23,6 +24,8 @@ pub enum Event<'a> {
     NothingSelected,
     /// No worker is pruned, because a spec can't be read: it may belong to any customer.
     NothingPruned,
+    /// No account can have this id, so that nothing is known of what is deployed there.
+    InvalidId(&'a InvalidId),
     /// A source of secrets is unavailable; secrets that are deployed stay as they are.
     SourceUnavailable {
         /// The source.

@@ -37,6 +37,7 @@ use flotilla_spec::secrets::Secrets;
 use crate::build_fleet::{Built, build_fleet};
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::Context;
+use crate::credentials::InvalidId;
 use crate::implied::{self, Unclear};
 use crate::lanes::Lanes;
 use crate::operator::Event;
@@ -446,10 +447,8 @@ impl Fleet<'_> {
                         _ if with_future_date.contains(&one.id()) => {
                             Decision::Held(implied::held(&one.worker, "its compatibility date is in the future"))
                         }
-                        true => {
-                            Decision::Held(implied::held(&one.worker, "its `environments` don't say where it exists"))
-                        }
-                        false => match plan::decide(&desired, &known, options) {
+                        Some(reason) => Decision::Held(implied::held(&one.worker, &reason)),
+                        None => match plan::decide(&desired, &known, options) {
                             Decision::Change(change) if change.steps.contains(&Step::Upload) => {
                                 match one.broken_source(secrets, &fingerprints) {
                                     Some(source) => {
@@ -684,8 +683,15 @@ impl Planned {
             estimates: self.estimates(),
             findings: &self.findings,
             unknown_accounts: self.cloud.unknown(self.project.fleet.accounts.keys().map(String::as_str)),
+            invalid_ids: self.invalid_ids(),
             local: self.cloud.local.is_some(),
         }
+    }
+
+    /// Returns the accounts of the plan's workers whose ids no account can have.
+    fn invalid_ids(&self) -> Vec<&InvalidId> {
+        let accounts: BTreeSet<&str> = self.plan.changes.iter().map(|change| change.account.as_str()).collect();
+        self.cloud.invalid(accounts)
     }
 
     /// Returns what the plan costs, lane by lane.
@@ -704,9 +710,10 @@ impl Planned {
         }
     }
 
-    /// Returns whether there are errors: of customers that are left as they are.
+    /// Returns whether there are errors: of customers that are left as they are, or of accounts that can't be deployed to.
     pub fn has_errors(&self) -> bool {
-        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+        let is_error = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Error;
+        self.diagnostics.iter().any(is_error) || !self.invalid_ids().is_empty()
     }
 
     /// Returns the file of the plan that was approved by its digest last.

@@ -53,6 +53,12 @@ impl PlanOutput<'_> {
             let names = first_names(self.unknown_accounts.iter().copied());
             page.add(&format!("\nThe id of {names} is not set, so all of its workers are shown as not deployed.\n"));
         }
+        for invalid in &self.invalid_ids {
+            let invalid = text(&invalid.to_string());
+            page.add(&format!(
+                "\nError: {invalid}. All of its workers are shown as not deployed, and a deploy fails.\n"
+            ));
+        }
         if !self.findings.is_empty() {
             page.fold(&format!("{} found at Cloudflare", grouped(self.findings.len() as u64)), |page| {
                 let row = |finding: &Finding| format!("| {} | {} |\n", finding.what.kind(), text(&finding.text()));
