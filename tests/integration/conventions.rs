@@ -27,7 +27,9 @@ fn help_and_versions_are_where_people_look() {
     assert!(version.starts_with(concat!("flotilla ", env!("CARGO_PKG_VERSION"), " ")), "{version}");
     let target = version.split_whitespace().last().expect("a target");
     assert!(target.split('-').count() >= 3, "{version}");
-    for (typed, instead) in [("apply", "flotilla deploy"), ("remove", "flotilla destroy"), ("tail", "wrangler tail")] {
+    for (typed, instead) in
+        [("apply", "flotilla deploy"), ("remove", "flotilla destroy"), ("tail", "flotilla logs CUSTOMER")]
+    {
         let told = project.run(&[typed, "acme"]).exits(2).stderr;
         assert!(told.contains("tip: ") && told.contains(instead), "{told}");
     }

@@ -10,6 +10,7 @@ mod children;
 mod codes;
 mod commands;
 mod conventions;
+mod dev;
 mod dispatch;
 mod documented;
 mod dotenv;

@@ -13,6 +13,7 @@ mod control;
 mod control_channel;
 mod deploy;
 mod destroy;
+mod dev;
 mod diff;
 mod edit;
 mod events;
@@ -26,8 +27,10 @@ mod history;
 mod import;
 mod init;
 mod junit;
+mod keys;
 mod list;
 mod local;
+mod logs;
 mod new;
 mod operator;
 mod other_names;
@@ -50,6 +53,7 @@ mod status;
 mod stdout;
 mod summary;
 mod timings;
+mod trace_output;
 mod transaction;
 mod ui;
 mod verbose;
@@ -198,6 +202,12 @@ enum Command {
     /// Inspect, rebuild or unlock the deployment state
     #[command(subcommand)]
     State(state::Command),
+    /// Develop locally: run the emulator, deploy to it on each save, and print what workers log
+    #[command(after_help = help::DEV)]
+    Dev(dev::Arguments),
+    /// Print a customer's requests, console lines and exceptions as they happen
+    #[command(after_help = help::LOGS)]
+    Logs(logs::Arguments),
     /// Run the local Cloudflare emulator: the API, and the deployed workers in workerd
     #[command(after_help = help::LOCAL)]
     Local(local::Arguments),
@@ -440,6 +450,8 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::List(arguments) => list::run(&session, &arguments),
         Command::Show { selection } => show::run(&session, &selection),
         Command::Secrets(arguments) => secrets::run(&session, &arguments),
+        Command::Dev(arguments) => dev::run(&session, &arguments),
+        Command::Logs(arguments) => logs::run(&session, &arguments),
         Command::Local(arguments) => local::run(&session, &arguments),
         Command::Export(arguments) => export::run(&session, &arguments),
         Command::Explain { subject } => explain::customer(&session, &subject.unwrap_or_default()),

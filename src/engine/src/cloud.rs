@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use flotilla_deploy::cloudflare::{BASE, BASE_VARIABLE};
 use flotilla_deploy::pace::Priority;
 use flotilla_local as local;
+use flotilla_model::customer::SHARED;
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::limits::Limit;
@@ -18,6 +19,7 @@ use flotilla_model::plain_file;
 use flotilla_model::platform::Home;
 use flotilla_model::progress::Progress;
 use flotilla_model::spec::{Account, AccountId};
+use flotilla_model::tags;
 use flotilla_spec::project::Fleet;
 use flotilla_spec::secrets::Secrets;
 
@@ -263,6 +265,11 @@ pub fn local_options(
     options.token = Some(local::own_token(&options.folder)?);
     options.address = address;
     options.make_bound = true;
+    options.group = Some(Arc::new(|tags: &[String]| {
+        tags::read(tags)
+            .customer
+            .map(|customer| if customer == SHARED { "shared workers" } else { customer }.to_owned())
+    }));
     options.workerd = local::Workerd::Lazy(Arc::new(move || {
         workerd::path(&*progress).map_err(|failure| anyhow::anyhow!("{failure}; {}", failure.hints.join("; ")))
     }));

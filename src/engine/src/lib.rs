@@ -13,6 +13,7 @@ pub mod health;
 pub mod implied;
 mod lanes;
 mod left_out;
+pub mod logs;
 pub mod operator;
 pub mod plan_file;
 pub mod plan_view;
