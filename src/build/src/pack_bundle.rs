@@ -174,7 +174,7 @@ fn run(pack: &Pack, environment: Vec<(String, String)>, staging: &Path) -> Resul
                 let what = format!("`{program}`, which bundles the pack {}, {trouble}", pack.path);
                 let failure = Failure::new(what);
                 let is_node = program == "node";
-                return Error::Failure(if is_node { failure.hint("install Node.js 20 or newer") } else { failure });
+                return Error::Failure(if is_node { failure.hint("install Node.js 22.12 or newer") } else { failure });
             }
         };
         let place = Place::file(&format!("{}/pack.yaml", pack.path));

@@ -72,7 +72,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME")]
     rotate_secret: Option<String>,
     /// Send no requests: don't check hosts or tokens
-    #[arg(long)]
+    #[arg(long, visible_alias = "local")]
     offline: bool,
     #[command(flatten)]
     writing: WritingArguments,

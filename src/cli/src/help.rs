@@ -24,6 +24,7 @@ failed · 5 refused · 70 a bug";
 pub(super) const INIT: &str = "Examples:
   flotilla init my-fleet                         a new project with a customer and the consent pack
   flotilla init my-fleet --pack worker           a new project for a worker of your own
+  flotilla init --pack dispatch                  add the pack for a dispatch namespace to this project
   flotilla init --ci github                      add .github/workflows/flotilla.yml to this project
   flotilla init --ci gitlab                      add .gitlab-ci.yml to this project
   flotilla init --ci github --print              print that workflow instead

@@ -19,7 +19,8 @@ use flotilla_spec::project;
 
 use super::grouping::{Group, Tally, groups, tallies};
 pub use super::stdout::print;
-use super::stdout::print_line;
+use super::stdout::{print_line, stderr_columns};
+use super::table::{Cell, Column, Fit, Table};
 use super::timings::Timing;
 use super::ui::{Style, Ui, clean, clean_lines};
 
@@ -53,7 +54,7 @@ pub fn diagnostics(root: &Path, ui: &Ui, diagnostics: &[Diagnostic]) {
             ui.line(&format!("… and {}\n", group.more(shown)));
         }
     }
-    ui.line(&table(diagnostics));
+    ui.line(&table(ui, diagnostics));
 }
 
 /// Returns the number of each group that are shown whole: fewer where there are many groups, and none of those that
@@ -69,22 +70,29 @@ fn shares(groups: &[Group<'_>]) -> Vec<usize> {
     (0..groups.len()).map(|index| usize::from(index < SHOWN)).collect()
 }
 
+/// The columns of the table of codes.
+const CODES: [Column<'_>; 4] = [
+    Column::new("code", Fit::Name),
+    Column::number("number", Fit::Name),
+    Column::number("files", Fit::Whole(1)),
+    Column::new("meaning", Fit::Cut(2)),
+];
+
 /// Returns the number of reports of each code, and how to see the rest.
-fn table(diagnostics: &[Diagnostic]) -> String {
-    let rows: Vec<[String; 4]> = tallies(diagnostics)
-        .into_iter()
-        .map(|Tally { code, number: often, files, .. }| {
-            [code.to_string(), grouped(often as u64), grouped(files as u64), code.meaning().to_owned()]
-        })
-        .collect();
-    let width = |at: usize, head: &str| rows.iter().map(|row| row[at].len()).max().unwrap_or(0).max(head.len());
-    let (often, files) = (width(1, "number"), width(2, "files"));
-    let mut text = format!("code   {:>often$}  {:>files$}  meaning\n", "number", "files");
-    for [code, one, two, meaning] in &rows {
-        text += &format!("{code}  {one:>often$}  {two:>files$}  {meaning}\n");
+fn table(ui: &Ui, diagnostics: &[Diagnostic]) -> String {
+    let mut table = Table::new(&CODES);
+    for Tally { code, number, files, .. } in tallies(diagnostics) {
+        let numbers = [grouped(number as u64), grouped(files as u64)];
+        let [number, files] = numbers.map(Cell::from);
+        table.row([Cell::from(code.to_string()), number, files, Cell::from(code.meaning())]);
     }
-    text + "`flotilla check CUSTOMER` shows a customer's, `flotilla check --format json` all of them, `flotilla explain CODE` \
-            what a code means\n"
+    let mut lines = table.lines(ui, stderr_columns());
+    lines.push(
+        "`flotilla check CUSTOMER` shows a customer's errors, `flotilla check --format json` all of them, and \
+         `flotilla explain CODE` what a code means\n"
+            .to_owned(),
+    );
+    lines.join("\n")
 }
 
 /// The data for showing diagnostics one after the other.

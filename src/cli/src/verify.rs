@@ -12,6 +12,7 @@ use flotilla_model::listing::and_more;
 
 use super::cloud::CustomersArguments;
 use super::report::{self, count};
+use super::table::{Cell, Column, Fit, Table};
 use super::ui::{Style, Ui, clean, duration};
 use super::{Format, Session, junit, stdout};
 
@@ -92,31 +93,22 @@ pub(super) fn text(ui: &Ui, results: &Results) -> String {
         // Who is not well is shown in any case.
         if report.status == Status::Failed || shown.len() < ROWS { shown.push(report) } else { left += 1 }
     }
-    let head = ["worker", "address"].into_iter().chain(columns.iter().copied());
-    let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).collect()];
+    let mut head = vec![Column::new("worker", Fit::Name), Column::new("address", Fit::Cut(2))];
+    head.extend(columns.iter().map(|name| Column::new(*name, Fit::Whole(1))));
+    let mut table = Table::new(&head);
     for report in &shown {
         let address = report.address.as_deref().unwrap_or("none");
-        let cells = columns.iter().map(|column| word(report, column).to_owned());
-        rows.push([clean(&report.worker), clean(address)].into_iter().chain(cells).collect());
-    }
-    let widths: Vec<usize> = (0..columns.len() + 2)
-        .map(|index| rows.iter().map(|row| row[index].chars().count()).max().unwrap_or(0))
-        .collect();
-    let mut lines: Vec<String> = Vec::new();
-    for row in &rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| {
-            let padded = format!("{cell:width$}");
-            match cell.as_str() {
-                "failed" => ui.paint(Style::Error, &padded),
-                "ok" => ui.paint(Style::Good, &padded),
-                "ends soon" => ui.paint(Style::Warning, &padded),
-                _ => padded,
-            }
+        let cells = columns.iter().map(|column| match word(report, column) {
+            word @ "failed" => Cell::styled(word, Style::Error),
+            word @ "ok" => Cell::styled(word, Style::Good),
+            word @ "ends soon" => Cell::styled(word, Style::Warning),
+            word => Cell::from(word),
         });
-        lines.push(cells.collect::<Vec<_>>().join("  ").trim_end().to_owned());
+        table.row([clean(&report.worker), clean(address)].map(Cell::from).into_iter().chain(cells));
     }
+    let mut lines = table.lines(ui, stdout::columns());
     if left > 0 {
-        lines.push(format!("… and {} that {} well", count(left, "worker"), if left == 1 { "is" } else { "are" }));
+        lines.push(format!("… and {} that passed", count(left, "worker")));
     }
     lines.extend(remarks(results));
     lines.push(format!(

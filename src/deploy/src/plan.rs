@@ -213,11 +213,22 @@ pub struct Held {
     pub customer: String,
     /// The environment, if it is known.
     pub environment: Option<Environment>,
+    /// The worker; none: all of the customer's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
     /// The reason why it is skipped.
     pub reason: String,
     /// Whether it is skipped because of another worker: one that still has a host that it needs, or one that it calls. The run counts as refused.
     #[serde(skip)]
     pub is_refused: bool,
+}
+
+impl Held {
+    /// Returns the entry of a change that is skipped because of another worker.
+    pub(crate) fn refused(change: &Change, reason: String) -> Held {
+        let (customer, worker) = (change.customer.clone(), Some(change.worker.clone()));
+        Held { customer, environment: Some(change.environment), worker, reason, is_refused: true }
+    }
 }
 
 /// An orphaned worker: it is deployed, and no spec defines it.
@@ -318,7 +329,8 @@ pub fn decide(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Option
     };
     if let Some(reason) = not_ours.or(unowned).or(not_again) {
         let (customer, environment) = (worker.customer.clone(), Some(worker.environment));
-        return Decision::Held(Held { customer, environment, reason: reason.to_owned(), is_refused: false });
+        let (worker, reason) = (Some(worker.name.clone()), reason.to_owned());
+        return Decision::Held(Held { customer, environment, worker, reason, is_refused: false });
     }
     match comparison::change(wanted, known, options) {
         Some(change) => Decision::Change(Box::new(change)),

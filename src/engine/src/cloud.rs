@@ -166,9 +166,30 @@ impl Cloud {
         accounts: impl IntoIterator<Item = &'a str>,
         secrets: &Secrets,
     ) -> Result<HashMap<String, SecretString>, Failure> {
+        let own = self.folder.as_deref().map(local::own_token).transpose()?;
+        self.tokens_with(own, fleet, accounts, secrets)
+    }
+
+    /// The same, to look at alone: the local emulator gets no token that it doesn't have, so that nothing is written.
+    pub fn tokens_to_look_at<'a>(
+        &self,
+        fleet: &Fleet,
+        accounts: impl IntoIterator<Item = &'a str>,
+        secrets: &Secrets,
+    ) -> Result<HashMap<String, SecretString>, Failure> {
+        let own = self.folder.as_deref().map(|folder| local::known_token(folder).unwrap_or_default());
+        self.tokens_with(own, fleet, accounts, secrets)
+    }
+
+    fn tokens_with<'a>(
+        &self,
+        own: Option<String>,
+        fleet: &Fleet,
+        accounts: impl IntoIterator<Item = &'a str>,
+        secrets: &Secrets,
+    ) -> Result<HashMap<String, SecretString>, Failure> {
         let mut tokens = HashMap::new();
         let mut missing = Vec::new();
-        let own = self.folder.as_deref().map(local::own_token).transpose()?;
         for name in accounts {
             let account = &fleet.accounts[name];
             if let (AccountId::Variable { env }, None) = (&account.id, self.ids.get(name).cloned().flatten()) {

@@ -164,7 +164,7 @@ pub fn missing_callees(
 /// Returns the entry of a worker that is skipped for this: one for all of its customer's.
 pub(crate) fn held(worker: &Worker, reason: &str) -> Held {
     let reason = reason.to_owned();
-    Held { customer: worker.customer.clone(), environment: None, reason, is_refused: false }
+    Held { customer: worker.customer.clone(), environment: None, worker: None, reason, is_refused: false }
 }
 
 /// Returns whether production, where a worker isn't deployed, is inherited past the environments that its own spec names, while another one of

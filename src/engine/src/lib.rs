@@ -9,6 +9,7 @@ pub mod context;
 pub mod credentials;
 pub mod deploy_fleet;
 pub mod destroy;
+pub mod destroy_target;
 pub mod health;
 pub mod implied;
 mod lanes;

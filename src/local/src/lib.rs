@@ -144,6 +144,16 @@ impl Options {
 /// The file of an emulator's folder with its own token.
 pub const TOKEN_FILE: &str = "token";
 
+/// Returns the token of an emulator's folder, if it has one that nobody else can read; writes nothing.
+pub fn known_token(folder: &Path) -> Option<String> {
+    let file = folder.join(TOKEN_FILE);
+    let is_private =
+        |found: Metadata| found.is_file() && found.len() <= 1024 && found.permissions().mode() & 0o077 == 0;
+    let known = std::fs::symlink_metadata(&file).is_ok_and(is_private).then(|| std::fs::read_to_string(&file).ok());
+    let known = known.flatten().map(|text| text.trim().to_owned());
+    known.filter(|token| token.len() >= 32 && token.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
 /// Returns the own token of the emulator in a folder, which is created if it has none. Only its owner can read the file.
 ///
 /// # Errors
@@ -153,13 +163,7 @@ pub fn own_token(folder: &Path) -> anyhow::Result<String> {
     let cannot = || format!("can't use {}", file.display());
     std::fs::create_dir_all(folder).with_context(cannot)?;
     // What others could read, or is no file, is replaced.
-    let is_private =
-        |found: Metadata| found.is_file() && found.len() <= 1024 && found.permissions().mode() & 0o077 == 0;
-    let known = std::fs::symlink_metadata(&file).is_ok_and(is_private).then(|| std::fs::read_to_string(&file).ok());
-    let known = known.flatten().map(|text| text.trim().to_owned());
-    if let Some(token) =
-        known.filter(|token| token.len() >= 32 && token.bytes().all(|byte| byte.is_ascii_alphanumeric()))
-    {
+    if let Some(token) = known_token(folder) {
         return Ok(token);
     }
     match std::fs::remove_file(&file) {

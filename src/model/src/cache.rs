@@ -273,7 +273,7 @@ fn npm_ci(what: &str, folder: &Path) -> Result<(), Failure> {
     let job = Job::new("npm", words, folder).environment(npm_environment()).time(NPM_TIME);
     let ended = job.run().map_err(|trouble| match trouble {
         Trouble::NotFound => Failure::new(format!("npm is not installed; it is needed for {what}"))
-            .hint("install Node.js 20 or newer, which brings npm"),
+            .hint("install Node.js 22.12 or newer, which brings npm"),
         Trouble::NotStarted(error) => Failure::new(format!("npm can't be started: {error}")),
         other => Failure::new(format!("`npm ci` was ended for {what}: it {other}")),
     })?;

@@ -115,6 +115,11 @@ pub enum Reason {
         /// The name of its binding.
         name: String,
     },
+    /// A secret that the upload needs has no value here: it is what a deploy fails on, not a cause of the change.
+    SecretMissing {
+        /// The name under which it is looked up.
+        name: String,
+    },
     /// A custom domain is attached.
     DomainAdded {
         /// The host name.
@@ -370,6 +375,7 @@ impl Reason {
             Reason::MetadataChanged(change) => format!("{} … → …", change.name),
             Reason::ToolChanged { .. } => "flotilla itself changed: … → …".to_owned(),
             Reason::PackBundleChanged { old: Some(_), new: Some(_) } => "the pack's bundle changed: … → …".to_owned(),
+            Reason::RolledBack { .. } => "rolled back to record …".to_owned(),
             Reason::DomainAdded { .. } => "domain … added".to_owned(),
             Reason::DomainRemoved { .. } => "domain … removed".to_owned(),
             Reason::DatabaseCreated { .. } => "D1 database … is created unless it exists".to_owned(),
@@ -427,6 +433,7 @@ impl fmt::Display for Statement<'_> {
             Reason::TemplateRemoved { file } => write!(f, "{file} is no longer included"),
             Reason::ToolChanged { old, new } => write!(f, "flotilla itself changed: {old} → {new}"),
             Reason::SecretChanged { name } => write!(f, "secret {name} changed"),
+            Reason::SecretMissing { name } => write!(f, "secret {name} has no value here"),
             Reason::DomainAdded { new } => write!(f, "domain {new} added"),
             Reason::DomainRemoved { old } => write!(f, "domain {old} removed"),
             Reason::DomainTaken { domain, old } => write!(f, "domain {domain} is taken from {old}"),
@@ -566,6 +573,7 @@ mod tests {
             (Reason::TemplateRemoved { file: file() }, "templates/tiny/a.tera is no longer included"),
             (Reason::ToolChanged { old: old(), new: new() }, "flotilla itself changed: 1 → 2"),
             (Reason::SecretChanged { name: text("KEY") }, "secret KEY changed"),
+            (Reason::SecretMissing { name: text("KEY") }, "secret KEY has no value here"),
             (Reason::DomainAdded { new: text("a.example") }, "domain a.example added"),
             (Reason::DomainRemoved { old: text("a.example") }, "domain a.example removed"),
             (Reason::DomainTaken { domain: text("a.example"), old: text("w") }, "domain a.example is taken from w"),

@@ -258,8 +258,7 @@ pub(super) fn hand_over(changes: &mut Vec<Change>, holders: &Holders) -> Vec<Hel
             });
             let Some(reason) = refused else { return true };
             skipped.insert(change.id());
-            let (customer, environment) = (change.customer.clone(), Some(change.environment));
-            held.push(Held { customer, environment, reason, is_refused: true });
+            held.push(Held::refused(change, reason));
             false
         });
         if held.len() > before {
@@ -278,8 +277,7 @@ pub(super) fn hand_over(changes: &mut Vec<Change>, holders: &Holders) -> Vec<Hel
             place += 1;
             let Some(reason) = reason else { return true };
             skipped.insert(change.id());
-            let (customer, environment) = (change.customer.clone(), Some(change.environment));
-            held.push(Held { customer, environment, reason: reason.clone(), is_refused: true });
+            held.push(Held::refused(change, reason.clone()));
             false
         });
     }
