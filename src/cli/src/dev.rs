@@ -121,10 +121,13 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
+/// An event that waits to be printed: its worker, and its JSON.
+type Waiting = (String, String);
+
 /// Prints events on a thread of its own, so that a slow terminal holds up no worker.
 #[derive(Default)]
 struct Printer {
-    sender: Arc<Mutex<Option<SyncSender<(String, String)>>>>,
+    sender: Arc<Mutex<Option<SyncSender<Waiting>>>>,
 }
 
 impl Printer {
@@ -134,7 +137,7 @@ impl Printer {
         scope: &'scope std::thread::Scope<'scope, '_>,
         session: &'scope Session,
     ) -> Observer {
-        let (sender, receiver) = sync_channel::<(String, String)>(WAITING);
+        let (sender, receiver) = sync_channel::<Waiting>(WAITING);
         *self.sender.lock() = Some(sender);
         let missed = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&missed);
@@ -270,7 +273,7 @@ impl Dev<'_> {
                 let failed = if failed > 0 { format!(", {failed} not") } else { String::new() };
                 let what = match planned.plan.changes.as_slice() {
                     [change] => clean(&change.worker),
-                    _ => count(applied as usize, "worker"),
+                    _ => count(applied, "worker"),
                 };
                 self.report(&format!("{what} deployed{failed}"), seconds);
             }

@@ -64,6 +64,9 @@ struct Filters {
     /// Only requests from this IP address; self is this machine's; can be repeated or separated by commas
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     ip: Vec<String>,
+    /// Only requests to this version of the worker
+    #[arg(long, value_name = "ID")]
+    version_id: Option<String>,
     /// Only this share of requests, between 0 and 1
     #[arg(long, value_name = "SHARE", value_parser = share)]
     sampling_rate: Option<f64>,
@@ -115,6 +118,9 @@ impl Filters {
         }
         if let Some(text) = &self.search {
             filters.push(json!({"query": text}));
+        }
+        if let Some(id) = &self.version_id {
+            filters.push(json!({"scriptVersion": id}));
         }
         filters
     }
@@ -206,6 +212,7 @@ mod tests {
             json!([{"sampling_rate": 0.5}, {"method": ["GET", "POST"]}, {"client_ip": ["self"]}, {"query": "a b"}])
         );
         assert_eq!(of(&["--header", "X-A: b:c"]), json!([{"header": {"key": "X-A", "query": "b:c"}}]));
+        assert_eq!(of(&["--version-id", "v1"]), json!([{"scriptVersion": "v1"}]));
         assert_eq!(of(&["--header", "X-A"]), json!([{"header": {"key": "X-A"}}]));
         for rate in ["0", "1", "2", "x"] {
             assert!(Line::try_parse_from(["x", "--sampling-rate", rate]).is_err(), "{rate}");

@@ -37,7 +37,7 @@ pub const TOKEN_FORM: &str =
     "tokens are letters, digits, `_` and `-`: set it again, without anything before or after it";
 
 /// The form of an account's id, for messages.
-const ACCOUNT_ID_FORM: &str =
+pub const ACCOUNT_ID_FORM: &str =
     "expected 32 hexadecimal digits in lower case, as the dashboard and `wrangler whoami` show them";
 
 /// Returns what a token has in it that no request can carry, or that no bearer token has (RFC 6750).

@@ -44,8 +44,6 @@ pub struct Trace {
     pub namespace: String,
     /// The worker's name.
     pub worker: String,
-    /// The worker's tags.
-    pub tags: Vec<String>,
     /// The event as a tail sends it, as JSON.
     pub json: String,
 }
@@ -185,8 +183,7 @@ impl Activity {
             worker.newest = number;
             count(&mut worker.summary, &event, &self.health_path);
             let Key { account, namespace, name } = key.clone();
-            let tags = worker.tags.clone();
-            let trace = Arc::new(Trace { number, account, namespace, worker: name, tags, json });
+            let trace = Arc::new(Trace { number, account, namespace, worker: name, json });
             worker.ring.add(trace.clone(), KEPT_OF_WORKER, KEPT_OF_WORKER_BYTES);
             kept.number = number;
             kept.all.add(trace.clone(), KEPT, KEPT_BYTES);
@@ -308,6 +305,9 @@ fn path_of(url: &str) -> Option<&str> {
 }
 
 fn mask(value: &mut Value, secrets: &[String]) {
+    if secrets.is_empty() {
+        return;
+    }
     let masked = |text: &str| secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), MASK));
     match value {
         Value::String(text) if secrets.iter().any(|secret| text.contains(secret.as_str())) => *text = masked(text),
@@ -374,7 +374,7 @@ mod tests {
         activity.add(&acme(), "v", large);
         let newest = &activity.recent(None, 0, 1)[0];
         assert!(newest.json.len() < 1000 && newest.json.contains("\"truncated\":true"), "{}", newest.json);
-        for _ in 0..KEPT {
+        for _ in 0..=KEPT_BYTES / (LARGEST / 2) {
             let mut large = answered("/", 200);
             large["logs"] = json!([{"level": "log", "message": ["x".repeat(LARGEST / 2)]}]);
             activity.add(&acme(), "v", large);

@@ -453,14 +453,7 @@ mod tests {
         });
         let trace = |event: Value| {
             let json = event.to_string();
-            Arc::new(Trace {
-                number: 1,
-                account: BAD.into(),
-                namespace: BAD.into(),
-                worker: BAD.into(),
-                tags: vec![BAD.into()],
-                json,
-            })
+            Arc::new(Trace { number: 1, account: BAD.into(), namespace: BAD.into(), worker: BAD.into(), json })
         };
         let mut events = vec![trace(event.clone())];
         for about in [json!({"cron": BAD}), json!({"queue": BAD}), json!({}), Value::Null] {
