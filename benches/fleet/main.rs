@@ -7,7 +7,7 @@
 //! end; leave some minutes between two runs (`project` says why). 100,000 customers need 25 GB of disk, a growth to a
 //! million 25 GB more.
 //!
-//! It needs Linux or macOS, Python 3 with venv, Node.js 20 and npm; pip and npm install the peers, each in its pinned
+//! It needs Linux or macOS, Python 3 with venv, Node.js 22.12 or newer and npm; pip and npm install the peers, each in its pinned
 //! version.
 
 mod baseline;

@@ -77,6 +77,8 @@ impl Operation {
         let what = match &self.call {
             Call::Upload { .. } => "Upload",
             Call::Delete { .. } => "Delete",
+            Call::StartTail { .. } => "StartTail",
+            Call::DeleteTail { .. } => "DeleteTail",
             Call::SetWorkersDev { .. } => "SetWorkersDev",
             Call::SetCrons { .. } => "SetCrons",
             Call::AttachDomain { .. } => "AttachDomain",
@@ -175,6 +177,18 @@ fn operations() -> Vec<Operation> {
         inside(upload()),
         missing(delete(), 10007),
         missing(inside(delete()), 10092),
+        missing(
+            operation(
+                Call::StartTail { worker: name(), filters: Vec::new() },
+                json!({"id": ID, "url": "wss://tail.example/", "expires_at": "2026-01-01T00:00:00Z"}),
+                vec![
+                    json!({"id": ID, "expires_at": "2026-01-01T00:00:00Z"}),
+                    json!({"id": 7, "url": "wss://tail.example/"}),
+                ],
+            ),
+            10007,
+        ),
+        missing(operation(Call::DeleteTail { worker: name(), id: text(ID) }, json!(null), Vec::new()), 10007),
         operation(
             Call::SetWorkersDev { worker: name(), on: true },
             json!({"enabled": true, "previews_enabled": false}),
@@ -379,7 +393,11 @@ fn an_answer_that_its_operation_does_not_document_proves_nothing() {
                 _ => false,
             };
             // What these answer is documented nowhere.
-            let is_fine = is_fine || matches!(operation.call, Call::Delete { .. } | Call::DeleteDatabase { .. });
+            let is_fine = is_fine
+                || matches!(
+                    operation.call,
+                    Call::Delete { .. } | Call::DeleteDatabase { .. } | Call::DeleteTail { .. }
+                );
             let answered = stub.json(&operation, 200, &envelope(&result));
             match is_fine {
                 true => drop(answered.unwrap_or_else(|error| panic!("{}: {error:?}", operation.name()))),

@@ -27,7 +27,9 @@ fn help_and_versions_are_where_people_look() {
     assert!(version.starts_with(concat!("flotilla ", env!("CARGO_PKG_VERSION"), " ")), "{version}");
     let target = version.split_whitespace().last().expect("a target");
     assert!(target.split('-').count() >= 3, "{version}");
-    for (typed, instead) in [("apply", "flotilla deploy"), ("remove", "flotilla destroy"), ("tail", "wrangler tail")] {
+    for (typed, instead) in
+        [("apply", "flotilla deploy"), ("remove", "flotilla destroy"), ("tail", "flotilla logs CUSTOMER")]
+    {
         let told = project.run(&[typed, "acme"]).exits(2).stderr;
         assert!(told.contains("tip: ") && told.contains(instead), "{told}");
     }
@@ -88,7 +90,7 @@ fn a_dry_run_shows_what_would_change_and_changes_nothing() {
     cloud.deploy(&project, &[]);
     cloud.take();
     let dry = cloud.run(&project, &["rollback", "acme", "--dry-run"]).exits(0);
-    assert!(dry.stdout.contains("would roll back 1 worker") && dry.stderr.contains("~ t-acme"), "{dry:?}");
+    assert!(dry.stdout.contains("would roll back 1 worker") && dry.stderr.contains("~ update t-acme"), "{dry:?}");
     let json = cloud.run(&project, &["rollback", "acme", "--dry-run", "--json"]).exits(0).json();
     assert_eq!(json["changes"][0]["worker"], "t-acme");
     let dry = cloud.run(&project, &["destroy", "acme", "bolt", "--dry-run"]).exits(0);
@@ -222,9 +224,50 @@ fn status_says_that_it_does_not_know_where_no_account_is_set() {
     let mut command = cloud.command(&project, &["status"]);
     let told = output(command.env_remove("CLOUDFLARE_ACCOUNT_ID")).exits(1);
     assert!(told.stderr.contains("the id of default is not set, so what is deployed there is unknown"), "{told:?}");
-    assert!(
-        told.stdout.contains("unknown: the account's id is not set") && !told.stdout.contains("not deployed"),
-        "{told:?}"
-    );
+    assert!(told.stdout.contains("t-acme  unknown\n") && !told.stdout.contains("not deployed"), "{told:?}");
     assert!(cloud.run(&project, &["status"]).exits(0).stdout.contains("2 workers, 2 deployed"));
+}
+
+#[test]
+fn a_wrong_command_line_is_reported_as_json_and_in_colour_where_that_was_asked_for() {
+    let project = Project::empty();
+    for arguments in
+        [&["plan", "--nonsense", "--json"][..], &["--format", "json", "plann"], &["destroy", "--format=json"]]
+    {
+        let run = project.run(arguments).exits(2);
+        assert!(run.json()["error"].as_str().is_some_and(|error| !error.is_empty()), "{run:?}");
+    }
+    assert_eq!(project.run(&["plan", "--nonsense"]).exits(2).stdout, "");
+    let painted = project.run(&["plan", "--nonsense", "--color", "always"]).exits(2).stderr;
+    assert!(painted.contains("\u{1b}["), "{painted}");
+    let plain = project.run(&["--color=never", "plan", "--nonsense"]).exits(2).stderr;
+    assert!(!plain.contains('\u{1b}'), "{plain}");
+}
+
+#[test]
+fn man_pages_replace_links_and_a_digest_has_a_form() {
+    let project = fleet(&[("acme", "")]);
+    project.write("victim", "mine").write("man/none", "");
+    std::os::unix::fs::symlink("../victim", project.path("man/flotilla.1")).expect("a link");
+    project.run(&["man", "man"]).exits(0);
+    assert_eq!(project.read("victim"), "mine");
+    assert!(project.read("man/flotilla.1").contains(".TH flotilla 1"));
+    let cloud = Cloud::start();
+    let short = cloud.run(&project, &["deploy", "--digest", "123"]).exits(2);
+    assert!(short.stderr.contains("`123` is not a plan's digest"), "{short:?}");
+    cloud.deploy(&project, &[]);
+    let records = cloud.run(&project, &["history", "acme", "--json"]).exits(0).json();
+    let live = records["records"].as_array().unwrap().iter().find(|record| record["kept"] == true).unwrap()["record"]
+        .to_string();
+    let same = cloud.run(&project, &["rollback", "acme", "--to", &live, "--yes"]).exits(1);
+    assert!(same.stderr.contains(&format!("record {live} is what runs; there is nothing to roll back")), "{same:?}");
+}
+
+#[test]
+fn the_pack_of_a_dispatch_namespace_is_added_to_a_project_once() {
+    let project = fleet(&[("acme", "")]);
+    let done = project.run(&["init", "--pack", "dispatch"]).exits(0).stdout;
+    assert!(done.contains("to templates/dispatch. Add it to fleet.yaml"), "{done}");
+    assert!(project.read("templates/dispatch/src/worker.ts").contains("export"));
+    assert!(project.run(&["init", "--pack", "dispatch"]).exits(5).stderr.contains("templates/dispatch exists already"));
 }

@@ -121,7 +121,7 @@ impl Operator for Recorder {
                 Heard::AskedToApply { digest: plan.digest.to_string(), workers: *workers, by_digest: *by_digest }
             }
             Question::PreviewUp { .. } => Heard::Asked("preview up"),
-            Question::Destroy { .. } => Heard::Asked("destroy"),
+            Question::Destroy(_) => Heard::Asked("destroy"),
             Question::PreviewDown(_) => Heard::Asked("preview down"),
             Question::RemoveHosts(_) => Heard::Asked("remove hosts"),
             Question::ReplaceState(_) => Heard::Asked("replace state"),

@@ -160,7 +160,32 @@ fn a_whole_deploy_is_taken_back() {
 #[test]
 fn a_diff_tells_values_and_lines() {
     let (cloud, project) = changed_once();
-    let diff = cloud.run(&project, &["diff", "acme"]).exits(0).stdout;
+    project.edit("customers/acme.yaml", "goodbye", "welcome");
+    let planned = cloud.run(&project, &["diff", "acme"]).exits(0).stdout;
+    for part in [
+        "customers/acme.yaml:2:19 vars.GREETING \"goodbye\" → \"welcome\"",
+        "-      \"text\": \"goodbye\"",
+        "+      \"text\": \"welcome\"",
+    ] {
+        assert!(planned.contains(part), "{part} is missing: {planned}");
+    }
+    assert!(cloud.sent().is_empty());
+    // What has a request of its own is shown, too, and what isn't deployed.
+    project.write(
+        "customers/acme.yaml",
+        format!("id: acme\n{ACME}domains: [a.example.com]\n").replace("hello", "goodbye"),
+    );
+    let domain = cloud.run(&project, &["diff", "acme"]).exits(0).stdout;
+    assert!(domain.contains("\n  domain a.example.com added\n") && !domain.contains("+++"), "{domain}");
+    project.write("customers/acme.yaml", format!("id: acme\n{ACME}").replace("hello", "goodbye"));
+    let same = cloud.run(&project, &["diff", "acme"]).exits(0).stdout;
+    assert!(same.contains("\n  no differences\n"), "{same}");
+    project.write("customers/new.yaml", "id: new\n");
+    let new = cloud.run(&project, &["diff", "new", "--json"]).exits(0).json();
+    assert_eq!((&new["diffs"][0]["deployed"], &new["diffs"][0]["differences"][0]), (&Value::Null, &json!("it is new")));
+    assert!(new["diffs"][0]["module"].as_str().expect("text").contains("\n+"), "{new}");
+    let all: Vec<String> = records(&cloud, &project).iter().map(|record| record["record"].to_string()).collect();
+    let diff = cloud.run(&project, &["diff", "acme", all.last().expect("a first one")]).exits(0).stdout;
     for part in ["vars.GREETING \"hello\" → \"goodbye\"", "-      \"text\": \"hello\"", "+      \"text\": \"goodbye\""]
     {
         assert!(diff.contains(part), "{part} is missing: {diff}");
@@ -209,7 +234,8 @@ fn explain_says_why_a_deploy_would_upload_it_or_not() {
     assert!(told.contains("a deploy would upload it, because\n    customers/acme.yaml:2:19 vars.GREETING"), "{told}");
     cloud.deploy(&project, &[]);
     cloud.run(&project, &["rollback", "acme", "--yes"]).exits(0);
-    assert!(explain().contains("unless it is named: it was rolled back"), "{}", explain());
+    assert!(explain().contains("a deploy would skip it: it was rolled back"), "{}", explain());
     let json = cloud.run(&project, &["explain", "acme", "--format", "json"]).exits(0).json();
-    assert!(json["workers"][0]["deployed"]["held"].is_string(), "{json}");
+    assert_eq!(json["workers"][0]["deploy"]["action"], "skip", "{json}");
+    assert!(json["workers"][0]["deploy"]["held"][0].is_string(), "{json}");
 }

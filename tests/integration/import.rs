@@ -443,7 +443,7 @@ fn the_layout_with_env_files_in_its_older_names() {
         "credential config/customers/testcorp/production.env:6: `CLOUDFLARE_API_TOKEN` is an API token of the account",
         "note config/customers/testcorp/production.env:1: `DOMAIN` is the older name of `CUSTOMER_DOMAIN`",
         "note config/customers/testcorp/production.env:5: the id of the zone isn't needed",
-        "left-out config/customers/acme/production.env:0: no section of wrangler's is for `acme` in production; [env.production] of wrangler.toml is of `testcorp`",
+        "left-out config/customers/acme/production.env:0: the wrangler file has no section for `acme` in production; [env.production] of wrangler.toml belongs to `testcorp`",
     ] {
         assert!(told.contains(&line.to_owned()), "{line}\n{told:#?}");
     }
@@ -592,14 +592,14 @@ name = "full-preview"
         [
             "lost counter.js:1: `./missing` is imported, but does not exist",
             "lost index.js:1: `a.wasm` is a module of a kind that flotilla doesn't upload",
-            "left-out wrangler.toml:5: `upload_source_maps` has nothing in a spec that says it",
+            "left-out wrangler.toml:5: `upload_source_maps` has no counterpart in a spec",
             "left-out wrangler.toml:6: `unknown_key` is not a key of wrangler",
-            "lost wrangler.toml:8: `assets` has nothing in a spec that says it",
+            "lost wrangler.toml:8: `assets` has no counterpart in a spec",
             "lost wrangler.toml:12: the class of Durable Objects `Counter` is the worker's own, which `wrangler deploy` alone deploys",
-            "lost wrangler.toml:16: `migrations` has nothing in a spec that says it",
+            "lost wrangler.toml:16: `migrations` has no counterpart in a spec",
             "lost wrangler.toml:20: that the worker consumes the queue `jobs` has nothing in a spec",
             "lost wrangler.toml:23: the binding `AUTOMATIC` (`kv_namespaces`) has no `id`",
-            "lost wrangler.toml:26: `delivery_delay` of the binding `SLOW` (`queues.producers`) has nothing in a spec that says it",
+            "lost wrangler.toml:26: `delivery_delay` of the binding `SLOW` (`queues.producers`) has no counterpart in a spec",
             "note wrangler.toml:31: `*.full.example/*` can't be a custom domain: those have neither wildcards nor paths",
             "left-out wrangler.toml:35: [env.preview] is for previews",
         ]

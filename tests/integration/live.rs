@@ -232,7 +232,7 @@ fn what_wrangler_deployed_is_imported_and_deployed_as_the_same() {
     assert!(live.workers.is_empty() && live.findings.len() == 3, "{:?}", live.findings);
     assert!(!asked.contains(&"settings"), "{asked:?}");
     let (live, _) = account.read(Some("adopt"));
-    assert_eq!(told(&live, "legacy"), [(FindingKind::Note, "`legacy` is of the fleet `adopted`".to_owned())]);
+    assert_eq!(told(&live, "legacy"), [(FindingKind::Note, "the fleet `adopted` manages `legacy`".to_owned())]);
     assert_eq!(live.workers.len(), 3);
 }
 
@@ -263,7 +263,7 @@ fn what_can_not_be_represented_is_told_with_its_worker() {
     let words = |worker: &str| {
         told(&live, worker).into_iter().map(|(kind, text)| format!("{}: {text}", kind.as_ref())).collect::<Vec<_>>()
     };
-    assert_eq!(words("own"), ["lost: the class `Counter` is of `own` itself, and no spec says that"]);
+    assert_eq!(words("own"), ["lost: `own` itself defines the class `Counter`, which a spec cannot express"]);
     assert_eq!(words("counted"), [""; 0]);
     let counted = live.workers.iter().find(|worker| worker.name == "counted").unwrap();
     assert_eq!(counted.settings["bindings"], json!({"COUNTER": {"durableObject": "Counter", "worker": "own"}}));
@@ -273,10 +273,10 @@ fn what_can_not_be_represented_is_told_with_its_worker() {
         [
             "credential: the variable `API_TOKEN` of `odd` holds a secret that everybody with access can read",
             "lost: the variable `DB` of `odd` can't be mapped",
-            "lost: the secret `lower` of `odd` can't be called so in a spec",
+            "lost: the name of the secret `lower` of `odd` is not valid in a spec",
             "lost: the binding `NEW` of `odd`, of type unheard_of, can't be mapped",
             "lost: the binding `JOBS` of `odd`, of type queue, can't be mapped",
-            "left out: the tags of `odd`, team-a, have nothing in a spec that says them",
+            "left out: the tags of `odd`, team-a, have no counterpart in a spec",
         ]
     );
     assert_eq!(odd.settings["secrets"], json!({"API_TOKEN": {"secret": "API_TOKEN"}}));
@@ -321,13 +321,13 @@ fn what_the_account_answers_is_taken_as_it_is() {
     let texts: Vec<String> =
         live.findings.iter().map(|finding| format!("{}: {}", finding.kind.as_ref(), finding.message)).collect();
     for expected in [
-        "left out: the token may not see the custom domains",
-        "left out: the token may not see the zones, and so the routes",
+        "left out: the token cannot read the custom domains",
+        "left out: the token cannot read the zones, and so the routes",
         "lost: the static assets of `a` can't be read, and a spec can't say them",
         "lost: `a` has classes of Durable Objects that migrations made",
         "lost: `a` is a script in the older form, with `addEventListener`",
         "lost: the binding `OLD` of `a`, of type service, can't be mapped",
-        "left out: a part of the observability of `a` has nothing in a spec that says it",
+        "left out: a spec cannot express a part of the observability of `a`",
     ] {
         assert!(texts.iter().any(|text| text == expected), "{expected} in {texts:#?}");
     }

@@ -1,8 +1,11 @@
 //! Shows: the local Cloudflare as its clients see it: every operation, limits, faults, restarts, and workers that run.
 
 mod api;
+mod browser;
 mod client;
 mod guard;
 mod limits;
+mod page;
 mod serving;
+mod tails;
 mod triggers;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::fleet::{ACCOUNT, Cloud, cache, fleet, until};
 use crate::folders::temporary_folder;
-use crate::support::{Project, finish, output, spawn};
+use crate::support::{Project, finish, output, same_variables, spawn};
 
 fn databases(cloud: &Cloud) -> Vec<String> {
     let listed = cloud.http("GET", &format!("/client/v4/accounts/{ACCOUNT}/d1/database"), &Value::Null);
@@ -221,4 +221,115 @@ fn what_flotilla_keeps_is_private_whatever_the_umask_is() {
     with_umask("check").exits(0);
     assert_eq!(mode(&project.path(".flotilla")), 0o700);
     let _ = self::cache();
+}
+
+/// What is planted in a project in place of a file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Planted {
+    Link,
+    Dangling,
+    Zero,
+    Pipe,
+    Socket,
+    Folder,
+    Noise,
+    Huge,
+    WorldWritable,
+    OfAnother,
+}
+
+impl Planted {
+    const ALL: [Planted; 10] = [
+        Planted::Link,
+        Planted::Dangling,
+        Planted::Zero,
+        Planted::Pipe,
+        Planted::Socket,
+        Planted::Folder,
+        Planted::Noise,
+        Planted::Huge,
+        Planted::WorldWritable,
+        Planted::OfAnother,
+    ];
+
+    /// Plants it; returns whether flotilla makes nothing of this kind, so that any command refuses it.
+    fn plant(self, path: &Path, victim: &Path) -> bool {
+        use std::os::unix::fs::symlink;
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        match self {
+            Planted::Link => symlink(victim, path).expect("a link"),
+            Planted::Dangling => symlink(victim.with_extension("nothing"), path).expect("a link"),
+            Planted::Zero => symlink("/dev/zero", path).expect("a link"),
+            Planted::Pipe => {
+                let made = std::process::Command::new("mkfifo").arg(path).status().expect("mkfifo runs");
+                assert!(made.success());
+            }
+            Planted::Socket => drop(std::os::unix::net::UnixListener::bind(path).expect("a socket")),
+            Planted::Folder => fs::create_dir(path).expect("a folder"),
+            Planted::Noise => {
+                let noise: Vec<u8> =
+                    (0..20_000_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+                fs::write(path, noise).expect("a file");
+            }
+            // Nothing of it is on the disk.
+            Planted::Huge => fs::File::create(path).and_then(|file| file.set_len(16 << 30)).expect("a file"),
+            Planted::WorldWritable => {
+                fs::write(path, "pause").expect("a file");
+                fs::set_permissions(path, fs::Permissions::from_mode(0o666)).expect("permissions");
+            }
+            Planted::OfAnother => {
+                fs::write(path, "").expect("a file");
+                // Only the administrator can give files away.
+                let _ = std::os::unix::fs::chown(path, Some(12_345), Some(12_345));
+            }
+        }
+        matches!(self, Planted::Link | Planted::Dangling | Planted::Zero | Planted::Pipe | Planted::Socket)
+    }
+}
+
+#[test]
+fn what_is_planted_among_flotillas_files_is_contained() {
+    let outside = temporary_folder();
+    let victim = outside.path().join("victim");
+    let (deploy, status, pause): (&[&str], &[&str], &[&str]) =
+        (&["deploy", "--local", "--yes"], &["status"], &["control", "pause"]);
+    for (place, commands) in [
+        ("state.db", &[status, deploy][..]),
+        ("control", &[pause, deploy]),
+        ("local/state.db", &[&["plan", "--local"], deploy]),
+        ("local/token", &[deploy]),
+        ("local/address", &[deploy]),
+        ("local/local.lock", &[deploy]),
+        ("local", &[deploy]),
+    ] {
+        for planted in Planted::ALL {
+            fs::write(&victim, "somebody's").expect("a file");
+            let project = fleet(&[("acme", "")]);
+            let is_refused = planted.plant(&project.path(&format!(".flotilla/{place}")), &victim);
+            for arguments in commands {
+                // What would wait for ever, or read without end, is stopped by the time or by the memory.
+                let mut command = std::process::Command::new("sh");
+                command.args(["-c", "ulimit -v 12000000; exec timeout 60 \"$@\"", "sh"]);
+                let program = project.command(arguments);
+                command.arg(program.get_program()).args(program.get_args()).current_dir(project.root());
+                same_variables(&program, &mut command);
+                command.env("FLOTILLA_CACHE_DIR", cache()).env("CLOUDFLARE_ACCOUNT_ID", ACCOUNT);
+                let run = output(&mut command);
+                let shown = format!("{place} {planted:?} {arguments:?} {run:?}");
+                assert!(matches!(run.code, 0 | 1 | 5), "{shown}");
+                assert!(run.code == 0 || run.stderr.contains("error: "), "{shown}");
+                if is_refused {
+                    assert!(run.code == 5 && run.stderr.contains("nothing was done"), "{shown}");
+                }
+                assert!(!run.stderr.contains("BUG") && !run.stderr.contains("disk I/O error"), "{shown}");
+                assert_eq!(fs::read(&victim).expect("it is there"), b"somebody's", "{shown}");
+                assert_eq!(fs::read_dir(outside.path()).expect("a folder").count(), 1, "{shown}");
+            }
+            if is_refused {
+                continue;
+            }
+            let mode = fs::metadata(project.path(".flotilla")).expect("a folder").permissions().mode();
+            assert_eq!(mode & 0o077, 0, "nobody else reaches what is in it");
+        }
+    }
 }

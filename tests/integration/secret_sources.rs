@@ -544,6 +544,14 @@ fn set_and_rotate_say_what_follows_and_never_the_value() {
         let told = piped(&project, &["secrets", "set", "TOKEN"], input).exits(1).stderr;
         assert!(told.contains(why), "{told}");
     }
+    // What no request can carry, and no account has.
+    for (name, input, why) in [
+        ("CLOUDFLARE_API_TOKEN", "\"canary-6\"\n", "the token contains quotes, and was not stored"),
+        ("CLOUDFLARE_ACCOUNT_ID", "canary-6\n", "the account's id contains other characters than 0-9 and a-f"),
+    ] {
+        let told = clean(piped(&project, &["secrets", "set", name], input), "canary-6").exits(1).stderr;
+        assert!(told.contains(why) && !project.read(".env").contains(name), "{told}");
+    }
     let large = "x".repeat(6000);
     let told = piped(&project, &["secrets", "set", "TOKEN"], &large).exits(1).stderr;
     assert!(told.contains("the value has 6,000 bytes, 5,120 fit"), "{told}");

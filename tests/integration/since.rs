@@ -328,9 +328,19 @@ fn line_ends_of_a_checkout_change_nothing() {
         plan["digest"].as_str().expect("a digest").to_owned()
     };
     assert_eq!(digest(&clone), digest(&project));
-    // A change is seen all the same, and a build writes what a clean one writes.
+    // A build writes nothing, as the check said, with and without its cache; one from nothing writes what it writes elsewhere.
+    let checked_out = clone.files("out");
+    assert_ne!(checked_out, project.files("out"));
+    for _ in 0..2 {
+        let built = run(&clone, &["build", "--format", "json"]).exits(0).json();
+        assert_eq!((&built["written"], &built["removed"]), (&0.into(), &0.into()), "{built}");
+        assert_eq!(clone.files("out"), checked_out);
+    }
+    assert_eq!(digest(&clone), digest(&project));
+    std::fs::remove_dir_all(clone.path("out")).expect("it is there");
     run(&clone, &["build"]).exits(0);
     assert_eq!(clone.files("out"), project.files("out"));
+    // A change is seen all the same.
     let text = clone.read("customers/d.yaml");
     clone.write("customers/d.yaml", format!("{text}vars: {{ X: edited }}\r\n"));
     assert_eq!(since(&clone, "HEAD"), ["tiny-d"]);

@@ -65,6 +65,13 @@ impl Terminal {
         String::from_utf8_lossy(&self.raw.lock().expect("nobody panics")).into_owned()
     }
 
+    /// Everything that the program wrote, when it has ended.
+    pub fn raw_at_end(mut self) -> String {
+        self.child.wait().expect("the program ends");
+        self.reader.join().expect("the reader ends");
+        String::from_utf8_lossy(&self.raw.lock().expect("nobody panics")).into_owned()
+    }
+
     /// Types something.
     pub fn press(&mut self, keys: &str) {
         self.pressed = self.seen.lock().expect("nobody panics").len();

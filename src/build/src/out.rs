@@ -65,8 +65,7 @@ impl Out {
         let mut all = Vec::with_capacity(files.len());
         for (name, bytes) in files {
             let file = path.join(name);
-            let found = if self.dry { same_text(&file, bytes) } else { same(&file, bytes) };
-            let found = found.with_context(|| format!("{} can't be read", file.display()))?;
+            let found = same_text(&file, bytes).with_context(|| format!("{} can't be read", file.display()))?;
             all.push(match found {
                 Some(metadata) => Written { differed: false, metadata: Some(metadata) },
                 None if self.dry => Written { differed: true, metadata: None },
@@ -269,28 +268,24 @@ pub struct Written {
 
 /// Returns the metadata of a plain file that holds this text, with whichever line ends git checked it out.
 fn same_text(file: &Path, bytes: &[u8]) -> io::Result<Option<fs::Metadata>> {
-    // One that is larger than with two bytes for each of these can't be the same: it isn't read, however large it is.
-    let may_be = |found: &fs::Metadata| found.is_file() && found.len() <= 2 * bytes.len() as u64;
-    match fs::symlink_metadata(file) {
-        Ok(metadata) if may_be(&metadata) && with_unix_line_ends(fs::read(file)?) == bytes => Ok(Some(metadata)),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(None),
-    }
-}
-
-/// Returns the metadata of a plain file that holds just these bytes.
-fn same(file: &Path, bytes: &[u8]) -> io::Result<Option<fs::Metadata>> {
     let metadata = match fs::symlink_metadata(file) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    if !metadata.is_file() || metadata.len() != bytes.len() as u64 {
+    // One that is shorter, or longer than with two bytes for each of these, can't be the same: it isn't read, however large it is.
+    let length = bytes.len() as u64;
+    if !metadata.is_file() || !(length..=2 * length).contains(&metadata.len()) {
         return Ok(None);
     }
-    let mut found = Vec::with_capacity(bytes.len() + 1);
+    let mut found = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default() + 1);
     fs::File::open(file)?.read_to_end(&mut found)?;
-    Ok((found == bytes).then_some(metadata))
+    Ok((found == bytes || is_checked_out(&found, |text| text == bytes)).then_some(metadata))
+}
+
+/// Returns whether bytes hold a text that git wrote with `\r\n` at the ends of lines.
+pub fn is_checked_out(bytes: &[u8], is_text: impl Fn(&[u8]) -> bool) -> bool {
+    bytes.contains(&b'\r') && is_text(&with_unix_line_ends(bytes.to_vec()))
 }
 
 /// Creates a folder that doesn't exist yet: beside its place, with all its files, and then it takes its name. One step for

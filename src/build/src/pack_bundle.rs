@@ -20,7 +20,7 @@ use flotilla_model::plain_file;
 use flotilla_model::progress::Progress;
 use flotilla_model::spec::RuntimeFile;
 use flotilla_model::text::with_unix_line_ends;
-use flotilla_spec::pack::Pack;
+use flotilla_spec::pack::{self, Pack};
 
 /// The reason why there is no bundle.
 pub enum Error {
@@ -54,9 +54,6 @@ impl From<anyhow::Error> for Error {
     }
 }
 
-/// The limits of a pack's sources.
-pub(crate) const MOST_FILES: usize = 20_000;
-pub(crate) const MOST_BYTES: u64 = 256 << 20;
 /// The largest bundle that is read.
 pub(crate) const LARGEST_BUNDLE: u64 = 128 << 20;
 /// The time and the memory that a build may take, unless the pack sets others.
@@ -119,52 +116,17 @@ fn environment(pack: &Pack) -> Vec<(String, String)> {
 
 /// Returns the files that decide the runtime, by path within the pack.
 fn sources(pack: &Pack) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+    let (found, errors) = pack::sources(&pack.folder, &pack.path, &runtime(pack).sources);
+    if let Some(error) = errors.into_iter().next() {
+        return Err(error.into());
+    }
     let mut files = BTreeMap::new();
-    let always = ["package.json", "package-lock.json"].map(str::to_owned);
-    let mut open: Vec<String> = runtime(pack).sources.iter().cloned().chain(always).collect();
-    let root = pack.folder.canonicalize().ok();
-    let mut total = 0;
-    while let Some(path) = open.pop() {
-        let full = pack.folder.join(&path);
-        let missing = |error: std::io::Error| {
-            Error::from(Diagnostic::error(
-                Code::BadPack,
-                Place::file(&format!("{}/{path}", pack.path)),
-                format!("a source of the pack's code can't be read: {error}"),
-                format!("it is named in {}/pack.yaml: add the file or remove it there", pack.path),
-            ))
-        };
-        // A link is what it points to, as long as that is in the pack: then it is under version control, as the pack is.
-        let target = full.canonicalize().map_err(missing)?;
-        let metadata = fs::symlink_metadata(&full).map_err(missing)?;
-        if path.split('/').any(|step| step == "..") || root.as_ref().is_none_or(|root| !target.starts_with(root)) {
-            let leads = if metadata.is_symlink() { "it is a symbolic link that" } else { "it" };
-            return Err(missing(std::io::Error::other(format!("{leads} leads out of the pack"))));
-        }
-        if target.is_dir() {
-            // A link to a folder above it would never end.
-            if metadata.is_symlink()
-                && full
-                    .parent()
-                    .and_then(|above| above.canonicalize().ok())
-                    .is_none_or(|above| above.starts_with(&target))
-            {
-                return Err(missing(std::io::Error::other("it is a symbolic link to a folder that holds it")));
-            }
-            for entry in fs::read_dir(&full).map_err(missing)? {
-                let name = entry.map_err(missing)?.file_name();
-                if name != "node_modules" {
-                    open.push(format!("{path}/{}", name.to_string_lossy()));
-                }
-            }
-        } else {
-            let bytes = plain_file::read_through_links(&target, MOST_BYTES.saturating_sub(total)).map_err(missing)?;
-            total += bytes.len() as u64;
-            if files.len() >= MOST_FILES {
-                return Err(missing(std::io::Error::other(format!("the sources have more than {MOST_FILES} files"))));
-            }
-            files.insert(path, with_unix_line_ends(bytes));
-        }
+    let mut left = pack::MOST_SOURCE_BYTES;
+    for (path, target) in found {
+        let bytes = plain_file::read_through_links(&target, left)
+            .map_err(|error| Error::from(pack::unreadable_source(&pack.path, &path, &error)))?;
+        left -= bytes.len() as u64;
+        files.insert(path, with_unix_line_ends(bytes));
     }
     Ok(files)
 }
@@ -230,7 +192,7 @@ fn run(pack: &Pack, environment: Vec<(String, String)>, staging: &Path) -> Resul
                 let what = format!("`{program}`, which bundles the pack {}, {trouble}", pack.path);
                 let failure = Failure::new(what);
                 let is_node = program == "node";
-                return Error::Failure(if is_node { failure.hint("install Node.js 20 or newer") } else { failure });
+                return Error::Failure(if is_node { failure.hint("install Node.js 22.12 or newer") } else { failure });
             }
         };
         let place = Place::file(&format!("{}/pack.yaml", pack.path));

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use flotilla_build::build;
+use flotilla_model::credential;
 use flotilla_model::customer::Worker;
 use flotilla_model::diagnostic::{Code, Diagnostic, Severity};
 use flotilla_model::failure::{Exit, Failure};
@@ -163,7 +164,8 @@ pub fn type_of(value: &Value) -> &'static str {
 pub fn set_line(path: &[String], value: &Value, before: Option<&Value>) -> String {
     let was = before.filter(|before| !before.is_null() && type_of(before) != type_of(value));
     let was = was.map(|before| format!("; it was {}", type_of(before))).unwrap_or_default();
-    format!("{} = {} ({}{was})", clean(&path.join(".")), clean(&mask_ids(&value.to_string())), type_of(value))
+    let shown = mask_ids(&credential::masked(path, value.clone()).to_string());
+    format!("{} = {} ({}{was})", clean(&path.join(".")), clean(&shown), type_of(value))
 }
 
 /// Parses `PATH=VALUE` into the path's steps and the value.
@@ -228,5 +230,7 @@ mod tests {
         assert_eq!(set_line(&path, &json!(false), Some(&json!("true"))), "vars.A = false (boolean; it was text)");
         assert_eq!(set_line(&path, &json!("x"), Some(&json!("y"))), "vars.A = \"x\" (text)");
         assert_eq!(set_line(&path, &json!([1]), None), "vars.A = [1] (list)");
+        let path = ["environments", "staging", "vars", "TOKEN"].map(str::to_owned);
+        assert_eq!(set_line(&path, &json!("x"), None), "environments.staging.vars.TOKEN = \"********\" (text)");
     }
 }

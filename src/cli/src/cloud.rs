@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use flotilla_deploy::state::State;
 use flotilla_engine::cloud::{Cloud, CloudOptions};
+use flotilla_engine::operator::{Event, Operator as _};
 use flotilla_model::failure::Failure;
 use flotilla_spec::project::{self, Fleet};
 use flotilla_spec::secrets::Secrets;
@@ -43,6 +44,9 @@ impl CloudArguments {
     pub fn open(&self, session: &Session, fleet: &Fleet) -> Result<(Secrets, Cloud, State), Failure> {
         let secrets = self.options().secrets(&session.context(), fleet)?;
         let cloud = Cloud::new(&session.context(), fleet, &self.options(), &secrets)?;
+        for invalid in cloud.invalid(fleet.accounts.keys().map(String::as_str)) {
+            session.operator.on_event(&Event::InvalidId(invalid));
+        }
         let state = State::read(&cloud.state)?;
         Ok((secrets, cloud, state))
     }

@@ -2,6 +2,7 @@
 //! takes the colours out.
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,6 +17,21 @@ pub(super) enum ColorChoice {
     Auto,
     Always,
     Never,
+}
+
+/// Returns the choice of a command line that may not be valid, for the errors about it.
+pub(super) fn of_arguments(arguments: &[OsString]) -> clap::ColorChoice {
+    let mut words = arguments.iter().filter_map(|word| word.to_str()).take_while(|word| *word != "--");
+    let mut choice = clap::ColorChoice::Auto;
+    while let Some(word) = words.next() {
+        let value = match word.strip_prefix("--color") {
+            Some("") => words.next(),
+            Some(value) => value.strip_prefix('='),
+            None => continue,
+        };
+        choice = value.and_then(|value| value.parse().ok()).unwrap_or(choice);
+    }
+    choice
 }
 
 /// A stream of output.

@@ -3,9 +3,13 @@
 use flotilla_deploy::plan::Plan;
 use flotilla_engine::operator::Question;
 use flotilla_model::failure::Failure;
+use flotilla_model::listing;
 use flotilla_model::text::{clean, count};
 
 use super::prompts;
+
+/// The number of customers that a question names.
+const NAMES: usize = 10;
 
 /// Asks a question of the engine.
 pub(super) fn confirm(question: &Question<'_>) -> Result<(), Failure> {
@@ -14,12 +18,17 @@ pub(super) fn confirm(question: &Question<'_>) -> Result<(), Failure> {
         Question::PreviewUp { id, changes } => {
             prompts::require_confirmation(&format!("deploy the preview {id}, {}?", count(*changes, "change")))
         }
-        Question::Destroy { specs, workers } => {
-            let workers = count(*workers, "worker");
-            prompts::require_confirmation(&match *specs {
+        Question::Destroy(target) => {
+            let callers = target.calling_customers();
+            let called = match callers.is_empty() {
+                true => String::new(),
+                false => format!(", which {} still uses", listing::names(&Vec::from_iter(callers), NAMES)),
+            };
+            let workers = format!("{}{called}", count(target.workers.len(), "worker"));
+            prompts::require_confirmation(&clean(&match &target.specs[..] {
                 [] => format!("delete {workers}?"),
-                specs => format!("delete {} and {workers}?", clean(&specs.join(", "))),
-            })
+                specs => format!("delete {} and {workers}?", specs.join(", ")),
+            }))
         }
         Question::PreviewDown(previews) => {
             prompts::require_confirmation(&format!("permanently remove {}?", count(*previews, "preview")))
@@ -40,7 +49,12 @@ fn confirm_plan(plan: &Plan, workers: usize, by_digest: bool) -> Result<(), Fail
         return Err(Failure::refused("can't ask for confirmation: stdin is not a terminal; nothing was deployed")
             .hint(format!("pass --yes to apply the plan, or --digest {} to apply exactly this one", &digest[..16])));
     }
-    let changes = plan.changes.len();
+    // A rollback consists of nothing else.
+    let is_rollback = !plan.changes.is_empty() && plan.changes.iter().all(|change| change.rejects.is_some());
+    let action = match plan.changes.len() {
+        changes if is_rollback => format!("roll back {}", count(changes, "worker")),
+        changes => format!("deploy {}", count(changes, "change")),
+    };
     let destroyed: Vec<&str> =
         plan.changes.iter().filter(|change| change.destroys_objects).map(|change| change.worker.as_str()).collect();
     if !destroyed.is_empty() {
@@ -50,14 +64,13 @@ fn confirm_plan(plan: &Plan, workers: usize, by_digest: bool) -> Result<(), Fail
         ))?;
     }
     let question = if by_digest {
-        let share = (changes as f64 * 100.0 / workers.max(1) as f64).round();
+        let share = (plan.changes.len() as f64 * 100.0 / workers.max(1) as f64).round();
         format!(
-            "deploy {}, {share} % of the fleet? Type the first eight characters of the plan's digest, {}: ",
-            count(changes, "change"),
+            "{action}, {share} % of the fleet? Type the first eight characters of the plan's digest, {}: ",
             &digest[..8]
         )
     } else {
-        format!("deploy {}? [y/N] ", count(changes, "change"))
+        format!("{action}? [y/N] ")
     };
     let digest = [&digest[..8]];
     if prompts::confirm_text(&question, if by_digest { &digest } else { &prompts::YES }) {

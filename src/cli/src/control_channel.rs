@@ -1,18 +1,18 @@
 //! The control channel of a running deploy: commands by Ctrl-C, by keys, or by another process through a file.
 
-use std::io::{IsTerminal as _, Read as _};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 use flotilla_deploy::deploy::Control;
 use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::Failure;
 use flotilla_model::plain_file;
-use flotilla_model::progress::Progress as _;
 
+use super::keys::Keys;
 use super::ui::Ui;
 
 /// The file through which another process sends commands.
@@ -32,8 +32,8 @@ pub(super) struct ControlChannel {
     file: PathBuf,
     /// Whether the file is read: only by the deploy that holds the lock.
     reads_file: bool,
-    /// The terminal's modes before keys were read one by one.
-    terminal: Option<Termios>,
+    /// The keys of the terminal, read one by one.
+    _keys: Option<Keys>,
 }
 
 /// Sends a command to a running deploy.
@@ -54,8 +54,14 @@ impl ControlChannel {
             let _ = std::fs::remove_file(&file);
         }
         signals(ui, &command);
-        let terminal = keys(ui, &command);
-        ControlChannel { command, file, reads_file, terminal }
+        let pressed = Arc::clone(&command);
+        let keys = Keys::read(ui, "[p]ause  [r]esume  [q]uit after the requests in flight", move |key| match key {
+            b'p' | b'P' => set(&pressed, PAUSE),
+            b'r' | b'R' => set(&pressed, CONTINUE),
+            b'q' | b'Q' => set(&pressed, STOP),
+            _ => {}
+        });
+        ControlChannel { command, file, reads_file, _keys: keys }
     }
 
     /// Returns the present command.
@@ -88,14 +94,6 @@ fn take_command(file: &Path) -> Option<Vec<u8>> {
     read.ok()
 }
 
-impl Drop for ControlChannel {
-    fn drop(&mut self) {
-        if let Some(before) = &self.terminal {
-            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
-        }
-    }
-}
-
 /// Sets the command; a stop is final.
 fn set(command: &AtomicU8, new: u8) {
     let _ = command.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| (now != STOP).then_some(new));
@@ -116,31 +114,6 @@ fn signals(ui: &Ui, command: &Arc<AtomicU8>) {
         set(&command, STOP);
         shown.line("stopping after the requests in flight; press Ctrl-C again to stop immediately");
     }));
-}
-
-/// Reads keys if there is a terminal. Returns its earlier modes.
-fn keys(ui: &Ui, command: &Arc<AtomicU8>) -> Option<Termios> {
-    if !ui.0.bars || !std::io::stdin().is_terminal() {
-        return None;
-    }
-    let before = tcgetattr(std::io::stdin()).ok()?;
-    let mut raw = before.clone();
-    raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
-    tcsetattr(std::io::stdin(), OptionalActions::Now, &raw).ok()?;
-    ui.note("[p]ause  [r]esume  [q]uit after the requests in flight");
-    let command = Arc::clone(command);
-    let _ = std::thread::Builder::new().name("keys".to_owned()).spawn(move || {
-        for byte in std::io::stdin().lock().bytes() {
-            match byte {
-                Ok(b'p' | b'P') => set(&command, PAUSE),
-                Ok(b'r' | b'R') => set(&command, CONTINUE),
-                Ok(b'q' | b'Q') => set(&command, STOP),
-                Ok(_) => {}
-                Err(_) => return,
-            }
-        }
-    });
-    Some(before)
 }
 
 #[cfg(test)]

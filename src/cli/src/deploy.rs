@@ -165,7 +165,7 @@ fn addresses(session: &Session, planned: &Planned, tokens: Option<&HashMap<Strin
         session.ui.note(if planned.cloud.base.is_empty() || planned.cloud.running.is_some() {
             "`flotilla local` serves them"
         } else {
-            "`flotilla local` is serving them"
+            "the local emulator is serving them"
         });
     }
 }

@@ -2,16 +2,20 @@
 
 use serde_json::json;
 
-use flotilla_deploy::state::{Deployed, WorkerId};
 use flotilla_engine::destroy::{DestroyRequest, Destroyed, destroy};
+use flotilla_engine::destroy_target::{DestroyTarget, OtherCloud};
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::listing;
 
 use super::apply::{ApplyArguments, given};
 use super::cloud::CloudArguments;
 use super::deploy::report_deployed;
 use super::report::{self, count};
-use super::ui::clean;
+use super::ui::{Style, Ui, clean};
 use super::{Format, Session};
+
+/// The number of shared workers that are named.
+const NAMES: usize = 10;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -45,7 +49,10 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     match session.format {
         Format::Json => {
             let workers: Vec<&str> = target.workers.iter().map(|((_, worker), _)| worker.as_str()).collect();
-            session.json(&json!({ "specs": target.specs, "workers": workers, "dry_run": arguments.dry_run }))?;
+            session.json(&json!({
+                "specs": target.specs, "workers": workers, "env_files": target.env_files, "callers": target.calling_customers(),
+                "dry_run": arguments.dry_run,
+            }))?;
         }
         Format::Text if arguments.dry_run => report::print(&format!(
             "would delete {} and {}",
@@ -58,14 +65,44 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
-/// Returns a line for each thing that is going to be deleted, and one for what is kept.
-pub(super) fn lines(specs: &[String], workers: &[(WorkerId, Deployed)]) -> Vec<String> {
-    let mut lines: Vec<String> = specs.iter().map(|spec| clean(&format!("- {spec}"))).collect();
-    for ((_, worker), live) in workers {
+/// Returns a line for each thing that is going to be deleted, and for what stays.
+pub(super) fn lines(ui: &Ui, target: &DestroyTarget) -> Vec<String> {
+    let mut lines: Vec<String> = target.specs.iter().map(|spec| clean(&format!("- {spec}"))).collect();
+    for ((_, worker), live) in &target.workers {
         let hosts = live.live.domains.keys().chain(live.live.routes.keys()).cloned().collect::<Vec<_>>().join(", ");
         let hosts = if hosts.is_empty() { String::new() } else { format!("  {hosts}") };
         lines.push(clean(&format!("- {worker}  ({} · {}){hosts}", live.customer, live.environment)));
     }
+    let sign = ui.paint(Style::Warning, "!");
+    let mut warn = |text: String| lines.push(format!("{sign} {}", clean(&text)));
+    for caller in &target.callers {
+        warn(format!(
+            "{} of {} calls {}, which it no longer finds then",
+            caller.worker, caller.customer, caller.callee
+        ));
+    }
+    for other in &target.elsewhere {
+        warn(match other {
+            OtherCloud::Cloudflare => {
+                "also deployed to Cloudflare: `flotilla destroy` without --local deletes that".to_owned()
+            }
+            OtherCloud::Local => {
+                "also deployed to the local emulator: `flotilla destroy --local` deletes that".to_owned()
+            }
+            OtherCloud::OtherApi => {
+                "also deployed to another API: run the command with its CLOUDFLARE_API_BASE_URL".to_owned()
+            }
+        });
+    }
+    if !target.shared.is_empty() {
+        let workers = listing::names(&target.shared, NAMES);
+        warn(format!(
+            "shared workers stay: {workers}; to delete them, remove `sharedWorkers` from fleet.yaml and run `flotilla prune`"
+        ));
+    }
     lines.push("databases, buckets and secrets are kept".to_owned());
+    if !target.env_files.is_empty() {
+        lines.push(clean(&format!("env files are kept: {}", target.env_files.join(", "))));
+    }
     lines
 }

@@ -1,86 +1,283 @@
-//! `flotilla diff`: what differs between two bundles of a customer, from the state.
+//! `flotilla diff`: what differs between the bundles of a customer that are deployed and those that a deploy would upload, or between two
+//! that ran. Reads the state and the files, and sends nothing.
 
 use serde_json::Value;
 use similar::TextDiff;
 
-use flotilla_build::provenance;
-use flotilla_deploy::state::{Record, State, Stored};
+use flotilla_build::{build, provenance};
+use flotilla_deploy::state::{Deployed, Record, State, Stored};
+use flotilla_engine::planning::{PlanRequest, Planned, plan_fleet};
+use flotilla_engine::selection::Selection;
 use flotilla_model::bundle::{BUNDLES, kept_modules};
+use flotilla_model::credential::{self, STARS};
+use flotilla_model::digest::Digest;
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::progress::Progress as _;
 use flotilla_model::text::{holds_ids, mask_ids, mask_value};
+use flotilla_spec::project::{id_of, spec_files};
+use flotilla_spec::tree::Tree;
 
 use super::cloud::CloudArguments;
 use super::report;
+use super::status::unknown_accounts;
 use super::ui::{Style, clean, clean_lines, time};
 use super::{Format, Session};
 
 /// The number of earlier uploads of a worker that are searched.
 const UPLOADS: usize = 1000;
+/// The least length of a secret that is replaced wherever it is in a module, in characters.
+const LEAST: usize = 4;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// The customer
     #[arg(value_name = "CUSTOMER")]
     customer: String,
-    /// Record to compare [default: the one before the live one]
+    /// Record to compare, as listed by `flotilla history` [default: what is deployed, compared with what a deploy would upload]
     #[arg(value_name = "A")]
     from: Option<i64>,
     /// Record to compare it with [default: the live one]
-    #[arg(value_name = "B")]
+    #[arg(value_name = "B", requires = "from")]
     to: Option<i64>,
     #[command(flatten)]
     cloud: CloudArguments,
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    match arguments.from {
+        Some(from) => records(session, arguments, from),
+        None => planned(session, arguments),
+    }
+}
+
+/// Compares what is deployed with what a deploy would upload.
+fn planned(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    let customer = &arguments.customer;
+    let state = arguments.cloud.state(session)?;
+    CloudArguments::check_customer(session, &state, customer)?;
+    let deployed = state.of_customer(customer)?;
+    let selection = Selection::new(vec![customer.clone()], Vec::new(), Vec::new(), None);
+    let request =
+        PlanRequest { selection, cloud: arguments.cloud.options(), dry_build: true, ..PlanRequest::default() };
+    let has_spec =
+        spec_files(&Tree::new(&session.root)).is_ok_and(|found| found.files.iter().any(|file| id_of(file) == customer));
+    let planned = if has_spec { Some(plan_fleet(&session.context(), &request)?) } else { None };
+    session.ui.end();
+    let mut compared = Vec::new();
+    if let Some(Planned { project, scan, runtimes, cloud, plan, .. }) = &planned {
+        if scan.held.contains(customer) {
+            let failure = format!("{} has errors, so that a deploy would upload nothing", clean(customer));
+            return Err(Failure::new(failure).hint("fix the errors that are reported above"));
+        }
+        let records = scan.records.iter().filter(|record| build::id(record) == customer);
+        for (record, unit) in records.flat_map(|record| record.units.iter().map(move |unit| (record, unit))) {
+            let Some(worker) = scan.worker(project, record, unit) else { continue };
+            if let Some(failure) = unknown_accounts(&cloud.unknown([worker.account.as_str()])) {
+                return Err(failure);
+            }
+            let (module, bundle) =
+                build::module(project, runtimes, &worker).map_err(|error| Failure::invalid(vec![*error]))?;
+            let pack_bundle = runtimes.of(&worker);
+            let main = pack_bundle.upload_modules("", module.into_bytes()).into_iter().next();
+            let module = main.map(|main| String::from_utf8_lossy(&main.bytes).into_owned());
+            let side = Side {
+                source: build::source(&worker, &build::recipe(project, runtimes, unit)),
+                module: module.unwrap_or_default(),
+                metadata: bundle.metadata,
+                pack_bundle: pack_bundle.file.clone(),
+                digest: bundle.digest,
+            };
+            let id = (cloud.home(&worker.account, worker.namespace.as_deref()), worker.name);
+            let live = deployed.iter().find(|(other, _)| *other == id).map(|(_, live)| live);
+            let change = plan.changes.iter().find(|change| change.id() == id);
+            // What has a request of its own changes without an upload.
+            let mut values: Vec<String> =
+                change.into_iter().flat_map(|change| &change.reasons).map(ToString::to_string).collect();
+            let hosts = plan.hosts.iter().filter(|host| host.home == id.0);
+            values.extend(
+                hosts.filter(|host| host.to.as_ref() == Some(&id.1)).map(|host| format!("host {} added", host.host)),
+            );
+            compared.push((id.1, live, Some(side), values));
+        }
+    }
+    let is_defined = |name: &String| compared.iter().any(|(other, ..)| other == name);
+    let gone: Vec<_> = deployed.iter().filter(|((_, name), _)| !is_defined(name)).collect();
+    compared.extend(gone.into_iter().map(|((_, name), live)| (name.clone(), Some(live), None, Vec::new())));
+    let mut objects = Vec::new();
+    for (worker, live, after, values) in compared {
+        let before = live.map(|live| Side::kept(&state, live)).transpose()?;
+        let head = head(&worker, live, after.as_ref());
+        let same = live.zip(after.as_ref()).is_some_and(|(live, after)| live.digest == after.digest);
+        let change = match same {
+            true => Differences { values, ..Differences::default() },
+            false => Differences { values, ..Differences::of(before.as_ref(), after.as_ref()) },
+        };
+        if session.format == Format::Json {
+            objects.push(serde_json::json!({
+                "worker": worker,
+                "deployed": live.map(|live| live.digest),
+                "planned": after.as_ref().map(|after| after.digest),
+                "differences": change.values, "module": change.module, "metadata": change.metadata,
+                "runtime": change.pack_bundle,
+            }));
+            continue;
+        }
+        report::print(&head);
+        if let Some(drift) = live.and_then(|live| live.drift.as_ref()) {
+            report::print(&format!("  {} {}", session.ui.paint(Style::Warning, "!"), clean(&drift.to_string())));
+        }
+        if same && change.values.is_empty() {
+            report::print("  no differences");
+        }
+        change.print(session);
+    }
+    if session.format == Format::Json {
+        session.json(&serde_json::json!({ "diffs": objects }))?;
+    } else {
+        report::print("compared with the state of this machine; `flotilla plan --refresh` looks at Cloudflare itself");
+    }
+    Ok(Exit::Done)
+}
+
+/// Returns the line above a worker's differences.
+fn head(worker: &str, live: Option<&Deployed>, after: Option<&Side>) -> String {
+    let from = match live {
+        Some(live) => format!("deployed {} of {}", live.digest.short(), time(live.deployed_at)),
+        None => "not deployed".to_owned(),
+    };
+    let to = match after {
+        Some(after) => format!("planned {}", after.digest.short()),
+        None => "no spec defines it".to_owned(),
+    };
+    format!("{}: {from} → {to}", clean(worker))
+}
+
+/// Compares bundles that ran.
+fn records(session: &Session, arguments: &Arguments, from: i64) -> Result<Exit, Failure> {
     let state = arguments.cloud.state(session)?;
     CloudArguments::check_customer(session, &state, &arguments.customer)?;
-    let pairs = pairs(&state, arguments)?;
+    let pairs = pairs(&state, arguments, from)?;
     if pairs.is_empty() {
-        let failure = Failure::new(format!("`{}` has fewer than two bundles to compare", clean(&arguments.customer)));
+        let customer = clean(&arguments.customer);
+        let records = match arguments.to {
+            Some(to) => format!("records {from} and {to} are not both uploads"),
+            None => format!("record {from} is not an upload"),
+        };
+        let failure = Failure::usage(format!("{records} of a worker of `{customer}`"));
         return Err(failure.hint("`flotilla history CUSTOMER` lists what ran, and which bundles are kept"));
     }
     let mut objects = Vec::new();
     for (before, after) in pairs {
-        let (old, new) = (kept(&state, &before)?, kept(&state, &after)?);
-        let values = differences(&old, &new);
-        let text = |stored: &Stored| -> Result<String, Failure> {
-            let module = state.object(&stored.module)?.unwrap_or_default();
-            let script = state.object(&stored.runtime)?.unwrap_or_default().into();
-            // The main module comes first: the worker's own, or that of wrangler's bundle.
-            let modules = kept_modules("", module, &stored.runtime_file, &script).unwrap_or_default();
-            let bytes = modules.first().map(|main| &main.bytes[..]).unwrap_or_default();
-            Ok(String::from_utf8_lossy(bytes).into_owned())
-        };
-        let is_bundled = new.runtime_file.starts_with(&format!("{BUNDLES}/"));
-        let name = new.metadata["main_module"].as_str().filter(|_| is_bundled).unwrap_or("index.ts");
-        let module = unified(&text(&old)?, &text(&new)?, name);
-        let pretty =
-            |stored: &Stored| serde_json::to_string_pretty(&masked(&stored.metadata)).unwrap_or_default() + "\n";
-        let metadata = unified(&pretty(&old), &pretty(&new), "metadata");
-        let runtime = (old.runtime != new.runtime).then(|| (old.runtime_file.clone(), new.runtime_file.clone()));
+        let side = |record: &Record| Side::of(&state, &kept(&state, record)?, record.digest);
+        let change = Differences::of(Some(&side(&before)?), Some(&side(&after)?));
         if session.format == Format::Json {
             objects.push(serde_json::json!({
-                "worker": after.worker.1, "from": before.id, "to": after.id, "differences": values, "module": module,
-                "metadata": metadata, "runtime": runtime,
+                "worker": after.worker.1, "from": before.id, "to": after.id, "differences": change.values,
+                "module": change.module, "metadata": change.metadata, "runtime": change.pack_bundle,
             }));
             continue;
         }
         report::print(&format!(
             "{}: record {} of {} → record {} of {}",
-            after.worker.1,
+            clean(&after.worker.1),
             before.id,
             time(before.at),
             after.id,
             time(after.at)
         ));
-        for value in &values {
+        change.print(session);
+    }
+    if session.format == Format::Json {
+        session.json(&serde_json::json!({ "diffs": objects }))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// One of two bundles that are compared.
+struct Side {
+    /// The worker that it was made from, with its recipe.
+    source: Value,
+    /// The text of its module.
+    module: String,
+    metadata: Value,
+    /// The file of the pack's bundle.
+    pack_bundle: String,
+    digest: Digest,
+}
+
+impl Side {
+    /// Returns a bundle that the state keeps.
+    fn of(state: &State, stored: &Stored, digest: Digest) -> Result<Side, Failure> {
+        let module = state.object(&stored.module)?.unwrap_or_default();
+        let script = state.object(&stored.runtime)?.unwrap_or_default().into();
+        // The main module comes first: the worker's own, or that of wrangler's bundle.
+        let modules = kept_modules("", module, &stored.runtime_file, &script).unwrap_or_default();
+        let bytes = modules.first().map(|main| &main.bytes[..]).unwrap_or_default();
+        Ok(Side {
+            source: stored.source.clone(),
+            module: String::from_utf8_lossy(bytes).into_owned(),
+            metadata: stored.metadata.clone(),
+            pack_bundle: stored.runtime_file.clone(),
+            digest,
+        })
+    }
+
+    /// Returns the bundle of a deployed worker.
+    fn kept(state: &State, live: &Deployed) -> Result<Side, Failure> {
+        let stored = state.stored(&live.digest)?.ok_or_else(|| {
+            let failure = Failure::new(format!(
+                "the state of this machine does not have the deployed bundle {}",
+                live.digest.short()
+            ));
+            failure
+                .hint("another machine deployed it: use its state, or `flotilla import --account` reads what is live")
+        })?;
+        Side::of(state, &stored, live.digest)
+    }
+}
+
+/// The differences between two bundles.
+#[derive(Default)]
+struct Differences {
+    /// The values that differ, if both sides are known.
+    values: Vec<String>,
+    /// The lines of the module that differ.
+    module: String,
+    metadata: String,
+    /// The files of the packs' bundles, if they differ.
+    pack_bundle: Option<(String, String)>,
+}
+
+impl Differences {
+    /// Compares two bundles; of one that there is only on one side, everything differs.
+    fn of(before: Option<&Side>, after: Option<&Side>) -> Differences {
+        let pretty = |side: &Side| serde_json::to_string_pretty(&masked(&side.metadata)).unwrap_or_default() + "\n";
+        let metadata = |side: Option<&Side>| side.map(pretty).unwrap_or_default();
+        let module = |side: Option<&Side>| side.map(|side| side.module.clone()).unwrap_or_default();
+        let both = before.zip(after);
+        // Where wrangler bundled the modules, the main one has a name of its own.
+        let is_bundled = |side: &&Side| side.pack_bundle.starts_with(&format!("{BUNDLES}/"));
+        let main = after.or(before).filter(is_bundled).and_then(|side| side.metadata["main_module"].as_str());
+        let secrets: Vec<String> = before.iter().chain(&after).flat_map(|side| secrets_of(&side.source)).collect();
+        Differences {
+            values: both.map(|(before, after)| differences(&before.source, &after.source)).unwrap_or_default(),
+            // A pack can write variables into its module.
+            module: without(&secrets, unified(&module(before), &module(after), main.unwrap_or("index.ts"))),
+            metadata: unified(&metadata(before), &metadata(after), "metadata"),
+            pack_bundle: both
+                .filter(|(before, after)| before.pack_bundle != after.pack_bundle)
+                .map(|(before, after)| (before.pack_bundle.clone(), after.pack_bundle.clone())),
+        }
+    }
+
+    fn print(&self, session: &Session) {
+        for value in &self.values {
             report::print(&format!("  {}", clean(value)));
         }
-        if let Some((before, after)) = runtime {
-            report::print(&format!("  the runtime: {} → {}", clean(&before), clean(&after)));
+        if let Some((before, after)) = &self.pack_bundle {
+            report::print(&format!("  the pack's bundle: {} → {}", clean(before), clean(after)));
         }
-        for line in [metadata, module].iter().flat_map(|text| text.lines()) {
+        for line in [&self.metadata, &self.module].into_iter().flat_map(|text| text.lines()) {
             let style = match line.as_bytes().first() {
                 Some(b'+') => Style::Good,
                 Some(b'-') => Style::Error,
@@ -89,25 +286,20 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             report::print(&session.ui.paint(style, clean_lines(line).trim_end()));
         }
     }
-    if session.format == Format::Json {
-        session.json(&serde_json::json!({ "diffs": objects }))?;
-    }
-    Ok(Exit::Done)
 }
 
 /// Returns the records to compare: two for each worker of the customer.
-fn pairs(state: &State, arguments: &Arguments) -> Result<Vec<(Record, Record)>, Failure> {
+fn pairs(state: &State, arguments: &Arguments, from: i64) -> Result<Vec<(Record, Record)>, Failure> {
     let mut pairs = Vec::new();
     for (id, live) in state.of_customer(&arguments.customer)? {
         let uploads = state.uploads_of(&id, &arguments.customer, UPLOADS)?;
         let by_id = |record: i64| uploads.iter().find(|other| other.id == record).cloned();
         let now = uploads.iter().find(|record| record.digest == live.digest).cloned();
-        let (from, to) = match (arguments.from, arguments.to) {
-            (Some(from), Some(to)) => (by_id(from), by_id(to)),
-            (Some(from), None) => (by_id(from), now),
-            (None, _) => (uploads.iter().find(|record| record.digest != live.digest).cloned(), now),
+        let to = match arguments.to {
+            Some(to) => by_id(to),
+            None => now,
         };
-        pairs.extend(from.zip(to));
+        pairs.extend(by_id(from).zip(to));
     }
     Ok(pairs)
 }
@@ -120,29 +312,68 @@ fn kept(state: &State, record: &Record) -> Result<Stored, Failure> {
 }
 
 /// Returns the differences between the resolved workers, as far as they are known.
-fn differences(old: &Stored, new: &Stored) -> Vec<String> {
-    let (before, after) = (&old.source["worker"], &new.source["worker"]);
+fn differences(old: &Value, new: &Value) -> Vec<String> {
+    let (before, after) = (&old["worker"], &new["worker"]);
     if !before.is_object() || !after.is_object() {
         return Vec::new();
     }
     let written =
         |value: Option<serde_json::Value>| value.map_or_else(|| "nothing".to_owned(), |value| value.to_string());
-    let line = |(path, before, after): (Vec<String>, _, _)| {
+    let line = |(path, before, after): (Vec<String>, Option<Value>, Option<Value>)| {
+        let [before, after] = [before, after].map(|value| Some(credential::masked(&path, value?)));
         let (path, values) = (provenance::notation(&path), format!("{} → {}", written(before), written(after)));
         format!("{path} {}", if holds_ids(&path) { mask_ids(&values) } else { values })
     };
     provenance::differences(before, after).into_iter().map(line).collect()
 }
 
-/// Returns a bundle's metadata with the ids of resources masked: in its bindings, but for variables.
+/// Returns a bundle's metadata with the ids of resources masked: in its bindings, but for variables, in which secrets are masked.
 fn masked(metadata: &Value) -> Value {
     let mut metadata = metadata.clone();
     for binding in metadata.get_mut("bindings").and_then(Value::as_array_mut).into_iter().flatten() {
-        if !matches!(binding["type"].as_str(), Some("plain_text" | "json")) {
-            *binding = mask_value(binding.take());
-        }
+        let key = match binding["type"].as_str() {
+            Some("plain_text") => "text",
+            Some("json") => "json",
+            _ => {
+                *binding = mask_value(binding.take());
+                continue;
+            }
+        };
+        let name = binding["name"].as_str().unwrap_or_default().to_owned();
+        binding[key] = credential::masked(&["vars", &name], binding[key].take());
     }
     metadata
+}
+
+/// Returns the secrets in the variables of a worker that was deployed.
+fn secrets_of(source: &Value) -> Vec<String> {
+    fn walk(value: &Value, masked: &Value, found: &mut Vec<String>) {
+        match (value, masked) {
+            (Value::String(text), Value::String(shown)) if text != shown => found.push(text.clone()),
+            (Value::Array(items), Value::Array(shown)) => {
+                items.iter().zip(shown).for_each(|(item, shown)| walk(item, shown, found));
+            }
+            (Value::Object(map), Value::Object(shown)) => {
+                map.values().zip(shown.values()).for_each(|(value, shown)| walk(value, shown, found));
+            }
+            _ => {}
+        }
+    }
+    let vars = &source["worker"]["vars"];
+    let mut found = Vec::new();
+    walk(vars, &credential::masked(&["vars"], vars.clone()), &mut found);
+    // A short one would be replaced in other words; its name shows what it is. The longer ones first: another one may be a part of them.
+    found.retain(|secret| secret.chars().count() >= LEAST);
+    found.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    found
+}
+
+/// Returns a text without these secrets, as they are and as JavaScript writes them.
+fn without(secrets: &[String], text: String) -> String {
+    secrets.iter().fold(text, |text, secret| {
+        let quoted = Value::from(secret.as_str()).to_string();
+        text.replace(&quoted[1..quoted.len() - 1], STARS).replace(secret.as_str(), STARS)
+    })
 }
 
 fn unified(before: &str, after: &str, name: &str) -> String {

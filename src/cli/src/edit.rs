@@ -9,12 +9,14 @@ use secrecy::SecretString;
 use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
 
+use flotilla_model::credential;
 use flotilla_model::customer;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::names::own_secret;
 use flotilla_model::platform::Call;
 use flotilla_model::spec::{Environment, ORDER};
 use flotilla_spec::edit::{self, Change};
+use flotilla_spec::masked;
 
 use super::authoring::database::{self, Database, Wanted};
 use super::authoring::destinations;
@@ -70,7 +72,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME")]
     rotate_secret: Option<String>,
     /// Send no requests: don't check hosts or tokens
-    #[arg(long)]
+    #[arg(long, visible_alias = "local")]
     offline: bool,
     #[command(flatten)]
     writing: WritingArguments,
@@ -191,6 +193,9 @@ fn differences(session: &Session, edits: &Edits) -> Result<usize, Failure> {
         }
         session.ui.line(&format!("{file}:"));
         let diff = TextDiff::from_lines(before.as_str(), after.as_str());
+        // What differs is found in the files as they are, and shown without secrets.
+        let [hidden_before, hidden_after] = [&before, after].map(|text| masked::without_secrets(file, text));
+        let line = |text: &str, index: Option<usize>| text.lines().nth(index?).map(str::to_owned);
         for group in diff.grouped_ops(2) {
             for change in group.iter().flat_map(|op| diff.iter_changes(op)) {
                 let (style, mark) = match change.tag() {
@@ -199,7 +204,8 @@ fn differences(session: &Session, edits: &Edits) -> Result<usize, Failure> {
                     ChangeTag::Delete => (Style::Error, "-"),
                 };
                 lines += usize::from(change.tag() != ChangeTag::Equal);
-                let text = mask_ids(&clean(change.value().trim_end_matches(['\n', '\r'])));
+                let text = line(&hidden_after, change.new_index()).or_else(|| line(&hidden_before, change.old_index()));
+                let text = mask_ids(&clean(&text.unwrap_or_default()));
                 session.ui.line(&session.ui.paint(style, &format!("  {mark} {text}")));
             }
         }
@@ -398,6 +404,7 @@ impl Editor<'_> {
         loop {
             let vars: Vec<(&String, &Value)> = self.deployment.worker.vars.iter().collect();
             let line = |(name, value): &(&String, &Value)| {
+                let value = credential::masked(&["vars", name.as_str()], (*value).clone());
                 format!("{name} = {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))
             };
             let mut items: Vec<String> = vec!["no more".to_owned(), "a new variable".to_owned()];

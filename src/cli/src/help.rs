@@ -12,6 +12,7 @@ Each command includes the ones before it: check → build → plan → deploy.
   flotilla check                 report every error in every file
   flotilla build                 update out/, only where bytes differ
   flotilla plan                  show what a deploy would do, and what it costs
+  flotilla dev                   run the fleet on this machine, and deploy on each save
   flotilla deploy --local        deploy to the local Cloudflare emulator
   flotilla deploy                deploy to Cloudflare (CLOUDFLARE_API_TOKEN, CLOUDFLARE_ACCOUNT_ID)
 
@@ -23,6 +24,7 @@ failed · 5 refused · 70 a bug";
 pub(super) const INIT: &str = "Examples:
   flotilla init my-fleet                         a new project with a customer and the consent pack
   flotilla init my-fleet --pack worker           a new project for a worker of your own
+  flotilla init --pack dispatch                  add the pack for a dispatch namespace to this project
   flotilla init --ci github                      add .github/workflows/flotilla.yml to this project
   flotilla init --ci gitlab                      add .gitlab-ci.yml to this project
   flotilla init --ci github --print              print that workflow instead
@@ -145,6 +147,26 @@ pub(super) const EXPORT: &str = "Examples:
 
 An export holds the files of out/, a package.json with wrangler pinned, and a README, but no secret. `npm run deploy` in it deploys \
 the same workers, with the same digests, as flotilla would. The same specs give the same bytes.";
+
+pub(super) const DEV: &str = "Examples:
+  flotilla dev                  run the whole fleet on this machine
+  flotilla dev acme             run one customer
+  flotilla dev --env staging    run one environment
+
+Starts the emulator, builds and deploys to it, and does so again whenever a file changes: only what changed is deployed. Errors are \
+printed, and the deployed workers keep running. Requires no account and no token. r deploys again, q or Ctrl-C stops. With --json, each \
+deploy and each event is one object on a line of its own.";
+
+pub(super) const LOGS: &str = "Examples:
+  flotilla logs acme                            follow all workers of a customer
+  flotilla logs acme --env production           follow one environment
+  flotilla logs acme --status error             show only requests that failed
+  flotilla logs acme --method POST --search timeout
+  flotilla logs acme --json | jq .exceptions    print each event as Cloudflare sends it
+  flotilla logs acme --local                    follow the workers of the local emulator
+
+Uses Cloudflare's tails, as `wrangler tail` does: the token needs the permission `Workers Tail: Read`. Nothing is stored, and only what \
+happens from now on is shown. A lost connection is made again. Ctrl-C stops and deletes the tails.";
 
 pub(super) const LOCAL: &str = "Examples:
   flotilla local                                     listen on port 8787

@@ -11,8 +11,28 @@ use flotilla_model::spec::Environment;
 
 use super::cloud::CloudArguments;
 use super::report::{self, count};
+use super::table::{Cell, Column, Fit, Table};
 use super::ui::{Style, clean, duration, time};
 use super::{Format, Session};
+
+/// The columns of a customer's history.
+const RECORDS: [Column<'_>; 7] = [
+    Column::number("record", Fit::Name),
+    Column::new("time", Fit::Whole(1)),
+    Column::new("action", Fit::Cut(3)),
+    Column::new("digest", Fit::Whole(4)),
+    Column::new("bundle", Fit::Whole(2)),
+    Column::new("environment", Fit::Whole(5)),
+    Column::new("worker", Fit::Name),
+];
+/// The columns of the deploys.
+const RUNS: [Column<'_>; 5] = [
+    Column::number("run", Fit::Name),
+    Column::new("began", Fit::Name),
+    Column::new("kind", Fit::Name),
+    Column::new("result", Fit::Cut(1)),
+    Column::new("by", Fit::Cut(2)),
+];
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -68,25 +88,27 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     match session.format {
         Format::Json => session.json(&serde_json::json!({ "records": lines }))?,
         Format::Text => {
+            let mut table = Table::new(&RECORDS);
             for line in &lines {
-                let marks = match (line.live, line.kept) {
-                    (true, _) => session.ui.paint(Style::Good, " live"),
-                    (false, true) => " kept".to_owned(),
-                    (false, false) => String::new(),
+                let mark = match (line.live, line.kept) {
+                    (true, _) => Cell::styled("live", Style::Good),
+                    (false, true) => Cell::from("kept"),
+                    (false, false) => Cell::default(),
                 };
-                report::print(&format!(
-                    "{:>6}  {}  {:<16} {}  {} in {}{marks}",
-                    line.record,
-                    line.at,
-                    line.action,
-                    &line.digest[..16],
-                    line.worker,
-                    line.environment
-                ));
+                table.row([
+                    Cell::from(line.record.to_string()),
+                    Cell::from(line.at.as_str()),
+                    Cell::from(clean(&line.action)),
+                    Cell::from(&line.digest[..16]),
+                    mark,
+                    Cell::from(line.environment.as_ref()),
+                    Cell::from(clean(&line.worker)),
+                ]);
                 for reason in &line.reasons {
-                    report::print(&session.ui.paint(Style::Dim, &format!("        {}", clean(&reason.to_string()))));
+                    table.note(session.ui.paint(Style::Dim, &format!("        {}", clean(&reason.to_string()))));
                 }
             }
+            table.print(&session.ui);
             if lines.iter().any(|line| line.kept && !line.live) {
                 report::print("`flotilla rollback CUSTOMER --to RECORD` returns to a kept bundle");
             }
@@ -123,28 +145,37 @@ fn runs(session: &Session, state: &State, last: usize) -> Result<Exit, Failure> 
     let folder = session.root.join(FOLDER);
     let mut held = [LOCK, AHEAD_LOCK].into_iter().filter(|name| Lock::is_held(&folder.join(name))).count();
     let host = host_name();
+    let mut table = Table::new(&RUNS);
     for (id, run) in &runs {
         let number = |key: &str| run.outcome[key].as_u64().unwrap_or(0);
         let did = match run.ended {
             // Locks of other machines aren't seen everywhere.
-            0 if run.host != host => session.ui.paint(Style::Warning, "running, or it was killed"),
+            0 if run.host != host => Cell::styled("running, or it was killed", Style::Warning),
             0 if held > 0 => {
                 held -= 1;
-                session.ui.paint(Style::Good, "running")
+                Cell::styled("running", Style::Good)
             }
-            0 => session.ui.paint(Style::Warning, "interrupted; the next deploy continues from there"),
-            _ => format!(
+            0 => Cell::styled("interrupted; the next deploy continues from there", Style::Warning),
+            _ => Cell::from(format!(
                 "{} applied, {} failed, {} not attempted in {}",
                 number("applied"),
                 number("failed"),
                 number("skipped"),
                 duration(run.outcome["seconds"].as_f64().unwrap_or(0.0))
-            ),
+            )),
         };
-        let reason = if run.reason.is_empty() { String::new() } else { format!(": {}", clean(&run.reason)) };
-        let who = clean(&format!("{} on {}", run.who, run.host));
-        report::print(&format!("{:>6}  {}  {}{reason} by {who}  {did}", id.0, time(run.began), run.what));
+        table.row([
+            Cell::from(id.0.to_string()),
+            Cell::from(time(run.began)),
+            Cell::from(clean(&run.what)),
+            did,
+            Cell::from(clean(&format!("{} on {}", run.who, run.host))),
+        ]);
+        if !run.reason.is_empty() {
+            table.note(session.ui.paint(Style::Dim, &format!("        {}", clean(&run.reason))));
+        }
     }
+    table.print(&session.ui);
     report::print(&count(runs.len(), "deploy"));
     Ok(Exit::Done)
 }

@@ -21,7 +21,8 @@ use super::summary;
 use super::transaction::FileChanges;
 use super::ui::{Style, Ui, clean, clean_lines};
 use super::{Format, Session, init, schema};
-use flotilla_engine::cloud::{TOKEN_FORM, api_base, check_token, is_account_id};
+use flotilla_engine::cloud::api_base;
+use flotilla_engine::credentials::{TOKEN_FORM, check_account_id, check_token};
 use flotilla_engine::requests::PlatformRequester;
 
 /// The longest name of a fleet.
@@ -134,8 +135,8 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
 
 /// Reads what is live in an account. Changes nothing there.
 fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<LiveAccount, Failure> {
-    if !is_account_id(id) {
-        return Err(Failure::usage("--account needs the account's id")
+    if let Err(problem) = check_account_id(id) {
+        return Err(Failure::usage(format!("--account is not an account's id: it {problem}"))
             .hint("expected 32 hexadecimal digits, as `wrangler whoami` and the dashboard's address show them"));
     }
     let secrets = Secrets::open(from, None, None, false)?;

@@ -77,6 +77,10 @@ fn command(text: &str) -> Result<String, String> {
 
 pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -> Result<Exit, Failure> {
     match arguments.ci {
+        None if arguments.pack == Pack::Dispatch => {
+            let folder = arguments.folder.as_ref().map_or_else(|| from.to_owned(), |folder| from.join(folder));
+            add(&project::find(&folder)?, arguments.pack, format, ui)
+        }
         None => {
             let folder = arguments.folder.as_ref().map_or_else(|| from.to_owned(), |folder| from.join(folder));
             new(&folder, arguments.pack, format, ui)
@@ -102,6 +106,7 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
     let (fleet, customer) = match pack {
         Pack::Consent => (include_str!("init/fleet.yaml"), include_str!("init/customer.yaml")),
         Pack::Worker => (include_str!("init/worker-fleet.yaml"), include_str!("init/worker-customer.yaml")),
+        Pack::Dispatch => unreachable!("BUG: it is added to a project"),
     };
     let mut files: Vec<(String, Vec<u8>)> = vec![
         (project::FLEET_FILE.to_owned(), fleet.replacen("NAME", &yaml_text::scalar(&name(&root)), 1).into()),
@@ -139,6 +144,32 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
              \x20 flotilla init --ci github  add a workflow that checks, plans and deploys",
             clean(&session.root.display().to_string()),
             count(number, "file")
+        )),
+    }
+    Ok(Exit::Done)
+}
+
+/// Writes the files of a pack into a project that exists.
+fn add(root: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failure> {
+    let folder = format!("templates/{}", pack.name());
+    let mut changes = FileChanges::recover(root, ui, "init")?;
+    if root.join(&folder).symlink_metadata().is_ok() {
+        return Err(Failure::refused(format!("{folder} exists already; nothing was written")));
+    }
+    let files = pack.files();
+    let number = changes.make(|undo| {
+        let all: Vec<(PathBuf, &[u8])> =
+            files.iter().map(|(path, bytes)| (root.join(&folder).join(path), bytes.as_slice())).collect();
+        undo.write_all(&all)?;
+        Ok(all.len())
+    })?;
+    let session = Session::new(root.to_owned(), format, ui, None);
+    match format {
+        Format::Json => session.json(&serde_json::json!({ "root": session.root, "written": number }))?,
+        Format::Text => report::print(&format!(
+            "wrote {} to {folder}. Add it to fleet.yaml: `packs: {{ {}: {{ path: {folder} }} }}`",
+            count(number, "file"),
+            pack.name()
         )),
     }
     Ok(Exit::Done)

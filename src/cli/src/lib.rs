@@ -13,6 +13,7 @@ mod control;
 mod control_channel;
 mod deploy;
 mod destroy;
+mod dev;
 mod diff;
 mod edit;
 mod events;
@@ -26,8 +27,10 @@ mod history;
 mod import;
 mod init;
 mod junit;
+mod keys;
 mod list;
 mod local;
+mod logs;
 mod new;
 mod operator;
 mod other_names;
@@ -49,7 +52,9 @@ mod state;
 mod status;
 mod stdout;
 mod summary;
+mod table;
 mod timings;
+mod trace_output;
 mod transaction;
 mod ui;
 mod verbose;
@@ -66,9 +71,11 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use cloud::CloudArguments;
 use color::ColorChoice;
 use flotilla_deploy::undo;
 use flotilla_engine::context::{Context, check_folder};
+use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::progress::Progress as _;
 use flotilla_model::trace;
@@ -170,7 +177,7 @@ enum Command {
     Destroy(destroy::Arguments),
     /// List a customer's history, or the fleet's deploys
     History(history::Arguments),
-    /// Compare two bundles of a customer
+    /// Show what a deploy of a customer would change, code included, or compare two bundles that ran
     Diff(diff::Arguments),
     /// Pause, resume or abort a running deploy
     Control(control::Arguments),
@@ -198,13 +205,21 @@ enum Command {
     /// Inspect, rebuild or unlock the deployment state
     #[command(subcommand)]
     State(state::Command),
+    /// Develop locally: run the emulator, deploy to it on each save, and print what workers log
+    #[command(after_help = help::DEV)]
+    Dev(dev::Arguments),
+    /// Print a customer's requests, console lines and exceptions as they happen
+    #[command(after_help = help::LOGS)]
+    Logs(logs::Arguments),
     /// Run the local Cloudflare emulator: the API, and the deployed workers in workerd
     #[command(after_help = help::LOCAL)]
     Local(local::Arguments),
-    /// Explain the code of a diagnostic; without one, list them all
+    /// Explain a customer: why it is built and deployed; or a diagnostic code; without either, list the codes
     Explain {
         /// Diagnostic code, such as S0201, or customer
         subject: Option<String>,
+        #[command(flatten)]
+        cloud: CloudArguments,
     },
     /// Write the JSON Schemas to schema/, or print one
     Schema(schema::Arguments),
@@ -255,7 +270,10 @@ impl Session {
 
 /// Returns the command line: its commands and options.
 pub fn command_line() -> clap::Command {
-    complete::with_values(Arguments::command())
+    // It writes what it is told to, and nothing by default.
+    let names = |argument: clap::Arg| argument.help("Customer ids or globs, such as 'shop-*'; '*' for all");
+    let command = Arguments::command().mut_subcommand("export", |export| export.mut_arg("customers", names));
+    complete::with_values(command)
 }
 
 /// Runs as one of flotilla's own helper processes, if it was started as one. The binary calls this first; from then on, it uses helpers.
@@ -268,12 +286,22 @@ pub fn helper() -> Option<std::process::ExitCode> {
 /// Runs the program and returns its exit code. `version` is what `--version` prints after the name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, version: &'static str) -> Exit {
     clap_complete::CompleteEnv::with_factory(command_line).var(complete::VARIABLE).complete();
-    let matches = command_line().version(version).try_get_matches_from(arguments);
+    let given: Vec<OsString> = arguments.into_iter().collect();
+    let command = command_line().version(version).color(color::of_arguments(&given));
+    let matches = command.try_get_matches_from(&given);
     let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {
             let error = other_names::with_hint(error);
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            if exit == Exit::Usage && wants_json(&given) {
+                let ui = Ui::new(true, false);
+                let text = error.render().to_string();
+                let (message, hints) = text.split_once("\n\n").unwrap_or((&text, ""));
+                let message = message.trim_start_matches("error: ").trim();
+                let hints: Vec<&str> = hints.split("\n\n").map(str::trim).filter(|hint| !hint.is_empty()).collect();
+                let _ = report::json(&ui, &serde_json::json!({ "error": message, "hints": hints }));
+            }
             return match (error.print(), exit) {
                 (Err(lost), Exit::Done) if lost.kind() != std::io::ErrorKind::BrokenPipe => {
                     ui::stderr(&format!("error: stdout can't be written: {lost}"));
@@ -327,6 +355,17 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, version: &'static str)
     exit
 }
 
+/// Returns whether a command line that can't be parsed asks for JSON.
+fn wants_json(arguments: &[OsString]) -> bool {
+    let mut words = arguments.iter().filter_map(|word| word.to_str()).take_while(|word| *word != "--").peekable();
+    while let Some(word) = words.next() {
+        if matches!(word, "--json" | "--format=json") || (word == "--format" && words.peek() == Some(&"json")) {
+            return true;
+        }
+    }
+    false
+}
+
 /// Prints the completions of a shell.
 fn completions(shell: clap_complete::Shell) -> Result<Exit, Failure> {
     report::print(complete::script(&shell.to_string())?.trim_end());
@@ -335,11 +374,26 @@ fn completions(shell: clap_complete::Shell) -> Result<Exit, Failure> {
 
 /// Writes a man page of each command into a folder.
 fn man(folder: &Path) -> Result<Exit, Failure> {
+    let mut command = command_line().disable_help_subcommand(true);
+    command.build();
     std::fs::create_dir_all(folder)
-        .and_then(|()| clap_mangen::generate_to(command_line().disable_help_subcommand(true), folder))
+        .map_err(anyhow::Error::from)
+        .and_then(|()| man_pages(command, folder))
         .with_context(|| format!("the man pages can't be written to {}", folder.display()))?;
     report::print(&ui::clean(&format!("wrote man pages to {}", folder.display())));
     Ok(Exit::Done)
+}
+
+/// Writes the man pages of a command and its subcommands. A file that is there is replaced, and a link isn't followed.
+fn man_pages(command: clap::Command, folder: &Path) -> anyhow::Result<()> {
+    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()).cloned() {
+        man_pages(subcommand, folder)?;
+    }
+    let page = clap_mangen::Man::new(command);
+    let mut bytes = Vec::new();
+    page.render(&mut bytes)?;
+    AtomicFile::new(&folder.join(page.get_filename())).write(&bytes)?;
+    Ok(())
 }
 
 /// Starts what the whole program shares: its threads, its trace.
@@ -395,7 +449,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     if let Command::Man { folder } = command {
         return man(&folder);
     }
-    if let Command::Explain { subject } = &command
+    if let Command::Explain { subject, .. } = &command
         && let Some(exit) = explain::code(ui, format, subject.as_deref())?
     {
         return Ok(exit);
@@ -440,9 +494,11 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::List(arguments) => list::run(&session, &arguments),
         Command::Show { selection } => show::run(&session, &selection),
         Command::Secrets(arguments) => secrets::run(&session, &arguments),
+        Command::Dev(arguments) => dev::run(&session, &arguments),
+        Command::Logs(arguments) => logs::run(&session, &arguments),
         Command::Local(arguments) => local::run(&session, &arguments),
         Command::Export(arguments) => export::run(&session, &arguments),
-        Command::Explain { subject } => explain::customer(&session, &subject.unwrap_or_default()),
+        Command::Explain { subject, cloud } => explain::customer(&session, &subject.unwrap_or_default(), &cloud),
         Command::Schema(arguments) => schema::run(&session, &arguments),
         Command::Import(_) | Command::Init(_) | Command::Completions { .. } | Command::Man { .. } => {
             unreachable!("BUG: they need no project")

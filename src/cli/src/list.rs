@@ -13,22 +13,28 @@ use flotilla_model::progress::Progress as _;
 use flotilla_model::spec::Environment;
 
 use super::cloud::CustomersArguments;
-use super::columns;
 use super::report::{self, count};
 use super::selection::Selection;
 use super::stdout::{self, Stdout};
+use super::table::{Cell, Column, Fit, Layout};
 use super::ui::clean;
 use super::worker_details::{Sources, WorkerDetails};
 use super::{Format, Session};
 
 /// The number of customers that are read at once; the columns are as wide as the first of them need.
 const CHUNK: usize = 1024;
-/// A column that has to give way keeps so many characters.
-const LEAST: usize = 8;
-/// The space between two columns.
-const GAP: &str = "  ";
-const HEAD: [&str; 9] =
-    ["customer", "environment", "worker", "account", "zone", "token", "domain", "database", "database id"];
+/// The columns of the table.
+const COLUMNS: [Column<'_>; 9] = [
+    Column::new("customer", Fit::Name),
+    Column::new("environment", Fit::Whole(3)),
+    Column::new("worker", Fit::Name),
+    Column::new("account", Fit::Cut(5)),
+    Column::new("zone", Fit::Cut(2)),
+    Column::new("token", Fit::Whole(4)),
+    Column::new("domain", Fit::Cut(1)),
+    Column::new("database", Fit::Cut(6)),
+    Column::new("database id", Fit::Whole(7)),
+];
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -49,7 +55,8 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
     let sources = Sources::open(session, &project.fleet, &arguments.cloud)?;
     let invalid: Vec<&str> =
         scan.held.iter().map(String::as_str).filter(|id| *id != SHARED && selection.includes_id(id)).collect();
-    let mut out = Out { stdout: BufWriter::with_capacity(1 << 16, Stdout), widths: None };
+    let stdout = BufWriter::with_capacity(1 << 16, Stdout);
+    let mut out = Out { stdout, layout: None };
     let (mut workers, mut customers) = (0, 0);
     if session.format == Format::Json {
         out.write("{\"workers\":[");
@@ -92,7 +99,7 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
         }
         Format::Text => {
             for id in &invalid {
-                out.write(&format!("{}{GAP}has errors\n", clean(id)));
+                out.write(&format!("{}  has errors\n", clean(id)));
             }
             let held = match invalid.len() {
                 0 => String::new(),
@@ -119,9 +126,9 @@ fn of(project: &build::Project, scan: &Scan, record: &Record, selection: &Select
 }
 
 impl Row<'_> {
-    fn cells(&self) -> [String; 9] {
+    fn cells(&self) -> Vec<Cell> {
         let pieces = &self.pieces;
-        [
+        let texts = [
             clean(self.customer),
             self.environment.as_ref().to_owned(),
             clean(self.worker),
@@ -131,14 +138,15 @@ impl Row<'_> {
             clean(&pieces.domains()),
             clean(&pieces.database()),
             clean(&pieces.database_id()),
-        ]
+        ];
+        texts.into_iter().map(Cell::from).collect()
     }
 }
 
 /// The output.
 struct Out {
     stdout: BufWriter<Stdout>,
-    widths: Option<[usize; 9]>,
+    layout: Option<Layout<'static>>,
 }
 
 impl Out {
@@ -149,73 +157,22 @@ impl Out {
         }
     }
 
-    fn rows(&mut self, rows: Vec<[String; 9]>) {
+    fn rows(&mut self, rows: Vec<Vec<Cell>>) {
         if rows.is_empty() {
             return;
         }
-        let terminal = stdout::columns();
-        let widths = match self.widths {
-            Some(widths) => widths,
+        let cells = || rows.iter().map(Vec::as_slice);
+        let layout = match self.layout.take() {
+            Some(layout) => layout,
             None => {
-                let widths = widths(&rows, terminal);
-                self.widths = Some(widths);
-                self.write(&line(&HEAD.map(str::to_owned), &widths, terminal.is_some()));
-                widths
+                let layout = Layout::new(&COLUMNS, cells(), stdout::columns());
+                self.write(&(layout.head() + "\n"));
+                layout
             }
         };
-        for row in rows {
-            self.write(&line(&row, &widths, terminal.is_some()));
+        for row in &rows {
+            self.write(&(layout.row(row, &|_, text| text.to_owned()) + "\n"));
         }
-    }
-}
-
-/// Returns the widths that the rows need; where that is too much, the widest columns are cut.
-fn widths(rows: &[[String; 9]], limit: Option<usize>) -> [usize; 9] {
-    let mut widths = HEAD.map(columns::width);
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(columns::width(cell));
-        }
-    }
-    let gaps = GAP.len() * (HEAD.len() - 1);
-    while limit.is_some_and(|limit| widths.iter().sum::<usize>() + gaps > limit) {
-        match widths.iter_mut().max() {
-            Some(widest) if *widest > LEAST => *widest -= 1,
-            _ => break,
-        }
-    }
-    widths
-}
-
-fn line(cells: &[String; 9], widths: &[usize; 9], cut: bool) -> String {
-    let mut line = String::new();
-    for (cell, width) in cells.iter().zip(widths) {
-        let shown = if cut { columns::cut(cell, *width) } else { cell.clone() };
-        line += &columns::pad(&shown, *width);
-        line += GAP;
-    }
-    line.truncate(line.trim_end().len());
-    line + "\n"
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_fits_its_terminal() {
-        let mut row = HEAD.map(str::to_owned);
-        row[6] = "a-very-long-name-of-a-shop.of-a-customer.example.com".to_owned();
-        row[4] = "of-a-customer.example.com".to_owned();
-        let rows = vec![row.clone()];
-        assert_eq!(widths(&rows, None)[6], row[6].len());
-        let narrow = widths(&rows, Some(120));
-        assert_eq!(narrow.iter().sum::<usize>() + 16, 120);
-        assert_eq!(narrow[5], 8.min("token".len()), "the narrow ones keep theirs");
-        let shown = line(&row, &narrow, true);
-        assert!(shown.chars().count() <= 121 && shown.contains("a-very-long") && shown.contains('…'), "{shown}");
-        assert!(line(&row, &narrow, false).contains(&row[6]), "nothing is cut where there is no terminal");
-        // Less than all of them need at the least is nobody's table.
-        assert!(widths(&rows, Some(10)).iter().all(|width| *width <= LEAST));
+        self.layout = Some(layout);
     }
 }

@@ -1,6 +1,7 @@
 //! `flotilla local`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -47,37 +48,65 @@ fn limit(text: &str) -> Result<local::RateLimit, String> {
     parse().ok_or_else(|| "expected REQUESTS/SECONDS, such as 1200/300".to_owned())
 }
 
+/// The emulator of a project, and the lock that keeps a second one away.
+pub(super) struct Emulator {
+    /// The emulator.
+    pub running: local::Running,
+    folder: PathBuf,
+    _lock: Lock,
+}
+
+impl Emulator {
+    /// Starts the emulator of a project on this machine's port, and notes its address for other commands.
+    pub(super) fn start(
+        session: &Session,
+        port: u16,
+        change: impl FnOnce(&mut local::Options),
+    ) -> Result<Emulator, Failure> {
+        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        let mut options = local_options(&session.root, Arc::new(session.ui.clone()), address)?;
+        // It also serves projects that aren't flotilla's, or whose fleet.yaml has errors at the moment.
+        if let Ok(fleet) = project::read_fleet(&Tree::new(&session.root)) {
+            options.limits = platform_limits(&fleet);
+        }
+        change(&mut options);
+        let folder = local_folder(&session.root);
+        let lock = Lock::take(&lock_file(&folder), "local")?;
+        let running = local::start(options).map_err(|error| Failure::from(error).hint("--port 0 picks a free port"))?;
+        let file = address_file(&folder);
+        let written = AtomicFile::new(&file).mode(plain_file::PRIVATE).write(running.address().to_string().as_bytes());
+        written.with_context(|| format!("{} can't be written", file.display()))?;
+        Ok(Emulator { running, folder, _lock: lock })
+    }
+
+    /// Stops it and ends all workers.
+    pub(super) fn stop(self) {
+        let _ = std::fs::remove_file(address_file(&self.folder));
+        self.running.stop();
+    }
+}
+
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), arguments.port);
-    let mut options = local_options(&session.root, Arc::new(session.ui.clone()), address)?;
-    // It also serves projects that aren't flotilla's, or whose fleet.yaml has errors at the moment.
-    if let Ok(fleet) = project::read_fleet(&Tree::new(&session.root)) {
-        options.limits = platform_limits(&fleet);
-    }
-    options.tokens = arguments.tokens.clone();
-    options.zones = arguments.zones.clone();
-    if let Some(limit) = arguments.limit {
-        options.limit = limit;
-    }
-    let folder = local_folder(&session.root);
-    let _lock = Lock::take(&lock_file(&folder), "local")?;
-    let running = local::start(options).map_err(|error| Failure::from(error).hint("--port 0 picks a free port"))?;
-    let file = address_file(&folder);
-    let written = AtomicFile::new(&file).mode(plain_file::PRIVATE).write(running.address().to_string().as_bytes());
-    written.with_context(|| format!("{} can't be written", file.display()))?;
-    let address = running.address();
+    let emulator = Emulator::start(session, arguments.port, |options| {
+        options.tokens = arguments.tokens.clone();
+        options.zones = arguments.zones.clone();
+        if let Some(limit) = arguments.limit {
+            options.limit = limit;
+        }
+    })?;
+    let api = emulator.running.api_base();
+    let folder = &emulator.folder;
     let shown =
-        folder.strip_prefix(std::env::current_dir().unwrap_or_default()).unwrap_or(&folder).join(local::TOKEN_FILE);
+        folder.strip_prefix(std::env::current_dir().unwrap_or_default()).unwrap_or(folder).join(local::TOKEN_FILE);
     report::print(&format!(
         "local Cloudflare emulator (data in {FOLDER}/local)\n\
-         \x20 API      {}\n\
-         \x20 workers  http://{address}/ lists them\n\
+         \x20 API      {api}\n\
+         \x20 page     {} shows workers, requests and logs\n\
          `flotilla deploy --local` deploys to it; for other tools:\n\
-         \x20 export CLOUDFLARE_API_BASE_URL={} CLOUDFLARE_ACCOUNT_ID={LOCAL_ACCOUNT}\n\
+         \x20 export CLOUDFLARE_API_BASE_URL={api} CLOUDFLARE_ACCOUNT_ID={LOCAL_ACCOUNT}\n\
          \x20 export CLOUDFLARE_API_TOKEN=$(cat {})\n\
          Ctrl-C stops it",
-        running.api_base(),
-        running.api_base(),
+        emulator.running.page(),
         shown.display()
     ));
     stdout::require_written()?;
@@ -86,7 +115,6 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         return Err(Failure::new("signal handlers can't be installed"));
     }
     let _ = end.recv();
-    let _ = std::fs::remove_file(file);
-    running.stop();
+    emulator.stop();
     Ok(Exit::Done)
 }

@@ -62,7 +62,7 @@ pub(super) struct Arguments {
     #[arg(long = "set", value_name = "PATH=VALUE", value_parser = assignment)]
     sets: Vec<(Vec<String>, Value)>,
     /// Send no requests: don't check the host or create a database
-    #[arg(long)]
+    #[arg(long, visible_alias = "local")]
     offline: bool,
     #[command(flatten)]
     writing: WritingArguments,
@@ -95,7 +95,7 @@ fn carry_out(
             transaction.delete_databases_with(database::deleter(workspace, &access.token)?);
         }
         print_summary(session, &answers.summary());
-        for (path, value) in &arguments.sets {
+        for (path, value) in answers.sets() {
             session.ui.line(&set_line(path, value, None));
         }
         let mut again = None;
@@ -161,6 +161,7 @@ fn finish(
         }
         _ => false,
     };
+    let siblings_set = answers.unset_variables();
     let set = |name: &String| format!("flotilla secrets set {name} --customer {}", answers.id);
     let mut next: Vec<String> = answers.unset().iter().map(set).collect();
     next.extend(["plan", "deploy"].map(|command| format!("flotilla {command} {}", answers.id)));
@@ -180,12 +181,23 @@ fn finish(
             },
             "stored": stored.iter().map(|(name, _)| name).collect::<Vec<_>>(),
             "missing": left,
+            "siblings_set": siblings_set,
             "next": next,
         }))?;
         return Ok(Exit::Done);
     }
     let good = |text: &str| session.ui.paint(Style::Good, text);
     report::print(&format!("{} {file}", good("wrote")));
+    if !siblings_set.is_empty() {
+        let sets: Vec<String> = siblings_set.iter().map(|name| format!("--set vars.{name}=…")).collect();
+        let sets = sets.join(" ");
+        report::print(&format!(
+            "{} every other customer sets {}: `flotilla edit {} {sets}`",
+            session.ui.paint(Style::Warning, "!"),
+            siblings_set.join(", "),
+            answers.id
+        ));
+    }
     if let Some(account) = answers.account.as_ref().filter(|account| account.entry != token::Entry::There) {
         report::print(&format!("{} the account {} in {FLEET_FILE}", good("wrote"), clean(&account.name)));
     }

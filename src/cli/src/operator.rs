@@ -12,19 +12,17 @@ use flotilla_deploy::plan::Plan;
 use flotilla_deploy::refresh::Seen;
 use flotilla_engine::operator::{Event, LONG_WAIT, Operator, Question};
 use flotilla_model::failure::Failure;
-use flotilla_model::listing::and_more;
 use flotilla_model::progress::Progress;
 
 use super::control_channel::ControlChannel;
 use super::events::Events;
+use super::plan_output::rollback_lines;
 use super::report::{self, count};
 use super::ui::{Style, Ui, clean, duration};
 use super::{Format, confirmation, destroy, findings, plan};
 
 /// The number of lanes that are shown beside the progress.
 const LANES: usize = 4;
-/// The number of changes of a rollback that are listed.
-const CHANGES: usize = 50;
 
 /// The person or the program at the command line.
 pub struct Terminal {
@@ -92,6 +90,7 @@ impl Operator for Terminal {
             Event::NothingPruned => {
                 ui.line("nothing is pruned: a spec can't be read, and any worker might be its customer's");
             }
+            Event::InvalidId(invalid) => self.warning(&clean(&invalid.to_string())),
             Event::SourceUnavailable { source, reason } => {
                 self.warning(&clean(&format!("{source} is unavailable ({reason}): deployed secrets stay unchanged")))
             }
@@ -112,9 +111,7 @@ impl Operator for Terminal {
             Event::Planned { view, confirms: true } => ui.line(&plan::text((*view).clone(), ui)),
             Event::Planned { view, confirms: false } => ui.note(&plan::text((*view).clone(), ui)),
             Event::RollbackPlanned(plan) => report_rollback(ui, plan),
-            Event::DestroyPlanned { specs, workers } => {
-                destroy::lines(specs, workers).iter().for_each(|line| ui.line(line))
-            }
+            Event::DestroyPlanned(target) => destroy::lines(ui, target).iter().for_each(|line| ui.line(line)),
             Event::HostsPointNowhere(found) => findings::text(ui, found).iter().for_each(|line| ui.line(line)),
             Event::HostRemoved(name) if self.format == Format::Text => {
                 report::print(&clean(&format!("removed {name}")));
@@ -169,13 +166,7 @@ fn preview_line(seen: &Seen) -> String {
 }
 
 fn report_rollback(ui: &Ui, plan: &Plan) {
-    for change in plan.changes.iter().take(CHANGES) {
-        let reasons: Vec<String> = change.reasons.iter().map(ToString::to_string).collect();
-        ui.line(&format!("~ {}  ({})  {}", change.worker, change.customer, clean(&reasons.join("; "))));
-    }
-    if plan.changes.len() > CHANGES {
-        ui.line(&and_more(plan.changes.len() - CHANGES));
-    }
+    rollback_lines(ui, plan).iter().for_each(|line| ui.line(line));
     ui.line("code and variables are rolled back; domains, routes, workers.dev, hosts in KV and crons are not changed");
 }
 

@@ -12,9 +12,8 @@ const OTHER_NAMES: &[(&str, &str)] = &[
         "`flotilla destroy CUSTOMER` deletes a customer with its workers, `flotilla prune` workers without a spec",
     ),
     ("down", "`flotilla destroy CUSTOMER` deletes a customer's workers, `flotilla preview down` removes a preview"),
-    ("emulator", "`flotilla local` runs the local Cloudflare emulator"),
+    ("emulator", "`flotilla dev` develops on it, `flotilla local` only runs the local Cloudflare emulator"),
     ("lint", "`flotilla check` reports every error in every file"),
-    ("logs", "`flotilla local` prints the logs of local workers; `npx wrangler tail WORKER` those of a deployed one"),
     ("ls", "`flotilla list` lists customers, `flotilla status` what is deployed"),
     ("publish", "`flotilla deploy` uploads what changed"),
     ("refresh", "`flotilla plan --refresh` compares with what Cloudflare runs"),
@@ -23,7 +22,9 @@ const OTHER_NAMES: &[(&str, &str)] = &[
         "`flotilla destroy CUSTOMER` deletes a customer with its workers, `flotilla prune` workers without a spec",
     ),
     ("rm", "`flotilla destroy CUSTOMER` deletes a customer with its workers"),
-    ("tail", "`flotilla local` prints the logs of local workers; `npx wrangler tail WORKER` those of a deployed one"),
+    ("serve", "`flotilla dev` runs the fleet on this machine and deploys on each save"),
+    ("start", "`flotilla dev` runs the fleet on this machine and deploys on each save"),
+    ("tail", "`flotilla logs CUSTOMER` follows the logs of a customer's workers"),
     ("undo", "`flotilla rollback CUSTOMER` returns to what ran before"),
     ("up", "`flotilla deploy` uploads what changed, `flotilla preview up` deploys a preview"),
     (
@@ -32,7 +33,7 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ),
     ("upgrade", "a newer flotilla comes from where you got this one, such as `npm install --save-dev flotilla@latest`"),
     ("validate", "`flotilla check` reports every error in every file"),
-    ("watch", "`flotilla build --watch` rebuilds on each change"),
+    ("watch", "`flotilla dev` deploys locally on each change, `flotilla build --watch` only rebuilds"),
 ];
 
 /// Adds to an unknown command's error which command does that here.

@@ -11,6 +11,8 @@ pub enum Pack {
     Consent,
     /// A worker of your own code
     Worker,
+    /// The worker in front of a dispatch namespace, added to an existing project
+    Dispatch,
 }
 
 macro_rules! files {
@@ -40,12 +42,22 @@ static WORKER_FOLDERS: [(&str, Dir<'_>); 2] = [
     ("test", include_dir!("$CARGO_MANIFEST_DIR/../../templates/worker/test")),
 ];
 
+const DISPATCH: Files = files!["dispatch":
+    "README.md" "build.mjs" "index.ts.tera" "pack.yaml" "package-lock.json" "package.json" "tsconfig.json"
+    "wrangler.jsonc.tera"
+];
+static DISPATCH_FOLDERS: [(&str, Dir<'_>); 2] = [
+    ("src", include_dir!("$CARGO_MANIFEST_DIR/../../templates/dispatch/src")),
+    ("test", include_dir!("$CARGO_MANIFEST_DIR/../../templates/dispatch/test")),
+];
+
 impl Pack {
     /// Returns its name, which is that of its folder.
     pub fn name(self) -> &'static str {
         match self {
             Pack::Consent => "consent",
             Pack::Worker => "worker",
+            Pack::Dispatch => "dispatch",
         }
     }
 
@@ -54,6 +66,7 @@ impl Pack {
         let (beside, folders) = match self {
             Pack::Consent => (CONSENT, &CONSENT_FOLDERS),
             Pack::Worker => (WORKER, &WORKER_FOLDERS),
+            Pack::Dispatch => (DISPATCH, &DISPATCH_FOLDERS),
         };
         let mut files: Vec<(String, Vec<u8>)> =
             beside.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();

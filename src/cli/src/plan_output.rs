@@ -8,8 +8,9 @@ use std::ops::Deref;
 
 use serde::Serialize;
 
-use flotilla_deploy::plan::{Action, Change, Held, HostChange, Orphan};
+use flotilla_deploy::plan::{Action, Change, Held, HostChange, Orphan, Plan};
 use flotilla_deploy::refresh::Finding;
+use flotilla_engine::credentials::InvalidId;
 use flotilla_engine::plan_view::{Estimate, PlanView, eta};
 use flotilla_model::digest::Digest;
 use flotilla_model::limits::grouped;
@@ -68,11 +69,24 @@ pub struct Report<'a> {
     hosts: &'a [HostChange],
     held: &'a [Held],
     orphans: &'a [Orphan],
+    /// The secrets that have no value here.
+    missing_secrets: Vec<MissingSecret<'a>>,
     /// The findings of `--refresh`; without it, none.
     findings: &'a [Finding],
     waves: Vec<WaveReport<'a>>,
     lanes: &'a [Estimate],
     groups: Vec<GroupReport>,
+    /// The accounts whose ids no account can have, if there are any.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    invalid_ids: &'a [&'a InvalidId],
+}
+
+/// A secret without a value.
+#[derive(Serialize)]
+struct MissingSecret<'a> {
+    customer: &'a str,
+    worker: &'a str,
+    secret: &'a str,
 }
 
 #[derive(Serialize)]
@@ -118,10 +132,12 @@ impl PlanOutput<'_> {
             hosts: &plan.hosts,
             held: &plan.held,
             orphans: &plan.orphans,
+            missing_secrets: self.missing_secrets().collect(),
             findings: self.findings,
             waves: waves.collect(),
             lanes: &self.estimates,
             groups: groups.collect(),
+            invalid_ids: &self.invalid_ids,
         }
     }
 
@@ -152,10 +168,21 @@ impl PlanOutput<'_> {
         }
         if plan.is_empty() {
             lines.push(match plan.unchanged {
+                0 if !plan.held.is_empty() => format!("nothing is planned: {}", skipped(&plan.held)),
                 0 => "nothing to deploy".to_owned(),
+                number if !plan.held.is_empty() => {
+                    format!("nothing to deploy: {} up to date, {}", count(number, "worker"), skipped(&plan.held))
+                }
                 number => format!("nothing to deploy: {} up to date", count(number, "worker")),
             });
             return lines.join("\n");
+        }
+        for invalid in &self.invalid_ids {
+            lines.push(format!(
+                "{} {}; all of its workers are shown as not deployed, and a deploy fails",
+                ui.paint(Style::Error, "!"),
+                clean(&invalid.to_string())
+            ));
         }
         if next.is_some() && !self.unknown_accounts.is_empty() {
             lines.push(format!(
@@ -164,6 +191,7 @@ impl PlanOutput<'_> {
                 names(self.unknown_accounts.iter().copied(), limit(NAMES))
             ));
         }
+        lines.extend(self.missing_secrets_line().map(|line| format!("{} {line}", ui.paint(Style::Warning, "!"))));
         if plan.waves.len() > 1 {
             let waves = plan.waves.iter().zip(plan.sizes());
             let waves: Vec<String> =
@@ -191,6 +219,30 @@ impl PlanOutput<'_> {
             });
         }
         lines.join("\n")
+    }
+
+    /// Returns the secrets that have no value here.
+    fn missing_secrets(&self) -> impl Iterator<Item = MissingSecret<'_>> {
+        self.plan.changes.iter().flat_map(|change| {
+            let missing = change.reasons.iter().filter_map(|reason| match reason {
+                Reason::SecretMissing { name } => Some(name.as_str()),
+                _ => None,
+            });
+            missing.map(|secret| MissingSecret { customer: &change.customer, worker: &change.worker, secret })
+        })
+    }
+
+    /// Returns the line that says that a deploy of this plan fails, if secrets have no value.
+    fn missing_secrets_line(&self) -> Option<String> {
+        let missing: BTreeSet<(&str, &str)> =
+            self.missing_secrets().map(|missing| (missing.customer, missing.secret)).collect();
+        let (have, them) = if missing.len() == 1 { ("has", "it") } else { ("have", "them") };
+        (!missing.is_empty()).then(|| {
+            format!(
+                "{} {have} no value here, and a deploy fails without {them}: `flotilla secrets check` lists what to set",
+                count(missing.len(), "secret")
+            )
+        })
     }
 
     fn counts(&self) -> [usize; 3] {
@@ -299,6 +351,24 @@ fn estimate_lines(estimates: &[Estimate]) -> Vec<String> {
         lines.push(format!("  … and {} more side by side", count(estimates.len() - LANES, "token")));
     }
     lines
+}
+
+/// Returns the changes of a rollback for people: like those of a plan, each on its own or in groups.
+pub fn rollback_lines(ui: &Ui, plan: &Plan) -> Vec<String> {
+    match plan.changes.len() <= FEW {
+        true => plan
+            .changes
+            .iter()
+            .flat_map(|change| change_lines(ui, change, &change.reasons.iter().collect::<Vec<_>>(), false))
+            .collect(),
+        false => group_lines(ui, &group_reasons(&plan.changes)),
+    }
+}
+
+/// Returns the number of customers that are skipped, in words: `1 customer is skipped`.
+fn skipped(held: &[Held]) -> String {
+    let customers: BTreeSet<&str> = held.iter().map(|held| held.customer.as_str()).collect();
+    format!("{} {} skipped", count(customers.len(), "customer"), if customers.len() == 1 { "is" } else { "are" })
 }
 
 /// Groups the customers that are skipped by reason.
@@ -466,8 +536,8 @@ mod tests {
 
     pub fn output(plan: &Plan) -> PlanOutput<'_> {
         let price = Estimate { seconds: 90.0, ..price("default", plan.requests().values().sum(), 0) };
-        let (findings, unknown_accounts) = (&[][..], Vec::new());
-        PlanOutput(PlanView { plan, estimates: vec![price], findings, unknown_accounts, local: false })
+        let (findings, unknown_accounts, invalid_ids) = (&[][..], Vec::new(), Vec::new());
+        PlanOutput(PlanView { plan, estimates: vec![price], findings, unknown_accounts, invalid_ids, local: false })
     }
 
     fn text(plan: &Plan, full: bool) -> String {
@@ -494,7 +564,7 @@ mod tests {
             plan.changes[index].worker = format!("{hostile}{index}");
             plan.changes[index].customer = format!("{hostile}{index}");
             let (customer, reason) = (format!("{hostile}{index}"), format!("{hostile}{}", index % 300));
-            plan.held.push(Held { customer, environment: None, reason, is_refused: false });
+            plan.held.push(Held { customer, environment: None, worker: None, reason, is_refused: false });
             let orphan = format!("{hostile}{index}");
             plan.orphans.push(Orphan {
                 worker: orphan.clone(),
@@ -580,12 +650,12 @@ mod tests {
         let estimates = vec![price("b", 1200, 0), price("a", 7, 312)];
         let output = PlanOutput(PlanView { estimates, ..output(&plan).0 });
         let text = output.text(&Ui::new(true, false), false, Some("flotilla deploy --yes"));
-        assert!(text.contains("\nwaves: canaries 1 → the rest 2\n  b: 1200 requests, about 20 min 0 s\n"), "{text}");
+        assert!(text.contains("\nwaves: canaries 1 → the rest 2\n  b: 1200 requests, about 20 min\n"), "{text}");
         assert!(
-            text.contains("\n  a: 7 requests, about 7.0 s; 312 of 1,140 requests in 5 min 0 s are used already"),
+            text.contains("\n  a: 7 requests, about 7.0 s; 312 of 1,140 requests in 5 min are used already"),
             "{text}"
         );
-        assert!(text.contains("· 3 requests · about 20 min 0 s\n"), "{text}");
+        assert!(text.contains("· 3 requests · about 20 min\n"), "{text}");
         let report = serde_json::to_value(output.report()).unwrap();
         assert_eq!(
             report["waves"],
@@ -601,10 +671,13 @@ mod tests {
         let mut plan = plan(Vec::new());
         for environment in [Environment::Staging, Environment::Production] {
             let (customer, reason) = ("juniper".to_owned(), "it is to be skipped".to_owned());
-            plan.held.push(Held { customer, environment: Some(environment), reason, is_refused: false });
+            plan.held.push(Held { customer, environment: Some(environment), worker: None, reason, is_refused: false });
         }
         plan.unchanged = 0;
-        assert_eq!(text(&plan, false), "= skip   juniper  it is to be skipped\nnothing to deploy");
+        assert_eq!(
+            text(&plan, false),
+            "= skip   juniper  it is to be skipped\nnothing is planned: 1 customer is skipped"
+        );
         let report = serde_json::to_value(output(&plan).report()).unwrap();
         assert_eq!(report["findings"], serde_json::json!([]));
     }

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use flotilla_model::atomic_file::AtomicFile;
+use flotilla_model::credential::STARS;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity};
 use flotilla_model::failure::Failure;
 use flotilla_model::limits::grouped;
@@ -18,7 +19,8 @@ use flotilla_spec::project;
 
 use super::grouping::{Group, Tally, groups, tallies};
 pub use super::stdout::print;
-use super::stdout::print_line;
+use super::stdout::{print_line, stderr_columns};
+use super::table::{Cell, Column, Fit, Table};
 use super::timings::Timing;
 use super::ui::{Style, Ui, clean, clean_lines};
 
@@ -52,7 +54,7 @@ pub fn diagnostics(root: &Path, ui: &Ui, diagnostics: &[Diagnostic]) {
             ui.line(&format!("… and {}\n", group.more(shown)));
         }
     }
-    ui.line(&table(diagnostics));
+    ui.line(&table(ui, diagnostics));
 }
 
 /// Returns the number of each group that are shown whole: fewer where there are many groups, and none of those that
@@ -68,22 +70,29 @@ fn shares(groups: &[Group<'_>]) -> Vec<usize> {
     (0..groups.len()).map(|index| usize::from(index < SHOWN)).collect()
 }
 
+/// The columns of the table of codes.
+const CODES: [Column<'_>; 4] = [
+    Column::new("code", Fit::Name),
+    Column::number("number", Fit::Name),
+    Column::number("files", Fit::Whole(1)),
+    Column::new("meaning", Fit::Cut(2)),
+];
+
 /// Returns the number of reports of each code, and how to see the rest.
-fn table(diagnostics: &[Diagnostic]) -> String {
-    let rows: Vec<[String; 4]> = tallies(diagnostics)
-        .into_iter()
-        .map(|Tally { code, number: often, files, .. }| {
-            [code.to_string(), grouped(often as u64), grouped(files as u64), code.meaning().to_owned()]
-        })
-        .collect();
-    let width = |at: usize, head: &str| rows.iter().map(|row| row[at].len()).max().unwrap_or(0).max(head.len());
-    let (often, files) = (width(1, "number"), width(2, "files"));
-    let mut text = format!("code   {:>often$}  {:>files$}  meaning\n", "number", "files");
-    for [code, one, two, meaning] in &rows {
-        text += &format!("{code}  {one:>often$}  {two:>files$}  {meaning}\n");
+fn table(ui: &Ui, diagnostics: &[Diagnostic]) -> String {
+    let mut table = Table::new(&CODES);
+    for Tally { code, number, files, .. } in tallies(diagnostics) {
+        let numbers = [grouped(number as u64), grouped(files as u64)];
+        let [number, files] = numbers.map(Cell::from);
+        table.row([Cell::from(code.to_string()), number, files, Cell::from(code.meaning())]);
     }
-    text + "`flotilla check CUSTOMER` shows a customer's, `flotilla check --format json` all of them, `flotilla explain CODE` \
-            what a code means\n"
+    let mut lines = table.lines(ui, stderr_columns());
+    lines.push(
+        "`flotilla check CUSTOMER` shows a customer's errors, `flotilla check --format json` all of them, and \
+         `flotilla explain CODE` what a code means\n"
+            .to_owned(),
+    );
+    lines.join("\n")
 }
 
 /// The data for showing diagnostics one after the other.
@@ -134,10 +143,12 @@ impl Blocks<'_> {
         let (ui, hidden) = (self.ui, self.hidden.get(&(place.file.as_str(), place.line)).copied());
         // What stands far to the right is neither shown nor needed.
         let line = line.char_indices().nth(place.column + 400).map_or(line, |(end, _)| &line[..end]);
-        let masked = match hidden {
-            Some(column) => mask(&cut(line, column)),
-            None => mask(line),
+        let (line, column) = match hidden {
+            Some(column) => cut_before(line, column, place.column),
+            None => (line.to_owned(), place.column),
         };
+        let (masked, column) = mask(&line, column);
+        let place = &Place { column, ..place.clone() };
         // Where nobody knows what the file means, or a whole value is out of place, secrets have no keys to be known by.
         let unclear = code < Code::UnknownKey || matches!(code, Code::WrongType | Code::WrongForm);
         let masked = if unclear { without_tokens(&masked) } else { masked };
@@ -215,15 +226,37 @@ fn cut(line: &str, column: usize) -> String {
     format!("{shown}{}{STARS}", &rest[..rest.len() - value.len()])
 }
 
-const STARS: &str = "********";
+/// Cuts a line at a column, and shows of what follows the key before the place that is meant, with stars for its value. Returns the column
+/// of that place in what is shown, too.
+fn cut_before(line: &str, hidden: usize, column: usize) -> (String, usize) {
+    let shown = cut(line, hidden);
+    if column <= hidden || shown == line {
+        return (shown, column);
+    }
+    let before: String = line.chars().take(column - 1).skip(hidden).collect();
+    let key = before.trim_end_matches([' ', '"', '\'']);
+    if !key.ends_with(':') {
+        // It is a part of what is hidden, or nobody knows what it is.
+        let stars = shown.chars().count() - STARS.len();
+        return (shown, stars + 1);
+    }
+    let key = key.rsplit([',', '{', '[', ' ']).next().unwrap_or_default();
+    let shown = format!("{shown}, {key} ");
+    let column = shown.chars().count() + 1;
+    (shown + STARS, column)
+}
 
-/// A line with the values hidden whose keys are named like secrets.
-fn mask(line: &str) -> String {
+/// A line with the values hidden whose keys are named like secrets, and where a column of it is then.
+fn mask(line: &str, column: usize) -> (String, usize) {
     let mut masked = String::with_capacity(line.len());
     let mut rest = line;
+    // The characters that are read and written.
+    let (mut read, mut written, mut moved) = (0, 0, column);
     while let Some(colon) = rest.find(": ") {
         let (before, after) = rest.split_at(colon + 2);
         masked += before;
+        let length = before.chars().count();
+        (read, written) = (read + length, written + length);
         let key = before[..colon]
             .rsplit(['{', ',', ' ', '-', '"', '\''])
             .find(|word| !word.is_empty())
@@ -240,13 +273,21 @@ fn mask(line: &str) -> String {
         let reference = key == "secret" && value.trim_matches(['"', '\'']).chars().all(is_name);
         let hide = suspect && !value.is_empty() && !reference;
         if hide {
-            masked += &"*".repeat(after[..value_end].trim_end().chars().count().min(STARS.len()));
-            rest = &after[after[..value_end].trim_end().len()..];
+            let hidden = after[..value_end].trim_end();
+            let (length, stars) = (hidden.chars().count(), hidden.chars().count().min(STARS.len()));
+            masked += &"*".repeat(stars);
+            rest = &after[hidden.len()..];
+            if column > read + length {
+                moved = column + written + stars - (read + length);
+            } else if column > read {
+                moved = written + 1;
+            }
+            (read, written) = (read + length, written + stars);
         } else {
             rest = after;
         }
     }
-    masked + rest
+    (masked + rest, moved)
 }
 
 /// Returns the end of a value: its own quote, or where the next key or the end of the map can be.
@@ -382,6 +423,10 @@ mod tests {
 
     #[test]
     fn what_might_be_a_secret_is_masked() {
+        let at = |line, column| mask(line, column);
+        let mask = |line| mask(line, 1).0;
+        assert_eq!(at("{ token: \"0123456789\", a: b }", 24), ("{ token: ********, a: b }".to_owned(), 20));
+        assert_eq!(at("{ token: \"0123456789\", a: b }", 10), ("{ token: ********, a: b }".to_owned(), 10));
         assert_eq!(mask("  accessToken: EAAxxxx123"), "  accessToken: ********");
         assert_eq!(
             mask("settings: { pixelId: \"1\", accessToken: \"EAA\" }"),
@@ -394,6 +439,16 @@ mod tests {
         assert_eq!(mask("token: \"a,b}c"), "token: ******");
         assert_eq!(cut("  tokn: EAAxxxx, b: c", 7), "  tokn: ********");
         assert_eq!(cut("  - EAAxxxx", 5), "  - ********");
+        let line = "vars: { A: one, B: \"two, C: 3\", D: [x, y] }";
+        for (column, shown, at) in [
+            (12, "vars: { A: ********", 12),
+            (20, "vars: { A: ********, B: ********", 25),
+            (36, "vars: { A: ********, D: ********", 25),
+            (40, "vars: { A: ********", 12),
+        ] {
+            assert_eq!(cut_before(line, 12, column), (shown.to_owned(), at));
+        }
+        assert_eq!(cut_before("{ enbled: true }", 9, 11), ("{ enbled: true }".to_owned(), 11));
         assert_eq!(cut("{ enbled: true }", 9), "{ enbled: true }");
         assert_eq!(
             without_tokens("a: eyJhbGciOiJFZERTQSJ9, b: one-two-three-four-five"),

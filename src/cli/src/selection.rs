@@ -1,5 +1,6 @@
 //! The options that select a command's customers.
 
+use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::OnceLock;
 
@@ -7,6 +8,7 @@ use flotilla_engine::selection::Selection as Selected;
 use flotilla_model::diagnostic::did_you_mean;
 use flotilla_model::selection::Selector;
 use flotilla_model::spec::Environment;
+use flotilla_spec::project;
 
 /// Customers by id, label and environment; without any of them, the whole fleet.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -50,6 +52,16 @@ pub fn environment(text: &str) -> Result<Environment, String> {
 }
 
 impl Selection {
+    /// Returns the same selection of these customers' files alone. None where that can't be told from the files: customers are selected by
+    /// more than their environment.
+    pub fn narrowed(&self, files: &BTreeSet<String>) -> Option<Selected> {
+        if !self.customers.is_empty() || !self.labels.is_empty() || self.since.is_some() || files.is_empty() {
+            return None;
+        }
+        let ids = files.iter().map(|file| project::id_of(file).to_owned()).collect();
+        Some(Selected::new(ids, Vec::new(), self.env.clone(), None))
+    }
+
     /// The words of a command line that select the same; customers come last.
     pub fn words(&self) -> Vec<String> {
         let mut words = Vec::new();

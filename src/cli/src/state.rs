@@ -16,8 +16,19 @@ use super::apply::given;
 use super::cloud::CloudArguments;
 use super::findings;
 use super::report::{self, count};
+use super::table::{Cell, Column, Fit, Table};
 use super::ui::{Style, clean, time};
 use super::{Format, Session};
+
+/// The columns of the table.
+const COLUMNS: [Column<'_>; 6] = [
+    Column::new("customer", Fit::Name),
+    Column::new("environment", Fit::Whole(2)),
+    Column::new("worker", Fit::Name),
+    Column::new("account", Fit::Cut(4)),
+    Column::new("digest", Fit::Whole(3)),
+    Column::new("deployed", Fit::Whole(1)),
+];
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -122,17 +133,15 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
         session.json(&serde_json::json!({ "workers": rows }))?;
         return Ok(Exit::Done);
     }
+    let mut table = Table::new(&COLUMNS);
     for row in &rows {
         let place =
             row.namespace.as_ref().map_or_else(|| row.account.clone(), |name| format!("{}/{name}", row.account));
-        let head = format!(
-            "{}  {}  {}  {place}  {}  {}",
-            row.customer, row.environment, row.worker, row.digest, row.deployed_at
-        );
-        report::print(&clean(&head));
-        let line = |what: &str, items: &BTreeSet<String>| {
+        let cells = [&row.customer, row.environment.as_ref(), &row.worker, &place, &row.digest, &row.deployed_at];
+        table.row(cells.map(|cell| Cell::from(clean(cell))));
+        let mut line = |what: &str, items: &BTreeSet<String>| {
             if !items.is_empty() {
-                report::print(&clean(&format!("  {what}  {}", items.iter().cloned().collect::<Vec<_>>().join(", "))));
+                table.note(clean(&format!("  {what}  {}", items.iter().cloned().collect::<Vec<_>>().join(", "))));
             }
         };
         if arguments.customer.is_some() {
@@ -143,14 +152,15 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
             line("workers.dev", &BTreeSet::from([if row.workers_dev { "on" } else { "off" }.to_owned()]));
         }
         if let Some(drift) = &row.drift {
-            report::print(&format!("  {} {}", session.ui.paint(Style::Warning, "!"), clean(drift)));
+            table.note(format!("  {} {}", session.ui.paint(Style::Warning, "!"), clean(drift)));
         }
         if row.interrupted {
             let sign = session.ui.paint(Style::Warning, "!");
-            report::print(&format!("  {sign} a change was interrupted; the next deploy finishes it"));
+            table.note(format!("  {sign} a change was interrupted; the next deploy finishes it"));
         }
     }
-    report::print(&format!("{} on record", count(rows.len(), "worker")));
+    table.print(&session.ui);
+    report::print(&format!("{} in the state", count(rows.len(), "worker")));
     Ok(Exit::Done)
 }
 

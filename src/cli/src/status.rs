@@ -1,22 +1,44 @@
-//! `flotilla status`.
+//! `flotilla status`: what the specs define, and what is deployed, whether or not a valid spec defines it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use serde::Serialize;
 
-use flotilla_build::build;
+use flotilla_build::build::{self, Loaded};
+use flotilla_deploy::state::{Deployed, State, WorkerId};
 use flotilla_engine::addresses::{dispatched, health_address, known_subdomain, url};
+use flotilla_engine::cloud::Cloud;
 use flotilla_engine::health::{check_health, health_check};
+use flotilla_model::customer::SHARED;
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::listing;
 use flotilla_model::platform::{Health, HealthCheck};
 use flotilla_model::spec::Environment;
 use flotilla_model::text::mask;
+use flotilla_spec::project::{Fleet, FleetReading, read_fleet_in_part};
+use flotilla_spec::tree::Tree;
 
 use super::cloud::CustomersArguments;
 use super::report::{self, count};
-use super::ui::{Style, time};
+use super::selection::Selection;
+use super::table::{Cell, Column, Fit, Table};
+use super::ui::{Style, clean, time};
 use super::{Format, Session};
+
+/// The number of customers with errors that are named.
+const NAMES: usize = 12;
+/// The columns of the table.
+const COLUMNS: [Column<'_>; 8] = [
+    Column::new("customer", Fit::Name),
+    Column::new("environment", Fit::Whole(3)),
+    Column::new("worker", Fit::Name),
+    Column::new("digest", Fit::Whole(6)),
+    Column::new("deployed", Fit::Whole(1)),
+    Column::new("address", Fit::Cut(5)),
+    Column::new("health", Fit::Cut(2)),
+    Column::new("spec", Fit::Cut(4)),
+];
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -25,6 +47,30 @@ pub(super) struct Arguments {
     /// Also request each worker's /health; exit with 4 if one is unhealthy or runs another bundle
     #[arg(long)]
     health: bool,
+}
+
+/// Whether a spec defines a worker.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Spec {
+    Valid,
+    /// The customer's spec has errors.
+    Invalid,
+    /// No spec defines it.
+    None,
+    /// The fleet can't be read.
+    Unknown,
+}
+
+impl Spec {
+    fn cell(self) -> Cell {
+        match self {
+            Spec::Valid => Cell::default(),
+            Spec::Invalid => Cell::styled("has errors", Style::Error),
+            Spec::None => Cell::styled("none: `flotilla prune` deletes it", Style::Warning),
+            Spec::Unknown => Cell::styled("unknown", Style::Dim),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -37,6 +83,8 @@ struct Row {
     /// Whether the account's id isn't known, and so neither whether it is deployed.
     #[serde(skip)]
     is_unknown: bool,
+    /// Whether a spec defines it.
+    spec: Spec,
     /// The digest that is live; none if it never was deployed.
     digest: Option<String>,
     deployed_at: Option<String>,
@@ -49,45 +97,87 @@ struct Row {
     check: Option<HealthCheck>,
 }
 
+/// The inputs of rows.
+struct Sources<'a> {
+    fleet: &'a Fleet,
+    cloud: &'a Cloud,
+    state: &'a State,
+}
+
+impl Sources<'_> {
+    /// Returns the row of a worker. `pack`: the one that its spec names.
+    fn row(
+        &self,
+        (home, worker): &WorkerId,
+        of: (&str, Environment, Spec),
+        live: Option<&Deployed>,
+        pack: Option<&str>,
+    ) -> Row {
+        let Sources { fleet, cloud, state } = self;
+        let subdomain = || known_subdomain(state, home);
+        Row {
+            customer: of.0.to_owned(),
+            environment: of.1,
+            worker: worker.clone(),
+            account: mask(&home.account_id),
+            is_unknown: home.account_id.is_empty(),
+            spec: of.2,
+            digest: live.map(|live| live.digest.short()),
+            deployed_at: live.map(|live| time(live.deployed_at)),
+            url: live.and_then(|live| url(cloud, worker, live, subdomain).or_else(|| dispatched(state, home, worker))),
+            health: None,
+            check: live.and_then(|live| {
+                let address = health_address(cloud, worker, live, subdomain());
+                let address = address.or_else(|| dispatched(state, home, worker))?;
+                health_check(fleet, pack, address, worker, live)
+            }),
+        }
+    }
+}
+
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let mut loaded = build::load(&session.root, &session.ui).map_err(Failure::invalid)?;
     let CustomersArguments { selection, cloud } = &arguments.customers;
-    selection.verify(&session.operator, &loaded.project, &mut loaded.scan)?;
-    let (_, cloud, state) = cloud.open(session, &loaded.project.fleet)?;
-    let deployed = state.deployed()?;
-    let mut rows: Vec<Row> = loaded
-        .workers
-        .iter()
-        .filter(|worker| selection.includes(worker))
-        .map(|worker| {
-            let home = cloud.home(&worker.account, worker.namespace.as_deref());
-            let live = deployed.get(&(home.clone(), worker.name.clone()));
-            let subdomain = || known_subdomain(&state, &home);
-            Row {
-                customer: worker.customer.clone(),
-                environment: worker.environment,
-                worker: worker.name.clone(),
-                account: mask(&home.account_id),
-                is_unknown: home.account_id.is_empty(),
-                digest: live.map(|live| live.digest.short()),
-                deployed_at: live.map(|live| time(live.deployed_at)),
-                url: live.and_then(|live| {
-                    url(&cloud, &worker.name, live, subdomain).or_else(|| dispatched(&state, &home, &worker.name))
-                }),
-                health: None,
-                check: live.and_then(|live| {
-                    let address = health_address(&cloud, &worker.name, live, subdomain());
-                    let address = address.or_else(|| dispatched(&state, &home, &worker.name))?;
-                    health_check(&loaded.project.fleet, Some(&worker.pack), address, &worker.name, live)
-                }),
+    let (mut loaded, errors) = match build::load(&session.root, &session.ui) {
+        Ok(loaded) => (Some(loaded), Vec::new()),
+        Err(errors) => (None, errors),
+    };
+    if let Some(loaded) = &mut loaded {
+        selection.verify(&session.operator, &loaded.project, &mut loaded.scan)?;
+    }
+    // What is deployed is known from the state, whatever the files are like, as long as the accounts are named.
+    let in_part;
+    let fleet = match &loaded {
+        Some(loaded) => &loaded.project.fleet,
+        None => match read_fleet_in_part(&Tree::new(&session.root)) {
+            FleetReading { fleet: Some(fleet), .. } => {
+                in_part = fleet;
+                &in_part
             }
-        })
-        .collect();
+            FleetReading { fleet: None, .. } => return Err(Failure::invalid(errors)),
+        },
+    };
+    let (_, cloud, state) = cloud.open(session, fleet)?;
+    let deployed = state.deployed()?;
+    if loaded.is_none() && deployed.is_empty() {
+        return Err(Failure::invalid(errors));
+    }
+    report::diagnostics(&session.root, &session.ui, &errors);
+    let sources = Sources { fleet, cloud: &cloud, state: &state };
+    let mut rows = rows(&sources, loaded.as_ref(), selection, &deployed);
     let is_healthy = !arguments.health || add_health(session, &mut rows);
-    let selected = loaded.workers.iter().filter(|worker| selection.includes(worker));
-    let accounts: BTreeSet<&str> = selected.map(|worker| worker.account.as_str()).collect();
+    let workers = loaded.iter().flat_map(|loaded| &loaded.workers).filter(|worker| selection.includes(worker));
+    let mut accounts: BTreeSet<&str> = workers.map(|worker| worker.account.as_str()).collect();
+    let held = loaded.iter().flat_map(|loaded| &loaded.scan.held);
+    let invalid: BTreeSet<&str> =
+        held.map(String::as_str).filter(|id| *id != SHARED && selection.includes_id(id)).collect();
+    if !invalid.is_empty() {
+        // Nobody knows which accounts they use.
+        accounts.extend(fleet.accounts.keys().map(String::as_str));
+    }
+    // What is invalid was reported when the cloud was opened.
+    let is_invalid = !cloud.invalid(accounts.iter().copied()).is_empty();
     let unknown = unknown_accounts(&cloud.unknown(accounts));
-    let exit = match (unknown.is_some(), is_healthy) {
+    let exit = match (unknown.is_some() || is_invalid || !errors.is_empty(), is_healthy) {
         (true, _) => Exit::Diagnostics,
         (false, true) => Exit::Done,
         (false, false) => Exit::SomeFailed,
@@ -96,25 +186,43 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         session.ui.failure(failure);
     }
     if session.format == Format::Json {
-        session.json(&serde_json::json!({ "workers": rows }))?;
+        let mut object = serde_json::json!({ "workers": rows, "invalid": invalid });
+        if !errors.is_empty() {
+            object["error"] = "the fleet has errors: what its specs define is unknown".into();
+            object["diagnostics"] = serde_json::to_value(&errors).map_err(anyhow::Error::from)?;
+        }
+        session.json(&object)?;
         return Ok(exit);
     }
-    let width = |column: fn(&Row) -> &str| rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0);
-    let (customer, worker) = (width(|row| &row.customer), width(|row| &row.worker));
+    let mut table = Table::new(&COLUMNS);
     for row in &rows {
-        let live = match (&row.digest, &row.deployed_at) {
-            (Some(digest), Some(at)) => {
-                let health = row.health.as_deref().map(|health| format!("  {health}")).unwrap_or_default();
-                format!("{digest}  {at}  {}{health}", row.url.as_deref().unwrap_or("no address of its own"))
-            }
-            _ if row.is_unknown => session.ui.paint(Style::Dim, "unknown: the account's id is not set"),
-            _ => session.ui.paint(Style::Dim, "not deployed"),
+        let (deployed, address) = match &row.deployed_at {
+            Some(at) => (Cell::from(at.as_str()), Cell::from(row.url.as_deref().unwrap_or("no address of its own"))),
+            None if row.is_unknown => (Cell::styled("unknown", Style::Dim), Cell::default()),
+            None => (Cell::styled("not deployed", Style::Dim), Cell::default()),
         };
+        let digest = row.digest.clone().unwrap_or_default();
+        let health = row.health.clone().unwrap_or_default();
+        table.row([
+            Cell::from(clean(&row.customer)),
+            Cell::from(row.environment.as_ref()),
+            Cell::from(clean(&row.worker)),
+            Cell::from(digest),
+            deployed,
+            address,
+            Cell::from(clean(&health)),
+            row.spec.cell(),
+        ]);
+    }
+    table.print(&session.ui);
+    if !invalid.is_empty() {
+        let names: Vec<String> = invalid.iter().map(|id| clean(id)).collect();
+        let have = if names.len() == 1 { "has" } else { "have" };
         report::print(&format!(
-            "{:customer$}  {:11}  {:worker$}  {live}",
-            row.customer,
-            row.environment.as_ref(),
-            row.worker
+            "{} {} {have} errors, which `flotilla check` shows: {}",
+            session.ui.paint(Style::Warning, "!"),
+            count(names.len(), "customer"),
+            listing::names(&names, NAMES)
         ));
     }
     let live = rows.iter().filter(|row| row.digest.is_some()).count();
@@ -122,8 +230,53 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     Ok(exit)
 }
 
+/// Returns the rows of the workers that valid specs define, and of those that are deployed without one.
+fn rows(
+    sources: &Sources<'_>,
+    loaded: Option<&Loaded>,
+    selection: &Selection,
+    deployed: &BTreeMap<WorkerId, Deployed>,
+) -> Vec<Row> {
+    let mut defined: HashSet<WorkerId> = HashSet::new();
+    // The id of an account may not be set here.
+    let mut by_account: HashSet<(&str, Option<&str>, &str)> = HashSet::new();
+    let mut rows = Vec::new();
+    for worker in loaded.iter().flat_map(|loaded| &loaded.workers) {
+        let id = (sources.cloud.home(&worker.account, worker.namespace.as_deref()), worker.name.clone());
+        if selection.includes(worker) {
+            let of = (worker.customer.as_str(), worker.environment, Spec::Valid);
+            let mut row = sources.row(&id, of, deployed.get(&id), Some(&worker.pack));
+            row.is_unknown |= !sources.cloud.invalid([worker.account.as_str()]).is_empty();
+            rows.push(row);
+        }
+        defined.insert(id);
+        by_account.insert((&worker.account, worker.namespace.as_deref(), &worker.name));
+    }
+    let is_defined = |id: &WorkerId, live: &Deployed| {
+        defined.contains(id)
+            || (!sources.cloud.unknown([live.account.as_str()]).is_empty()
+                && by_account.contains(&(live.account.as_str(), id.0.namespace.as_deref(), id.1.as_str())))
+    };
+    for (id, live) in deployed.iter().filter(|(id, live)| !is_defined(id, live)) {
+        let spec = match loaded {
+            None => Spec::Unknown,
+            Some(loaded) if loaded.scan.held.contains(&live.customer) => Spec::Invalid,
+            // A spec that can't be read may define it.
+            Some(loaded) if loaded.scan.unread => Spec::Unknown,
+            Some(_) => Spec::None,
+        };
+        if selection.includes_deployed(&live.customer, live.environment)
+            && (spec == Spec::Invalid || !selection.has_labels())
+        {
+            rows.push(sources.row(id, (&live.customer, live.environment, spec), Some(live), None));
+        }
+    }
+    rows.sort_by(|a, b| (a.environment, &a.customer, &a.worker).cmp(&(b.environment, &b.customer, &b.worker)));
+    rows
+}
+
 /// Returns the failure for accounts whose ids aren't known: whether their workers are deployed isn't known, either.
-fn unknown_accounts(unknown: &[&str]) -> Option<Failure> {
+pub(super) fn unknown_accounts(unknown: &[&str]) -> Option<Failure> {
     let message = format!("the id of {} is not set, so what is deployed there is unknown", unknown.join(", "));
     let hint = "set it as fleet.yaml names it, by default CLOUDFLARE_ACCOUNT_ID; --local shows the local emulator's";
     (!unknown.is_empty()).then(|| Failure::new(message).hint(hint))

@@ -53,9 +53,16 @@ pub fn print_line(text: &str) {
 
 /// Returns whether stdout is a terminal, with its number of columns if that is known.
 pub fn columns() -> Option<usize> {
-    let stdout = io::stdout();
-    let is_terminal = io::IsTerminal::is_terminal(&stdout);
-    let size = is_terminal.then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten()?;
+    columns_of(io::stdout())
+}
+
+/// Returns the number of columns of stderr, if it is a terminal.
+pub fn stderr_columns() -> Option<usize> {
+    columns_of(io::stderr())
+}
+
+fn columns_of(stream: impl io::IsTerminal + std::os::fd::AsFd) -> Option<usize> {
+    let size = stream.is_terminal().then(|| rustix::termios::tcgetwinsize(&stream).ok()).flatten()?;
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 

@@ -12,6 +12,7 @@ use flotilla_model::listing::and_more;
 
 use super::cloud::CustomersArguments;
 use super::report::{self, count};
+use super::table::{Cell, Column, Fit, Table};
 use super::ui::{Style, Ui, clean, duration};
 use super::{Format, Session, junit, stdout};
 
@@ -92,31 +93,22 @@ pub(super) fn text(ui: &Ui, results: &Results) -> String {
         // Who is not well is shown in any case.
         if report.status == Status::Failed || shown.len() < ROWS { shown.push(report) } else { left += 1 }
     }
-    let head = ["worker", "address"].into_iter().chain(columns.iter().copied());
-    let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).collect()];
+    let mut head = vec![Column::new("worker", Fit::Name), Column::new("address", Fit::Cut(2))];
+    head.extend(columns.iter().map(|name| Column::new(name, Fit::Whole(1))));
+    let mut table = Table::new(&head);
     for report in &shown {
         let address = report.address.as_deref().unwrap_or("none");
-        let cells = columns.iter().map(|column| word(report, column).to_owned());
-        rows.push([clean(&report.worker), clean(address)].into_iter().chain(cells).collect());
-    }
-    let widths: Vec<usize> = (0..columns.len() + 2)
-        .map(|index| rows.iter().map(|row| row[index].chars().count()).max().unwrap_or(0))
-        .collect();
-    let mut lines: Vec<String> = Vec::new();
-    for row in &rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| {
-            let padded = format!("{cell:width$}");
-            match cell.as_str() {
-                "failed" => ui.paint(Style::Error, &padded),
-                "ok" => ui.paint(Style::Good, &padded),
-                "ends soon" => ui.paint(Style::Warning, &padded),
-                _ => padded,
-            }
+        let cells = columns.iter().map(|column| match word(report, column) {
+            word @ "failed" => Cell::styled(word, Style::Error),
+            word @ "ok" => Cell::styled(word, Style::Good),
+            word @ "ends soon" => Cell::styled(word, Style::Warning),
+            word => Cell::from(word),
         });
-        lines.push(cells.collect::<Vec<_>>().join("  ").trim_end().to_owned());
+        table.row([clean(&report.worker), clean(address)].map(Cell::from).into_iter().chain(cells));
     }
+    let mut lines = table.lines(ui, stdout::columns());
     if left > 0 {
-        lines.push(format!("… and {} that {} well", count(left, "worker"), if left == 1 { "is" } else { "are" }));
+        lines.push(format!("… and {} that passed", count(left, "worker")));
     }
     lines.extend(remarks(results));
     lines.push(format!(
@@ -173,6 +165,12 @@ fn remarks(results: &Results) -> Vec<String> {
     lines
 }
 
+/// Returns whether a check reports a value of its own that no digest has, instead of another digest.
+fn is_no_digest(message: &str) -> bool {
+    let value = message.strip_prefix("digest is ").and_then(|rest| rest.split_once(", not "));
+    value.is_some_and(|(value, _)| value.len() != 16 || !value.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 /// Returns advice on a check that failed.
 fn advice(check: &Check) -> &'static str {
     match (check.name.as_str(), check.status) {
@@ -188,6 +186,9 @@ fn advice(check: &Check) -> &'static str {
         ("peers", _) => {
             "the workers that it calls must be deployed and healthy; on one zone, Workers reach each other by service bindings or custom domains, not by routes or workers.dev"
         }
+        _ if check.message.contains("FLOTILLA_DIGEST") || is_no_digest(&check.message) => {
+            "return `env.FLOTILLA_DIGEST` there in the pack's code, or remove the digest from the probe in pack.yaml: another deploy of the same code answers in the same way"
+        }
         _ if check.message.contains("digest") => {
             "the worker runs something other than what was deployed: `flotilla plan --refresh` shows who changed it, `flotilla deploy` deploys it again"
         }
@@ -196,5 +197,27 @@ fn advice(check: &Check) -> &'static str {
             "check that it is deployed and that the address points to it: `flotilla plan --refresh` compares"
         }
         _ => "see its logs: `npx wrangler tail WORKER`",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_that_shows_no_digest_is_not_taken_for_another_deploy() {
+        let advice = |message: &str| {
+            let (name, of, message) = ("health".to_owned(), "/health".to_owned(), message.to_owned());
+            super::advice(&Check { name, of, status: Status::Failed, seconds: 0.0, message })
+        };
+        for message in [
+            "digest is missing: the worker's code doesn't return FLOTILLA_DIGEST there",
+            "digest is dev, not 0123456789abcdef",
+            "digest is 7, not 0123456789abcdef",
+        ] {
+            assert!(advice(message).starts_with("return `env.FLOTILLA_DIGEST` there"), "{message}");
+        }
+        let other = advice("digest is 0123456789abcdef, not fedcba9876543210");
+        assert!(other.starts_with("the worker runs something other than what was deployed"), "{other}");
     }
 }

@@ -5,7 +5,7 @@ mod folders;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use notify::EventKind;
@@ -34,7 +34,7 @@ const AT_MOST: Duration = Duration::from_millis(60);
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The files that were edited.
-enum Edited {
+pub(super) enum Edited {
     /// Customers' files alone.
     Customers(BTreeSet<String>),
     /// Files that concern more than one customer.
@@ -42,23 +42,13 @@ enum Edited {
 }
 
 pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Failure> {
-    let (sender, receiver) = channel();
-    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let paths = paths(event);
-        if !paths.is_empty() {
-            let _ = sender.send(paths);
-        }
-    });
-    let mut folders = Folders::new(&session.root, watcher.map_err(|error| cannot(&error))?);
     // Before the first build: what is edited meanwhile is built after it.
-    folders.follow(&[])?;
+    let mut watch = Watch::new(&session.root, Vec::new())?;
     let mut current = None;
     // What is wrong, as far as it was told; nothing before the first build.
     let mut known: Option<Vec<Diagnostic>> = None;
     let mut start = Instant::now();
     let mut next = Some(Edited::Fleet);
-    // Whether a folder has come since all was looked at in quiet.
-    let mut unsettled = false;
     loop {
         match next.take() {
             Some(Edited::Customers(files)) if let Some(done) = &mut current => {
@@ -83,7 +73,7 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
                     let changed = (done.built.written, done.built.removed);
                     let diagnostics = std::mem::take(&mut done.diagnostics);
                     known = Some(print_changes(session, known.as_deref(), diagnostics, changed, start)?);
-                    folders.set_sources(sources(&session.root, &done));
+                    watch.set_sources(&done);
                     current = Some(done);
                 }
                 Err(failure) if !failure.diagnostics.is_empty() => {
@@ -100,20 +90,11 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
             },
             None => {}
         }
-        // Where a folder has come, files may have come into it before it was watched: once it is quiet, all is looked at again.
         next = loop {
-            let paths = edits(&receiver);
-            start = Instant::now();
-            if folders.follow(&paths)? {
-                unsettled = true;
-                break Some(Edited::Fleet);
-            }
-            if paths.is_empty() && std::mem::take(&mut unsettled) {
-                break Some(Edited::Fleet);
-            }
-            unsettled |= paths.iter().any(|path| path.is_dir() && folders.concerns(path));
-            if let Some(edited) = edited(&session.root, &paths, &folders, current.is_some()) {
-                break Some(edited);
+            let edited = watch.turn(current.is_some())?;
+            start = watch.start;
+            if edited.is_some() {
+                break edited;
             }
         };
     }
@@ -124,6 +105,67 @@ fn sources(root: &Path, done: &Built) -> BTreeSet<PathBuf> {
     let files = done.runtimes.iter().flat_map(|(_, bundle)| bundle.sources.iter());
     let own = files.filter(|(file, _)| !file.starts_with("node_modules/")).map(|(file, _)| root.join(file));
     own.filter_map(|file| file.parent()?.canonicalize().ok()).collect()
+}
+
+/// Watches the files that a fleet is built from.
+pub(super) struct Watch {
+    root: PathBuf,
+    /// Files that concern the whole fleet, beside those that fleet.yaml names.
+    more: Vec<PathBuf>,
+    sender: Sender<Vec<PathBuf>>,
+    receiver: Receiver<Vec<PathBuf>>,
+    folders: Folders,
+    /// Whether a folder has come since all was looked at in quiet.
+    unsettled: bool,
+    /// The time of the last edits.
+    start: Instant,
+}
+
+impl Watch {
+    /// Watches a project from now on. `more`: files in its folder that concern the whole fleet as well.
+    pub(super) fn new(root: &Path, more: Vec<PathBuf>) -> Result<Watch, Failure> {
+        let (sender, receiver) = channel();
+        let events = sender.clone();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            let paths = paths(event);
+            if !paths.is_empty() {
+                let _ = events.send(paths);
+            }
+        });
+        let mut folders = Folders::new(root, watcher.map_err(|error| cannot(&error))?);
+        folders.follow(&[])?;
+        let start = Instant::now();
+        Ok(Watch { root: root.to_owned(), more, sender, receiver, folders, unsettled: false, start })
+    }
+
+    /// Watches the sources that wrangler bundled as well.
+    pub(super) fn set_sources(&mut self, done: &Built) {
+        self.folders.set_sources(sources(&self.root, done));
+    }
+
+    /// Returns what wakes up a turn: the empty path stands for an edit of everything, no path for none.
+    pub(super) fn waker(&self) -> Sender<Vec<PathBuf>> {
+        self.sender.clone()
+    }
+
+    /// Waits a while for edits. `has_fleet`: the fleet is known, so that edits of customers concern those alone.
+    pub(super) fn turn(&mut self, has_fleet: bool) -> Result<Option<Edited>, Failure> {
+        let paths = edits(&self.receiver);
+        self.start = Instant::now();
+        // Where a folder has come, files may have come into it before it was watched: once it is quiet, all is looked at again.
+        if self.folders.follow(&paths)? {
+            self.unsettled = true;
+            return Ok(Some(Edited::Fleet));
+        }
+        if paths.is_empty() && std::mem::take(&mut self.unsettled) {
+            return Ok(Some(Edited::Fleet));
+        }
+        self.unsettled |= paths.iter().any(|path| path.is_dir() && self.folders.concerns(path));
+        if paths.iter().any(|path| self.more.contains(path)) {
+            return Ok(Some(Edited::Fleet));
+        }
+        Ok(edited(&self.root, &paths, &self.folders, has_fleet))
+    }
 }
 
 /// Returns the paths of an event; the empty one if events were lost, as if everything were edited.
@@ -213,17 +255,14 @@ fn again(
     Ok(Outcome::Built { written: built.written, removed: built.removed, diagnostics })
 }
 
-/// Prints new errors, fixed errors and written files; nothing if there are none. The first time, always.
-fn print_changes(
+/// Prints the errors that are new, and names those that are fixed. Returns both.
+pub(super) fn print_new(
     session: &Session,
-    before: Option<&[Diagnostic]>,
-    now: Vec<Diagnostic>,
-    (written, removed): (usize, usize),
-    start: Instant,
-) -> Result<Vec<Diagnostic>, Failure> {
-    let (first, before) = (before.is_none(), before.unwrap_or_default());
+    before: &[Diagnostic],
+    now: &[Diagnostic],
+) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
     let new: Vec<Diagnostic> = now.iter().filter(|found| !before.contains(found)).cloned().collect();
-    let fixed: Vec<&Diagnostic> = before.iter().filter(|found| !now.contains(found)).collect();
+    let fixed: Vec<Diagnostic> = before.iter().filter(|found| !now.contains(found)).cloned().collect();
     report::diagnostics(&session.root, &session.ui, &new);
     for item in &fixed {
         let word = session.ui.paint(Style::Good, "fixed");
@@ -234,6 +273,19 @@ fn print_changes(
             clean(&item.message)
         ));
     }
+    (new, fixed)
+}
+
+/// Prints new errors, fixed errors and written files; nothing if there are none. The first time, always.
+fn print_changes(
+    session: &Session,
+    before: Option<&[Diagnostic]>,
+    now: Vec<Diagnostic>,
+    (written, removed): (usize, usize),
+    start: Instant,
+) -> Result<Vec<Diagnostic>, Failure> {
+    let (first, before) = (before.is_none(), before.unwrap_or_default());
+    let (new, fixed) = print_new(session, before, &now);
     let milliseconds = start.elapsed().as_millis();
     if !first && written + removed + new.len() + fixed.len() == 0 {
         return Ok(now);

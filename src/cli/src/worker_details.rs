@@ -17,6 +17,7 @@ use super::Session;
 use flotilla_engine::cloud::Cloud;
 
 use super::cloud::CloudArguments;
+use flotilla_model::credential;
 use flotilla_model::text::{holds_ids, mask, mask_ids};
 
 /// The account, zones, token, domains and database of a worker.
@@ -100,6 +101,7 @@ impl<'a> Sources<'a> {
     }
 
     /// Returns a worker as JSON, with ids masked as in its details: in its database and bindings, and that of its account wherever it is.
+    /// Secrets in variables are masked, too.
     pub(super) fn shown(&self, worker: &Worker) -> Result<Value, Failure> {
         fn walk(value: &mut Value, mask: &dyn Fn(&str) -> String) {
             match value {
@@ -110,7 +112,7 @@ impl<'a> Sources<'a> {
             }
         }
         let account_id = self.cloud.home(&worker.account, None).account_id;
-        let mut value = serde_json::to_value(worker).map_err(anyhow::Error::from)?;
+        let mut value = credential::masked(&[""; 0], serde_json::to_value(worker).map_err(anyhow::Error::from)?);
         for (key, field) in value.as_object_mut().into_iter().flatten() {
             let masks_all = holds_ids(key);
             let of_account = |text: &str| match account_id.is_empty() {

@@ -137,6 +137,12 @@ impl Cloudflare {
             Call::Delete { worker, tag: None } => {
                 self.request(home, Method::DELETE, &format!("{}?force=true", script(worker)))
             }
+            Call::StartTail { worker, filters } => self
+                .request(home, Method::POST, &format!("{}/tails", script(worker)))
+                .json(&json!({"filters": filters})),
+            Call::DeleteTail { worker, id } => {
+                self.request(home, Method::DELETE, &format!("{}/tails/{}", script(worker), escape(id)))
+            }
             Call::SetWorkersDev { worker, on } => self
                 .request(home, Method::POST, &format!("{}/subdomain", script(worker)))
                 .json(&json!({"enabled": on, "previews_enabled": false})),

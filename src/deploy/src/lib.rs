@@ -11,5 +11,6 @@ pub mod retry;
 pub mod rotation;
 pub mod safety;
 pub mod state;
+pub mod tail;
 pub mod undo;
 pub mod verify;

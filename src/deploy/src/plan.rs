@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 
 use crate::state::{Deployed, InFlight, Stored, Uncertainty, WorkerId};
-use flotilla_model::bundle::{Bundle, Resource, by_name};
+use flotilla_model::bundle::{Bundle, Resource, by_name, workers};
 use flotilla_model::customer::Worker;
 use flotilla_model::digest::Digest;
 use flotilla_model::platform::{Home, SCRIPTS_PER_PAGE};
@@ -181,10 +181,13 @@ pub struct Change {
     /// The workers that it calls.
     #[serde(skip)]
     calls: Vec<String>,
+    /// The other workers that its bundle's bindings name: the platform accepts only those that exist.
+    #[serde(skip)]
+    refers: Vec<String>,
     /// The wave that its labels pick.
     #[serde(skip)]
     picked: Option<usize>,
-    /// The length of the longest chain of changes before it: a service binding requires the worker that it calls.
+    /// The length of the longest chain of changes before it: a binding requires the worker that it names.
     #[serde(skip)]
     pub rank: usize,
 }
@@ -210,11 +213,22 @@ pub struct Held {
     pub customer: String,
     /// The environment, if it is known.
     pub environment: Option<Environment>,
+    /// The worker; none: all of the customer's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
     /// The reason why it is skipped.
     pub reason: String,
     /// Whether it is skipped because of another worker: one that still has a host that it needs, or one that it calls. The run counts as refused.
     #[serde(skip)]
     pub is_refused: bool,
+}
+
+impl Held {
+    /// Returns the entry of a change that is skipped because of another worker.
+    pub(crate) fn refused(change: &Change, reason: String) -> Held {
+        let (customer, worker) = (change.customer.clone(), Some(change.worker.clone()));
+        Held { customer, environment: Some(change.environment), worker, reason, is_refused: true }
+    }
 }
 
 /// An orphaned worker: it is deployed, and no spec defines it.
@@ -315,7 +329,8 @@ pub fn decide(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Option
     };
     if let Some(reason) = not_ours.or(unowned).or(not_again) {
         let (customer, environment) = (worker.customer.clone(), Some(worker.environment));
-        return Decision::Held(Held { customer, environment, reason: reason.to_owned(), is_refused: false });
+        let (worker, reason) = (Some(worker.name.clone()), reason.to_owned());
+        return Decision::Held(Held { customer, environment, worker, reason, is_refused: false });
     }
     match comparison::change(wanted, known, options) {
         Some(change) => Decision::Change(Box::new(change)),
@@ -343,6 +358,7 @@ pub fn back(id: &WorkerId, live: &Deployed, (to, bundle): (Digest, &Stored), rea
         rejects: Some(live.digest),
         needs: by_name(&bundle.metadata).map(|(resource, name)| (resource, name.to_owned())).collect(),
         calls: Vec::new(),
+        refers: workers(&bundle.metadata),
         picked: None,
         rank: 0,
     }
@@ -367,33 +383,81 @@ impl Plan {
     }
 }
 
-/// Ranks the changes: after those of the workers that they call.
+/// The changes by the workers that they create or change. A worker of a dispatch namespace is bound to workers outside of it, too.
+fn by_worker(changes: &[Change]) -> HashMap<(&Home, &str), usize> {
+    changes.iter().enumerate().map(|(at, change)| ((&change.home, change.worker.as_str()), at)).collect()
+}
+
+/// Returns whether a change's upload refers to another worker.
+fn refers(changes: &[Change]) -> bool {
+    changes.iter().any(|change| !change.calls.is_empty() || !change.refers.is_empty())
+}
+
+/// Returns the changes of the workers that each change's upload refers to.
+fn callees(changes: &[Change]) -> Vec<Vec<usize>> {
+    if !refers(changes) {
+        return vec![Vec::new(); changes.len()];
+    }
+    let by_worker = by_worker(changes);
+    let of = |change: &Change| {
+        let outside = Home { namespace: None, ..change.home.clone() };
+        let names = change.calls.iter().chain(&change.refers);
+        let found = names.filter_map(|name| {
+            let own = by_worker.get(&(&change.home, name.as_str()));
+            own.or_else(|| by_worker.get(&(&outside, name.as_str()))).copied()
+        });
+        let all: BTreeSet<usize> = found.filter(|at| changes[*at].action != Action::Delete).collect();
+        all.into_iter().collect()
+    };
+    changes.iter().map(of).collect()
+}
+
+/// Ranks the changes: after those of the workers that they refer to. In a circle, those that are created come first, as far as they
+/// need each other: what is live can be bound at any time.
 fn rank(changes: &mut [Change]) {
-    let callers: Vec<usize> = (0..changes.len()).filter(|at| !changes[*at].calls.is_empty()).collect();
-    if callers.is_empty() {
+    if !refers(changes) {
         return;
     }
-    let at: HashMap<(Home, String), usize> =
-        changes.iter().enumerate().map(|(at, change)| ((change.home.clone(), change.worker.clone()), at)).collect();
-    // Circles are diagnosed in the specs; the bound ends a loop over one that wasn't.
-    for _ in 0..callers.len() {
-        let mut moved = false;
-        for &index in &callers {
-            let Change { home, calls, .. } = &changes[index];
-            let before = calls.iter().filter_map(|name| at.get(&(home.clone(), name.clone())));
-            let least = before.map(|before| changes[*before].rank + 1).max().unwrap_or(0);
-            if changes[index].rank < least && least <= callers.len() {
-                changes[index].rank = least;
-                moved = true;
+    let mut needs = callees(changes);
+    for (at, needs) in needs.iter_mut().enumerate() {
+        needs.retain(|other| *other != at);
+    }
+    let mut first = 0;
+    for groups in order::levels(&needs) {
+        let mut used = 1;
+        for group in groups {
+            let place = |at: usize| group.iter().position(|member| *member == at);
+            let is_created = |at: &&usize| changes[**at].action == Action::Create;
+            let among: Vec<Vec<usize>> = group
+                .iter()
+                .map(|at| needs[*at].iter().filter(is_created).filter_map(|other| place(*other)).collect())
+                .collect();
+            let levels = order::levels(&among);
+            used = used.max(levels.len());
+            for (level, groups) in levels.iter().enumerate() {
+                for member in groups.iter().flatten() {
+                    changes[group[*member]].rank = first + level;
+                }
             }
         }
-        if !moved {
-            return;
-        }
+        first += used;
     }
 }
 
 impl Plan {
+    /// Returns the places of the changes that create workers which a change's upload refers to.
+    pub fn created_callees(&self, change: &Change) -> Vec<usize> {
+        let outside = Home { namespace: None, ..change.home.clone() };
+        let is_named = |name: &String| change.calls.contains(name) || change.refers.contains(name);
+        let is_callee = |other: &Change| {
+            other.action == Action::Create
+                && other.worker != change.worker
+                && (other.home == change.home || other.home == outside)
+                && is_named(&other.worker)
+        };
+        self.changes.iter().enumerate().filter(|(_, other)| is_callee(other)).map(|(at, _)| at).collect()
+    }
+
     /// Returns whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.hosts.is_empty()
@@ -496,6 +560,7 @@ impl Change {
             rejects: None,
             needs: Vec::new(),
             calls: Vec::new(),
+            refers: Vec::new(),
             picked: None,
             rank: 0,
         }
@@ -667,6 +732,32 @@ mod tests {
         let invalid = Options { prune: true, invalid: BTreeSet::from(["gone".to_owned()]), ..whole() };
         let held = check(&acme, &bundle, "1", &deployed, &invalid);
         assert_eq!((held.changes.len(), held.held.len()), (0, 1), "an invalid spec never implies a deletion");
+    }
+
+    #[test]
+    fn workers_are_uploaded_after_those_that_their_bindings_name() {
+        let ranks = |workers: &[(&str, Action, &[&str])]| {
+            let mut changes: Vec<Change> = workers
+                .iter()
+                .map(|(name, action, refers)| {
+                    let mut change = Change::made_up(name, *action);
+                    change.worker = (*name).to_owned();
+                    change.refers = refers.iter().map(|name| (*name).to_owned()).collect();
+                    change
+                })
+                .collect();
+            rank(&mut changes);
+            changes.into_iter().map(|change| change.rank).collect::<Vec<_>>()
+        };
+        use Action::{Create, Delete, Update};
+        assert_eq!(ranks(&[("a", Create, &[]), ("b", Update, &[])]), [0, 0]);
+        assert_eq!(ranks(&[("a", Create, &["b"]), ("b", Create, &["c"]), ("c", Create, &[])]), [2, 1, 0]);
+        assert_eq!(ranks(&[("a", Create, &["a", "elsewhere"]), ("b", Create, &["a"])]), [0, 1], "itself is no need");
+        // In a circle, the one that is new comes first, whichever name it has.
+        assert_eq!(ranks(&[("a", Update, &["b"]), ("b", Create, &["a"])]), [1, 0]);
+        assert_eq!(ranks(&[("a", Create, &["b"]), ("b", Update, &["a"]), ("c", Create, &["a"])]), [0, 1, 2]);
+        assert_eq!(ranks(&[("a", Create, &["b"]), ("b", Create, &["a"])]), [0, 0], "nobody can be first");
+        assert_eq!(ranks(&[("a", Create, &["b"]), ("b", Delete, &[])]), [0, 0]);
     }
 
     #[test]

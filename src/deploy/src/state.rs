@@ -240,6 +240,12 @@ impl State {
         if !path.exists() {
             return Ok(State::in_memory());
         }
+        // To SQLite, this is an error of the disk.
+        if path.is_dir() {
+            return Err(Failure::new(format!("{} is a folder, not a file with the state", path.display())).hint(
+                "remove it if nothing needs it; `flotilla state rebuild` makes a new state from what is deployed",
+            ));
+        }
         State::open_with(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
             .map_err(|error| sqlite_failure(path, error))?
     }

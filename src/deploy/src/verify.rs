@@ -24,6 +24,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(8);
 const SOON: i64 = 14;
 /// The path that returns a worker's health.
 const HEALTH: &str = "/health";
+/// The variable that holds a worker's digest.
+const DIGEST_VARIABLE: &str = "FLOTILLA_DIGEST";
 /// The number of characters that are shown of a value that differs.
 const SHOWN: usize = 40;
 
@@ -354,6 +356,10 @@ fn differs(names: &Placeholders, pattern: &Value, value: &Value, path: &str) -> 
                 .replace("{digest}", &names.digest);
             match value.as_str() {
                 Some(is) if is == wanted => Ok(()),
+                // Whatever is deployed, such code doesn't show it.
+                is if text == "{digest}" && is.is_none_or(str::is_empty) => {
+                    Err(format!("{path} is missing: the worker's code doesn't return {DIGEST_VARIABLE} there"))
+                }
                 None if value.is_null() => Err(format!("{path} is missing")),
                 Some(is) if is.len() == 64 => Err(format!("{path} is {:.16}, not {wanted:.16}", truncated(is))),
                 Some(is) => Err(format!("{path} is {}, not {wanted}", truncated(is))),
@@ -588,6 +594,12 @@ mod tests {
         assert_eq!(differs(json!({"a": {"b": true}}), json!({"a": {}})), "p.a.b is null, not true");
         assert_eq!(differs(json!([{"x": 1}]), json!([{"x": 2}])), "p[0].x is 2, not 1");
         assert_eq!(differs(json!("a"), json!(1)), "p is 1, not a");
+        // Whatever is deployed, such code doesn't show it.
+        for nothing in [Value::Null, json!("")] {
+            let why = "p is missing: the worker's code doesn't return FLOTILLA_DIGEST there";
+            assert_eq!(differs(json!("{digest}"), nothing), why);
+        }
+        assert_eq!(differs(json!("{worker}"), Value::Null), "p is missing");
     }
 
     #[test]

@@ -17,6 +17,12 @@ const SHORTEST_DIGEST: usize = 8;
 pub(crate) fn check_digest(approval: &Approval, plan: &Plan) -> Result<(), Failure> {
     let Approval::Digest(digest) = approval else { return Ok(()) };
     let actual = plan.digest.to_string();
+    if !names_a_plan(digest) || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Failure::usage(format!(
+            "`{digest}` is not a plan's digest: expected at least {SHORTEST_DIGEST} hexadecimal digits; nothing was sent"
+        ))
+        .hint("`flotilla plan` prints the digest"));
+    }
     if names_a_plan(digest) && actual.starts_with(&digest.to_ascii_lowercase()) {
         return Ok(());
     }

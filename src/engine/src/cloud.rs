@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use flotilla_deploy::cloudflare::{BASE, BASE_VARIABLE};
 use flotilla_deploy::pace::Priority;
 use flotilla_local as local;
+use flotilla_model::customer::SHARED;
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::limits::Limit;
@@ -18,10 +19,12 @@ use flotilla_model::plain_file;
 use flotilla_model::platform::Home;
 use flotilla_model::progress::Progress;
 use flotilla_model::spec::{Account, AccountId};
+use flotilla_model::tags;
 use flotilla_spec::project::Fleet;
 use flotilla_spec::secrets::Secrets;
 
 use crate::context::{Context, FOLDER};
+use crate::credentials::{InvalidId, TOKEN_FORM, check_account_id, check_token};
 use crate::workerd;
 
 /// The port of the local Cloudflare emulator, unless another one is chosen.
@@ -39,6 +42,8 @@ pub struct Cloud {
     pub state: PathBuf,
     /// The accounts' ids by name, as far as they are known here.
     ids: BTreeMap<String, Option<String>>,
+    /// The accounts' ids that no account can have, by name.
+    invalid: BTreeMap<String, InvalidId>,
     /// The priority of the requests that look at it.
     pub priority: Priority,
     /// Running as long as this value lives.
@@ -88,17 +93,27 @@ impl Cloud {
                 priority: Priority::Interactive,
                 limits: platform_limits(fleet),
                 running: None,
+                invalid: BTreeMap::new(),
             });
         }
         let base = api_base(secrets)?;
-        let ids = fleet.accounts.iter().map(|(name, account)| {
-            let id = match &account.id {
-                AccountId::Literal(id) => Some(id.clone()),
-                AccountId::Variable { env } => secrets_variable(secrets, env),
+        let (mut ids, mut invalid) = (BTreeMap::new(), BTreeMap::new());
+        for (name, account) in &fleet.accounts {
+            let (id, place) = match &account.id {
+                AccountId::Literal(id) => (Some(id.clone()), "in fleet.yaml".to_owned()),
+                AccountId::Variable { env } => match secrets.find_named(env) {
+                    Some(found) if found.source == "environment" => {
+                        (Some(found.value.expose_secret().to_owned()), format!("the variable {env}"))
+                    }
+                    Some(found) => (Some(found.value.expose_secret().to_owned()), format!("{env} in {}", found.source)),
+                    None => (None, String::new()),
+                },
             };
-            (name.clone(), id)
-        });
-        let ids = ids.collect();
+            if let Some(Err(problem)) = id.as_deref().map(check_account_id) {
+                invalid.insert(name.clone(), InvalidId { account: name.clone(), place, problem });
+            }
+            ids.insert(name.clone(), id);
+        }
         // Another address is another cloud: what is deployed there says nothing about this one.
         let state = if base.trim_end_matches('/') == BASE {
             context.folder().join("state.db")
@@ -106,7 +121,7 @@ impl Cloud {
             context.folder().join(format!("state-{}.db", Digest::of(base.as_bytes()).short()))
         };
         let (priority, limits) = (Priority::Interactive, local::PlatformLimits::default());
-        Ok(Cloud { base, local: None, folder: None, state, ids, priority, limits, running: None })
+        Ok(Cloud { base, local: None, folder: None, state, ids, invalid, priority, limits, running: None })
     }
 
     /// Starts the local Cloudflare emulator if the cloud is that, unless one is running for this project already.
@@ -139,6 +154,11 @@ impl Cloud {
         accounts.into_iter().filter(|account| self.ids.get(*account).cloned().flatten().is_none()).collect()
     }
 
+    /// The accounts whose ids no account can have.
+    pub fn invalid<'a>(&self, accounts: impl IntoIterator<Item = &'a str>) -> Vec<&InvalidId> {
+        accounts.into_iter().filter_map(|account| self.invalid.get(account)).collect()
+    }
+
     /// The tokens of accounts, by account id; what to set where one is missing.
     pub fn tokens<'a>(
         &self,
@@ -146,9 +166,30 @@ impl Cloud {
         accounts: impl IntoIterator<Item = &'a str>,
         secrets: &Secrets,
     ) -> Result<HashMap<String, SecretString>, Failure> {
+        let own = self.folder.as_deref().map(local::own_token).transpose()?;
+        self.tokens_with(own, fleet, accounts, secrets)
+    }
+
+    /// The same, to look at alone: the local emulator gets no token that it doesn't have, so that nothing is written.
+    pub fn tokens_to_look_at<'a>(
+        &self,
+        fleet: &Fleet,
+        accounts: impl IntoIterator<Item = &'a str>,
+        secrets: &Secrets,
+    ) -> Result<HashMap<String, SecretString>, Failure> {
+        let own = self.folder.as_deref().map(|folder| local::known_token(folder).unwrap_or_default());
+        self.tokens_with(own, fleet, accounts, secrets)
+    }
+
+    fn tokens_with<'a>(
+        &self,
+        own: Option<String>,
+        fleet: &Fleet,
+        accounts: impl IntoIterator<Item = &'a str>,
+        secrets: &Secrets,
+    ) -> Result<HashMap<String, SecretString>, Failure> {
         let mut tokens = HashMap::new();
         let mut missing = Vec::new();
-        let own = self.folder.as_deref().map(local::own_token).transpose()?;
         for name in accounts {
             let account = &fleet.accounts[name];
             if let (AccountId::Variable { env }, None) = (&account.id, self.ids.get(name).cloned().flatten()) {
@@ -184,37 +225,8 @@ impl Cloud {
             let name = format!("the API token of the account `{name}`, {},", account.token.secret);
             Failure::new(format!("{name} contains {what}")).hint(TOKEN_FORM)
         })?;
-        let id = self.home(name, None).account_id;
-        if self.local.is_none() && !id.is_empty() && !is_account_id(&id) {
-            let source = match &account.id {
-                AccountId::Literal(_) => "fleet.yaml".to_owned(),
-                AccountId::Variable { env } => env.clone(),
-            };
-            return Err(Failure::new(format!("the id of the account `{name}`, in {source}, is not an account's id"))
-                .hint("expected 32 hexadecimal digits, as the dashboard and `wrangler whoami` show them"));
-        }
-        Ok(())
+        self.invalid.get(name).map_or(Ok(()), |invalid| Err(invalid.failure()))
     }
-}
-
-/// The form of a token, for messages.
-pub const TOKEN_FORM: &str =
-    "tokens are letters, digits, `_` and `-`: set it again, without anything before or after it";
-
-/// Returns what a token has in it that no request can carry.
-pub fn check_token(token: &SecretString) -> Result<(), &'static str> {
-    match token.expose_secret().chars().find(|c| !c.is_ascii_graphic()) {
-        None => Ok(()),
-        Some('\n' | '\r') => Err("a line break"),
-        Some(c) if c.is_whitespace() => Err("white space"),
-        Some(c) if c.is_control() => Err("a control character"),
-        Some(_) => Err("a character that isn't ASCII"),
-    }
-}
-
-/// Returns whether a text has the form of an account's id.
-pub fn is_account_id(text: &str) -> bool {
-    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Returns the API's address: Cloudflare's own, or the one that the environment sets. A project's file that sets another is refused, as
@@ -233,10 +245,6 @@ pub fn api_base(secrets: &Secrets) -> Result<String, Failure> {
         ))
         .hint(format!("or name the file on the command line: `--env-file {}`", set.file))),
     }
-}
-
-fn secrets_variable(secrets: &Secrets, name: &str) -> Option<String> {
-    secrets.named(name).map(|value| value.expose_secret().to_owned())
 }
 
 /// Returns the folder of the local Cloudflare emulator.
@@ -278,6 +286,11 @@ pub fn local_options(
     options.token = Some(local::own_token(&options.folder)?);
     options.address = address;
     options.make_bound = true;
+    options.group = Some(Arc::new(|tags: &[String]| {
+        tags::read(tags)
+            .customer
+            .map(|customer| if customer == SHARED { "shared workers" } else { customer }.to_owned())
+    }));
     options.workerd = local::Workerd::Lazy(Arc::new(move || {
         workerd::path(&*progress).map_err(|failure| anyhow::anyhow!("{failure}; {}", failure.hints.join("; ")))
     }));
@@ -299,29 +312,4 @@ pub fn platform_limits(fleet: &Fleet) -> local::PlatformLimits {
     limits.var_bytes = size(Limit::VariableBytes).unwrap_or(limits.var_bytes);
     limits.script_bytes = size(Limit::ScriptBytes).unwrap_or(limits.script_bytes);
     limits
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_that_no_request_can_carry_are_named() {
-        let check = |token: &str| check_token(&SecretString::from(token));
-        assert_eq!(check("aZ09_-~"), Ok(()));
-        for (token, what) in [
-            ("tok\n", "a line break"),
-            ("tok\r", "a line break"),
-            (" tok", "white space"),
-            ("to\u{a0}k", "white space"),
-            ("tok\u{7f}", "a control character"),
-            ("tök", "a character that isn't ASCII"),
-        ] {
-            assert_eq!(check(token), Err(what), "{token:?}");
-        }
-        assert!(is_account_id("0123456789abcdef0123456789abcdef"));
-        for id in ["", "local", "0123", "0123456789ABCDEF0123456789ABCDEF", "0123456789abcdef0123456789abcdeg"] {
-            assert!(!is_account_id(id), "{id}");
-        }
-    }
 }

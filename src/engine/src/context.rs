@@ -32,6 +32,15 @@ pub fn check_folder(root: &Path) -> Result<(), Failure> {
         })?;
     }
     plain_file::make_private(&own);
+    for folder in [own.clone(), own.join("local"), own.join("undo"), own.join("build"), own.join("previews")] {
+        if std::fs::symlink_metadata(&folder).is_ok_and(|found| !found.is_dir()) {
+            let shown = folder.display();
+            return Err(Failure::refused(format!(
+                "{shown} is a plain file; flotilla keeps a folder there, and nothing was done"
+            ))
+            .hint("remove it if nothing needs it"));
+        }
+    }
     Ok(())
 }
 

@@ -6,11 +6,15 @@ use std::time::{Duration, Instant};
 use blocking_threadpool::ThreadPool;
 
 use flotilla_deploy::cloudflare;
-use flotilla_deploy::state::Deployed;
+use flotilla_deploy::plan::Action;
+use flotilla_deploy::state::{Deployed, State};
 use flotilla_model::platform::{Health, HealthCheck, Placeholders};
 use flotilla_spec::project::Fleet;
 
+use crate::addresses::health_address;
+use crate::context::Context;
 use crate::operator::Operator;
+use crate::planning::Planned;
 
 /// The number of workers that are checked at once.
 const AT_ONCE: usize = 16;
@@ -35,6 +39,21 @@ pub fn health_check(
         digest: live.digest.to_string(),
     };
     HealthCheck::new(pack.manifest.verify.as_deref().unwrap_or_default(), address, placeholders)
+}
+
+/// Checks the health of the first workers that a plan changed, once; those without a health check are left out.
+pub fn health_of_changed(context: &Context<'_>, planned: &Planned, limit: usize) -> Vec<(String, Health)> {
+    let Ok(state) = State::read(&planned.cloud.state) else { return Vec::new() };
+    let changes = planned.plan.changes.iter().filter(|change| change.action != Action::Delete).take(limit);
+    let checks = changes.filter_map(|change| {
+        let (pack, live) = (planned.worker(change)?.0.pack, state.one(&change.id()).ok().flatten()?);
+        let address = health_address(&planned.cloud, &change.worker, &live, None)?;
+        let check = health_check(&planned.project.fleet, Some(&pack), address, &change.worker, &live)?;
+        Some((change.worker.clone(), Some(check)))
+    });
+    let (workers, checks): (Vec<String>, Vec<_>) = checks.unzip();
+    let found = check_health(context.operator, checks, Duration::ZERO);
+    workers.into_iter().zip(found).filter_map(|(worker, health)| Some((worker, health?))).collect()
 }
 
 /// Makes health checks, and repeats those that fail until `deadline` has passed. Returns the workers' health in the order of the checks;

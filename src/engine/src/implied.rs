@@ -23,8 +23,8 @@ use crate::selection::Selection;
 /// The customers, and the shared workers, whose environments have to be written first.
 #[derive(Default)]
 pub(crate) struct Unclear {
-    customers: BTreeSet<String>,
-    shared: BTreeSet<Option<String>>,
+    customers: BTreeMap<String, BTreeSet<Environment>>,
+    shared: BTreeMap<Option<String>, BTreeSet<Environment>>,
     /// The errors, each once.
     pub diagnostics: BTreeSet<(Place, Environment)>,
 }
@@ -36,11 +36,11 @@ impl Unclear {
         if !is_unclear || is_deployed(worker, state)? {
             return Ok(());
         }
-        let shared = worker.customer == SHARED;
-        match shared {
-            true => self.shared.insert(worker.role.clone()),
-            false => self.customers.insert(worker.customer.clone()),
+        let environments = match worker.customer == SHARED {
+            true => self.shared.entry(worker.role.clone()).or_default(),
+            false => self.customers.entry(worker.customer.clone()).or_default(),
         };
+        environments.insert(worker.environment);
         let place = project.provenance(worker, |provenance| {
             resolve::place_of_environments(&project.fleet, provenance.spec, worker.role.as_deref())
         });
@@ -48,12 +48,14 @@ impl Unclear {
         Ok(())
     }
 
-    /// Returns whether a worker is skipped: its customer is, or, if it is shared, the worker itself.
-    pub fn skips(&self, worker: &Worker) -> bool {
-        match worker.customer == SHARED {
-            true => self.shared.contains(&worker.role),
-            false => self.customers.contains(&worker.customer),
-        }
+    /// Returns why a worker is skipped, if it is: its customer is, or, if it is shared, the worker itself.
+    pub fn skips(&self, worker: &Worker) -> Option<String> {
+        let environments = match worker.customer == SHARED {
+            true => self.shared.get(&worker.role),
+            false => self.customers.get(&worker.customer),
+        }?;
+        let names: Vec<&str> = environments.iter().map(AsRef::as_ref).collect();
+        Some(format!("its `environments` don't say whether it exists in {}", names.join(", ")))
     }
 
     /// Returns the errors.
@@ -162,7 +164,7 @@ pub fn missing_callees(
 /// Returns the entry of a worker that is skipped for this: one for all of its customer's.
 pub(crate) fn held(worker: &Worker, reason: &str) -> Held {
     let reason = reason.to_owned();
-    Held { customer: worker.customer.clone(), environment: None, reason, is_refused: false }
+    Held { customer: worker.customer.clone(), environment: None, worker: None, reason, is_refused: false }
 }
 
 /// Returns whether production, where a worker isn't deployed, is inherited past the environments that its own spec names, while another one of

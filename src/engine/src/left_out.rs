@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use flotilla_deploy::deploy::{self, Failed, NextStep, Outcome};
 use flotilla_deploy::plan::Step;
 use flotilla_deploy::state::{State, WorkerId};
-use flotilla_model::failure::Failure;
+use flotilla_model::failure::{Exit, Failure};
 
 use crate::context::Context;
 use crate::operator::Event;
@@ -77,7 +77,8 @@ impl LeftOut {
 pub fn refused(context: &Context<'_>, planned: &mut Planned, left_out: &mut LeftOut) -> Result<(), Failure> {
     let is_refused = |name: &str| planned.refused.iter().any(|(refused, _)| refused == name);
     if !planned.refused.is_empty() && planned.plan.accounts().all(|(_, name)| is_refused(name)) {
-        return Err(std::mem::take(&mut planned.refused).swap_remove(0).1);
+        let failure = std::mem::take(&mut planned.refused).swap_remove(0).1;
+        return Err(as_of_some(planned, failure));
     }
     let refused = std::mem::take(&mut planned.refused);
     for (name, failure) in &refused {
@@ -85,6 +86,23 @@ pub fn refused(context: &Context<'_>, planned: &mut Planned, left_out: &mut Left
     }
     planned.refused = refused;
     Ok(())
+}
+
+/// Returns the failure of all accounts of a plan, with the exit code that it has beside changes of other accounts, if those can be deployed
+/// to: whether something is left to do there decides nothing about the code.
+pub fn as_of_some(planned: &Planned, failure: Failure) -> Failure {
+    let planned_accounts: BTreeSet<&str> = planned.plan.accounts().map(|(_, name)| name).collect();
+    let is_refused = |name: &str| planned.refused.iter().any(|(refused, _)| refused == name);
+    let mut others = planned.project.fleet.accounts.keys().map(String::as_str);
+    let can_be_used = |name: &str| {
+        !planned_accounts.contains(name)
+            && !is_refused(name)
+            && planned.cloud.tokens(&planned.project.fleet, [name], &planned.secrets).is_ok()
+    };
+    match failure.exit == Exit::Diagnostics && others.any(can_be_used) {
+        true => Failure { exit: Exit::SomeFailed, ..failure },
+        false => failure,
+    }
 }
 
 /// Leaves out the workers whose uploads need a secret that has no value, or too large a one: one customer's secret holds no other. The
@@ -122,7 +140,8 @@ pub fn tokens(
         }
     }
     if tokens.is_empty() {
-        return planned.cloud.tokens(&planned.project.fleet, names.iter().map(String::as_str), &planned.secrets);
+        let all = planned.cloud.tokens(&planned.project.fleet, names.iter().map(String::as_str), &planned.secrets);
+        return all.map_err(|failure| as_of_some(planned, failure));
     }
     for (name, failure) in failed {
         left_out.leave_out(context, planned, name, &failure);

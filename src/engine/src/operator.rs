@@ -8,11 +8,13 @@ use std::time::Duration;
 use flotilla_deploy::deploy::{Control, Outcome};
 use flotilla_deploy::plan::Plan;
 use flotilla_deploy::refresh::{Finding, Seen};
-use flotilla_deploy::state::{Deployed, RunId, WorkerId};
+use flotilla_deploy::state::RunId;
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::Failure;
 use flotilla_model::progress::Progress;
 
+use crate::credentials::InvalidId;
+use crate::destroy_target::DestroyTarget;
 use crate::plan_view::PlanView;
 
 /// An event of a run.
@@ -23,6 +25,8 @@ pub enum Event<'a> {
     NothingSelected,
     /// No worker is pruned, because a spec can't be read: it may belong to any customer.
     NothingPruned,
+    /// No account can have this id, so that nothing is known of what is deployed there.
+    InvalidId(&'a InvalidId),
     /// A source of secrets is unavailable; secrets that are deployed stay as they are.
     SourceUnavailable {
         /// The source.
@@ -56,12 +60,7 @@ pub enum Event<'a> {
     /// The plan of a rollback, before it is confirmed.
     RollbackPlanned(&'a Plan),
     /// Files and workers are going to be deleted with customers.
-    DestroyPlanned {
-        /// The files of their specs.
-        specs: &'a [String],
-        /// Their deployed workers.
-        workers: &'a [(WorkerId, Deployed)],
-    },
+    DestroyPlanned(&'a DestroyTarget),
     /// These domains and routes point to no worker, and are going to be removed.
     HostsPointNowhere(&'a [Finding]),
     /// A domain or a route was removed.
@@ -133,12 +132,7 @@ pub enum Question<'a> {
         changes: usize,
     },
     /// Whether to delete customers, with their specs and workers.
-    Destroy {
-        /// The files of their specs.
-        specs: &'a [String],
-        /// The number of their deployed workers.
-        workers: usize,
-    },
+    Destroy(&'a DestroyTarget),
     /// Whether to remove this number of previews.
     PreviewDown(usize),
     /// Whether to remove this number of domains and routes that point to no worker.

@@ -5,6 +5,8 @@ use serde::Serialize;
 use flotilla_deploy::plan::Plan;
 use flotilla_deploy::refresh::Finding;
 
+use crate::credentials::InvalidId;
+
 /// A plan and what is shown with it.
 #[derive(Clone)]
 pub struct PlanView<'a> {
@@ -16,6 +18,8 @@ pub struct PlanView<'a> {
     pub findings: &'a [Finding],
     /// The accounts whose ids aren't known here.
     pub unknown_accounts: Vec<&'a str>,
+    /// The accounts of its workers whose ids no account can have.
+    pub invalid_ids: Vec<&'a InvalidId>,
     /// Whether it is for the local Cloudflare emulator.
     pub local: bool,
 }

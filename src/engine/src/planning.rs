@@ -37,12 +37,13 @@ use flotilla_spec::secrets::Secrets;
 use crate::build_fleet::{Built, build_fleet};
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::Context;
+use crate::credentials::InvalidId;
 use crate::implied::{self, Unclear};
 use crate::lanes::Lanes;
 use crate::operator::Event;
 use crate::plan_view::{Estimate, PlanView};
 use crate::refresh::{self, RefreshOptions};
-use crate::secret_needs;
+use crate::secret_needs::{self, Lacking};
 use crate::selection::Selection;
 
 /// The number of customers that are planned at a time.
@@ -65,6 +66,8 @@ pub struct PlanRequest {
     pub only_prune: bool,
     /// Deletes only workers of these customers; none: of all.
     pub pruned_customers: BTreeSet<String>,
+    /// Builds in memory alone: out/ and the build cache stay as they are.
+    pub dry_build: bool,
     /// Lists the platform's resources first.
     pub refresh: bool,
     /// Workers that are overwritten and belong to the fleet from then on.
@@ -126,7 +129,7 @@ pub fn plan_fleet(context: &Context<'_>, request: &PlanRequest) -> Result<Planne
             Failure::usage("--prune applies to the whole fleet only").hint("remove the customers, labels and --env")
         );
     }
-    let built = build_fleet(context, &request.selection, false, false)?;
+    let built = build_fleet(context, &request.selection, request.dry_build, false)?;
     context.operator.on_event(&Event::Diagnostics(&built.diagnostics));
     if context.preview.is_some() && built.built.workers == 0 && built.has_errors() {
         return Err(Failure::new("no worker of the preview can be built; nothing was sent"));
@@ -226,7 +229,7 @@ fn planned_homes(
 ) -> BTreeMap<Home, String> {
     let mut homes = homes(fleet, cloud);
     if context.preview.is_some() {
-        homes.retain(|_, account| cloud.tokens(fleet, [account.as_str()], secrets).is_ok());
+        homes.retain(|_, account| cloud.tokens_to_look_at(fleet, [account.as_str()], secrets).is_ok());
     }
     homes
 }
@@ -349,14 +352,14 @@ struct Decided {
 }
 
 impl Wanted {
-    /// Returns the file with errors that its upload needs a secret of, if there is one.
-    fn broken_source(&self, secrets: &Secrets, fingerprints: &Fingerprints) -> Option<String> {
+    /// Returns the secrets that its upload needs and that have no value here.
+    fn lacking(&self, secrets: &Secrets, fingerprints: &Fingerprints) -> Option<Lacking> {
         let is_uncertain = self.in_flight.as_ref().is_some_and(|in_flight| {
             let mut all = in_flight.uncertainties.iter();
             all.any(|uncertainty| matches!(uncertainty, Uncertainty::Upload | Uncertainty::Delete))
         });
         let live = self.live.as_ref().filter(|live| live.drift.is_none() && !is_uncertain);
-        secret_needs::broken_source(secrets, &self.worker, live.map(|live| &live.live.secrets), fingerprints)
+        secret_needs::lacking(secrets, &self.worker, live.map(|live| &live.live.secrets), fingerprints)
     }
 
     fn id(&self) -> WorkerId {
@@ -446,17 +449,22 @@ impl Fleet<'_> {
                         _ if with_future_date.contains(&one.id()) => {
                             Decision::Held(implied::held(&one.worker, "its compatibility date is in the future"))
                         }
-                        true => {
-                            Decision::Held(implied::held(&one.worker, "its `environments` don't say where it exists"))
-                        }
-                        false => match plan::decide(&desired, &known, options) {
-                            Decision::Change(change) if change.steps.contains(&Step::Upload) => {
-                                match one.broken_source(secrets, &fingerprints) {
-                                    Some(source) => {
+                        Some(reason) => Decision::Held(implied::held(&one.worker, &reason)),
+                        None => match plan::decide(&desired, &known, options) {
+                            Decision::Change(mut change) if change.steps.contains(&Step::Upload) => {
+                                match one.lacking(secrets, &fingerprints) {
+                                    Some(Lacking { broken_source: Some(source), .. }) => {
                                         let reason = format!("it needs a secret, and {source} has errors");
                                         broken_sources.lock().insert(source);
                                         let environment = Some(one.worker.environment);
-                                        Decision::Held(Held { environment, ..implied::held(&one.worker, &reason) })
+                                        let worker = Some(one.worker.name.clone());
+                                        let held = implied::held(&one.worker, &reason);
+                                        Decision::Held(Held { environment, worker, ..held })
+                                    }
+                                    Some(Lacking { names, .. }) => {
+                                        let missing = names.into_iter().map(|name| Reason::SecretMissing { name });
+                                        change.reasons.extend(missing);
+                                        Decision::Change(change)
                                     }
                                     None => Decision::Change(change),
                                 }
@@ -680,14 +688,21 @@ impl Planned {
             estimates: self.estimates(),
             findings: &self.findings,
             unknown_accounts: self.cloud.unknown(self.project.fleet.accounts.keys().map(String::as_str)),
+            invalid_ids: self.invalid_ids(),
             local: self.cloud.local.is_some(),
         }
+    }
+
+    /// Returns the accounts of the plan's workers whose ids no account can have.
+    fn invalid_ids(&self) -> Vec<&InvalidId> {
+        let accounts: BTreeSet<&str> = self.plan.changes.iter().map(|change| change.account.as_str()).collect();
+        self.cloud.invalid(accounts)
     }
 
     /// Returns what the plan costs, lane by lane.
     fn estimates(&self) -> Vec<Estimate> {
         let accounts: BTreeSet<&str> = self.plan.changes.iter().map(|change| change.account.as_str()).collect();
-        let tokens = self.cloud.tokens(&self.project.fleet, accounts, &self.secrets).unwrap_or_default();
+        let tokens = self.cloud.tokens_to_look_at(&self.project.fleet, accounts, &self.secrets).unwrap_or_default();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         Lanes::open(&self.plan, &self.project.fleet, &self.cloud, &tokens, &clock).estimates(&self.plan, &self.checks())
     }
@@ -700,9 +715,10 @@ impl Planned {
         }
     }
 
-    /// Returns whether there are errors: of customers that are left as they are.
+    /// Returns whether there are errors: of customers that are left as they are, or of accounts that can't be deployed to.
     pub fn has_errors(&self) -> bool {
-        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+        let is_error = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Error;
+        self.diagnostics.iter().any(is_error) || !self.invalid_ids().is_empty()
     }
 
     /// Returns the file of the plan that was approved by its digest last.

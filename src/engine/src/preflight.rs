@@ -17,7 +17,7 @@ use flotilla_model::text::{count, first_lines};
 
 use crate::apply::OthersResources;
 use crate::context::Context;
-use crate::left_out::LeftOut;
+use crate::left_out::{LeftOut, as_of_some};
 use crate::operator::Event;
 use crate::planning::Planned;
 use crate::requests::PlatformRequester;
@@ -327,7 +327,7 @@ fn list(
     if planned.plan.accounts().all(|(id, _)| is_refused(id))
         && let Some((_, failure)) = refusals.pop()
     {
-        return Err(failure);
+        return Err(as_of_some(planned, failure));
     }
     for (account_id, failure) in refusals {
         let names = planned.plan.accounts().filter(|(id, _)| id == account_id).map(|(_, name)| name.to_owned());

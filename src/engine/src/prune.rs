@@ -1,15 +1,19 @@
 //! Deletes what no spec owns any more, and removes domains and routes that point to workers which don't exist.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use flotilla_deploy::pace::Priority;
 use flotilla_deploy::refresh::{Finding, What};
+use flotilla_deploy::state::State;
+use flotilla_model::customer::SHARED;
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
 use flotilla_model::platform::{Call, Home, Reply};
+use flotilla_spec::project;
+use flotilla_spec::tree::Tree;
 
 use crate::apply::RunKind;
-use crate::cloud::CloudOptions;
+use crate::cloud::{Cloud, CloudOptions};
 use crate::context::{Context, LOCK};
 use crate::deploy_fleet::{DeployRequest, Deployed, apply_planned};
 use crate::operator::{Approval, Event, Question};
@@ -46,9 +50,21 @@ fn removal(finding: &Finding) -> Option<(String, Call)> {
 /// Prunes a fleet.
 pub fn prune(context: &Context<'_>, request: &PruneRequest) -> Result<Deployed, Failure> {
     let applies = !request.approval.is_dry_run();
-    let take = || Lock::take_from_all(&context.folder().join(LOCK), "deploy", context.operator);
+    let take = || Lock::take_from_all(&context.folder().join(LOCK), "prune", context.operator);
     let lock = applies.then(take).transpose()?;
+    let context = &Context { may_have_no_customers: has_no_customer_left(context, request)?, ..context.clone() };
     prune_under_lock(context, request, lock.as_ref())
+}
+
+/// Returns whether the state has something to prune, and nothing of any customer: then it is no mistake that the project has no customers, and
+/// shared workers can be deleted.
+fn has_no_customer_left(context: &Context<'_>, request: &PruneRequest) -> Result<bool, Failure> {
+    let Ok(fleet) = project::read_fleet(&Tree::new(&context.root)) else { return Ok(false) };
+    let secrets = request.cloud.secrets(context, &fleet)?;
+    let state = State::read(&Cloud::new(context, &fleet, &request.cloud, &secrets)?.state)?;
+    let (mut shared, mut others) = (0, 0);
+    state.each(|_, live| if live.customer == SHARED { shared += 1 } else { others += 1 })?;
+    Ok(shared > 0 && others == 0)
 }
 
 /// Prunes a fleet under a lock that is taken already; a dry run needs none.
@@ -71,6 +87,9 @@ pub(crate) fn prune_under_lock(
     let mut planned = plan_fleet(context, &plan)?;
     // The rest of what differs is for plan and deploy to report.
     planned.findings.retain(|finding| matches!(finding.what, What::OrphanedDomain { .. } | What::OrphanedRoute { .. }));
+    // The hosts of workers that it deletes go with them.
+    let deleted: HashSet<&str> = planned.plan.changes.iter().map(|change| change.worker.as_str()).collect();
+    planned.findings.retain(|finding| !deleted.contains(finding.worker.as_str()));
     if request.hosts {
         remove_hosts(context, &mut planned, &request.approval)?;
     }

@@ -36,7 +36,7 @@ impl Rebuilt {
 
 /// Rebuilds the state.
 pub fn rebuild_state(context: &Context<'_>, cloud: &CloudOptions, approval: &Approval) -> Result<Rebuilt, Failure> {
-    let lock = Lock::take_from_all(&context.folder().join(LOCK), "deploy", context.operator)?;
+    let lock = Lock::take_from_all(&context.folder().join(LOCK), "state rebuild", context.operator)?;
     let DesiredFleet { project, secrets, mut cloud, wanted, held, whole, homes } = desired_fleet(context, cloud)?;
     if *approval == Approval::Ask && cloud.local.is_none() {
         context.operator.confirm(&Question::ReplaceState(State::read(&cloud.state)?.live()?))?;

@@ -103,6 +103,11 @@ impl PlatformRequester {
 }
 
 impl PlatformRequester {
+    /// Returns the requester itself.
+    pub(crate) fn into_inner(self) -> Requester {
+        self.0
+    }
+
     /// Replaces a worker's tags, unless they are others by now than those that were listed: then somebody else's may be among them.
     pub(crate) fn retag(
         &mut self,

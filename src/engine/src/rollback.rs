@@ -90,7 +90,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Roll
         Target::Run(run) => of_run(&state, *run, None)?,
         Target::Customers { customers, record, environment } => of_customers(&state, customers, *record, *environment)?,
     };
-    let Back { changes, stay, kept } = back;
+    let Back { changes, stay, kept, runs_already } = back;
     for (worker, reason) in stay.iter().take(SHOWN) {
         context.operator.on_event(&Event::Stays { worker, reason });
     }
@@ -98,6 +98,10 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Roll
     // 3. Safety.
     approval::check_digest(&request.approval, &plan)?;
     if plan.changes.is_empty() {
+        if let (Target::Customers { record: Some(record), .. }, true) = (&request.target, runs_already) {
+            return Err(Failure::new(format!("record {record} is what runs; there is nothing to roll back"))
+                .hint("`flotilla history CUSTOMER` lists what ran, and which bundles are kept"));
+        }
         let failure = Failure::new("there is no earlier bundle to roll back to");
         return Err(failure.hint("`flotilla history CUSTOMER` lists what ran, and which bundles are kept"));
     }
@@ -136,7 +140,7 @@ pub(crate) fn roll_back_wave(
     secrets: &Arc<Secrets>,
 ) -> Result<usize, Failure> {
     let operator = ctx.context.operator;
-    let Back { changes, stay, kept } = of_run(state, run, Some(ids))?;
+    let Back { changes, stay, kept, .. } = of_run(state, run, Some(ids))?;
     for (worker, reason) in &stay {
         operator.on_event(&Event::Stays { worker, reason });
     }
@@ -161,6 +165,8 @@ struct Back {
     stay: Vec<(String, String)>,
     /// The workers that keep other hosts and crons than they had.
     kept: Vec<Kept>,
+    /// Whether a worker runs already what it would be rolled back to.
+    runs_already: bool,
 }
 
 /// The hosts and crons that a worker keeps, and those that it had when the restored bundle was uploaded.
@@ -277,6 +283,7 @@ impl Back {
         match to {
             None => self.stay.push((id.1, "nothing ran before".to_owned())),
             Some(to) if to.digest == live.digest => {
+                self.runs_already = true;
                 self.stay.push((id.1, format!("it runs {} already", to.digest.short())));
             }
             Some(to) => match if state.is_kept(&to.digest)? { state.stored(&to.digest)? } else { None } {

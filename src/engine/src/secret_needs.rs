@@ -1,6 +1,6 @@
 //! The secrets that a worker's upload needs: which of them are sent, and why others aren't known. Knows one worker at a time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -52,17 +52,26 @@ pub struct Hidden {
     is_broken: bool,
 }
 
-/// Returns the broken file that a worker's upload needs a value of, if there is one. `live` has the fingerprints of its live secrets,
-/// if they are certain.
-pub fn broken_source(
+/// The secrets that a worker's upload needs and that have no value here.
+pub struct Lacking {
+    /// Their names.
+    pub names: BTreeSet<String>,
+    /// A file with errors that may have one of them, if there is one.
+    pub broken_source: Option<String>,
+}
+
+/// Returns the secrets that a worker's upload needs and that have no value here. `live` has the fingerprints of its live secrets, if they
+/// are certain.
+pub fn lacking(
     secrets: &Secrets,
     worker: &Worker,
     live: Option<&BTreeMap<String, String>>,
     fingerprints: &Fingerprints,
-) -> Option<String> {
+) -> Option<Lacking> {
     let (missing, hidden) = sent(secrets, &Needs::of(worker), live, fingerprints).err()?;
     let mut sources = missing.names.iter().filter_map(|name| hidden.get(name)).filter(|hidden| hidden.is_broken);
-    sources.next().map(|hidden| hidden.source.clone())
+    let broken_source = sources.next().map(|hidden| hidden.source.clone());
+    Some(Lacking { names: missing.names, broken_source })
 }
 
 /// Returns the secrets to send; or those that are missing, with the reason why their values can't be known, by name.

@@ -28,6 +28,8 @@ pub struct Selection {
     since: Option<String>,
     /// Also the workers that the selected ones call.
     with_dependencies: bool,
+    /// Decides about the selected customers as a run of the whole fleet does, which names none.
+    as_unnamed: bool,
     /// The ones of them that aren't selected; found by [`Selection::verify`].
     dependencies: OnceLock<Dependencies>,
     /// The differences; found by [`Selection::verify`].
@@ -62,6 +64,12 @@ impl Selection {
         Selection { with_dependencies, ..self }
     }
 
+    /// Decides about the selected customers as a run of the whole fleet does: one that is deployed only if it is named stays skipped.
+    #[must_use]
+    pub fn as_unnamed(self) -> Selection {
+        Selection { as_unnamed: true, ..self }
+    }
+
     fn compiled(&self) -> &selection::Selection {
         self.compiled.get_or_init(|| {
             selection::Selection::new(&self.customers, self.labels.iter().cloned(), self.environments.iter().copied())
@@ -71,6 +79,11 @@ impl Selection {
     /// Returns whether it is the whole fleet.
     pub fn is_all(&self) -> bool {
         self.compiled().is_all() && self.since.is_none()
+    }
+
+    /// Returns whether labels decide it, which only a valid spec has.
+    pub fn has_labels(&self) -> bool {
+        !self.labels.is_empty()
     }
 
     /// Returns whether a worker belongs to it.
@@ -116,7 +129,7 @@ impl Selection {
     /// The customers that are named by their ids.
     pub fn named(&self) -> &[String] {
         // Globs are among them, and are nobody's id.
-        &self.customers
+        if self.as_unnamed { &[] } else { &self.customers }
     }
 
     /// The same of what is remembered of it.

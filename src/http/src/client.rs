@@ -68,17 +68,12 @@ impl Client {
     }
 
     fn http(&self, url: &str) -> Result<&Http, Error> {
-        let url = Url::parse(url).ok();
-        // What stays on this machine doesn't go to a proxy of the network, in the clear.
-        let is_direct = url.as_ref().is_some_and(is_loopback);
-        let is_plain = is_direct && url.is_some_and(|url| url.scheme() == "http");
+        let (is_direct, is_plain) = way(url);
         let make = || {
-            let Timeouts { connect, silence, idle, .. } = self.timeouts;
-            let http = async_builder().connect_timeout(connect).pool_idle_timeout(idle);
-            let http = if is_direct { http.no_proxy() } else { http };
-            let http = if is_plain { http.tls_certs_only([]) } else { http };
-            let made = ClientBuilder::from(http).timeout(silence).build();
-            made.map_err(|error| Error { kind: Kind::Client, ..Error::of(&error) })
+            let made = ClientBuilder::from(settings_of((is_direct, is_plain), self.timeouts));
+            made.timeout(self.timeouts.silence)
+                .build()
+                .map_err(|error| Error { kind: Kind::Client, ..Error::of(&error) })
         };
         let made = match (is_direct, is_plain) {
             (_, true) => &self.plain,
@@ -87,6 +82,25 @@ impl Client {
         };
         made.get_or_init(make).as_ref().map_err(Clone::clone)
     }
+}
+
+/// Returns whether an address is reached past any proxy, because what stays on this machine doesn't go to one of the network, in the clear;
+/// and whether without TLS.
+fn way(url: &str) -> (bool, bool) {
+    let url = Url::parse(url).ok();
+    let is_direct = url.as_ref().is_some_and(is_loopback);
+    (is_direct, is_direct && url.is_some_and(|url| url.scheme() == "http"))
+}
+
+/// The settings of a client for an address.
+pub(crate) fn settings(url: &str, timeouts: Timeouts) -> reqwest::ClientBuilder {
+    settings_of(way(url), timeouts)
+}
+
+fn settings_of((is_direct, is_plain): (bool, bool), timeouts: Timeouts) -> reqwest::ClientBuilder {
+    let http = async_builder().connect_timeout(timeouts.connect).pool_idle_timeout(timeouts.idle);
+    let http = if is_direct { http.no_proxy() } else { http };
+    if is_plain { http.tls_certs_only([]) } else { http }
 }
 
 /// Checks an address to which a token is sent: over TLS, or within this machine, and without a user name or password, behind which another

@@ -9,6 +9,7 @@ mod observer;
 mod ratelimit;
 mod redact;
 mod request;
+mod websocket;
 
 pub use answer::{Answer, Body};
 pub use certificate::Hosts;
@@ -18,3 +19,4 @@ pub use observer::{Sent, observe_requests};
 pub use ratelimit::RateLimit;
 pub use redact::redact;
 pub use request::{Method, Part, Request};
+pub use websocket::{Received, WebSocket};

@@ -34,7 +34,7 @@ const API_ONLY: [&str; 2] = ["environment", "namespace_id"];
 /// The help for what wrangler alone can deploy.
 const KEEP: &str = "keep deploying this worker as before";
 
-/// Reads an account. Workers that carry the tag of `fleet` are that fleet's already, and passed over. What a token may not see is
+/// Reads an account. Workers that carry the tag of `fleet` are skipped, as that fleet manages them already. What a token may not see is
 /// a finding; that the workers themselves can't be read is an error.
 pub fn read(
     account_id: &str,
@@ -55,12 +55,12 @@ pub fn read(
         let place = place(&item.name);
         match tags::read(&item.tags).fleet {
             Some(owner) if fleet.is_some_and(|fleet| is_of(owner, fleet)) => {
-                let message = format!("`{}` is the fleet's already, and was passed over", item.name);
-                findings.note(place, message, "nothing is to be done");
+                let message = format!("this fleet already manages `{}`: it was skipped", item.name);
+                findings.note(place, message, "nothing to do");
                 continue;
             }
             Some(owner) => {
-                let message = format!("`{}` is of the fleet `{owner}`", item.name);
+                let message = format!("the fleet `{owner}` manages `{}`", item.name);
                 let help = format!("once this project deploys it, remove it from the specs of `{owner}`");
                 findings.note(place, message, help);
             }
@@ -153,8 +153,8 @@ impl Hosts {
                     Some(worker) => self.routes.entry(worker).or_default().push((route.pattern, name.clone())),
                     None => {
                         let message =
-                            format!("the route `{}` of {name} keeps requests from all workers", route.pattern);
-                        let help = "it is not changed: no worker has it, so no spec can";
+                            format!("the route `{}` of {name} excludes requests from all workers", route.pattern);
+                        let help = "it stays unchanged: it belongs to no worker, so no spec can define it";
                         findings.note(account(), message, help);
                     }
                 }
@@ -170,7 +170,7 @@ fn seen<T>(answer: Result<T, CallError>, what: &str, findings: &mut Findings) ->
         Ok(reply) => Ok(Some(reply)),
         Err(CallError::Unauthorized(why) | CallError::Rejected { status: 400..500, message: why, .. }) => {
             let help = format!("give the token the permission to read them, and import again: {why}");
-            findings.left_out(account(), format!("the token may not see {what}"), help);
+            findings.left_out(account(), format!("the token cannot read {what}"), help);
             Ok(None)
         }
         Err(error) => Err(error),
@@ -251,7 +251,7 @@ impl Reading<'_> {
             (Some(key), _) => self.set("placement", json!({key: placement[key]})),
             (None, Some("smart")) => self.set("placement", "smart".into()),
             (None, Some("targeted")) => {
-                let message = format!("the placement of `{}` can't be said in a spec", self.name);
+                let message = format!("a spec cannot express the placement of `{}`", self.name);
                 self.lost("its placement", message, "set `placement` in the spec to a region, host or hostname");
             }
             _ => {}
@@ -263,7 +263,7 @@ impl Reading<'_> {
         let names: Vec<&str> = consumers.iter().filter_map(|consumer| consumer["service"].as_str()).collect();
         self.set_list("tailConsumers", &names);
         if settings["cache_options"]["enabled"] == true {
-            self.left_out(format!("the cache of `{}` has nothing in a spec that says it", self.name), KEEP);
+            self.left_out(format!("a spec cannot express the cache settings of `{}`", self.name), KEEP);
         }
     }
 
@@ -286,7 +286,7 @@ impl Reading<'_> {
             }
         }
         if answer["redact_query_string"] == true || answer["issues"]["enabled"] == true {
-            let message = format!("a part of the observability of `{}` has nothing in a spec that says it", self.name);
+            let message = format!("a spec cannot express a part of the observability of `{}`", self.name);
             self.left_out(message, "a deploy by flotilla doesn't send `redact_query_string` and `issues`");
         }
         Value::Object(observability)
@@ -313,19 +313,15 @@ impl Reading<'_> {
                     self.entry("secrets", name, json!({"secret": name}));
                 }
                 _ if !is_variable(name) => {
-                    let message = format!("the binding `{name}` of `{}` can't be called so in a spec", self.name);
-                    self.lost(
-                        name,
-                        message,
-                        "letters, digits and `_`: call it otherwise, in the code and at Cloudflare",
-                    );
+                    let message = format!("the name of the binding `{name}` of `{}` is not valid in a spec", self.name);
+                    self.lost(name, message, "use letters, digits and `_`: rename it in the code and at Cloudflare");
                 }
                 "secret_text" => {
-                    let message = format!("the secret `{name}` of `{}` can't be called so in a spec", self.name);
+                    let message = format!("the name of the secret `{name}` of `{}` is not valid in a spec", self.name);
                     self.lost(
                         name,
                         message,
-                        "upper-case letters, digits and `_`, and no name that flotilla gives itself",
+                        "use upper-case letters, digits and `_`, and no name that flotilla sets itself",
                     );
                 }
                 _ => self.binding(name, kind, binding),
@@ -348,7 +344,7 @@ impl Reading<'_> {
             }
         } else if !is_variable(name) || is_reserved(name) || refers {
             let message = format!("the variable `{name}` of `{}` can't be mapped", self.name);
-            self.lost(name, message, "call it otherwise, in the code and at Cloudflare");
+            self.lost(name, message, "rename it in the code and at Cloudflare");
         } else {
             self.entry("vars", name, value);
         }
@@ -360,7 +356,7 @@ impl Reading<'_> {
             && answer["script_name"].as_str().is_none_or(|script| script == self.name);
         if own {
             let class = answer["class_name"].as_str().unwrap_or(name);
-            let message = format!("the class `{class}` is of `{}` itself, and no spec says that", self.name);
+            let message = format!("`{}` itself defines the class `{class}`, which a spec cannot express", self.name);
             let help = "keep deploying this worker as before; or move the class to a worker of its own, and name that: `worker: …`";
             self.lost(name, message, help);
             return;
@@ -468,8 +464,7 @@ impl Reading<'_> {
             .filter(|tag| !tag.starts_with("cf:"))
             .collect();
         if !others.is_empty() {
-            let message =
-                format!("the tags of `{}`, {}, have nothing in a spec that says them", self.name, others.join(", "));
+            let message = format!("the tags of `{}`, {}, have no counterpart in a spec", self.name, others.join(", "));
             self.left_out(message, "a deploy by flotilla puts its own in their place");
         }
     }

@@ -90,10 +90,10 @@ impl Mapping<'_, '_> {
                 Some((_, Fate::Mapped | Fate::Local)) => {}
                 Some(_) if says_nothing(node) => {}
                 Some((_, Fate::LeftOut(help))) => {
-                    self.findings.left_out(place, format!("`{name}` has nothing in a spec that says it"), help);
+                    self.findings.left_out(place, format!("`{name}` has no counterpart in a spec"), help);
                 }
                 Some((_, Fate::Lost(help))) => {
-                    self.lost(place, name, format!("`{name}` has nothing in a spec that says it"), help);
+                    self.lost(place, name, format!("`{name}` has no counterpart in a spec"), help);
                 }
                 None => {
                     let help = "wrangler doesn't know it either: it can go, if no other program reads it";
@@ -207,10 +207,10 @@ impl Mapping<'_, '_> {
             } else if matches!(name.as_str(), "DB" | "TURSO_DATABASE_URL" | "TURSO_AUTH_TOKEN") {
                 let message =
                     format!("the variable `{name}` can't be mapped: flotilla gives it to workers with a database");
-                self.lost(place, name, message, "call it otherwise, in the code and here");
+                self.lost(place, name, message, "rename it in the code and here");
             } else if !is_variable(name) {
                 let message = "a variable's name in a spec is letters, digits and `_`".to_owned();
-                self.lost(place, "vars", message, "call it otherwise, in the code and here");
+                self.lost(place, "vars", message, "rename it in the code and here");
             } else {
                 self.entry("vars", name, value);
             }
@@ -306,7 +306,7 @@ impl Mapping<'_, '_> {
                     let place = self.config.document.place(*span);
                     self.findings.left_out(
                         place,
-                        format!("`{name}` has nothing in a spec that says it"),
+                        format!("`{name}` has no counterpart in a spec"),
                         "set it at Cloudflare",
                     );
                 }

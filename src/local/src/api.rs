@@ -13,7 +13,7 @@ use super::store::Key;
 use super::upload::Upload;
 use super::workers::Loaded;
 use super::{
-    accounts, databases, domains, journal, kv, namespaces, scripts, secrets, settings, triggers, versions, zones,
+    accounts, databases, domains, journal, kv, namespaces, scripts, secrets, settings, tails, triggers, versions, zones,
 };
 
 /// The path that the API begins with.
@@ -85,6 +85,8 @@ const WORKER: &[(&str, Of, &str, Run)] = &[
     ("GET", Account, "/deployments", Worker(|r, key| versions::deployments(r.cloud, key, None))),
     ("POST", Account, "/deployments", Worker(|r, key| versions::post_deployment(r.cloud, key, r.call))),
     ("GET", Account, "/deployments/*", Worker(|r, key| versions::deployments(r.cloud, key, Some(r.names[0])))),
+    ("POST", Account, "/tails", Worker(|r, key| tails::create(r.cloud, key, r.call))),
+    ("DELETE", Account, "/tails/*", Worker(|r, key| tails::delete(r.cloud, key, r.names[0]))),
     ("PUT", Account, "/routes", Worker(|r, key| triggers::replace_routes(r.cloud, key, r.call))),
     ("POST", Account, "/domains/changeset", Worker(|r, key| domains::changeset(r.cloud, key, r.call))),
     ("PUT", Account, "/domains/records", Worker(|r, key| domains::replace(r.cloud, key, r.call))),

@@ -31,6 +31,13 @@ pub struct WorkerSource {
     pub version: String,
     /// The account.
     pub account: String,
+    /// The words with which the worker's events are sent to the egress listener, see [`traced`]; empty: they aren't sent.
+    pub trace: String,
+}
+
+/// Returns the words of a call that brings the events of a worker's version.
+pub fn traced(version: &str, key: &super::store::Key) -> String {
+    format!("trace {version} {}", word(&[&key.account, &key.namespace, &key.name]))
 }
 
 /// The address that the worker's calls go to, and the word that proves that they come from a worker.
@@ -89,6 +96,18 @@ pub fn config(source: &WorkerSource, outside: &Outside) -> Result<Config, String
         let value = config.binding(source, outside, name, binding)?;
         let _ = writeln!(bindings, "    (name = {}, {value}),", text(name));
     }
+    let mut tracer = String::new();
+    if !source.trace.is_empty() {
+        config.service(outside, "traces", &source.trace);
+        let file = config.file(TRACER.as_bytes().to_vec());
+        config.services.insert("tracer".to_owned(), "    (name = \"tracer\", worker = .tracer),\n".to_owned());
+        tracer = format!(
+            "const tracer :Workerd.Worker = (\n  modules = [(name = \"tracer.js\", esModule = embed \"{file}\")],\n\
+             bindings = [(name = \"traces\", service = \"traces\")],\n\
+             compatibilityDate = \"{TRACER_DATE}\", globalOutbound = \"traces\");\n"
+        );
+    }
+    let tails = if tracer.is_empty() { "" } else { ", tails = [\"tracer\"]" };
     let flags: Vec<String> = source.flags.iter().map(|flag| text(flag)).collect();
     let services: String = config.services.values().cloned().collect();
     let mut extensions = String::new();
@@ -106,7 +125,7 @@ pub fn config(source: &WorkerSource, outside: &Outside) -> Result<Config, String
          sockets = [(name = \"http\", address = \"unix:{SOCKET}\", service = \"worker\",\n\
          http = (forwardedProtoHeader = \"x-forwarded-proto\"))]);\n\
          const worker :Workerd.Worker = (\n  {code},\n  bindings = [\n{bindings}  ],\n\
-         compatibilityDate = {}, compatibilityFlags = [{}], globalOutbound = \"outbound\");\n",
+         compatibilityDate = {}, compatibilityFlags = [{}], globalOutbound = \"outbound\"{tails});\n{tracer}",
         text(&source.date),
         flags.join(", "),
     );
@@ -224,6 +243,16 @@ pub fn database_id(binding: &Value) -> &str {
 /// The header by which the egress listener knows what a call is for. workerd sets it on every call, so code in a worker
 /// can't choose it.
 pub const CALL: &str = "x-local-call";
+
+/// The worker beside each worker that gets its events, as a tail worker does at Cloudflare, and passes them on.
+const TRACER: &str = "export default {
+  async tail(events, env) {
+    await env.traces.fetch('http://traces/', { method: 'POST', body: JSON.stringify(events) });
+  },
+};
+";
+/// Its compatibility date: none that a workerd doesn't know.
+const TRACER_DATE: &str = "2024-01-01";
 
 /// The header by which a dispatch binding names the worker of the namespace.
 pub const DISPATCHED: &str = "x-local-dispatched";

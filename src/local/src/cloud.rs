@@ -7,8 +7,10 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::Options;
+use super::activity::Activity;
 use super::call::Call;
 use super::clock::{Clock, stamp};
+use super::directory::{Directory, Group};
 use super::envelope::{Answer, Outcome};
 use super::faults::Faults;
 use super::hrana::Streams;
@@ -16,6 +18,7 @@ use super::journal::Journal;
 use super::limits::{Meter, PlatformLimits, RateLimit};
 use super::seal::digest;
 use super::store::Store;
+use super::tail_list::Tails;
 use super::workers::Workers;
 
 /// Everything that outlives a request.
@@ -52,6 +55,19 @@ pub struct Cloud {
     pub faults: Mutex<Faults>,
     /// The latest requests.
     pub journal: Mutex<Journal>,
+    /// The latest events of workers.
+    pub activity: Activity,
+    /// The deployed workers as the index page lists them.
+    pub directory: Directory,
+    /// The groups of workers on the index page.
+    pub group: Option<Group>,
+    /// The word with which the index page shows what workers do, and by which its script is known. Made of the emulator's own token, so that an
+    /// address with it holds as long as that; without a token, another one for each run.
+    pub page_key: String,
+    /// The path of a worker's health check.
+    pub health_path: String,
+    /// The tails of workers.
+    pub tails: Tails,
     /// The running workers.
     pub workers: Workers,
     /// Open libSQL streams.
@@ -73,15 +89,20 @@ impl Cloud {
     /// # Errors
     /// When the folder can't be used.
     pub fn open(options: Options) -> anyhow::Result<Self> {
+        let store = Store::open(&options.folder)?;
         Ok(Self {
-            store: Store::open(&options.folder)?,
+            page_key: match &options.token {
+                Some(token) => digest(format!("page {token}").as_bytes())[..32].to_owned(),
+                None => store.seal.id(),
+            },
+            store,
             streams: Streams::new(options.folder.join("libsql"), options.clock.clone()),
             folder: options.folder,
             limits: options.limits,
             limit: options.limit,
             page_size: options.page_size,
             meter: Mutex::default(),
-            clock: options.clock,
+            clock: options.clock.clone(),
             tokens: options.tokens.iter().chain(&options.token).map(|token| of_account(token)).collect(),
             token: options.token,
             zones: options.zones.iter().map(|zone| of_account(&zone.to_ascii_lowercase())).collect(),
@@ -91,6 +112,11 @@ impl Cloud {
             validate: options.validate,
             faults: Mutex::new(Faults::new(options.faults)),
             journal: Mutex::default(),
+            directory: Directory::default(),
+            group: options.group,
+            activity: Activity::new(options.observer, options.health_path.clone(), options.clock.clone()),
+            health_path: options.health_path,
+            tails: Tails::default(),
             workers: Workers::new(options.workerd),
         })
     }
@@ -101,6 +127,11 @@ impl Cloud {
         let sent = authorization.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer ")).unwrap_or_default();
         // By their digests: how long that takes shows nothing of the token.
         digest(sent.as_bytes()) == digest(own.as_bytes())
+    }
+
+    /// Returns whether a text is the word of the index page, if one is required.
+    pub fn is_page_key(&self, key: &str) -> bool {
+        self.token.is_none() || digest(key.as_bytes()) == digest(self.page_key.as_bytes())
     }
 
     /// Now, RFC 3339.

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::call::{decode, pairs};
 use super::capnp::{CALL, DISPATCHED, THROWN};
@@ -18,6 +18,9 @@ use super::routing::{
 };
 use super::store::{self, Key};
 use super::{databases, kv, libsql, r2};
+
+/// The most bytes of a worker's events that come at once.
+const EVENTS: usize = 8 << 20;
 
 /// Answers one call of a worker.
 ///
@@ -40,6 +43,7 @@ pub async fn answer(cloud: Arc<Cloud>, mut request: Request<Incoming>) -> Result
             }
             ["kv", id] => to_kv(&cloud, id, request).await.map_or_else(|refusal| text(500, &refusal.message), respond),
             ["r2", bucket] => to_r2(&cloud, bucket, request).await,
+            ["trace", version, worker] => to_activity(&cloud, version, worker, request).await,
             ["queue", queue] => to_queue(&cloud, queue, request).await,
             _ => outbound(&cloud, request).await,
         },
@@ -122,6 +126,19 @@ async fn to_r2(cloud: &Cloud, bucket: &str, request: Request<Incoming>) -> Respo
         }
     };
     blocking(|| respond(r2::answer(cloud, &bucket, &asked, &body)))
+}
+
+/// Takes the events of a worker from the tracer beside it.
+async fn to_activity(cloud: &Cloud, version: &str, worker: &str, request: Request<Incoming>) -> Response<Body> {
+    let body = Limited::new(request.into_body(), EVENTS).collect().await;
+    let events = body.ok().and_then(|body| serde_json::from_slice::<Vec<Value>>(&body.to_bytes()).ok());
+    let names: Vec<String> = worker.split('/').map(decode).collect();
+    let ([account, namespace, name], Some(events)) = (names.as_slice(), events) else {
+        return text(400, "these are no events of a worker\n");
+    };
+    let key = Key::new(account, namespace, name);
+    events.into_iter().for_each(|event| cloud.activity.add(&key, version, event));
+    text(200, "")
 }
 
 /// Answers workerd's queue binding: messages are noted in the journal and not delivered.

@@ -8,12 +8,14 @@
 //! It sends nothing anywhere, and what workers fetch never leaves the machine.
 
 mod accounts;
+mod activity;
 mod api;
 mod call;
 mod capnp;
 mod clock;
 mod cloud;
 mod databases;
+mod directory;
 mod domains;
 mod egress;
 mod envelope;
@@ -26,6 +28,7 @@ mod kv;
 mod libsql;
 mod limits;
 mod namespaces;
+mod page;
 mod r2;
 mod routing;
 mod scripts;
@@ -35,6 +38,8 @@ mod serve;
 mod settings;
 mod sql;
 mod store;
+mod tail_list;
+mod tails;
 mod triggers;
 mod upload;
 mod versions;
@@ -54,8 +59,10 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+pub use activity::{Observer, Trace};
 pub use api::operations;
 pub use clock::Clock;
+pub use directory::Group;
 pub use faults::{Effect, ErrorAnswer, Fault, Matches, Reset};
 pub use limits::{Meter, PlatformLimits, RateLimit, Verdict};
 pub use workerd::Workerd;
@@ -97,6 +104,12 @@ pub struct Options {
     pub page_size: Option<usize>,
     /// The faults from the start on.
     pub faults: Vec<Fault>,
+    /// Called with each event of a worker: its requests, console lines and exceptions.
+    pub observer: Option<Observer>,
+    /// The group of a worker on the index page, by its tags; none: there are no groups.
+    pub group: Option<Group>,
+    /// The path of a worker's health check, by which the index page knows its health.
+    pub health_path: String,
     /// The time: for the rate limit, expiries and dates.
     pub clock: Clock,
 }
@@ -120,6 +133,9 @@ impl Options {
             validate: false,
             page_size: None,
             faults: Vec::new(),
+            observer: None,
+            group: None,
+            health_path: "/health".to_owned(),
             clock: clock::machine(),
         }
     }
@@ -127,6 +143,16 @@ impl Options {
 
 /// The file of an emulator's folder with its own token.
 pub const TOKEN_FILE: &str = "token";
+
+/// Returns the token of an emulator's folder, if it has one that nobody else can read; writes nothing.
+pub fn known_token(folder: &Path) -> Option<String> {
+    let file = folder.join(TOKEN_FILE);
+    let is_private =
+        |found: Metadata| found.is_file() && found.len() <= 1024 && found.permissions().mode() & 0o077 == 0;
+    let known = std::fs::symlink_metadata(&file).is_ok_and(is_private).then(|| std::fs::read_to_string(&file).ok());
+    let known = known.flatten().map(|text| text.trim().to_owned());
+    known.filter(|token| token.len() >= 32 && token.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
 
 /// Returns the own token of the emulator in a folder, which is created if it has none. Only its owner can read the file.
 ///
@@ -137,13 +163,7 @@ pub fn own_token(folder: &Path) -> anyhow::Result<String> {
     let cannot = || format!("can't use {}", file.display());
     std::fs::create_dir_all(folder).with_context(cannot)?;
     // What others could read, or is no file, is replaced.
-    let is_private =
-        |found: Metadata| found.is_file() && found.len() <= 1024 && found.permissions().mode() & 0o077 == 0;
-    let known = std::fs::symlink_metadata(&file).is_ok_and(is_private).then(|| std::fs::read_to_string(&file).ok());
-    let known = known.flatten().map(|text| text.trim().to_owned());
-    if let Some(token) =
-        known.filter(|token| token.len() >= 32 && token.bytes().all(|byte| byte.is_ascii_alphanumeric()))
-    {
+    if let Some(token) = known_token(folder) {
         return Ok(token);
     }
     match std::fs::remove_file(&file) {
@@ -164,6 +184,7 @@ pub fn own_token(folder: &Path) -> anyhow::Result<String> {
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
+    page: String,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -187,13 +208,14 @@ pub fn start(options: Options) -> anyhow::Result<Running> {
     })?;
     let address = listener.local_addr()?;
     cloud.workers.connect(egress.local_addr()?, cloud.store.seal.id());
+    let page = format!("http://{address}/?key={}", cloud.page_key);
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::Builder::new().name("local-cloudflare".to_owned()).spawn(move || {
         runtime.block_on(serve_until(stopped, &cloud, listener, egress));
         // Connections still open are dropped with the runtime.
         runtime.shutdown_timeout(Duration::from_secs(1));
     })?;
-    Ok(Running { address, stop: Some(stop), thread: Some(thread) })
+    Ok(Running { address, page, stop: Some(stop), thread: Some(thread) })
 }
 
 async fn serve_until(
@@ -229,6 +251,12 @@ impl Running {
     #[must_use]
     pub fn api_base(&self) -> String {
         format!("http://{}{}", self.address, api::BASE)
+    }
+
+    /// The address of its page, with the word with which that shows what workers do. Whoever knows it can read their logs.
+    #[must_use]
+    pub fn page(&self) -> &str {
+        &self.page
     }
 
     /// Stops it and ends all workers.

@@ -129,12 +129,10 @@ pub async fn forward_or_throw(
 }
 
 /// Passes a request to a worker, with another path where one is given.
-pub async fn forward(
-    cloud: &Cloud,
-    worker: &Worker,
-    mut request: Request<Incoming>,
-    path: Option<&str>,
-) -> Response<Body> {
+pub async fn forward<B>(cloud: &Cloud, worker: &Worker, mut request: Request<B>, path: Option<&str>) -> Response<Body>
+where
+    B: hyper::body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
+{
     if let Some(path) = path {
         let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
         match format!("{path}{query}").parse::<Uri>() {
@@ -147,9 +145,14 @@ pub async fn forward(
     let mut last = String::new();
     let mut tried: Vec<PathBuf> = Vec::new();
     for _ in 0..CONNECTS {
-        let socket = match cloud.workers.socket(&cloud.store, worker).await {
+        let socket = match cloud.workers.socket(&cloud.store, &cloud.activity, worker).await {
             Ok(socket) => socket,
-            Err(StartError::Page(status, why)) => return text(status, &format!("{why}\n")),
+            Err(StartError::Page(status, why)) => {
+                let version = worker.version.as_deref().unwrap_or_default();
+                let url = format!("http://{}{}", words(request.headers(), header::HOST), request.uri());
+                cloud.activity.add_failure(&worker.key, version, (request.method().as_str(), &url), status, &why);
+                return text(status, &format!("{why}\n"));
+            }
             Err(StartError::Refused(refusal)) => return text(500, &format!("{}\n", refusal.message)),
         };
         // Connecting fails where workerd has just died; then it is started again, once. A request that was sent isn't
@@ -170,7 +173,10 @@ pub async fn forward(
     text(502, &format!("{}: workerd can't be reached: {last}\n", worker.key.name))
 }
 
-async fn pass(stream: UnixStream, request: Request<Incoming>) -> Response<Body> {
+async fn pass<B>(stream: UnixStream, request: Request<B>) -> Response<Body>
+where
+    B: hyper::body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
+{
     let answer = async {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // The connection lives until the body of the answer has been passed on.
@@ -180,6 +186,15 @@ async fn pass(stream: UnixStream, request: Request<Incoming>) -> Response<Body> 
     match answer.await {
         Ok(response) => response.map(Either::Right),
         Err(error) => text(502, &format!("workerd ended the connection: {error}\n")),
+    }
+}
+
+/// Requests a worker's health check, whatever comes of it: its events show that.
+pub async fn check(cloud: &Cloud, worker: &Worker) {
+    let host = format!("{}.localhost", worker.key.name);
+    let request = Request::get(cloud.health_path.as_str()).header(header::HOST, host).body(Full::<Bytes>::default());
+    if let Ok(request) = request {
+        let _ = forward(cloud, worker, request, None).await.into_body().collect().await;
     }
 }
 

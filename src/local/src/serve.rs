@@ -5,19 +5,25 @@ use std::sync::Arc;
 
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper::{HeaderMap, Request, Response, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
 use super::faults::Fault;
 use super::routing::{Body, Dropped, From, Target, blocking, forward, host, of_host, respond, text, words};
-use super::{api, index, libsql, store};
+use super::{api, index, libsql, store, tails};
 
 /// Room for the metadata and the other parts of a form beside the modules, in bytes.
 const MARGIN: usize = 16 << 20;
+
+/// The rights of a worker's page under the emulator's own name: everything but being of that origin.
+const SANDBOX: &str =
+    "sandbox allow-downloads allow-forms allow-modals allow-popups allow-popups-to-escape-sandbox allow-scripts";
 
 /// Answers all connections of a listener by `answer`, for as long as it is polled.
 pub async fn listen<F, A>(listener: TcpListener, answer: F)
@@ -40,6 +46,7 @@ where
             let _ = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades()
                 .await;
         });
     }
@@ -67,14 +74,26 @@ pub async fn answer(cloud: Arc<Cloud>, request: Request<Incoming>) -> Result<Res
     if is_emulators && !is_own {
         return Ok(text(421, &format!("this is not {host}: the emulator answers on localhost and 127.0.0.1\n")));
     }
+    if let ["__local", "page", rest] = segments.as_slice() {
+        return Ok(match index::is_own_script(&cloud, request.headers()) {
+            true => index::script(&cloud, rest, request).await,
+            false => text(403, "only the page that the emulator serves at / may ask this\n"),
+        });
+    }
     if is_emulators && let Some(why) = from_page(request.headers()) {
         return Ok(text(403, &format!("{why}: the emulator answers no web pages\n")));
     }
     match segments.as_slice() {
         _ if !is_own => return Ok(text(404, &nobody(&host, &path))),
         ["client", "v4", ..] => return to_api(&cloud, request).await,
+        ["__local", tails::PATH, id] if request.headers().contains_key(header::UPGRADE) => {
+            return Ok(tail(&cloud, id, request));
+        }
         ["__local", rest @ ..] => return Ok(control(&cloud, &rest.join("/"), request).await),
-        [""] => return Ok(blocking(|| index::page(&cloud, request.headers()))),
+        [""] => {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            return Ok(blocking(|| index::index(&cloud, &query, request.headers())));
+        }
         _ => {}
     }
     let (account, name, prefix) = match segments.as_slice() {
@@ -88,7 +107,10 @@ pub async fn answer(cloud: Arc<Cloud>, request: Request<Incoming>) -> Result<Res
     match found {
         Ok(Some(worker)) => {
             let rest = segments[prefix..].join("/");
-            Ok(forward(&cloud, &worker, request, Some(&format!("/{rest}"))).await)
+            let mut response = forward(&cloud, &worker, request, Some(&format!("/{rest}"))).await;
+            // Its page has the emulator's own origin: as it is sandboxed, it can't read the emulator's page, nor another worker's.
+            response.headers_mut().append(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX));
+            Ok(response)
         }
         Ok(None) => Ok(text(404, &format!("no worker named {name} is deployed here\n"))),
         Err(refusal) => Ok(text(500, &refusal.message)),
@@ -130,6 +152,37 @@ async fn to_api(cloud: &Cloud, request: Request<Incoming>) -> Result<Response<Bo
     let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
     let reply = api::answer(cloud, head.method.as_str(), path, query, head.headers, body).await;
     reply.map(respond).ok_or("dropped on request")
+}
+
+/// Turns a connection into the stream of a tail. Its id, which only the client that started it knows, is the permission.
+fn tail(cloud: &Cloud, id: &str, mut request: Request<Incoming>) -> Response<Body> {
+    let is = |name: header::HeaderName, word: &str| {
+        words(request.headers(), name).split(',').any(|part| part.trim().eq_ignore_ascii_case(word))
+    };
+    let key = words(request.headers(), header::SEC_WEBSOCKET_KEY);
+    let is_websocket = is(header::UPGRADE, "websocket") && is(header::SEC_WEBSOCKET_VERSION, "13") && !key.is_empty();
+    if !is_websocket || !is(header::SEC_WEBSOCKET_PROTOCOL, tails::PROTOCOL) {
+        return text(400, &format!("a tail is a WebSocket with the protocol {}\n", tails::PROTOCOL));
+    }
+    let Some(opened) = cloud.tails.open(id, (cloud.clock)(), &cloud.activity) else {
+        return text(404, "there is no such tail, or it has expired\n");
+    };
+    let accept = derive_accept_key(key.as_bytes());
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        // An error means that the client went.
+        if let Ok(upgraded) = upgrade.await {
+            tails::stream(upgraded, opened).await;
+        }
+    });
+    let mut response = text(101, "");
+    let headers = response.headers_mut();
+    headers.clear();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(tails::PROTOCOL));
+    headers.extend(HeaderValue::from_str(&accept).ok().map(|accept| (header::SEC_WEBSOCKET_ACCEPT, accept)));
+    response
 }
 
 /// Answers the operations that only the emulator has: faults and the journal.

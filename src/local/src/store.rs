@@ -5,6 +5,7 @@
 //! sha256, so a runtime that ten thousand workers share is stored, and nearly always hashed, once.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
@@ -79,6 +80,7 @@ pub struct Store {
     /// Seals secrets and makes ids.
     pub seal: Seal,
     large: Mutex<Vec<(Vec<u8>, String)>>,
+    generation: AtomicU64,
 }
 
 impl Store {
@@ -96,7 +98,7 @@ impl Store {
             .with_context(|| format!("{} isn't a database of the local Cloudflare", file.display()))?;
         db.set_prepared_statement_cache_capacity(128);
         let seal = Seal::open(&folder.join("key"))?;
-        let store = Self { db: Mutex::new(db), seal, large: Mutex::default() };
+        let store = Self { db: Mutex::new(db), seal, large: Mutex::default(), generation: AtomicU64::new(0) };
         store.sweep().context("can't drop unused modules")?;
         Ok(store)
     }
@@ -118,7 +120,13 @@ impl Store {
         let transaction = db.transaction()?;
         let done = work(&transaction)?;
         transaction.commit()?;
+        self.generation.fetch_add(1, Ordering::Relaxed);
         Ok(done)
+    }
+
+    /// Returns a number that is greater after each change.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
     }
 
     /// The sha256 of a module's body. A large body that was seen lately is recognised by comparing, which is ten times
@@ -242,6 +250,15 @@ pub struct Worker {
     pub previews: bool,
     /// The settings that aren't versioned: `tags`, `logpush`, `observability`, `tail_consumers`.
     pub settings: Map<String, Value>,
+}
+
+impl Worker {
+    /// Returns its tags.
+    #[must_use]
+    pub fn tags(&self) -> Vec<String> {
+        let tags = self.settings.get("tags").and_then(Value::as_array);
+        tags.into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned).collect()
+    }
 }
 
 /// One uploaded version of a worker.

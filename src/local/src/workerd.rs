@@ -112,6 +112,8 @@ pub struct Process {
     pub socket: PathBuf,
     /// The time from its start until it listened.
     pub startup: Duration,
+    /// The text that the worker printed while it was loaded.
+    pub printed: String,
     child: Child,
     // Its end is what ends workerd.
     stdin: Option<ChildStdin>,
@@ -175,7 +177,9 @@ impl Process {
                 for (name, _) in &config.files {
                     let _ = std::fs::remove_file(folder.path().join(name));
                 }
-                Ok(Self { socket, startup: started.elapsed(), child, stdin, _folder: folder })
+                let startup = started.elapsed();
+                let printed = said.lock().trim().to_owned();
+                Ok(Self { socket, startup, printed, child, stdin, _folder: folder })
             }
             Ok(false) => {
                 // It ended. Its last words may still be on their way.

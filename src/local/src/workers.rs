@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
-use super::capnp::{Outside, WorkerSource, config};
+use super::activity::Activity;
+use super::capnp::{Outside, WorkerSource, config, traced};
 use super::envelope::Refusal;
 use super::store::{self, Store, Version, Worker};
 use super::upload::{Upload, is_secret};
@@ -116,7 +117,7 @@ impl Workers {
     ///
     /// # Errors
     /// The reason why it can't run.
-    pub async fn socket(&self, store: &Store, worker: &Worker) -> Result<PathBuf, StartError> {
+    pub async fn socket(&self, store: &Store, activity: &Activity, worker: &Worker) -> Result<PathBuf, StartError> {
         let id = worker
             .version
             .as_deref()
@@ -134,7 +135,7 @@ impl Workers {
             return Ok(running.process.socket.clone());
         }
         let version = store.read(|db| store::version(db, worker.id, id))?;
-        let process = self.start(store, worker, &version).await?;
+        let process = self.start(store, activity, worker, &version).await?;
         let socket = process.socket.clone();
         *running = Some(Running { process, used: Instant::now() });
         Ok(socket)
@@ -155,15 +156,27 @@ impl Workers {
         (slots.entry(worker).or_insert_with(new).clone(), ended)
     }
 
-    async fn start(&self, store: &Store, worker: &Worker, version: &Version) -> Result<Process, StartError> {
+    async fn start(
+        &self,
+        store: &Store,
+        activity: &Activity,
+        worker: &Worker,
+        version: &Version,
+    ) -> Result<Process, StartError> {
+        activity.register(&worker.key, worker.tags(), []);
         let binary = self.binary().map_err(|why| StartError::Page(503, why))?;
         let source = source(store, worker, version, &binary)?;
+        let secrets = source.bindings.iter().filter(|binding| is_secret(binding));
+        let secrets = secrets.filter_map(|binding| binding["text"].as_str().map(ToOwned::to_owned));
+        activity.register(&worker.key, worker.tags(), secrets);
         let outside = self.outside().map_err(|why| StartError::Page(503, why))?;
         let config =
             config(&source, outside).map_err(|why| StartError::Page(501, format!("{}: {why}", worker.key.name)))?;
-        let started = Process::start(&binary, &config).await;
-        started
-            .map_err(|why| StartError::Page(500, format!("{} doesn't start. workerd says:\n\n{why}", worker.key.name)))
+        let process = Process::start(&binary, &config).await.map_err(|why| {
+            StartError::Page(500, format!("{} doesn't start. workerd says:\n\n{why}", worker.key.name))
+        })?;
+        activity.add_printed(&worker.key, &version.id, &process.printed);
+        Ok(process)
     }
 
     /// Loads an upload once, without its bindings, and returns its exports.
@@ -293,5 +306,6 @@ fn source(store: &Store, worker: &Worker, version: &Version, binary: &Binary) ->
         flags,
         version: version.id.clone(),
         account: worker.key.account.clone(),
+        trace: traced(&version.id, &worker.key),
     })
 }

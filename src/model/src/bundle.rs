@@ -312,6 +312,21 @@ pub fn by_name(metadata: &Value) -> impl Iterator<Item = (Resource, &str)> {
     })
 }
 
+/// Returns the workers that a bundle's metadata names: those that bindings call or whose classes they use, and those that get its logs.
+pub fn workers(metadata: &Value) -> Vec<String> {
+    let bindings = metadata["bindings"].as_array().into_iter().flatten();
+    let of_binding = |binding: &Value| {
+        let own = [&binding["service"], &binding["script_name"], &binding["outbound"]["worker"]["service"]];
+        own.into_iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let tail = metadata["tail_consumers"].as_array().into_iter().flatten();
+    let tail = tail.filter_map(|consumer| consumer["service"].as_str()).map(str::to_owned);
+    let mut names: Vec<String> = bindings.flat_map(of_binding).chain(tail).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 /// Replaces names by ids; the first name that has none is the error.
 pub fn with_ids(metadata: &mut Value, id: impl Fn(Resource, &str) -> Option<String>) -> Result<(), String> {
     for binding in metadata["bindings"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {

@@ -80,9 +80,19 @@ pub fn note() -> Option<&'static str> {
 fn private(folder: &Path) -> Result<PathBuf, Failure> {
     let cannot = || format!("the cache in {} can't be written", folder.display());
     let folder = std::path::absolute(folder).with_context(cannot)?;
+    // Before anything is created: what is refused stays as it was.
+    if let Some(there) = folder.ancestors().find(|path| fs::symlink_metadata(path).is_ok()) {
+        checked(&folder, there)?;
+    }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(cannot).map_err(|error| {
         Failure::from(error).hint(format!("set {CACHE_VARIABLE} to a folder that only you can write to"))
     })?;
+    checked(&folder, &folder)
+}
+
+/// Returns the path of a folder, which is the cache's or one above it, without symbolic links. Refuses it as [`private`] does.
+fn checked(folder: &Path, there: &Path) -> Result<PathBuf, Failure> {
+    let cannot = || format!("the cache in {} can't be written", folder.display());
     let user = rustix::process::geteuid().as_raw();
     let refused = |path: &Path, why: String, help: String| {
         let what = if path == folder { "it".to_owned() } else { format!("{}, in its path,", path.display()) };
@@ -91,23 +101,24 @@ fn private(folder: &Path) -> Result<PathBuf, Failure> {
         Err(Failure::refused(message).hint(format!("{help}, {other}: what is in the cache is run and deployed")))
     };
     // A link is followed only if nobody else can have made it.
-    for path in folder.ancestors() {
+    for path in there.ancestors() {
         let found = fs::symlink_metadata(path).with_context(cannot)?;
         if found.is_symlink() && found.uid() != user && found.uid() != 0 {
             let help = format!("remove the link {}", path.display());
             return refused(path, format!("is a symbolic link of another user (uid {})", found.uid()), help);
         }
     }
-    let real = fs::canonicalize(&folder).with_context(cannot)?;
+    let real = fs::canonicalize(there).with_context(cannot)?;
     for (depth, path) in real.ancestors().enumerate() {
         let found = fs::metadata(path).with_context(cannot)?;
-        let shown = if depth == 0 { folder.as_path() } else { path };
-        if found.uid() != user && (depth == 0 || found.uid() != 0) {
+        let is_cache = depth == 0 && there == folder;
+        let shown = if is_cache { folder } else { path };
+        if found.uid() != user && (is_cache || found.uid() != 0) {
             let help = format!("give the folder to the user who runs flotilla (`chown {user} {}`)", path.display());
             return refused(shown, format!("belongs to another user (uid {})", found.uid()), help);
         }
         // In a folder such as /tmp, nobody can replace what belongs to others.
-        let is_sticky = depth > 0 && found.mode() & 0o1000 != 0;
+        let is_sticky = !is_cache && found.mode() & 0o1000 != 0;
         if !is_sticky && is_writable_by_others(&found, user) {
             let why = format!("can be written by other users (mode {:03o})", found.mode() & 0o777);
             return refused(shown, why, format!("run `chmod go-w {}`", path.display()));
@@ -294,7 +305,7 @@ fn npm_run(what: &str, folder: &Path, command: &str) -> Result<(), Failure> {
     let job = Job::new("npm", words, folder).environment(npm_environment()).time(NPM_TIME);
     let ended = job.run().map_err(|trouble| match trouble {
         Trouble::NotFound => Failure::new(format!("npm is not installed; it is needed for {what}"))
-            .hint("install Node.js 20 or newer, which brings npm"),
+            .hint("install Node.js 22.12 or newer, which brings npm"),
         Trouble::NotStarted(error) => Failure::new(format!("npm can't be started: {error}")),
         other => Failure::new(format!("`npm {command}` was ended for {what}: it {other}")),
     })?;
@@ -344,6 +355,13 @@ mod tests {
             if let Err(failure) = found {
                 assert!(failure.to_string().contains("can be written by other users"), "{failure}");
             }
+        }
+        // What is refused stays as it was.
+        for (mode, is_safe) in [(0o777, false), (0o755, true)] {
+            set(&above, mode);
+            let below = above.join(format!("new-{mode:o}/cache"));
+            assert_eq!((private(&below).is_ok(), below.exists()), (is_safe, is_safe), "{mode:o}");
+            assert_eq!(above.join(format!("new-{mode:o}")).exists(), is_safe, "{mode:o}");
         }
         let failure = private(Path::new("/dev/null/cache")).unwrap_err();
         assert!(failure.hints.iter().any(|hint| hint.contains(CACHE_VARIABLE)), "{failure}");

@@ -1,6 +1,12 @@
-//! Credentials in files, recognised by their name or form. Pure text; never keeps the text that it examined.
+//! Credentials in files, recognised by their name or form, and how values are shown without them. Pure text; never keeps the text that
+//! it examined.
 
 use serde_json::Value;
+
+/// Stands for a secret where a value is shown.
+pub const STARS: &str = "********";
+/// The key of a worker's or a spec's variables.
+const VARS: &str = "vars";
 
 /// Parts of names whose values are secrets.
 const WORDS: [&str; 9] =
@@ -62,12 +68,88 @@ pub fn is_credential(name: &str, value: &str) -> bool {
 
 /// Returns whether a variable's value, or anything in it, is a secret.
 pub fn holds_credential(name: &str, value: &Value) -> bool {
+    find(name, value).is_some()
+}
+
+/// Returns the path, within a variable's value, of the first text that is a secret.
+pub fn find(name: &str, value: &Value) -> Option<Vec<String>> {
+    let below = |step: String, name: &str, value: &Value| {
+        let path = find(name, value)?;
+        Some([step].into_iter().chain(path).collect())
+    };
     match value {
-        Value::String(text) => is_credential(name, text),
-        Value::Array(items) => items.iter().any(|item| holds_credential(name, item)),
-        Value::Object(map) => map.iter().any(|(key, value)| holds_credential(key, value)),
-        _ => false,
+        Value::String(text) => is_credential(name, text).then(Vec::new),
+        Value::Array(items) => items.iter().enumerate().find_map(|(index, item)| below(index.to_string(), name, item)),
+        Value::Object(map) => map.iter().find_map(|(key, value)| below(key.clone(), key, value)),
+        _ => None,
     }
+}
+
+/// Returns a value of a spec or of a worker with the secrets in its variables replaced by stars, given its path, as in `vars`, `TOKEN`.
+pub fn masked(path: &[impl AsRef<str>], mut value: Value) -> Value {
+    let steps: Vec<&str> = path.iter().map(AsRef::as_ref).collect();
+    match variable(&steps) {
+        Some(Some(name)) => mask_variable(name, &mut value),
+        Some(None) => mask_variable("", &mut value),
+        None => mask_below(&mut value),
+    }
+    value
+}
+
+/// Returns the steps of a path in the author's notation, such as `vars.settings.list[0]`.
+pub fn steps(path: &str) -> Vec<&str> {
+    path.split(['.', '[', ']']).filter(|step| !step.is_empty()).collect()
+}
+
+/// Returns whether a path leads into variables, and the name that decides about the value there: that of the variable or of a key in it.
+fn variable<'a>(steps: &[&'a str]) -> Option<Option<&'a str>> {
+    let at = steps.iter().position(|step| *step == VARS)?;
+    let is_index = |step: &str| step.bytes().all(|byte| byte.is_ascii_digit());
+    Some(steps[at + 1..].iter().rev().find(|step| !is_index(step)).copied())
+}
+
+/// Masks the secrets in a value of this name.
+fn mask_variable(name: &str, value: &mut Value) {
+    match value {
+        Value::String(text) if is_credential(name, text) => STARS.clone_into(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| mask_variable(name, item)),
+        Value::Object(map) => map.iter_mut().for_each(|(key, value)| mask_variable(key, value)),
+        _ => {}
+    }
+}
+
+/// Masks the secrets in variables, wherever a value has some.
+fn mask_below(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(mask_below),
+        Value::Object(map) => map.iter_mut().for_each(|(key, value)| match key == VARS {
+            true => mask_variable("", value),
+            false => mask_below(value),
+        }),
+        _ => {}
+    }
+}
+
+/// Returns the beginning of a value's JSON, which was cut, without the secrets that it has; nothing if it has none.
+pub fn masked_cut(path: &str, json: &str) -> Option<String> {
+    let name = variable(&steps(path))?;
+    let is_secret = match (json.strip_prefix('"'), name) {
+        (Some(text), Some(name)) => is_credential(name, text),
+        _ => by_form(json) || json.split('"').any(by_name),
+    };
+    is_secret.then(|| format!("\"{STARS}\""))
+}
+
+/// Returns a sentence of an earlier version without the secrets in it: `vars.TOKEN "old" → "new"`.
+pub fn masked_sentence(text: &str) -> String {
+    let path = text.split(' ').find(|word| word.starts_with("vars."));
+    if let Some(path) = path
+        && let Some((before, after)) = text.split_once(path)
+        && (by_form(after) || variable(&steps(path)).flatten().is_some_and(by_name))
+    {
+        return format!("{before}{path} {STARS}");
+    }
+    text.to_owned()
 }
 
 /// Returns whether a word looks like a secret that a service issued.
@@ -95,7 +177,59 @@ fn with_password(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn secrets_in_variables_are_masked_and_nothing_else() {
+        let vars = || {
+            json!({
+                "API_TOKEN": "a", "OK": "fine", "MAX_TOKENS": "5", "settings": {"password": "b", "list": ["ghp_0123456789abcdefghij", "c"]},
+                "TEXT": "-----BEGIN PRIVATE KEY-----\nMII",
+            })
+        };
+        let shown = json!({
+            "API_TOKEN": STARS, "OK": "fine", "MAX_TOKENS": "5", "settings": {"password": STARS, "list": [STARS, "c"]}, "TEXT": STARS,
+        });
+        assert_eq!(masked(&["vars"], vars()), shown);
+        assert_eq!(masked(&["environments", "staging", "vars"], vars()), shown);
+        let worker = |vars: Value| json!({"name": "w", "secrets": {"API_TOKEN": "NAME"}, "environments": {"staging": {"vars": vars}}});
+        assert_eq!(masked(&[""; 0], worker(vars())), worker(shown.clone()));
+        for (path, value, is_masked) in [
+            ("vars.API_TOKEN", "a", true),
+            ("vars.settings.password", "b", true),
+            ("vars.settings.TOKENS[0]", "b", true),
+            ("vars.OK", "b", false),
+            ("vars.OK", "ghp_0123456789abcdefghij", true),
+            ("secrets.API_TOKEN", "NAME", false),
+            ("destinations[0].settings.token", "b", false),
+        ] {
+            let shown = masked(&steps(path), json!(value));
+            assert_eq!(shown, json!(if is_masked { STARS } else { value }), "{path}");
+            assert_eq!(masked(&steps(path), shown.clone()), shown, "masking twice changes nothing");
+        }
+        assert_eq!(find("settings", &vars()["settings"]), Some(vec!["list".to_owned(), "0".to_owned()]));
+        assert_eq!(find("OK", &json!("fine")), None);
+    }
+
+    #[test]
+    fn what_earlier_versions_recorded_is_masked() {
+        for (path, json, is_masked) in [
+            ("vars.API_TOKEN", "\"abc…", true),
+            ("vars.API_TOKEN", "{\"a\":\"b…", false),
+            ("vars.settings", "{\"a\":{\"password\":\"b…", true),
+            ("vars.LIST", "[\"ghp_0123456789abcdefghij\",…", true),
+            ("labels.token", "\"abc…", false),
+        ] {
+            assert_eq!(masked_cut(path, json).is_some(), is_masked, "{path} {json}");
+        }
+        let sentence = "customers/a.yaml:4:14 vars.API_TOKEN \"one\" → \"two\"";
+        assert_eq!(masked_sentence(sentence), format!("customers/a.yaml:4:14 vars.API_TOKEN {STARS}"));
+        for text in ["customers/a.yaml:4:14 vars.OK \"one\" → \"two\"", "the bundle changed", "vars. x"] {
+            assert_eq!(masked_sentence(text), text);
+        }
+    }
 
     #[test]
     fn by_name_and_by_form() {

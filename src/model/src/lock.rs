@@ -238,6 +238,7 @@ impl Lock {
         let mut file = locked(path, what)?;
         if let Holder::Elsewhere(note, age) = left(path, &mut file, progress, patience) {
             let ago = age.as_secs();
+            let what = if note.what == what { what } else { "command" };
             let what = format!("another {what} is running on another host: {note}; it was heard of {ago} s ago");
             return Err(Failure::refused(what)
                 .hint("wait for it to end")
@@ -281,14 +282,19 @@ fn locked(path: &Path, what: &str) -> Result<File, Failure> {
         // Its holder removed it when it ended: there is another file by now, or none.
         Ok(()) => locked(path, what),
         Err(TryLockError::WouldBlock) => {
-            let holder = match (Note::read(&mut file), text(&mut file)) {
+            let note = Note::read(&mut file);
+            let is_other = note.as_ref().is_some_and(|note| note.what != what);
+            let holder = match (note, text(&mut file)) {
                 (Some(note), _) => note.to_string(),
                 // As an older flotilla wrote it.
                 (None, Some(text)) => text,
                 (None, None) => "another process".to_owned(),
             };
-            Err(Failure::refused(format!("another {what} is running: {holder}"))
-                .hint("wait for it to end, or stop it with Ctrl-C: it loses nothing"))
+            Err(Failure::refused(match is_other {
+                true => format!("another command is running: {holder}"),
+                false => format!("another {what} is running: {holder}"),
+            })
+            .hint("wait for it to end, or stop it with Ctrl-C: it loses nothing"))
         }
         Err(TryLockError::Error(error)) => Err(anyhow::Error::from(error).context(cannot()).into()),
     }

@@ -80,6 +80,21 @@ pub enum Call {
         /// carries it, the reply is [`Reply::Nothing`].
         tag: Option<String>,
     },
+    /// Starts a tail: a stream of a worker's requests, console lines and exceptions. If there is no such worker, the reply is
+    /// [`Reply::Nothing`].
+    StartTail {
+        /// The worker's name.
+        worker: String,
+        /// The filters that an event has to pass, in the platform's form.
+        filters: Vec<Value>,
+    },
+    /// Ends a tail.
+    DeleteTail {
+        /// The worker's name.
+        worker: String,
+        /// The tail's id.
+        id: String,
+    },
     /// Turns a worker's address on workers.dev on or off.
     SetWorkersDev {
         /// The worker's name.
@@ -321,6 +336,15 @@ pub enum Reply {
         tags: Vec<String>,
         /// Whether it has Durable Objects of its own. Of a worker in a dispatch namespace, the answer doesn't say it.
         has_objects: bool,
+    },
+    /// A tail was started.
+    Tail {
+        /// Its id.
+        id: String,
+        /// The address of its stream. Whoever knows it can read the stream.
+        url: String,
+        /// The time at which it ends, RFC 3339.
+        expires_at: String,
     },
     /// The settings of a worker, in the platform's form.
     Settings(Value),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::clock::timestamp;
+use crate::credential;
 use crate::diagnostic::Place;
 use crate::text::{holds_ids, mask_ids, mask_value};
 
@@ -129,6 +130,11 @@ pub enum Reason {
         /// The name of its binding.
         name: String,
     },
+    /// A secret that the upload needs has no value here: it is what a deploy fails on, not a cause of the change.
+    SecretMissing {
+        /// The name under which it is looked up.
+        name: String,
+    },
     /// A custom domain is attached.
     DomainAdded {
         /// The host name.
@@ -143,6 +149,13 @@ pub enum Reason {
     DomainTaken {
         /// The host name.
         domain: String,
+        /// The worker that it is taken from.
+        old: String,
+    },
+    /// A route is taken from another worker.
+    RouteTaken {
+        /// The pattern.
+        pattern: String,
         /// The worker that it is taken from.
         old: String,
     },
@@ -294,6 +307,35 @@ impl From<&Value> for Excerpt {
     }
 }
 
+impl Excerpt {
+    /// Returns it without secrets in variables and without ids, given its path: earlier versions recorded them in the state.
+    fn masked(self, path: &str) -> Excerpt {
+        let has_ids = holds_ids(path);
+        if !has_ids && !path.contains("vars") {
+            return self;
+        }
+        match serde_json::from_str::<Value>(&self.0) {
+            Ok(value) => {
+                let value = credential::masked(&credential::steps(path), value);
+                Excerpt::from(&if has_ids { mask_value(value) } else { value })
+            }
+            Err(_) => {
+                let text = credential::masked_cut(path, &self.0).unwrap_or(self.0);
+                Excerpt(if has_ids { mask_ids(&text) } else { text })
+            }
+        }
+    }
+}
+
+impl ValueChange {
+    /// Returns the change as it is shown.
+    fn shown(&self) -> ValueChange {
+        let ValueChange { path, old, new, place } = self.clone();
+        let [old, new] = [old, new].map(|value| Some(value?.masked(&path)));
+        ValueChange { path, old, new, place }
+    }
+}
+
 impl fmt::Display for Excerpt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -348,6 +390,7 @@ impl Reason {
             Reason::MetadataChanged(change) => format!("{} … → …", change.name),
             Reason::ToolChanged { .. } => "flotilla itself changed: … → …".to_owned(),
             Reason::PackBundleChanged { old: Some(_), new: Some(_) } => "the pack's bundle changed: … → …".to_owned(),
+            Reason::RolledBack { .. } => "rolled back to record …".to_owned(),
             Reason::DomainAdded { .. } => "domain … added".to_owned(),
             Reason::DomainRemoved { .. } => "domain … removed".to_owned(),
             Reason::DatabaseCreated { .. } => "D1 database … is created unless it exists".to_owned(),
@@ -381,10 +424,9 @@ impl fmt::Display for Statement<'_> {
             Reason::UploadInterrupted => f.write_str("an earlier upload was interrupted"),
             Reason::ChangeInterrupted => f.write_str("an earlier change of it was interrupted"),
             Reason::ValueChanged(change) => {
-                let ValueChange { path, old, new, .. } = &**change;
-                let text = |value: &Excerpt| if holds_ids(path) { mask_ids(&value.0) } else { value.to_string() };
-                let shown = |value: &Option<Excerpt>| value.as_ref().map_or("nothing".to_owned(), text);
-                write!(f, "{path} {} → {}", shown(old), shown(new))
+                let ValueChange { path, old, new, .. } = change.shown();
+                let text = |value: Option<Excerpt>| value.map_or("nothing".to_owned(), |value| value.0);
+                write!(f, "{path} {} → {}", text(old), text(new))
             }
             Reason::MetadataChanged(change) => {
                 let MetadataChange { name, old, new } = &**change;
@@ -409,9 +451,11 @@ impl fmt::Display for Statement<'_> {
             Reason::SourceRemoved { file } => write!(f, "{file} is no longer bundled"),
             Reason::ToolChanged { old, new } => write!(f, "flotilla itself changed: {old} → {new}"),
             Reason::SecretChanged { name } => write!(f, "secret {name} changed"),
+            Reason::SecretMissing { name } => write!(f, "secret {name} has no value here"),
             Reason::DomainAdded { new } => write!(f, "domain {new} added"),
             Reason::DomainRemoved { old } => write!(f, "domain {old} removed"),
             Reason::DomainTaken { domain, old } => write!(f, "domain {domain} is taken from {old}"),
+            Reason::RouteTaken { pattern, old } => write!(f, "route {pattern} is taken from {old}"),
             Reason::DatabaseCreated { new } => write!(f, "D1 database {new} is created unless it exists"),
             Reason::RouteAdded { new } => write!(f, "route {new} added"),
             Reason::RouteRemoved { old } => write!(f, "route {old} removed"),
@@ -433,7 +477,7 @@ impl fmt::Display for Statement<'_> {
             Reason::OutputEdited { file } => write!(f, "{file} was edited"),
             Reason::ValuesChanged => f.write_str("its values changed"),
             Reason::RecipeChanged => f.write_str("its templates, its pack's bundle or flotilla itself changed"),
-            Reason::Recorded { text } => f.write_str(&mask_ids(text)),
+            Reason::Recorded { text } => f.write_str(&mask_ids(&credential::masked_sentence(text))),
         }
     }
 }
@@ -449,14 +493,16 @@ pub fn sentences<S: Serializer>(reasons: &[Reason], serializer: S) -> Result<S::
     serializer.collect_seq(reasons.iter().map(Reason::to_string))
 }
 
-/// Returns reasons as values for programs, with ids masked as in their sentences: each with its `kind`, and with `old`, `new` and `place`, which are null where they
-/// don't apply.
+/// Returns reasons as values for programs, with ids and secrets masked as in their sentences: each with its `kind`, and with `old`, `new`
+/// and `place`, which are null where they don't apply.
 pub fn details(reasons: &[Reason]) -> Vec<Value> {
     let detail = |reason: &Reason| {
-        let mut value = serde_json::to_value(reason).expect("BUG: a reason is JSON");
-        if matches!(reason, Reason::ValueChanged(change) if holds_ids(&change.path)) {
-            value = mask_value(value);
-        }
+        let shown = match reason {
+            Reason::ValueChanged(change) => &Reason::ValueChanged(Box::new(change.shown())),
+            Reason::Recorded { .. } => &Reason::Recorded { text: reason.to_string() },
+            other => other,
+        };
+        let mut value = serde_json::to_value(shown).expect("BUG: a reason is JSON");
         for field in COMMON_FIELDS {
             value.as_object_mut().expect("BUG: a reason is an object").entry(field).or_insert(Value::Null);
         }
@@ -548,9 +594,11 @@ mod tests {
             (Reason::SourceRemoved { file: file() }, "templates/tiny/a.tera is no longer bundled"),
             (Reason::ToolChanged { old: old(), new: new() }, "flotilla itself changed: 1 → 2"),
             (Reason::SecretChanged { name: text("KEY") }, "secret KEY changed"),
+            (Reason::SecretMissing { name: text("KEY") }, "secret KEY has no value here"),
             (Reason::DomainAdded { new: text("a.example") }, "domain a.example added"),
             (Reason::DomainRemoved { old: text("a.example") }, "domain a.example removed"),
             (Reason::DomainTaken { domain: text("a.example"), old: text("w") }, "domain a.example is taken from w"),
+            (Reason::RouteTaken { pattern: text("a.example/*"), old: text("w") }, "route a.example/* is taken from w"),
             (Reason::DatabaseCreated { new: text("a-db") }, "D1 database a-db is created unless it exists"),
             (Reason::RouteAdded { new: text("a.example/*") }, "route a.example/* added"),
             (Reason::RouteRemoved { old: text("a.example/*") }, "route a.example/* removed"),

@@ -90,7 +90,8 @@ pub struct Assignment {
     pub worker_name: Option<String>,
     /// The environments in addition to production, each with the settings that differ there: a key without a value, or `{}`, is an
     /// environment in which nothing differs. Production exists unless `production: null` removes it; `null` also removes one that a weaker
-    /// layer adds. `preview` has the settings that differ in previews; it doesn't create a preview.
+    /// layer adds. `preview` has the settings that differ in previews; it doesn't create a preview. The pack, the labels, the layers and
+    /// `workers` are the same in all environments.
     #[schemars(extend("propertyNames" = {"enum": ["development", "staging", "production", "preview"]}))]
     pub environments: Option<BTreeMap<Environment, Option<InEnvironment>>>,
 }

@@ -94,7 +94,9 @@ pub fn duration(seconds: f64) -> String {
     match whole {
         0..10 => format!("{seconds:.1} s"),
         10..60 => format!("{whole} s"),
+        60..3600 if whole.is_multiple_of(60) => format!("{} min", whole / 60),
         60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ if whole % 3600 < 60 => format!("{} h", whole / 3600),
         _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
     }
 }
@@ -204,6 +206,7 @@ mod tests {
     #[test]
     fn durations() {
         assert_eq!([1.25, 42.0, 200.0, 25_020.0].map(duration), ["1.2 s", "42 s", "3 min 20 s", "6 h 57 min"]);
+        assert_eq!([300.0, 3600.0, 7230.0].map(duration), ["5 min", "1 h", "2 h"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod envfile;
 pub mod jsonc;
 pub mod layer;
 pub mod leave_out;
+pub mod masked;
 pub mod pack;
 pub mod project;
 pub mod schema;

@@ -4,7 +4,8 @@
 mod wrangler;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::Deserialize as _;
@@ -15,6 +16,7 @@ use crate::schema::{self, Checker, add_unreported};
 use crate::tree::Tree;
 use crate::yaml::{self, Document, Node};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+use flotilla_model::plain_file;
 use flotilla_model::spec::{
     BUNDLER_KEYS, CatalogueFile, DestinationType, PackFile, Purpose, RuntimeFile, TEMPLATE_KEYS,
 };
@@ -26,6 +28,11 @@ const MOST_TEMPLATE_BYTES: u64 = 1 << 20;
 const MOST_CATALOGUE_BYTES: u64 = 16 << 20;
 /// The most templates in a pack's folder.
 const MOST_TEMPLATES: usize = 1000;
+
+/// The most files and folders that decide a pack's code.
+const MOST_SOURCES: usize = 20_000;
+/// The most bytes of all files that decide a pack's code.
+pub const MOST_SOURCE_BYTES: u64 = 256 << 20;
 
 /// The way to fix a template that can't be read.
 const TEMPLATE_HELP: &str = "templates are regular files of the pack's folder, in UTF-8, of up to 1 MiB each";
@@ -173,14 +180,18 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
         None if !diagnostics.is_empty() => catalogue.types = None,
         None => {}
     }
-    let sources = texts(&runtime["sources"]).into_iter();
     // Where the manifest can't be read, it isn't known whether there is a runtime at all.
-    let of_npm = ["package.json", "package-lock.json"].into_iter().filter(|_| runtime.is_object());
-    let sources = sources.chain(of_npm.map(str::to_owned));
-    for source in sources.filter(|source| !tree.has(&format!("{path}/{source}"))) {
-        let help = format!("add the file; {path}/pack.yaml names the sources of the runtime");
-        let place = Place::file(&format!("{path}/{source}"));
-        diagnostics.push(Diagnostic::error(Code::BadPack, place, "a source of the pack's code is missing", help));
+    if runtime.is_object() {
+        let named = texts(&runtime["sources"]);
+        // Of another time, it is known which files there were, and not what was a link.
+        diagnostics.extend(match tree.past.is_empty() {
+            true => sources(&tree.root.join(path), path, &named).1,
+            false => {
+                let named = named.iter().map(String::as_str).chain(OF_NPM);
+                let missing = named.filter(|source| !tree.has(&format!("{path}/{source}")));
+                missing.map(|source| missing_source(path, source)).collect()
+            }
+        });
     }
     let manifest = match PackFile::deserialize(&manifest) {
         Ok(read) if diagnostics.is_empty() => read,
@@ -198,6 +209,131 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
     let types = catalogue.types.into_iter().flatten().filter_map(|(name, kind)| Some((name, kind?))).collect();
     let (folder, catalogue) = (tree.root.join(path), catalogue.schemas);
     Ok(Pack { folder, path: path.to_owned(), manifest, templates, partials, types, catalogue, wrangler: project })
+}
+
+/// The files that npm needs to install what a pack's code uses.
+const OF_NPM: [&str; 2] = ["package.json", "package-lock.json"];
+
+/// Returns the files that decide a pack's code, by path within the pack, each with the file that it is or that it points to; and what a
+/// build would refuse of them. `path` is the pack's folder from the project's root.
+pub fn sources(folder: &Path, path: &str, named: &[String]) -> (BTreeMap<String, PathBuf>, Vec<Diagnostic>) {
+    let mut sources = Sources { pack: path, files: BTreeMap::new(), errors: Vec::new(), bytes: 0, seen: 0 };
+    let named: BTreeSet<&str> = named.iter().map(String::as_str).chain(OF_NPM).collect();
+    match folder.canonicalize() {
+        Ok(root) => {
+            for name in named {
+                if std::fs::symlink_metadata(folder.join(name)).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+                {
+                    sources.errors.push(missing_source(path, name));
+                    continue;
+                }
+                sources.add(folder, &root, name);
+            }
+        }
+        Err(error) => sources.errors.push(unreadable_source(path, "pack.yaml", &error)),
+    }
+    for name in OF_NPM {
+        let Some(target) = sources.files.get(name) else { continue };
+        let Ok(bytes) = plain_file::read_through_links(target, MOST_CATALOGUE_BYTES) else { continue };
+        let json = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
+        if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(json) {
+            let place =
+                Place { line: error.line(), column: error.column().max(1), ..Place::file(&format!("{path}/{name}")) };
+            let help = "npm reads it to install what the pack's code uses: repair it, or run `npm install` in the pack's folder";
+            sources.errors.push(Diagnostic::error(Code::BadPack, place, "it is not JSON", help));
+        }
+    }
+    if sources.seen > MOST_SOURCES {
+        sources.too_many(&format!("the pack's sources have more than {MOST_SOURCES} files and folders"));
+    } else if sources.bytes > MOST_SOURCE_BYTES {
+        sources.too_many(&format!("the pack's sources have more than {} MiB", MOST_SOURCE_BYTES >> 20));
+    }
+    (sources.files, sources.errors)
+}
+
+/// The files that decide a pack's code, while they are looked up.
+struct Sources<'a> {
+    pack: &'a str,
+    files: BTreeMap<String, PathBuf>,
+    errors: Vec<Diagnostic>,
+    bytes: u64,
+    /// The number of files and folders that were looked at.
+    seen: usize,
+}
+
+impl Sources<'_> {
+    /// Adds a file, or those of a folder.
+    fn add(&mut self, folder: &Path, root: &Path, path: &str) {
+        // Folders count, too: links among them can repeat each other without end.
+        self.seen += 1;
+        if self.seen > MOST_SOURCES {
+            return;
+        }
+        if let Err(error) = self.look_up(folder, root, path) {
+            self.errors.push(unreadable_source(self.pack, path, &error));
+        }
+    }
+
+    fn look_up(&mut self, folder: &Path, root: &Path, path: &str) -> io::Result<()> {
+        let full = folder.join(path);
+        let is_link = std::fs::symlink_metadata(&full)?.is_symlink();
+        // A link is what it points to, as long as that is in the pack: then it is under version control, as the pack is.
+        let target = match full.canonicalize() {
+            Err(error) if is_link && error.kind() == ErrorKind::NotFound => {
+                return Err(io::Error::other("it is a symbolic link to a file that doesn't exist"));
+            }
+            target => target?,
+        };
+        if path.split('/').any(|step| step == "..") || !target.starts_with(root) {
+            let leads = if is_link { "it is a symbolic link that" } else { "it" };
+            return Err(io::Error::other(format!("{leads} leads out of the pack")));
+        }
+        let metadata = target.metadata()?;
+        if metadata.is_dir() {
+            // A link to a folder above it would never end.
+            let above = full.parent().and_then(|above| above.canonicalize().ok());
+            if is_link && above.is_none_or(|above| above.starts_with(&target)) {
+                return Err(io::Error::other("it is a symbolic link to a folder that holds it"));
+            }
+            for entry in std::fs::read_dir(&full)? {
+                let name = entry?.file_name();
+                if name != "node_modules" {
+                    self.add(folder, root, &format!("{path}/{}", name.to_string_lossy()));
+                }
+            }
+            return Ok(());
+        }
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        std::fs::File::open(&target)?;
+        self.bytes = self.bytes.saturating_add(metadata.len());
+        self.files.insert(path.to_owned(), target);
+        Ok(())
+    }
+
+    fn too_many(&mut self, message: &str) {
+        let place = Place::file(&format!("{}/pack.yaml", self.pack));
+        let help = "`sources` under `runtime` names the files and folders that decide the pack's code: name no others";
+        self.errors.push(Diagnostic::error(Code::BadPack, place, message, help));
+    }
+}
+
+/// Reports a file that isn't there, though the pack's code needs it.
+fn missing_source(pack: &str, source: &str) -> Diagnostic {
+    let help = format!("add the file; {pack}/pack.yaml names the sources of the runtime");
+    let place = Place::file(&format!("{pack}/{source}"));
+    Diagnostic::error(Code::BadPack, place, "a source of the pack's code is missing", help)
+}
+
+/// Reports a file that decides a pack's code and can't be read.
+pub fn unreadable_source(pack: &str, source: &str, error: &io::Error) -> Diagnostic {
+    let help = format!(
+        "the sources in {pack}/pack.yaml are regular files of the pack's folder, or links to such files: put a copy there, or name \
+         another file"
+    );
+    let place = Place::file(&format!("{pack}/{source}"));
+    Diagnostic::error(Code::BadPack, place, format!("a source of the pack's code can't be read: {error}"), help)
 }
 
 /// A pack's manifest, as far as it can be read.

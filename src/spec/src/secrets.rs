@@ -114,9 +114,17 @@ impl Secrets {
 
     /// Returns a variable of this machine, such as an account's id: from the environment, and then from dotenv files.
     pub fn named(&self, name: &str) -> Option<SecretString> {
-        let for_deploys = || self.sources.iter().filter(|source| source.listed.is_for_deploys());
-        let file = || for_deploys().find_map(|source| source.clear(name));
-        self.environment.get(name).cloned().or_else(file)
+        self.find_named(name).map(|found| found.value)
+    }
+
+    /// Returns a variable of this machine as [`Secrets::named`] does, with the source that it comes from.
+    pub fn find_named(&self, name: &str) -> Option<FoundSecret> {
+        let found = |value, source: String| FoundSecret { value, source, name: name.to_owned() };
+        if let Some(value) = self.environment.get(name) {
+            return Some(found(value.clone(), "environment".to_owned()));
+        }
+        let mut for_deploys = self.sources.iter().filter(|source| source.listed.is_for_deploys());
+        for_deploys.find_map(|source| Some(found(source.clear(name)?, source.label(Environment::Production))))
     }
 
     /// Returns a variable that decides where tokens are sent, from what the person who runs the program chose: the environment, or the dotenv

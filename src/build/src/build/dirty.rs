@@ -9,7 +9,7 @@ use super::PackBundles;
 use super::project::Project;
 use super::scan::Scan;
 use crate::manifest::{DirtyReason, Stamp, Unit, Writer};
-use crate::out::Out;
+use crate::out::{Out, is_checked_out};
 use crate::render;
 use crate::usage::ScriptSizeLimit;
 use flotilla_model::digest::{Digest, ShortHash};
@@ -90,8 +90,11 @@ pub(super) fn dirty_reasons(
         if output.stamp.same(Stamp::of(&metadata)) {
             continue;
         }
+        let content = output.content;
+        let is_content = |bytes: &[u8]| Digest::of(bytes).short_hash() == content;
         match out.bytes(folder, &output.name) {
-            Ok(bytes) if Digest::of(&bytes).short_hash() == output.content => {
+            // Uploads are rendered, so that the line ends of git's checkout may stay.
+            Ok(bytes) if is_content(&bytes) || is_checked_out(&bytes, is_content) => {
                 output.stamp = Stamp::settled(&metadata, now);
                 stamped |= output.stamp != Stamp::NONE;
             }

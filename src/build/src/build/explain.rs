@@ -11,6 +11,7 @@ use crate::manifest::{DirtyReason, Record, RenderRecord, Unit};
 use crate::out::Out;
 use crate::provenance::{self, Provenance};
 use crate::render;
+use flotilla_model::credential;
 use flotilla_model::customer::{Hosts, Worker};
 use flotilla_model::digest::Digest;
 use flotilla_model::reason::{Excerpt, Reason, ValueChange, sentences};
@@ -201,7 +202,9 @@ impl Project {
                     Provenance::At(place) if new.is_some() => Some(place.into()),
                     _ => None,
                 };
-                let [old, new] = [old, new].map(|value| value.as_ref().map(Excerpt::from));
+                // Reasons are shown and recorded in many places, and none of them needs a secret's value.
+                let excerpt = |value| Excerpt::from(&credential::masked(&path, value));
+                let [old, new] = [old, new].map(|value| value.map(excerpt));
                 Reason::ValueChanged(Box::new(ValueChange { path: provenance::notation(&path), old, new, place }))
             };
             let differences = provenance::differences(before, after).into_iter();

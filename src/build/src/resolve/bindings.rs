@@ -55,8 +55,9 @@ impl WorkerResolver<'_, '_> {
                     }
                 }
             }
-            if credential::holds_credential(name, value) {
-                let place = self.place(&["vars", name]);
+            if let Some(path) = credential::find(name, value) {
+                let steps: Vec<&str> = ["vars", name].into_iter().chain(path.iter().map(String::as_str)).collect();
+                let place = self.place(&steps);
                 let message = format!("the variable `{name}` contains a secret in plain text");
                 let help = format!(
                     "make it a secret, `secrets: {{ {name}: {{ secret: {} }} }}`, and replace the value where it was issued, if the \

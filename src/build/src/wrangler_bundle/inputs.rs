@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::pack_bundle::{MOST_BYTES, MOST_FILES};
 use flotilla_model::digest::{Digest, Framed};
 use flotilla_model::modules::{ModuleKind, Modules};
 use flotilla_model::plain_file;
@@ -29,6 +28,9 @@ const LOCKS: [&str; 7] = [
     "bun.lock",
     "bun.lockb",
 ];
+/// The most files that decide a bundle, and the most bytes of all of them.
+const MOST_FILES: usize = 80_000;
+const MOST_BYTES: u64 = 256 << 20;
 /// The most sources that a bundle lists by name.
 const MOST_NAMED: usize = 200;
 /// The time by which a file system's clock can be behind.
@@ -85,7 +87,7 @@ impl Inputs {
         inputs.files.extend(project.tsconfig.clone());
         inputs.add_extended(&project.workspace);
         inputs.files.extend(sources.into_iter().chain(imported));
-        (inputs.files.len() <= MOST_FILES * 4).then_some(inputs)
+        (inputs.files.len() <= MOST_FILES).then_some(inputs)
     }
 
     /// Adds what tsconfig files extend.
@@ -132,7 +134,7 @@ impl Inputs {
         let mut total = 0;
         let mut contents = Contents::new();
         let too_many = || {
-            let most = MOST_FILES * 4;
+            let most = MOST_FILES;
             format!("the files that decide its bundle are more than {most}, or more than {} MiB", MOST_BYTES >> 20)
         };
         for path in &self.files {
@@ -166,7 +168,7 @@ impl Inputs {
                     }
                     _ => {}
                 }
-                if contents.len() > MOST_FILES * 4 || total >= MOST_BYTES {
+                if contents.len() > MOST_FILES || total >= MOST_BYTES {
                     return Err(too_many());
                 }
             }

@@ -12,7 +12,8 @@ use flotilla_spec::project::{ACCOUNT_ID_VARIABLE, TOKEN_VARIABLE};
 use super::super::prompts::Prompter;
 use super::super::ui::clean;
 use super::Workspace;
-use flotilla_engine::cloud::{Cloud, TOKEN_FORM, check_token};
+use flotilla_engine::cloud::Cloud;
+use flotilla_engine::credentials::{TOKEN_FORM, check_token};
 use flotilla_engine::requests::PlatformRequester;
 use flotilla_model::text::mask;
 

@@ -1,9 +1,12 @@
 //! The answers that make a new customer: asked for step by step, or given as flags. It is long as each answer comes
 //! in both ways.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
+use flotilla_model::customer::{SHARED, Worker};
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::Failure;
 use flotilla_model::names;
@@ -144,6 +147,40 @@ impl<'a> Answers<'a> {
         let items = STEPS.map(|(_, text)| text.to_owned());
         let default = STEPS.iter().position(|(step, _)| *step == default).unwrap_or(0);
         Ok(STEPS[self.prompter.select("All right?", &items, default)?].0)
+    }
+
+    /// Returns the settings that are written as they are.
+    pub fn sets(&self) -> &[(Vec<String>, Value)] {
+        &self.sets
+    }
+
+    /// Returns the variables that every other customer has, with values of its own, and that this one doesn't have yet.
+    pub fn unset_variables(&self) -> Vec<String> {
+        let mut values: BTreeMap<&str, BTreeMap<&str, &Value>> = BTreeMap::new();
+        let workers = self.workspace.workers.iter().filter(|worker| worker.customer != SHARED);
+        let siblings: BTreeSet<&str> = workers.clone().map(|worker| worker.customer.as_str()).collect();
+        for worker in workers {
+            for (name, value) in &worker.vars {
+                values.entry(name).or_default().entry(&worker.customer).or_insert(value);
+            }
+        }
+        let is_set = |name: &str| self.sets.iter().any(|(path, _)| path.iter().map(String::as_str).eq(["vars", name]));
+        let own = values.into_iter().filter(|(name, values)| {
+            let differ = values.values().any(|value| Some(value) != values.values().next());
+            siblings.len() > 1 && values.len() == siblings.len() && differ && !is_set(name)
+        });
+        own.map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// Returns the value that a variable of every other customer suggests: the id where it is theirs, the host where it is theirs.
+    fn likely_value(&self, name: &str) -> String {
+        let mut workers = self.workspace.workers.iter().filter(|worker| worker.vars.contains_key(name));
+        let value = |worker: &Worker| worker.vars[name].as_str().map(str::to_owned);
+        if workers.clone().all(|worker| value(worker).as_deref() == Some(worker.customer.as_str())) {
+            return self.id.clone();
+        }
+        let has_host = |worker: &Worker| value(worker).is_some_and(|value| worker.domains.contains(&value));
+        if workers.all(has_host) { self.host.name().unwrap_or_default().to_owned() } else { String::new() }
     }
 
     fn account(&mut self) -> Result<(), Failure> {
@@ -345,6 +382,15 @@ impl<'a> Answers<'a> {
                     .try_for_each(|origin| names::origin(&origin).map_err(|(wrong, help)| format!("{wrong}: {help}")))
             };
             self.origins = split(&prompter.line("Origins that call it from a browser", &default, valid)?);
+        }
+        if prompter.is_interactive() {
+            for name in self.unset_variables() {
+                let prompt = format!("Variable {name}, which every other customer sets (empty: leave it out)");
+                let value = prompter.line(&prompt, &self.likely_value(&name), |_| Ok(()))?;
+                if !value.is_empty() {
+                    self.sets.push((vec!["vars".to_owned(), name], Value::String(value)));
+                }
+            }
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::super::report::count;
 use super::super::summary::{boxed, text};
 use super::super::ui::duration;
 use super::reason_groups::{ChangeGroup, group_reasons};
-use super::{FEW, PlanOutput, by_reason};
+use super::{FEW, PlanOutput, by_reason, skipped};
 use flotilla_engine::plan_view::{Estimate, eta};
 
 /// The limit of bytes: a comment's characters, and a reserve for what people add.
@@ -31,6 +31,9 @@ impl PlanOutput<'_> {
         let (plan, digest) = (self.plan, self.plan.digest);
         let [create, update, delete] = self.counts().map(|number| grouped(number as u64));
         let title = match (plan.is_empty(), plan.hosts.len()) {
+            (true, _) if plan.unchanged == 0 && !plan.held.is_empty() => {
+                format!("nothing is planned: {}", skipped(&plan.held))
+            }
             (true, _) => "nothing to deploy".to_owned(),
             (false, 0) => format!("{create} to create, {update} to update, {delete} to delete"),
             (false, hosts) => {
@@ -52,6 +55,15 @@ impl PlanOutput<'_> {
         if !self.unknown_accounts.is_empty() && !plan.is_empty() {
             let names = first_names(self.unknown_accounts.iter().copied());
             page.add(&format!("\nThe id of {names} is not set, so all of its workers are shown as not deployed.\n"));
+        }
+        if let Some(line) = self.missing_secrets_line() {
+            page.add(&format!("\n{line}.\n"));
+        }
+        for invalid in &self.invalid_ids {
+            let invalid = text(&invalid.to_string());
+            page.add(&format!(
+                "\nError: {invalid}. All of its workers are shown as not deployed, and a deploy fails.\n"
+            ));
         }
         if !self.findings.is_empty() {
             page.fold(&format!("{} found at Cloudflare", grouped(self.findings.len() as u64)), |page| {
@@ -295,8 +307,8 @@ mod tests {
         ));
         assert!(page.contains(" and 80 more\n\n| | worker "), "{page}");
         assert!(page.contains("| update | <code>t-c7</code> | <code>c7</code> | production | <code>secret KEY changed</code> |\n\n</details>"));
-        assert!(page.contains("| <code>gold</code> | 60 | 0 | 1 min 0 s | 12 of 1,140 in 5 min 0 s |\n"), "{page}");
-        assert!(page.contains("| <code>rest</code> | 40 | 0 | 40 s | 0 of 1,140 in 5 min 0 s |\n"), "{page}");
+        assert!(page.contains("| <code>gold</code> | 60 | 0 | 1 min | 12 of 1,140 in 5 min |\n"), "{page}");
+        assert!(page.contains("| <code>rest</code> | 40 | 0 | 40 s | 0 of 1,140 in 5 min |\n"), "{page}");
         assert!(page.contains("\nThe id of <code>rest</code> is not set, so "), "{page}");
     }
 

@@ -8,10 +8,11 @@ use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::limits::{Limit, grouped};
 use flotilla_model::lock::Lock;
 use flotilla_model::names::own_secret;
-use flotilla_model::spec::Environment;
+use flotilla_model::spec::{AccountId, Environment};
 use flotilla_spec::secrets::Store;
 
 use flotilla_engine::context::FOLDER;
+use flotilla_engine::credentials::{ACCOUNT_ID_FORM, TOKEN_FORM, check_account_id, check_token};
 
 use super::super::authoring::write::warn_if_exposed;
 use super::super::cloud::CloudArguments;
@@ -95,6 +96,7 @@ fn change(
     }
     let value = value(&entry)?;
     fits(&opened, which, &value)?;
+    check_credential(&opened, which, &value)?;
     let is_new = !store.has(&entry).unwrap_or(false);
     store.set(&entry, &value)?;
     drop(value);
@@ -108,6 +110,24 @@ fn change(
             && within.is_none_or(|environment| environment == worker.environment)
     })?;
     print_change(session, which, &entry, &path, is_new, &needs)
+}
+
+/// Rejects a token or an id of an account that no request can carry, before it is stored.
+fn check_credential(opened: &Opened, which: &Which, value: &SecretString) -> Result<(), Failure> {
+    let accounts = &opened.loaded.project.fleet.accounts;
+    if which.customer.is_some() {
+        return Ok(());
+    }
+    let is_token = accounts.values().any(|account| account.token.secret == which.name);
+    let is_id = |id: &AccountId| matches!(id, AccountId::Variable { env } if *env == which.name);
+    if is_token {
+        let failure = |what| Failure::new(format!("the token contains {what}, and was not stored")).hint(TOKEN_FORM);
+        check_token(value).map_err(failure)?;
+    } else if accounts.values().any(|account| is_id(&account.id)) {
+        let failure = |what| Failure::new(format!("the account's id {what}, and was not stored")).hint(ACCOUNT_ID_FORM);
+        check_account_id(value.expose_secret()).map_err(failure)?;
+    }
+    Ok(())
 }
 
 /// The name of the entry; refuses names that no spec can refer to, and customers that aren't there.

@@ -4,9 +4,20 @@ use flotilla_model::failure::{Exit, Failure};
 
 use super::super::cloud::CustomersArguments;
 use super::super::report::{self, count};
+use super::super::table::{Cell, Column, Fit, Table};
 use super::super::ui::{Style, clean};
 use super::super::{Format, Session};
 use super::{Row, Status, open};
+
+/// The columns of the table.
+const COLUMNS: [Column<'_>; 6] = [
+    Column::new("customer", Fit::Name),
+    Column::new("environment", Fit::Whole(3)),
+    Column::new("worker", Fit::Whole(4)),
+    Column::new("secret", Fit::Name),
+    Column::new("source", Fit::Cut(2)),
+    Column::new("status", Fit::Cut(1)),
+];
 
 pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<Exit, Failure> {
     let mut opened = open(session, &arguments.cloud)?;
@@ -18,27 +29,25 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
         session.json(&serde_json::json!({ "secrets": rows }))?;
         return Ok(Exit::Done);
     }
-    let width = |column: fn(&Row) -> &str| rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0);
-    let (customer, worker, binding) = (width(|row| &row.customer), width(|row| &row.worker), width(|row| &row.binding));
-    let from: Vec<String> = rows.iter().map(from).collect();
-    let wide = from.iter().map(|from| from.chars().count()).max().unwrap_or(0);
-    for (row, from) in rows.iter().zip(&from) {
-        let (style, word) = match row.status {
-            Status::Unchanged => (Style::Dim, "deployed"),
-            Status::Changed => (Style::Warning, "deployed, changes with the next deploy"),
-            Status::New => (Style::Good, "sent with the next deploy"),
-            Status::Kept => (Style::Dim, "deployed, unchanged"),
-            Status::Missing => (Style::Error, "missing"),
+    let mut table = Table::new(&COLUMNS);
+    for row in &rows {
+        let status = match row.status {
+            Status::Unchanged => Cell::styled("deployed", Style::Dim),
+            Status::Changed => Cell::styled("deployed, changes with the next deploy", Style::Warning),
+            Status::New => Cell::styled("sent with the next deploy", Style::Good),
+            Status::Kept => Cell::styled("deployed, unchanged", Style::Dim),
+            Status::Missing => Cell::styled("missing", Style::Error),
         };
-        report::print(&format!(
-            "{:customer$}  {:11}  {:worker$}  {:binding$}  {from:wide$}  {}",
-            row.customer,
-            row.environment.as_ref(),
-            row.worker,
-            row.binding,
-            session.ui.paint(style, word)
-        ));
+        table.row([
+            Cell::from(clean(&row.customer)),
+            Cell::from(row.environment.as_ref()),
+            Cell::from(clean(&row.worker)),
+            Cell::from(clean(&row.binding)),
+            Cell::from(from(row)),
+            status,
+        ]);
     }
+    table.print(&session.ui);
     let missing = rows.iter().filter(|row| row.status == Status::Missing).count();
     report::print(&format!("{}, {missing} missing", count(rows.len(), "secret")));
     Ok(Exit::Done)

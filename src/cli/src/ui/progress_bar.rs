@@ -252,7 +252,7 @@ mod tests {
             line("building", done, steps, rate, left.map(Duration::from_secs), Duration::from_secs(3))
         };
         assert_eq!(line(500, Some(1000), 160.4, Some(200)), "building 500/1000 · 160/s · 3 min 20 s left");
-        assert_eq!(line(3, Some(1000), 4.0, Some(60)), "building 3/1000 · 4.0/s · 1 min 0 s left");
+        assert_eq!(line(3, Some(1000), 4.0, Some(60)), "building 3/1000 · 4.0/s · 1 min left");
         assert_eq!(line(9, Some(20), 4.0, Some(3)), "building 9/20 · 4.0/s · 3 s left");
         assert_eq!(line(0, Some(1000), 0.0, None), "building 0/1000 · 0.0/s");
         assert_eq!(line(7, None, 2.5, None), "building 7 · 2.5/s");

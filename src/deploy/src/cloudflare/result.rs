@@ -35,7 +35,12 @@ pub fn read(home: &Home, call: &Call, result: &Value, info: &Value) -> Result<Re
             Ok(Reply::Uploaded(Uploaded { etag, created_on: time("created_on"), modified_on: time("modified_on") }))
         }
         // The result of these isn't documented: that it was a success is all that there is.
-        Call::Delete { .. } | Call::DeleteDatabase { .. } => Ok(Reply::Done),
+        Call::Delete { .. } | Call::DeleteDatabase { .. } | Call::DeleteTail { .. } => Ok(Reply::Done),
+        Call::StartTail { .. } => Ok(Reply::Tail {
+            id: text(result, "id")?,
+            url: text(result, "url")?,
+            expires_at: text(result, "expires_at")?,
+        }),
         // The result of these may be missing.
         Call::DetachDomain { id } | Call::RemoveRoute { id, .. } => match result {
             Value::Null => Ok(Reply::Done),
@@ -192,7 +197,9 @@ pub fn missing(home: &Home, call: &Call, code: u64) -> Option<Reply> {
         Call::ReadKey { .. } => (code == KEY_MISSING, Reply::Nothing),
         // A namespace that nobody has created yet.
         Call::ListWorkers { .. } => (is_namespace, Reply::Nothing),
-        Call::ReadWorkersDev { .. }
+        Call::DeleteTail { .. } => (is_worker, Reply::Done),
+        Call::StartTail { .. }
+        | Call::ReadWorkersDev { .. }
         | Call::ReadCrons { .. }
         | Call::ReadSettings { .. }
         | Call::ReadTags { .. }

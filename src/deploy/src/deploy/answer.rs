@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::index::ChangeIndex;
 use super::lookups::kind_of;
 use super::pool::Answer;
-use super::problem::{NextStep, Problem};
+use super::problem::{NO_CALLEE, NextStep, Problem};
 use super::run::{Phase, Run};
 use super::schedule::{Conclusion, Permit, RequestId};
 use super::task::{action_name, is_about_same, uncertainty_of};
@@ -143,13 +143,43 @@ impl Run<'_> {
                 return self.on_recreated(index, live, uploaded.clone());
             }
         }
+        let lacks_callee = matches!(&result, Err(CallError::Rejected { code: NO_CALLEE, .. }));
         match self.advance(index, result, record.as_deref()) {
+            Err(why) if lacks_callee => {
+                let why = self.without_callee(index, why);
+                self.fail(index, why)
+            }
             Err(why) => self.fail(index, why),
             Ok(false) => {
                 self.schedule.proceed(index);
                 Ok(())
             }
             Ok(true) => self.on_step_done(index, record.as_deref()),
+        }
+    }
+
+    /// Returns the problem of an upload that was rejected because a binding names a worker that isn't there, as far as this deploy was
+    /// to create such a worker: then the advice depends on how that ended.
+    fn without_callee(&self, index: ChangeIndex, why: Problem) -> Problem {
+        let change = self.change(index);
+        let callees: Vec<ChangeIndex> = self.plan.created_callees(change).into_iter().map(ChangeIndex::new).collect();
+        let named = |at: &ChangeIndex| self.change(*at).worker.as_str();
+        // None of a circle can be first, whichever of them failed before.
+        let is_circle = |callee: &&ChangeIndex| self.change(**callee).rank == change.rank;
+        if let Some(other) = callees.iter().find(is_circle) {
+            return NextStep::Input.because(format!(
+                "{why}; {} is created in the same deploy and names {} in turn, so that neither can be first: deploy one of them without its \
+                 binding once, and then both as they are",
+                named(other),
+                change.worker
+            ));
+        }
+        match callees.iter().find(|callee| self.schedule.has_failed(**callee)).or(callees.first()) {
+            Some(failed) if self.schedule.has_failed(*failed) => {
+                NextStep::OtherFailure.because(format!("{why}; {} was not created", named(failed)))
+            }
+            Some(callee) => NextStep::Retry.because(format!("{why}; {} was just created", named(callee))),
+            None => why,
         }
     }
 

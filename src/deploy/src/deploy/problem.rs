@@ -113,6 +113,9 @@ pub(super) const NO_WORKER: u64 = 10_007;
 /// The script isn't found.
 pub(super) const NO_SCRIPT: u64 = 10_019;
 
+/// A binding names a worker that isn't found.
+pub(super) const NO_CALLEE: u64 = 10_143;
+
 /// The reason why something failed, and the next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {

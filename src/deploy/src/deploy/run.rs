@@ -176,8 +176,11 @@ impl<'a> Run<'a> {
         }
         let count = waves.len();
         for (place, changes) in waves.into_iter().enumerate() {
-            let of = (place + 1, count);
-            self.emit(&Event::Wave { name: &self.plan.waves[place], of, changes: changes.len() });
+            // What begins nothing more has no further waves: their changes are only counted.
+            if self.outcome.halted.is_none() && self.control != Control::Stop {
+                let of = (place + 1, count);
+                self.emit(&Event::Wave { name: &self.plan.waves[place], of, changes: changes.len() });
+            }
             let failed_before = self.outcome.failed;
             let size = changes.len();
             self.run_wave(WaveIndex::new(place), changes)?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Action, Change, Desired, Options, RecordedWorker, Step};
 use crate::state::{Deployed, DeployedResources, InFlight, Uncertainty, WorkerId};
-use flotilla_model::bundle::{by_name, differences};
+use flotilla_model::bundle::{by_name, differences, workers};
 use flotilla_model::customer::Database;
 use flotilla_model::digest::Digest;
 use flotilla_model::reason::Reason;
@@ -114,6 +114,7 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
         home: wanted.home.clone(),
         revision: live.map(|live| live.revision),
         calls: worker.services.values().cloned().collect(),
+        refers: workers(&wanted.bundle.metadata),
         rejects: None,
         needs: by_name(&wanted.bundle.metadata).map(|(resource, name)| (resource, name.to_owned())).collect(),
         picked: options.waves.iter().position(|wave| wave.picks(&worker.labels)),
@@ -246,6 +247,7 @@ impl<'a> Gone<'a> {
             home: home.clone(),
             revision: self.revision,
             calls: Vec::new(),
+            refers: Vec::new(),
             rejects: None,
             needs: Vec::new(),
             picked: None,

@@ -258,8 +258,7 @@ pub(super) fn hand_over(changes: &mut Vec<Change>, holders: &Holders) -> Vec<Hel
             });
             let Some(reason) = refused else { return true };
             skipped.insert(change.id());
-            let (customer, environment) = (change.customer.clone(), Some(change.environment));
-            held.push(Held { customer, environment, reason, is_refused: true });
+            held.push(Held::refused(change, reason));
             false
         });
         if held.len() > before {
@@ -278,8 +277,7 @@ pub(super) fn hand_over(changes: &mut Vec<Change>, holders: &Holders) -> Vec<Hel
             place += 1;
             let Some(reason) = reason else { return true };
             skipped.insert(change.id());
-            let (customer, environment) = (change.customer.clone(), Some(change.environment));
-            held.push(Held { customer, environment, reason: reason.clone(), is_refused: true });
+            held.push(Held::refused(change, reason.clone()));
             false
         });
     }
@@ -298,8 +296,12 @@ pub(super) fn hand_over(changes: &mut Vec<Change>, holders: &Holders) -> Vec<Hel
             }
             let host = Host::acquired_by(&change.steps[at]).expect("BUG: it has a holder");
             // A worker that is planned has its own line.
-            if let (Host::Domain(_), false) = (&host, planned.contains(&first.id)) {
-                reasons.push(Reason::DomainTaken { domain: host.text().to_owned(), old: first.id.1.clone() });
+            if !planned.contains(&first.id) {
+                let old = first.id.1.clone();
+                reasons.push(match &host {
+                    Host::Domain(domain) => Reason::DomainTaken { domain: domain.clone(), old },
+                    Host::Route(pattern) => Reason::RouteTaken { pattern: pattern.clone(), old },
+                });
             }
             for giver in givers {
                 moved.entry(giver.id.clone()).or_default().insert(host.clone());

@@ -34,6 +34,7 @@ impl<'a> Planner<'a> {
         let held = options.invalid.iter().map(|customer| Held {
             customer: customer.clone(),
             environment: None,
+            worker: None,
             reason: "it has errors".to_owned(),
             is_refused: false,
         });
@@ -122,9 +123,8 @@ impl<'a> Planner<'a> {
                          same run"
                     ),
                 };
-                let (customer, environment) = (change.customer.clone(), Some(change.environment));
                 self.skipped.insert(short(&change.id()));
-                self.held.push(Held { customer, environment, reason, is_refused: true });
+                self.held.push(Held::refused(change, reason));
                 false
             });
         }

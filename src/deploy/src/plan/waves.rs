@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Change, handover};
+use super::{Action, Change, callees, handover};
 use flotilla_model::customer::SHARED;
 use flotilla_model::digest::Digest;
 use flotilla_model::spec::{OneOrMore, WaveRule};
@@ -39,8 +39,8 @@ impl Wave {
     }
 }
 
-/// Sets the wave of each change, and returns the waves' names. A customer's workers stay together, shared workers come first,
-/// deletions last. Waves without changes are left out.
+/// Sets the wave of each change, and returns the waves' names. A customer's workers stay together, shared workers come first, as do new
+/// ones before those that refer to them, and deletions last. Waves without changes are left out.
 pub(super) fn assign(waves: &[Wave], changes: &mut [Change]) -> Vec<String> {
     let rest = "the rest".to_owned();
     let mut customers: BTreeMap<&str, usize> = BTreeMap::new();
@@ -69,8 +69,27 @@ pub(super) fn assign(waves: &[Wave], changes: &mut [Change]) -> Vec<String> {
     for customer in others {
         customers.insert(customer, waves.len());
     }
-    let wave_of: BTreeMap<String, usize> =
+    let mut wave_of: BTreeMap<String, usize> =
         customers.into_iter().map(|(customer, wave)| (customer.to_owned(), wave)).collect();
+    // Whom a worker refers to and who is new comes in the same wave at the latest.
+    let callees = callees(changes);
+    let mut pairs = Vec::new();
+    for (at, callees) in callees.iter().enumerate() {
+        let is_created = |other: &&usize| changes[**other].action == Action::Create;
+        pairs.extend(callees.iter().filter(is_created).map(|other| (at, *other)));
+    }
+    let mut has_moved = !pairs.is_empty();
+    while has_moved {
+        has_moved = false;
+        for (caller, callee) in &pairs {
+            let Some(wave) = wave_of.get(&changes[*caller].customer).copied() else { continue };
+            let Some(later) = wave_of.get_mut(&changes[*callee].customer).filter(|later| **later > wave) else {
+                continue;
+            };
+            *later = wave;
+            has_moved = true;
+        }
+    }
     for change in changes.iter_mut() {
         change.wave = match change.action {
             Action::Delete => waves.len(),

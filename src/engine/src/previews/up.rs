@@ -155,6 +155,7 @@ pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewR
     let plan = PlanRequest {
         cloud: request.cloud.clone(),
         prune: true,
+        dry_build: !applies,
         refresh: true,
         applies,
         priority: Priority::Bulk,

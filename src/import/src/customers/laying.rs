@@ -34,8 +34,8 @@ impl Reading<'_, '_> {
                     found.push(new);
                 }
                 None => {
-                    let help = "add wrangler's file, or write the worker's pack yourself";
-                    let message = "no file of wrangler's says what the worker of this customer is";
+                    let help = "add its wrangler file, or write the worker's pack yourself";
+                    let message = "no wrangler file defines a worker for this customer";
                     self.findings.left_out(Place::file(&file.file), message, help);
                 }
             }
@@ -72,10 +72,10 @@ impl Reading<'_, '_> {
             settings.insert("vars".to_owned(), json!({"SERVICE_DOMAIN": customer}));
         }
         let message = format!(
-            "no section of wrangler's is for `{customer}` in {environment}; {} is of `{}`",
+            "the wrangler file has no section for `{customer}` in {environment}; {} belongs to `{}`",
             like.what, like.customer
         );
-        let help = "its spec has what the env files say, and a worker and a name of its own: review which of the other's variables, routes and bindings it needs, then delete the line `delivery: manual`";
+        let help = "its spec has the values of the env files, and its own worker and name: check which variables, routes and bindings of the other one it needs, then delete the line `delivery: manual`";
         self.findings.left_out(Place::file(&file.file), message, help);
         FoundWorker {
             name: String::new(),
@@ -87,7 +87,9 @@ impl Reading<'_, '_> {
             account_id: like.account_id.clone(),
             settings,
             calls: BTreeMap::new(),
-            lost: vec!["what it has beside the env files, as no section of wrangler's is for it".to_owned()],
+            lost: vec![
+                "everything that is not in its env files, because the wrangler file has no section for it".to_owned(),
+            ],
             code: like.code.clone(),
         }
     }
@@ -104,7 +106,7 @@ impl Reading<'_, '_> {
             worker.account_id.get_or_insert_with(|| id.clone());
         }
         if let Some((_, place)) = &file.zone_id {
-            let help = "specs name zones, and a custom domain's follows from its host: nothing is to be done";
+            let help = "nothing to do: specs name zones, and the zone of a custom domain follows from its host";
             self.findings.note(place.clone(), "the id of the zone isn't needed", help);
         }
         self.database(file, worker);
@@ -119,8 +121,8 @@ impl Reading<'_, '_> {
         let mut added = Vec::new();
         for (name, (value, place)) in &file.vars {
             if matches!(name.as_str(), "DB" | "TURSO_DATABASE_URL" | "TURSO_AUTH_TOKEN" | "FLOTILLA_DIGEST") {
-                let help = "call it otherwise, or set `database` in the spec";
-                self.findings.left_out(place.clone(), format!("`{name}` is a name that flotilla gives"), help);
+                let help = "rename it, or set `database` in the spec";
+                self.findings.left_out(place.clone(), format!("`{name}` is a name that flotilla sets itself"), help);
                 continue;
             }
             let vars = worker.settings.entry("vars").or_insert_with(|| json!({})).as_object_mut().expect("BUG: a map");
@@ -133,12 +135,13 @@ impl Reading<'_, '_> {
                 && !worker.name.is_empty()
                 && !file.file.starts_with("config/base/")
             {
-                let message = format!("`{name}` is another here than in {}, which is what is deployed", worker.what);
-                self.findings.note(place.clone(), message, "the spec has the deployed value: look which one is meant");
+                let message = format!("`{name}` differs from {}, which is what is deployed", worker.what);
+                self.findings.note(place.clone(), message, "the spec has the deployed value: check which one is right");
             }
         }
         if !added.is_empty() && !worker.name.is_empty() {
-            let message = format!("the worker `{}` gets the variables {} from here", worker.name, added.join(", "));
+            let message =
+                format!("the worker `{}` gets the variables {} from this file", worker.name, added.join(", "));
             let help =
                 format!("{} doesn't have them: remove them from the spec if the worker doesn't need them", worker.what);
             self.findings.note(Place::file(&file.file), message, help);

@@ -117,7 +117,7 @@ fn unread(kind: &binding::Kind, name: &str, entry: &Value) -> (String, String) {
     let more: Vec<&String> =
         entry.as_object().into_iter().flatten().map(|(key, _)| key).filter(|key| !known.contains(key)).collect();
     if let Some(key) = more.first() {
-        let message = format!("`{key}` of the binding `{name}` (`{what}`) has nothing in a spec that says it");
+        let message = format!("`{key}` of the binding `{name}` (`{what}`) has no counterpart in a spec");
         return (message, "keep deploying this worker with `wrangler deploy`, or do without it".to_owned());
     }
     let missing = kind.fields.iter().find(|own| {
