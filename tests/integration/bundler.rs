@@ -186,11 +186,11 @@ fn every_kind_of_module_is_deployed_as_wrangler_does_it_and_rolled_back() {
     for file in ["apps/web/src/lib/greet.ts changed", "apps/web/src/hello.txt changed"] {
         assert!(plan.contains(file), "{plan}");
     }
+    let diff = deploy(&["diff", "acme"]).exits(0).stdout;
+    assert!(diff.contains("--- index.js") && diff.contains("goodbye"), "{diff}");
     deploy(&["deploy", "--yes"]).exits(0);
     let second = answer(&at_ours, "web-acme");
     assert_eq!((&second["hi"], &second["text"]), (&Value::from("goodbye you"), &Value::from("other")));
-    let diff = deploy(&["diff", "acme"]).exits(0).stdout;
-    assert!(diff.contains("--- index.js") && diff.contains("goodbye"), "{diff}");
     deploy(&["rollback", "acme", "--yes"]).exits(0);
     assert_eq!(answer(&at_ours, "web-acme"), first);
     assert_eq!(content(&at_ours), modules);
