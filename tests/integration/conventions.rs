@@ -199,6 +199,13 @@ fn shells_complete_commands_and_what_the_project_has() {
     assert_eq!(completed(&["flotilla", "plan", "a"]), ["acme"]);
     assert_eq!(completed(&["flotilla", "deploy", "--env", "s"]), ["staging"]);
     assert_eq!(completed(&["flotilla", "history", "--run", ""]), ["1"]);
+    // The emulator's deploys as well.
+    std::fs::create_dir_all(project.path(".flotilla/local")).unwrap();
+    for name in project.files(".flotilla").into_keys().filter(|name| name.starts_with("state")) {
+        std::fs::rename(project.path(&format!(".flotilla/{name}")), project.path(&format!(".flotilla/local/{name}")))
+            .unwrap();
+    }
+    assert_eq!(completed(&["flotilla", "history", "--run", ""]), ["1"]);
     assert!(completed(&["flotilla", "explain", "S020"]).contains(&"S0201".to_owned()));
     assert!(completed(&["flotilla", "plan", "--with"]).contains(&"--with-dependencies".to_owned()));
     project.edit("fleet.yaml", "packs:", "accounts: { main: { id: { env: A }, token: { secret: T } } }\npacks:");

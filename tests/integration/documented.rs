@@ -84,6 +84,18 @@ fn follow(page: &Path) {
 }
 
 #[test]
+fn the_spec_in_the_readme_is_valid() {
+    let readme = text(&repository().join("README.md"));
+    let (_, spec) = readme.split_once("```yaml\n# customers/acme.yaml\n").expect("a spec");
+    let (spec, _) = spec.split_once("```").expect("its end");
+    let project = Project::empty();
+    project.run(&["init", "fleet"]).exits(0);
+    project.write("fleet/customers/acme.yaml", spec);
+    let checked = project.run(&["-C", "fleet", "check"]).exits(0);
+    assert_eq!(checked.stdout, "checked 1 customer: no errors\n", "{checked:?}");
+}
+
+#[test]
 fn the_pages_run() {
     let pages = pages();
     let mut wrong = Vec::new();

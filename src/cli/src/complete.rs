@@ -81,13 +81,15 @@ fn accounts() -> Vec<CompletionCandidate> {
 }
 
 fn runs() -> Vec<CompletionCandidate> {
-    let folder = project().and_then(|tree| std::fs::read_dir(tree.root.join(FOLDER)).ok());
+    let own = project().map(|tree| tree.root.join(FOLDER));
+    let folders = own.into_iter().flat_map(|own| [own.join("local"), own]);
     let is_state = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with("state") && name.ends_with(".db")
     };
-    // Each address of an API has its own; the one that was written last is meant.
-    let states = folder.into_iter().flatten().flatten().map(|entry| entry.path()).filter(is_state);
+    // Each address of an API has its own, and so has the emulator; the one that was written last is meant.
+    let files = folders.filter_map(|folder| std::fs::read_dir(folder).ok());
+    let states = files.flatten().flatten().map(|entry| entry.path()).filter(is_state);
     let state = states.max_by_key(|path| path.metadata().and_then(|found| found.modified()).ok());
     let runs = state.and_then(|state| State::read(&state).ok()?.runs(RUNS).ok()).unwrap_or_default();
     let candidate = |(id, run): (flotilla_deploy::state::RunId, flotilla_deploy::state::Run)| {

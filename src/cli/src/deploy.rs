@@ -19,11 +19,13 @@ use flotilla_model::listing::and_more;
 use flotilla_model::progress::Progress as _;
 
 use super::apply::{self, ApplyArguments};
+use super::columns;
 use super::plan::{self, LineArguments};
 use super::plan_output::PlanOutput;
 use super::report;
+use super::ui::clean;
 use super::verify::{self, VerifyArguments};
-use super::{Format, Session, summary};
+use super::{Format, Session, stdout, summary};
 
 /// The number of workers whose addresses are printed.
 const ADDRESSES: usize = 50;
@@ -150,11 +152,18 @@ fn with_verified(outcome: &Outcome, verified: Option<&Results>) -> Result<serde_
     Ok(object)
 }
 
+/// Returns the line of a worker's address, or two lines where the terminal is too narrow for one.
+pub(super) fn address_line(worker: &str, width: usize, address: &str, limit: Option<usize>) -> String {
+    let (worker, address) = (clean(worker), clean(address));
+    let line = format!("  {worker:<width$}  {address}");
+    if limit.is_some_and(|limit| columns::width(&line) > limit) { format!("  {worker}\n    {address}") } else { line }
+}
+
 /// Prints where each worker answers. An address that can't be found out is no reason to fail after a deploy.
 fn addresses(session: &Session, planned: &Planned, tokens: Option<&HashMap<String, SecretString>>) {
     let Ok(found) = addresses::of_planned(&session.context(), planned, tokens, ADDRESSES) else { return };
     let mut lines: Vec<String> =
-        found.listed.iter().map(|(worker, address)| format!("  {worker:<32} {address}")).collect();
+        found.listed.iter().map(|(worker, address)| address_line(worker, 31, address, stdout::columns())).collect();
     if found.more > 0 {
         lines.push(format!("  {}: flotilla status", and_more(found.more)));
     }

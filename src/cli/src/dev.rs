@@ -28,6 +28,7 @@ use flotilla_model::listing::and_more;
 use flotilla_model::platform::Health;
 use flotilla_model::progress::{Progress, Silent};
 
+use super::deploy::address_line;
 use super::keys::Keys;
 use super::local::Emulator;
 use super::report::{self, count};
@@ -237,7 +238,7 @@ impl Dev<'_> {
         self.deploys += 1;
         let seconds = start.elapsed().as_secs_f64();
         match result {
-            None => self.report("not deployed: the workers stay as they are", seconds),
+            None => self.report("nothing deployed", seconds),
             Some(Ok(deployed)) => self.report_deployed(&deployed, seconds),
             // A wrong command line stays wrong; the rest can be fixed while we watch.
             Some(Err(failure)) if failure.exit == Exit::Usage && self.deploys == 1 => return Err(failure),
@@ -266,7 +267,7 @@ impl Dev<'_> {
         }
         let errors = report::counts(&self.known).0;
         match (changed, self.deploys) {
-            (false, _) if errors > 0 => self.report("nothing deployed: what has errors stays as it was", seconds),
+            (false, _) if errors > 0 => self.report("nothing deployed", seconds),
             (false, 1) => self.report(&format!("{} up to date", count(planned.workers, "worker")), seconds),
             (false, _) => self.report("no changes", seconds),
             (true, _) => {
@@ -298,12 +299,12 @@ impl Dev<'_> {
         let Ok(Addresses { listed, more }) = addresses::of_planned(&context, planned, None, ADDRESSES) else { return };
         let width = listed.iter().map(|(worker, _)| worker.chars().count()).max().unwrap_or(0);
         let mut lines: Vec<String> =
-            listed.iter().map(|(worker, address)| format!("  {worker:width$}  {address}")).collect();
+            listed.iter().map(|(worker, address)| address_line(worker, width, address, stdout::columns())).collect();
         if more > 0 {
             lines.push(format!("  {}", and_more(more)));
         }
         if !lines.is_empty() {
-            report::print(&clean_each(&lines));
+            report::print(&lines.join("\n"));
         }
     }
 
@@ -318,10 +319,6 @@ impl Dev<'_> {
             })));
         }
     }
-}
-
-fn clean_each(lines: &[String]) -> String {
-    lines.iter().map(|line| clean(line)).collect::<Vec<_>>().join("\n")
 }
 
 /// The operator of the deploys: quiet, because there is one on each save.

@@ -30,7 +30,7 @@ const RUNS: [Column<'_>; 5] = [
     Column::number("run", Fit::Name),
     Column::new("began", Fit::Name),
     Column::new("kind", Fit::Name),
-    Column::new("result", Fit::Cut(1)),
+    Column::new("result", Fit::Whole(1)),
     Column::new("by", Fit::Cut(2)),
 ];
 

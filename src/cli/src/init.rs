@@ -141,6 +141,7 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
              \x20 flotilla check             report every error\n\
              \x20 flotilla build             write out/\n\
              \x20 flotilla deploy --local    deploy to the local Cloudflare emulator\n\
+             \x20 flotilla dev               deploy there on each save, and print what workers log\n\
              \x20 flotilla init --ci github  add a workflow that checks, plans and deploys",
             clean(&session.root.display().to_string()),
             count(number, "file")

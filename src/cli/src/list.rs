@@ -31,7 +31,7 @@ const COLUMNS: [Column<'_>; 9] = [
     Column::new("account", Fit::Cut(5)),
     Column::new("zone", Fit::Cut(2)),
     Column::new("token", Fit::Whole(4)),
-    Column::new("domain", Fit::Cut(1)),
+    Column::new("domain", Fit::Whole(1)),
     Column::new("database", Fit::Cut(6)),
     Column::new("database id", Fit::Whole(7)),
 ];

@@ -35,9 +35,9 @@ const COLUMNS: [Column<'_>; 8] = [
     Column::new("worker", Fit::Name),
     Column::new("digest", Fit::Whole(6)),
     Column::new("deployed", Fit::Whole(1)),
-    Column::new("address", Fit::Cut(5)),
-    Column::new("health", Fit::Cut(2)),
-    Column::new("spec", Fit::Cut(4)),
+    Column::new("address", Fit::Whole(5)),
+    Column::new("health", Fit::Whole(2)),
+    Column::new("spec", Fit::Whole(4)),
 ];
 
 #[derive(clap::Args)]

@@ -93,7 +93,7 @@ pub(super) fn text(ui: &Ui, results: &Results) -> String {
         // Who is not well is shown in any case.
         if report.status == Status::Failed || shown.len() < ROWS { shown.push(report) } else { left += 1 }
     }
-    let mut head = vec![Column::new("worker", Fit::Name), Column::new("address", Fit::Cut(2))];
+    let mut head = vec![Column::new("worker", Fit::Name), Column::new("address", Fit::Whole(2))];
     head.extend(columns.iter().map(|name| Column::new(name, Fit::Whole(1))));
     let mut table = Table::new(&head);
     for report in &shown {

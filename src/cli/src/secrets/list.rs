@@ -16,7 +16,7 @@ const COLUMNS: [Column<'_>; 6] = [
     Column::new("worker", Fit::Whole(4)),
     Column::new("secret", Fit::Name),
     Column::new("source", Fit::Cut(2)),
-    Column::new("status", Fit::Cut(1)),
+    Column::new("status", Fit::Whole(1)),
 ];
 
 pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<Exit, Failure> {
