@@ -22,6 +22,11 @@ mkdirSync(out, { recursive: true });
 writeFileSync(`${out}/runtime.js`, `export const defineWorker = () => ({ fetch(request, env) {
   const { pathname } = new URL(request.url);
   console.log('got', pathname, env.API_KEY);
+  if (pathname === '/odd') {
+    let deep = [];
+    for (let i = 0; i < 500; i++) deep = [deep];
+    console.log('\\ud800', deep);
+  }
   if (pathname === '/throw') throw new TypeError('boom');
   return new Response('one');
 } });\\n`);
@@ -147,6 +152,9 @@ fn each_save_is_deployed_and_what_workers_log_is_printed() {
     assert_eq!((&event["scriptName"], &event["event"]["response"]["status"]), (&"t-acme".into(), &200.into()));
     // The value of a secret is not printed.
     assert_eq!(event["logs"][0]["message"], serde_json::json!(["got", "/first", "***"]), "{event}");
+    // Half of a surrogate pair, and what is nested deeper than readers of JSON follow.
+    answer(&address, "t-bird", "/odd");
+    assert_eq!(dev.event("/odd")["logs"][1]["message"][0], "\u{fffd}");
     answer(&address, "t-bird", "/throw");
     let event = dev.event("/throw");
     assert_eq!((&event["outcome"], &event["exceptions"][0]["message"]), (&"exception".into(), &"boom".into()));

@@ -299,7 +299,10 @@ fn plain(markdown: &str) -> String {
         } else if fenced {
             plain += &format!("    {line}\n");
         } else {
-            plain += &format!("{}\n", line.replace("**", ""));
+            // Asterisks in code are what they are.
+            let parts = line.split('`').enumerate();
+            let parts = parts.map(|(at, part)| if at % 2 == 0 { part.replace("**", "") } else { part.to_owned() });
+            plain += &format!("{}\n", parts.collect::<Vec<_>>().join("`"));
         }
     }
     plain.trim_end().to_owned()

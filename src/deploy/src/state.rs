@@ -235,9 +235,20 @@ impl State {
             .expect("BUG: a new database has our version")
     }
 
+    /// Returns whether there is a state.
+    ///
+    /// # Errors
+    /// It can't be found out: to take a folder that can't be entered for an empty one would mean that nothing is deployed.
+    pub fn exists(path: &Path) -> Result<bool, Failure> {
+        path.try_exists().map_err(|error| {
+            Failure::new(format!("{} can't be read: {error}", path.display()))
+                .hint("run flotilla as the user that deploys, or give yours access to the folder")
+        })
+    }
+
     /// Opens the state if it is there, without changing anything.
     pub fn read(path: &Path) -> Result<State, Failure> {
-        if !path.exists() {
+        if !State::exists(path)? {
             return Ok(State::in_memory());
         }
         // To SQLite, this is an error of the disk.
@@ -750,6 +761,14 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
         assert!(State::open(&path).err().unwrap().to_string().contains("something else"));
+    }
+
+    #[test]
+    fn a_state_that_cannot_be_looked_for_is_not_an_empty_one() {
+        for read in [State::read, State::shadow] {
+            let Err(failure) = read(Path::new("/dev/null/state.db")) else { panic!("it is not there") };
+            assert!(failure.to_string().contains("/dev/null/state.db can't be read"), "{failure}");
+        }
     }
 
     #[test]

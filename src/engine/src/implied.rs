@@ -105,7 +105,7 @@ pub fn missing_callees(
     let options = CloudOptions::default();
     let secrets = options.secrets(context, &project.fleet)?;
     let cloud = Cloud::new(context, &project.fleet, &options, &secrets)?;
-    if !cloud.state.exists() {
+    if !State::exists(&cloud.state)? {
         return Ok(Vec::new());
     }
     let state = State::read(&cloud.state)?;

@@ -78,7 +78,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Roll
     let fleet = project::read_fleet(&Tree::new(&context.root)).map_err(Failure::invalid)?;
     let secrets = Arc::new(request.cloud.secrets(context, &fleet)?);
     let mut cloud = Cloud::new(context, &fleet, &request.cloud, &secrets)?;
-    if !cloud.state.exists() {
+    if !State::exists(&cloud.state)? {
         return Err(Failure::new(format!(
             "nothing has been deployed from this machine yet: there is no {}",
             cloud.state.display()

@@ -157,7 +157,7 @@ impl Mapping<'_, '_> {
             let help = "the runtime's own modules of Node.js are used, without those that wrangler puts in the place of missing ones; \
                         `flotilla build` and the worker's tests show whether that is enough";
             let place = self.config.place("compatibility_flags");
-            self.findings.note(place, "`nodejs_compat` is bundled otherwise than by wrangler", help);
+            self.findings.note(place, "`nodejs_compat` is bundled differently than wrangler does it", help);
         }
     }
 

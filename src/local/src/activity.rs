@@ -24,8 +24,10 @@ const WORKERS: usize = 256;
 pub const LARGEST: usize = 512 << 10;
 /// The number of events that a slow reader may be behind before it loses some.
 const BEHIND: usize = 512;
-/// The most secrets of a worker that are remembered, those of its earlier versions included: their events may still be on their way.
-const SECRETS: usize = 256;
+/// The most forms of a worker's secrets that are remembered, those of its earlier versions included: their events may still be on their way.
+const SECRETS: usize = 1024;
+/// The least length of a line that is masked alone.
+const LINE: usize = 8;
 /// Shorter values are no secrets, and masking them would hide half of a text.
 const SHORTEST: usize = 4;
 const MASK: &str = "***";
@@ -145,9 +147,8 @@ impl Activity {
         let worker = kept.workers.entry(key.clone()).or_default();
         worker.tags = tags;
         for secret in secrets.into_iter().filter(|secret| secret.len() >= SHORTEST) {
-            let encoded = utf8_percent_encode(&secret, NON_ALPHANUMERIC).to_string();
-            for form in [secret, encoded] {
-                if !worker.secrets.contains(&form) {
+            for form in forms(&secret) {
+                if form.len() >= SHORTEST && !worker.secrets.contains(&form) {
                     worker.secrets.insert(0, form);
                 }
             }
@@ -304,6 +305,15 @@ fn path_of(url: &str) -> Option<&str> {
     path.split(['?', '#']).next()
 }
 
+/// Returns the forms in which a secret can be printed: as it is, in a URL, in JSON, and each line of it alone.
+fn forms(secret: &str) -> Vec<String> {
+    let json = Value::from(secret).to_string();
+    let mut forms = vec![utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string(), json[1..json.len() - 1].to_owned()];
+    forms.extend(secret.lines().map(str::trim).filter(|line| line.len() >= LINE).map(str::to_owned));
+    forms.push(secret.to_owned());
+    forms
+}
+
 fn mask(value: &mut Value, secrets: &[String]) {
     if secrets.is_empty() {
         return;
@@ -355,6 +365,16 @@ mod tests {
         activity.add(&acme(), "v", logged);
         let found = activity.recent(Some(&acme()), 0, 10);
         assert!(!found[0].json.contains("hunter2"), "{}", found[0].json);
+        // In JSON within a text, and a line alone, as of what is printed while a worker loads.
+        activity.register(&acme(), Vec::new(), ["-----BEGIN\n\"abcdefgh12345\"\n".to_owned()]);
+        let mut logged = answered("/", 200);
+        logged["logs"] = json!([
+            {"level": "log", "message": ["{\"s\":\"-----BEGIN\\n\\\"abcdefgh12345\\\"\\n\"}"]},
+            {"level": "log", "message": ["\"abcdefgh12345\""]},
+        ]);
+        activity.add(&acme(), "v", logged);
+        let all = activity.recent(Some(&acme()), 0, 10);
+        assert!(all.iter().all(|trace| !trace.json.contains("abcdefgh")), "{}", all[0].json);
         // What is too short to be a secret stays.
         assert!(found[0].json.contains("\"abc\":\"abc\""), "{}", found[0].json);
         assert!(found[0].json.contains("\"scriptName\":\"acme\""), "{}", found[0].json);

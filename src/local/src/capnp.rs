@@ -245,9 +245,19 @@ pub fn database_id(binding: &Value) -> &str {
 pub const CALL: &str = "x-local-call";
 
 /// The worker beside each worker that gets its events, as a tail worker does at Cloudflare, and passes them on.
-const TRACER: &str = "export default {
+const TRACER: &str = "const DEPTH = 64;
+// Not every text of JavaScript is Unicode, and no reader follows every depth.
+const readable = (value, depth) => {
+  if (typeof value === 'string') return value.toWellFormed();
+  if (value === null || typeof value !== 'object') return value;
+  if (depth === 0) return '…';
+  if (Array.isArray(value)) return value.map((item) => readable(item, depth - 1));
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key.toWellFormed(), readable(item, depth - 1)]));
+};
+export default {
   async tail(events, env) {
-    await env.traces.fetch('http://traces/', { method: 'POST', body: JSON.stringify(events) });
+    const body = JSON.stringify(readable(JSON.parse(JSON.stringify(events)), DEPTH));
+    await env.traces.fetch('http://traces/', { method: 'POST', body });
   },
 };
 ";

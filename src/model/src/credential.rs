@@ -9,8 +9,23 @@ pub const STARS: &str = "********";
 const VARS: &str = "vars";
 
 /// Parts of names whose values are secrets.
-const WORDS: [&str; 9] =
-    ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "PRIVATE_KEY", "API_KEY", "APIKEY"];
+const WORDS: [&str; 13] = [
+    "TOKEN",
+    "SECRET",
+    "PASSWORD",
+    "PASSWD",
+    "PASSPHRASE",
+    "CREDENTIAL",
+    "PRIVATE_KEY",
+    "API_KEY",
+    "APIKEY",
+    "SIGNING_KEY",
+    "ENCRYPTION_KEY",
+    "MASTER_KEY",
+    "ACCESS_KEY",
+];
+/// Last words of names whose values are secrets.
+const LAST: [&str; 2] = ["PASS", "PWD"];
 /// Parts of names whose values are public, whatever the rest of the name.
 const PUBLIC: [&str; 4] = ["PUBLIC", "PUBLISHABLE", "SITE_KEY", "SITEKEY"];
 /// The prefixes of secrets that services issue, and their least length.
@@ -46,7 +61,9 @@ const PREFIXES: [(&str, usize); 26] = [
 /// Returns whether a variable of this name holds a secret.
 pub fn by_name(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();
-    WORDS.iter().any(|word| upper.contains(word)) && !PUBLIC.iter().any(|word| upper.contains(word))
+    let last = upper.rsplit(['_', '-']).next().unwrap_or_default();
+    let is_named = WORDS.iter().any(|word| upper.contains(word)) || LAST.contains(&last);
+    is_named && !PUBLIC.iter().any(|word| upper.contains(word))
 }
 
 /// Returns whether a text contains a secret, judged by its form.
@@ -54,6 +71,7 @@ pub fn by_form(text: &str) -> bool {
     text.contains("-----BEGIN")
         || text.to_ascii_uppercase().contains("AGE-SECRET-KEY-")
         || with_password(text)
+        || text.contains("://hooks.slack.com/services/")
         || text.split(|c: char| c.is_whitespace() || "\"'`,;=()[]{}<>".contains(c)).any(token)
 }
 
@@ -237,6 +255,10 @@ mod tests {
             ("STRIPE_SECRET", "anything"),
             ("CLOUDFLARE_API_TOKEN", "v1.0-abc"),
             ("db_password", "x"),
+            ("DB_PASS", "x"),
+            ("PWD", "x"),
+            ("WEBHOOK_SIGNING_KEY", "x"),
+            ("ALERTS", "https://hooks.slack.com/services/T0/B0/x"),
             ("STRIPE", "sk_live_0123456789abcdef"),
             ("HEADER", "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"),
             ("DATABASE_URL", "postgres://user:hunter2@db.example/app?sslmode=require"),

@@ -397,7 +397,7 @@ impl Run<'_> {
     pub(super) fn check_failure_budget(&mut self) {
         let failed = self.outcome.failed + self.outcome.unhealthy;
         if failed >= self.ctx.budget.count && self.outcome.halted.is_none() {
-            self.halt(format!("{failed} changes failed, as many as may"));
+            self.halt(format!("{failed} changes failed, which is the limit (`deploy.failures`)"));
         }
     }
 }

@@ -16,7 +16,7 @@ const SHADOWED: [&str; 4] = ["deployed", "begun", "found", "records"];
 impl State {
     /// The state at a path, to be read and corrected in memory; the file stays as it is.
     pub fn shadow(path: &Path) -> Result<State, Failure> {
-        if !path.exists() {
+        if !State::exists(path)? {
             return Ok(State::in_memory());
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
