@@ -130,6 +130,7 @@ credentials are sent. Exits with 4 if a check fails.";
 
 pub(super) const SECRETS: &str = "Examples:
   flotilla secrets list acme                     list what acme needs, and where each value comes from
+  flotilla secrets list --live                   compare with the secrets that are set at Cloudflare
   flotilla secrets check                         report what is missing, too large or unused
   flotilla secrets set TURSO_AUTH_TOKEN --customer acme       type the value at a prompt
   pass show acme | flotilla secrets set TURSO_AUTH_TOKEN --customer acme
