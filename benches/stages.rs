@@ -71,17 +71,16 @@ fn making(criterion: &mut Criterion) {
     let pack = &fleet.packs[&worker.pack];
     let templates = Templates::new(pack).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
     let runtime = PackBundle::new(&worker.pack, b"export const defineWorker = 0;".to_vec(), Vec::new());
-    let specifier = runtime.specifier(&worker);
     let render = |name: &str, digest: Option<&Digest>| {
-        templates.render(name, black_box(&worker), &specifier, digest).unwrap_or_else(|mistake| panic!("{mistake:?}"))
+        templates.render(name, black_box(&worker), &runtime, digest).unwrap_or_else(|mistake| panic!("{mistake:?}"))
     };
-    let module = render(pack.module(), None);
+    let module = render(pack.module().unwrap_or_default(), None);
     let made = bundle::bundle(&worker, &module, &runtime);
 
     let mut group = criterion.benchmark_group("making");
     group.bench_function("resolve", |bencher| bencher.iter(|| resolve(&fleet, &Shared::default(), black_box(&spec))));
     for name in pack.file_names() {
-        let digest = (name != pack.module()).then_some(&made.digest);
+        let digest = (Some(name) != pack.module()).then_some(&made.digest);
         let text = render(name, digest);
         group.throughput(Throughput::Bytes(text.len() as u64));
         group.bench_function(format!("render {name} and parse it"), |bencher| bencher.iter(|| render(name, digest)));

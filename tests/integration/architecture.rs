@@ -36,7 +36,10 @@ const ONLY: &[(&[&str], &[&str])] = &[
     (&["saphyr_parser::"], &["src/spec/src/yaml.rs", "src/spec/src/yaml/"]),
     // YAML is read by one parser; serde writes only.
     (&["serde_yaml::from_", "serde_yaml::Deserializer"], &[]),
-    (&["oxc_parser::", "jsonc_parser::"], &["src/build/src/syntax.rs", "src/spec/src/jsonc.rs", "src/import/"]),
+    (
+        &["oxc_parser::", "jsonc_parser::"],
+        &["src/build/src/syntax.rs", "src/spec/src/jsonc.rs", "src/spec/src/documents.rs", "src/import/"],
+    ),
     (&["jsonschema::"], &["src/spec/src/schema.rs"]),
     (&["rustix::"], &["src/model/src/", "src/build/src/renderer.rs", "src/cli/"]),
     (&["age::"], &["src/spec/src/secrets/"]),

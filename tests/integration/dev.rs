@@ -1,6 +1,7 @@
 //! `flotilla dev` and `flotilla logs`: a save is deployed, what workers log is printed, errors leave the workers as they are, and nothing
 //! stays behind when they end.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -212,6 +213,19 @@ fn each_save_is_deployed_and_what_workers_log_is_printed() {
         requests.iter().filter(is).count()
     };
     assert_eq!((of("POST"), of("DELETE")), (1, 1));
+
+    // A stdout that is full ends it at the first event.
+    let mut full = command(&project, &["logs", "acme", "--local", "--json"]);
+    let full = full.stdout(File::options().write(true).open("/dev/full").expect("Linux")).stderr(Stdio::piped());
+    let mut full = full.spawn().expect("it starts");
+    until("it ends", || {
+        answer(&address, "t-acme", "/full");
+        full.try_wait().expect("a process").is_some()
+    });
+    let lost = full.wait_with_output().expect("it has ended");
+    let told = String::from_utf8_lossy(&lost.stderr);
+    assert_eq!(lost.status.code(), Some(1), "{told}");
+    assert!(told.contains("error: stdout can't be written: No space left on device"), "{told}");
 
     // It ends with everything that it started.
     let children = below(dev.child.id());

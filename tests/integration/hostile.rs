@@ -217,6 +217,11 @@ fn runtime() -> PackBundle {
     PackBundle::new("tiny", b"export const defineWorker = (config) => config;\n".to_vec(), b"export {};\n".to_vec())
 }
 
+/// The same, under the name by which the modules import it here.
+fn imported() -> PackBundle {
+    PackBundle { file: "runtime/tiny.js".to_owned(), ..runtime() }
+}
+
 impl Bench {
     fn new() -> Bench {
         let project = fleet(&[]);
@@ -267,12 +272,12 @@ impl Bench {
 
     fn render(&self, name: &str, worker: &Worker) -> String {
         self.templates
-            .render(name, worker, "../../runtime/tiny.js", Some(&Digest::of(b"")))
+            .render(name, worker, &imported(), Some(&Digest::of(b"")))
             .unwrap_or_else(|diagnostic| panic!("{diagnostic:?}"))
     }
 
     fn bundle(&self, worker: &Worker) -> Bundle {
-        let module = self.templates.render("index.ts", worker, &runtime().specifier(worker), None).expect("it renders");
+        let module = self.templates.render("index.ts", worker, &runtime(), None).expect("it renders");
         bundle::bundle(worker, &module, &runtime())
     }
 

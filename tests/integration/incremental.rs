@@ -337,7 +337,7 @@ impl Bench {
         });
         // Which file is believed to be the same depends on the file system.
         let (folder, beside) = (temporary_folder_on_disk(), temporary_folder());
-        let bench = Bench { folder, beside, runtimes: runtimes.into(), forgot: false };
+        let bench = Bench { folder, beside, runtimes: runtimes.into_iter().collect(), forgot: false };
         let first = |choices: &[&[&str]]| choices.iter().map(|of| of[0]).collect::<String>();
         for pack in ["packs/tiny", "packs/other"] {
             bench.write(&format!("{pack}/pack.yaml"), &format!("name: pack\n{MANIFEST}{}", first(FILES)));
@@ -542,8 +542,8 @@ impl Bench {
         let runtimes: PackBundles = self
             .runtimes
             .iter()
-            .filter(|(name, _)| used.contains(&name[..]))
-            .map(|(name, runtime)| (name.clone(), runtime.clone()))
+            .filter(|(name, _)| used.contains(name))
+            .map(|(name, runtime)| (name.to_owned(), runtime.clone()))
             .collect();
         let includes = |record: &Record, unit: &Unit| match run {
             Run::Customer(id) => build::id(record) == *id,

@@ -98,7 +98,7 @@ fn what_is_there_is_never_overwritten() {
     project.run(&["init", "used"]).exits(0);
     assert_eq!(project.read("used/README.md"), "mine");
     let ignored = project.read("used/.gitignore");
-    assert!(ignored.starts_with("target/\n# What is deployed") && ignored.contains("\n/.flotilla/\n"), "{ignored}");
+    assert!(ignored.starts_with("target/\n# The state") && ignored.contains("\n/.flotilla/\n"), "{ignored}");
     let before = project.files("used");
     let told = project.run(&["init", "used"]).exits(5).stderr;
     assert!(told.contains("is already a project") && told.contains("found fleet.yaml and "), "{told}");

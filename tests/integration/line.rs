@@ -326,10 +326,10 @@ fn a_killed_deploy_goes_on_where_it_was() {
     let mut child = spawn(&cloud, &project);
     until("a third is deployed", || uploads(&cloud.requests()).len() >= 20);
     let history = || cloud.run(&project, &["history"]).exits(0).stdout;
-    assert!(history().contains("  running\n"), "{}", history());
+    assert!(history().contains("  running  "), "{}", history());
     child.kill().expect("it is killed");
     child.wait().expect("it is gone");
-    assert!(history().contains("  interrupted; the next deploy continues from there\n"), "{}", history());
+    assert!(history().contains("interrupted; the next deploy continues from there"), "{}", history());
     // What the server had begun ends: its client is gone, its work isn't.
     std::thread::sleep(std::time::Duration::from_millis(300));
     let acknowledged = recorded(&cloud, &project);

@@ -5,6 +5,7 @@ mod answers;
 mod architecture;
 mod bad_input;
 mod bindings;
+mod bundler;
 mod cases;
 mod children;
 mod codes;

@@ -63,6 +63,7 @@ fn arguments(command: &str) -> &'static [&'static str] {
         "state rebuild" => &["state", "rebuild", "--yes"],
         "state unlock" => &["state", "unlock"],
         "local" => &["local", "--port", "0"],
+        "dev" => &["dev", "--port", "0"],
         "explain" => &["explain", "S0201"],
         "schema" => &["schema", "customer"],
         "export" => &["export", "acme"],
@@ -105,7 +106,8 @@ fn every_command_fails_if_stdout_is_full() {
     let full = || Stdio::from(File::options().write(true).open("/dev/full").expect("Linux"));
     let (cloud, project) = world();
     let mut tried = BTreeSet::new();
-    for name in commands() {
+    // `logs` prints nothing until something happens: `dev::each_save_…` has it.
+    for name in commands().into_iter().filter(|name| name != "logs") {
         for format in ["text", "json"] {
             let arguments = arguments(&name);
             // What is made once is taken away, so that it can be made again.

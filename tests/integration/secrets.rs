@@ -563,7 +563,11 @@ fn what_the_http_client_logs_at_its_loudest_has_no_secret() {
     let cloudflare = Cloudflare::new(&cloud.base(), tokens).unwrap_or_else(|failure| panic!("{failure}"));
     let home = Home { account_id: ACCOUNT.to_owned(), namespace: None };
     let metadata = json!({"main_module": "a.js", "bindings": [{"type": "secret_text", "name": "A", "text": DOTENV}]});
-    let module = Module { name: "a.js".to_owned(), bytes: b"export default {}".to_vec().into() };
+    let module = Module {
+        name: "a.js".to_owned(),
+        content_type: "application/javascript+module",
+        bytes: b"export default {}".to_vec().into(),
+    };
     let call = Call::Upload { worker: "a".to_owned(), metadata, modules: vec![module] };
     assert!(cloudflare.call(&home, &call).0.is_ok());
     log::set_max_level(log::LevelFilter::Off);

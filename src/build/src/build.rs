@@ -10,6 +10,7 @@
 //! 3. *Build.* A worker is rendered if what it is rendered from, or by, isn't what its files were made of, or if its files
 //!    aren't what was written.
 
+mod declared;
 mod dirty;
 mod explain;
 mod files;
@@ -29,11 +30,13 @@ use crate::manifest::{DirtyReason, Output, Record, Stamp, Unit};
 use crate::out::Out;
 use crate::pack_bundle;
 use crate::renderer::{Part, Rendered, Request};
+use crate::wrangler_bundle::{Compatibility, wrangler_bundle};
 use dirty::{Recipes, dirty_reasons};
 use files::Done;
-use flotilla_model::bundle::PackBundle;
+use flotilla_model::bundle::{PackBundle, compatibility};
 use flotilla_model::customer::Worker;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, sorted};
+use flotilla_model::digest::ShortHash;
 use flotilla_model::failure::Failure;
 use flotilla_model::progress::Progress;
 use flotilla_model::reason::Reason;
@@ -41,6 +44,7 @@ use flotilla_model::spec::Environment;
 use flotilla_model::trace;
 use flotilla_spec::tree::Tree;
 
+pub use declared::not_in_specs;
 pub use explain::{Explained, LiveTriggers, explain, recipe, since, source};
 pub use files::{RenderedFiles, files, module};
 pub use open::{open, open_preview};
@@ -48,8 +52,57 @@ pub use project::Project;
 pub use scan::{Scan, scan};
 pub use scanner::id;
 
-/// The bundles of packs, by the pack's name.
-pub type PackBundles = HashMap<String, PackBundle>;
+/// The bundles of packs, by the pack's name and the variant.
+#[derive(Clone, Default)]
+pub struct PackBundles(HashMap<String, HashMap<ShortHash, PackBundle>>);
+
+impl PackBundles {
+    /// Returns the bundle of a pack in one variant. It must be there.
+    pub fn get(&self, pack: &str, variant: ShortHash) -> &PackBundle {
+        self.find(pack, variant).expect("BUG: the bundle of a worker that is built was made")
+    }
+
+    /// Returns the bundle of a pack in one variant, if it was made.
+    pub fn find(&self, pack: &str, variant: ShortHash) -> Option<&PackBundle> {
+        self.0.get(pack)?.get(&variant)
+    }
+
+    /// Returns the bundle of a worker. It must be there.
+    pub fn of(&self, worker: &Worker) -> &PackBundle {
+        self.get(&worker.pack, self.variant(worker))
+    }
+
+    /// Returns the variant of its pack's bundle that a worker has.
+    pub fn variant(&self, worker: &Worker) -> ShortHash {
+        let none = ShortHash::default();
+        let is_one = self.0.get(&worker.pack).is_none_or(|variants| variants.contains_key(&none));
+        if is_one { none } else { compatibility(worker) }
+    }
+
+    /// Adds the bundle of a pack in one variant.
+    pub fn insert(&mut self, pack: &str, variant: ShortHash, bundle: PackBundle) {
+        self.0.entry(pack.to_owned()).or_default().insert(variant, bundle);
+    }
+
+    /// Returns all bundles, each with its pack's name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &PackBundle)> {
+        self.0.iter().flat_map(|(name, variants)| variants.values().map(move |bundle| (name.as_str(), bundle)))
+    }
+
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Bundles of packs that have one variant.
+impl FromIterator<(String, PackBundle)> for PackBundles {
+    fn from_iter<I: IntoIterator<Item = (String, PackBundle)>>(bundles: I) -> PackBundles {
+        let mut all = PackBundles::default();
+        bundles.into_iter().for_each(|(pack, bundle)| all.insert(&pack, ShortHash::default(), bundle));
+        all
+    }
+}
 
 /// Returns the bundles of the packs that these workers use: from the cache, or built now. A pack that can't be bundled holds back its
 /// customers; it is an error if that leaves nobody.
@@ -59,25 +112,48 @@ pub fn pack_bundles(
     includes: &dyn Fn(&Record, &Unit) -> bool,
     progress: &dyn Progress,
 ) -> Result<PackBundles, Failure> {
-    let mut used: BTreeSet<&str> = BTreeSet::new();
+    let mut used: BTreeMap<(&str, ShortHash), Option<Compatibility>> = BTreeMap::new();
     for record in scan.records.iter().filter(|record| !scan.is_held(record)) {
         for unit in &record.units {
-            if !used.contains(unit.pack.as_str()) && includes(record, unit) {
-                used.insert(&unit.pack);
+            let key = (unit.pack.as_str(), unit.variant);
+            if used.contains_key(&key) || !includes(record, unit) {
+                continue;
             }
+            let is_wrangler = unit.variant != ShortHash::default();
+            let worker = if is_wrangler { scan.worker(project, record, unit) } else { None };
+            if is_wrangler && worker.is_none() {
+                // The spec changed meanwhile; the next build sees it.
+                continue;
+            }
+            let compatibility =
+                |worker: Worker| Compatibility { date: worker.compatibility_date, flags: worker.compatibility_flags };
+            used.insert(key, worker.map(compatibility));
         }
     }
-    let (mut bundles, mut errors, mut failure) = (PackBundles::new(), BTreeMap::new(), None);
-    for name in used {
+    let (mut bundles, mut failure) = (PackBundles::default(), None);
+    let mut errors: BTreeMap<String, Vec<Diagnostic>> = BTreeMap::new();
+    for ((name, variant), compatibility) in used {
         let pack = &project.fleet.packs[name];
-        match pack_bundle::pack_bundle(&project.fleet.file.name, name, pack, progress) {
-            Ok(bundle) => drop(bundles.insert(name.to_owned(), bundle)),
-            Err(pack_bundle::Error::Diagnostic(error)) => drop(errors.insert(name.to_owned(), *error)),
+        let fleet = &project.fleet.file.name;
+        let bundled = match (&pack.wrangler, &compatibility) {
+            (Some(wrangler), Some(compatibility)) => wrangler_bundle(fleet, pack, wrangler, compatibility, progress),
+            _ => pack_bundle::pack_bundle(fleet, name, pack, progress),
+        };
+        let mut add = |found: Vec<Diagnostic>| {
+            let errors = errors.entry(name.to_owned()).or_default();
+            found.into_iter().for_each(|error| {
+                if !errors.contains(&error) {
+                    errors.push(error)
+                }
+            });
+        };
+        match bundled {
+            Ok(bundle) => bundles.insert(name, variant, bundle),
+            Err(pack_bundle::Error::Diagnostics(found)) => add(found),
             Err(pack_bundle::Error::Failure(found)) => {
                 let help = found.hints.first().map_or("the other packs are built all the same", String::as_str);
                 let place = Place::file(&format!("{}/pack.yaml", pack.path));
-                let error = Diagnostic::error(Code::RuntimeFailed, place, found.to_string(), help);
-                errors.insert(name.to_owned(), error);
+                add(vec![Diagnostic::error(Code::RuntimeFailed, place, found.to_string(), help)]);
                 failure.get_or_insert(found);
             }
         }
@@ -210,11 +286,17 @@ fn folder_stamp(out: &Out, environment: Environment) -> Option<Stamp> {
 /// Writes the packs' bundles; returns the number of files that differed.
 fn write_bundles(bundles: &PackBundles, out: &Out) -> Result<usize, Failure> {
     let mut differed = 0;
-    for runtime in bundles.values() {
-        let (folder, file) = runtime.file.split_once('/').expect("BUG: a runtime has a folder");
-        let types = file.replace(".js", ".d.ts");
-        let written = out.write_folder(folder, &[(file, &runtime.script), (&types, &runtime.types)])?;
-        differed += written.iter().filter(|written| written.differed).count();
+    for (_, bundle) in bundles.iter() {
+        let mut folders: BTreeMap<String, Vec<(String, &[u8])>> = BTreeMap::new();
+        for (path, bytes) in bundle.files() {
+            let (folder, file) = path.rsplit_once('/').expect("BUG: a runtime has a folder");
+            folders.entry(folder.to_owned()).or_default().push((file.to_owned(), bytes));
+        }
+        for (folder, files) in folders {
+            let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (name.as_str(), *bytes)).collect();
+            let written = out.write_folder(&folder, &files)?;
+            differed += written.iter().filter(|written| written.differed).count();
+        }
     }
     Ok(differed)
 }
@@ -349,7 +431,7 @@ impl Builder<'_> {
         let requests: Vec<Request<'_>> = pending
             .iter()
             .map(|item| {
-                let bundle = &self.recipes.bundles[&item.worker.pack];
+                let bundle = self.recipes.bundles.of(&item.worker);
                 Request { worker: &item.worker, bundle, part: Part::Files }
             })
             .collect();
@@ -361,7 +443,7 @@ impl Builder<'_> {
             let record = &mut records[*position];
             is_changed[*position] = true;
             let too_large = |rendered: Rendered| {
-                let size = files::size(&rendered.files);
+                let size = files::size(self.project, worker, &rendered.files);
                 let limit = &self.recipes.size_limit;
                 limit.check(&worker.file, &worker.pack, &worker.account, size).map_or(Ok(rendered), Err)
             };
@@ -445,8 +527,7 @@ fn prune_workers(project: &Project, scan: &Scan, out: &Out, quiet: &[Environment
 /// Removes packs' bundles that no worker imports; returns the number of files. All are kept as long as a customer with
 /// errors might import them.
 fn prune_bundles(bundles: &PackBundles, out: &Out) -> Result<usize, Failure> {
-    let name = |runtime: &PackBundle| runtime.file.trim_start_matches("runtime/").trim_end_matches(".js").to_owned();
-    out.prune_bundles(&bundles.values().map(name).collect())
+    out.prune_bundles(&bundles.iter().map(|(_, bundle)| bundle.file.clone()).collect())
 }
 
 /// The fleet with all of its workers in memory: for what looks at each of them.

@@ -76,7 +76,7 @@ pub fn render(project: &Project, bundles: &PackBundles, workers: &[Worker]) -> (
     for worker in workers {
         match build::files(project, bundles, worker) {
             Ok((files, bundle)) => {
-                let runtime = &bundles[&worker.pack];
+                let runtime = bundles.of(worker);
                 pieces.entry(&worker.customer).or_default().push(Piece { worker, files, bundle, runtime });
             }
             Err(diagnostic) => diagnostics.push(*diagnostic),
@@ -101,8 +101,7 @@ pub fn files(customer: &str, pieces: &[Piece<'_>]) -> Files {
     for piece in &pieces {
         let folder = piece.worker.folder();
         files.extend(piece.files.iter().map(|(name, text)| (format!("{folder}/{name}"), text.clone().into_bytes())));
-        files.insert(piece.runtime.file.clone(), piece.runtime.script.to_vec());
-        files.insert(piece.runtime.file.replace(".js", ".d.ts"), piece.runtime.types.to_vec());
+        files.extend(piece.runtime.files().into_iter().map(|(path, bytes)| (path, bytes.to_vec())));
     }
     let mut text = |path: &str, text: String| drop(files.insert(path.to_owned(), text.into_bytes()));
     text("README.md", readme(customer, &pieces));

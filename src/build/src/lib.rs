@@ -18,3 +18,4 @@ pub mod resolve;
 pub mod since;
 pub mod syntax;
 pub mod usage;
+pub mod wrangler_bundle;

@@ -37,7 +37,7 @@ pub use writer::Writer;
 /// The folder, from the project's root.
 pub const FOLDER: &str = ".flotilla/build";
 /// The first line of a log: its format, the file of its values, a random number, and the seal of both.
-const FORMAT: &str = "flotilla build log 5";
+const FORMAT: &str = "flotilla build log 6";
 /// The purpose of the seal of a log.
 const PURPOSE: &str = "build log";
 /// The number of records that are written at once.
@@ -270,6 +270,7 @@ mod tests {
             environment: Environment::Staging,
             role: Some("web".to_owned()),
             pack: "tiny".to_owned(),
+            variant: ShortHash::default(),
             resolved,
             value,
             compatibility_date: 20_260_601,
@@ -291,6 +292,7 @@ mod tests {
         Recipe {
             tool: tool.to_owned(),
             pack: "packs/tiny".to_owned(),
+            sources: Vec::new(),
             runtime: "runtime/tiny-0.js".to_owned(),
             files: vec!["index.ts".to_owned()],
             templates: vec![("index.ts.tera".to_owned(), ShortHash([6; 16]))],
@@ -375,6 +377,7 @@ mod tests {
             writer.recipe(Recipe {
                 tool: String::new(),
                 pack: String::new(),
+                sources: Vec::new(),
                 runtime: String::new(),
                 files: vec![recipe.to_owned()],
                 templates: Vec::new(),

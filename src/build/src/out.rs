@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use flotilla_model::atomic_file::AtomicFile;
+use flotilla_model::bundle::BUNDLES;
 use flotilla_model::failure::Failure;
 use flotilla_model::plain_file;
 use flotilla_model::spec::Environment;
@@ -159,21 +160,29 @@ impl Out {
         Ok(removed)
     }
 
-    /// Removes packs' bundles that no worker imports; returns the number of files.
+    /// Removes packs' bundles that no worker has, but for these files and folders, named from out/; returns the number of files and folders.
     pub fn prune_bundles(&self, keep: &HashSet<String>) -> Result<usize, Failure> {
-        let folder = self.root.join("runtime");
+        let is_digest = |text: &str| text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let mut removed = 0;
-        if !fs::symlink_metadata(&folder).is_ok_and(|metadata| metadata.is_dir()) {
-            return Ok(0);
-        }
-        for (name, path) in entries(&folder)? {
-            let stem = name.trim_start_matches('.').split('.').next().unwrap_or_default();
-            let generated = stem
-                .rsplit_once('-')
-                .is_some_and(|(_, digest)| digest.len() == 16 && digest.bytes().all(|b| b.is_ascii_hexdigit()));
-            if generated && !keep.contains(stem) {
-                removed += 1;
-                self.remove(&path)?;
+        for (parent, path) in ["runtime", BUNDLES].map(|name| (name, self.root.join(name))) {
+            if !fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
+                continue;
+            }
+            for (name, path) in entries(&path)? {
+                let stem = name.trim_start_matches('.').split('.').next().unwrap_or_default();
+                let is_generated = match parent {
+                    BUNDLES => is_digest(&name),
+                    _ => stem.rsplit_once('-').is_some_and(|(_, digest)| is_digest(digest)),
+                };
+                let kept = if parent == BUNDLES { format!("{parent}/{name}") } else { format!("{parent}/{stem}.js") };
+                if is_generated && !keep.contains(&kept) {
+                    removed += 1;
+                    if parent == BUNDLES && !self.dry && fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
+                        fs::remove_dir_all(&path).with_context(|| format!("{} can't be removed", path.display()))?;
+                    } else {
+                        self.remove(&path)?;
+                    }
+                }
             }
         }
         Ok(removed)

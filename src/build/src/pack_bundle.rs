@@ -18,15 +18,28 @@ use flotilla_model::digest::{Digest, Framed};
 use flotilla_model::failure::Failure;
 use flotilla_model::plain_file;
 use flotilla_model::progress::Progress;
+use flotilla_model::spec::RuntimeFile;
 use flotilla_model::text::with_unix_line_ends;
 use flotilla_spec::pack::{self, Pack};
 
 /// The reason why there is no bundle.
 pub enum Error {
-    /// The pack's author has to fix something.
-    Diagnostic(Box<Diagnostic>),
+    /// The pack's author has to fix these.
+    Diagnostics(Vec<Diagnostic>),
     /// The world failed.
     Failure(Failure),
+}
+
+impl From<Diagnostic> for Error {
+    fn from(diagnostic: Diagnostic) -> Error {
+        Error::Diagnostics(vec![diagnostic])
+    }
+}
+
+impl From<Box<Diagnostic>> for Error {
+    fn from(diagnostic: Box<Diagnostic>) -> Error {
+        Error::Diagnostics(vec![*diagnostic])
+    }
 }
 
 impl From<Failure> for Error {
@@ -42,10 +55,10 @@ impl From<anyhow::Error> for Error {
 }
 
 /// The largest bundle that is read.
-const LARGEST_BUNDLE: u64 = 128 << 20;
+pub(crate) const LARGEST_BUNDLE: u64 = 128 << 20;
 /// The time and the memory that a build may take, unless the pack sets others.
-const TIME: Duration = Duration::from_secs(600);
-const MEMORY_MIB: u64 = 4096;
+pub(crate) const TIME: Duration = Duration::from_secs(600);
+pub(crate) const MEMORY_MIB: u64 = 4096;
 
 /// Returns a pack's runtime: from the cache, or bundled now. `fleet` is the name of the fleet: what one fleet's build made is never
 /// another's.
@@ -58,15 +71,15 @@ pub fn pack_bundle(fleet: &str, name: &str, pack: &Pack, progress: &dyn Progress
         progress.end();
         bundled.map_err(|error| match error {
             Error::Failure(failure) => failure,
-            Error::Diagnostic(diagnostic) => {
-                let failure = Failure::new(&diagnostic.message);
-                broken = Some(diagnostic);
+            Error::Diagnostics(diagnostics) => {
+                let failure = Failure::new(diagnostics.first().map_or("", |diagnostic| diagnostic.message.as_str()));
+                broken = Some(diagnostics);
                 failure
             }
         })
     });
-    if let Some(diagnostic) = broken {
-        return Err(Error::Diagnostic(diagnostic));
+    if let Some(diagnostics) = broken {
+        return Err(Error::Diagnostics(diagnostics));
     }
     let folder = folder?;
     let read = |file: &str| {
@@ -76,10 +89,15 @@ pub fn pack_bundle(fleet: &str, name: &str, pack: &Pack, progress: &dyn Progress
     Ok(PackBundle::new(name, read("runtime.js")?, read("runtime.d.ts")?))
 }
 
+/// Returns how a pack's own command bundles it.
+fn runtime(pack: &Pack) -> &RuntimeFile {
+    pack.runtime().expect("BUG: a pack that wrangler doesn't bundle has a runtime")
+}
+
 /// Returns the digest of everything that decides a bundle: whose it is, the command, its variables, and the sources.
 fn key(fleet: &str, pack: &Pack, environment: &[(String, String)], sources: &BTreeMap<String, Vec<u8>>) -> Digest {
     let count = |framed: Framed, count: usize| framed.field(&(count as u64).to_le_bytes());
-    let words = &pack.manifest.runtime.build;
+    let words = &runtime(pack).build;
     let start = Framed::new("pack bundle").field(fleet.as_bytes()).field(pack.path.as_bytes());
     let start = start.field(std::env::consts::OS.as_bytes()).field(std::env::consts::ARCH.as_bytes());
     let start = words.iter().fold(count(start, words.len()), |framed, word| framed.field(word.as_bytes()));
@@ -92,21 +110,21 @@ fn key(fleet: &str, pack: &Pack, environment: &[(String, String)], sources: &BTr
 
 /// Returns the variables that the pack's build may read, with their values: those of `buildEnv` that are set.
 fn environment(pack: &Pack) -> Vec<(String, String)> {
-    let names: BTreeSet<&String> = pack.manifest.runtime.build_env.iter().flatten().collect();
+    let names: BTreeSet<&String> = runtime(pack).build_env.iter().flatten().collect();
     names.into_iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?))).collect()
 }
 
 /// Returns the files that decide the runtime, by path within the pack.
 fn sources(pack: &Pack) -> Result<BTreeMap<String, Vec<u8>>, Error> {
-    let (found, errors) = pack::sources(&pack.folder, &pack.path, &pack.manifest.runtime.sources);
+    let (found, errors) = pack::sources(&pack.folder, &pack.path, &runtime(pack).sources);
     if let Some(error) = errors.into_iter().next() {
-        return Err(Error::Diagnostic(Box::new(error)));
+        return Err(error.into());
     }
     let mut files = BTreeMap::new();
     let mut left = pack::MOST_SOURCE_BYTES;
     for (path, target) in found {
         let bytes = plain_file::read_through_links(&target, left)
-            .map_err(|error| Error::Diagnostic(Box::new(pack::unreadable_source(&pack.path, &path, &error))))?;
+            .map_err(|error| Error::from(pack::unreadable_source(&pack.path, &path, &error)))?;
         left -= bytes.len() as u64;
         files.insert(path, with_unix_line_ends(bytes));
     }
@@ -160,11 +178,11 @@ fn bundle(
 }
 
 fn run(pack: &Pack, environment: Vec<(String, String)>, staging: &Path) -> Result<(), Error> {
-    let runtime = &pack.manifest.runtime;
-    let (program, arguments) = runtime.build.split_first().expect("BUG: the schema wants a command");
+    let settings = runtime(pack);
+    let (program, arguments) = settings.build.split_first().expect("BUG: the schema wants a command");
     let arguments = arguments.iter().map(String::as_str).chain(["--out", "dist"]);
-    let time = runtime.build_timeout.map_or(TIME, Duration::from_secs);
-    let memory = runtime.build_memory.unwrap_or(MEMORY_MIB) << 20;
+    let time = settings.build_timeout.map_or(TIME, Duration::from_secs);
+    let memory = settings.build_memory.unwrap_or(MEMORY_MIB) << 20;
     let job = Job::new(program, arguments, staging).time(time).memory(memory);
     let output = job.environment(Environment::plain().with(environment)).run().map_err(|trouble| {
         let limit = match &trouble {
@@ -180,7 +198,7 @@ fn run(pack: &Pack, environment: Vec<(String, String)>, staging: &Path) -> Resul
         let place = Place::file(&format!("{}/pack.yaml", pack.path));
         let help = format!(
             "`{}` and everything that it started was stopped; `{limit}` in {}/pack.yaml sets a larger limit",
-            runtime.build.join(" "),
+            settings.build.join(" "),
             pack.path
         );
         failed(pack, place, format!("the command that bundles the pack {trouble}"), &help)
@@ -198,20 +216,17 @@ fn run(pack: &Pack, environment: Vec<(String, String)>, staging: &Path) -> Resul
         .first()
         .map_or("it said nothing", |line| line.trim_start_matches(['✘', ' ']).trim_start_matches("[ERROR] "));
     let killed = output.status.signal().map(|signal| format!("the command was ended by signal {signal}: "));
-    let help = format!("`{}` said:\n{}", pack.manifest.runtime.build.join(" "), lines.join("\n"));
+    let help = format!("`{}` said:\n{}", settings.build.join(" "), lines.join("\n"));
     Err(failed(pack, place, format!("the pack's code does not bundle: {}{what}", killed.unwrap_or_default()), &help))
 }
 
 fn failed(pack: &Pack, place: Place, message: String, help: &str) -> Error {
     let help = if help.is_empty() {
-        format!(
-            "`{} --out DIR` has to write DIR/runtime.js and DIR/runtime.d.ts",
-            pack.manifest.runtime.build.join(" ")
-        )
+        format!("`{} --out DIR` has to write DIR/runtime.js and DIR/runtime.d.ts", runtime(pack).build.join(" "))
     } else {
         help.to_owned()
     };
-    Error::Diagnostic(Box::new(Diagnostic::error(Code::RuntimeFailed, place, message, help)))
+    Diagnostic::error(Code::RuntimeFailed, place, message, help).into()
 }
 
 /// Returns a place as esbuild prints it: `src/index.ts:3:7:`, its columns counted from 0.

@@ -12,7 +12,7 @@ use tera::{Context, Kwargs, State, Tera};
 use crate::escape::{self, Language};
 use crate::syntax;
 use flotilla_model::binding;
-use flotilla_model::bundle;
+use flotilla_model::bundle::{self, PackBundle};
 use flotilla_model::customer::{DIGEST_VARIABLE, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::digest::{Digest, Framed, ShortHash};
@@ -37,7 +37,8 @@ pub struct RenderContext<'a> {
 
 impl<'a> RenderContext<'a> {
     /// Returns the context of a worker.
-    pub fn new(worker: &'a Worker, runtime: &str) -> RenderContext<'a> {
+    pub fn new(worker: &'a Worker, pack_bundle: &PackBundle) -> RenderContext<'a> {
+        let runtime = pack_bundle.specifier(worker);
         let domains = worker.domains.iter().map(|domain| json!({"pattern": domain, "custom_domain": true}));
         let routes = worker.routes.iter().map(|route| json!({"pattern": route.pattern, "zone_name": route.zone}));
         let services = worker.services.iter().map(|(name, to)| json!({"binding": name, "service": to}));
@@ -47,7 +48,15 @@ impl<'a> RenderContext<'a> {
         let outside = outside.as_ref().and_then(Value::as_array).into_iter().flatten().cloned();
         let mut context = Context::new();
         context.insert("worker", worker);
-        context.insert("runtime", runtime);
+        context.insert("runtime", &runtime);
+        if let Some(modules) = &pack_bundle.modules {
+            let more = [modules.has_more(), modules.has_source_maps()];
+            let bundle = json!({
+                "folder": runtime, "main": modules.main, "rules": modules.rules(),
+                "has_more": more[0], "has_source_maps": more[1],
+            });
+            context.insert("bundle", &bundle);
+        }
         context.insert("routes", &domains.chain(routes).collect::<Vec<Value>>());
         context.insert("services", &services.chain(outside).collect::<Vec<Value>>());
         context.insert("bindings", &bindings);
@@ -113,10 +122,10 @@ impl Templates {
         &self,
         name: &str,
         worker: &Worker,
-        runtime: &str,
+        pack_bundle: &PackBundle,
         digest: Option<&Digest>,
     ) -> Result<String, Box<Diagnostic>> {
-        self.render_context(name, &mut RenderContext::new(worker, runtime), digest)
+        self.render_context(name, &mut RenderContext::new(worker, pack_bundle), digest)
     }
 
     /// The same, of what was made for several files.
@@ -218,9 +227,10 @@ pub fn partials_read() -> u64 {
 }
 
 /// Returns the recipe of a worker's files: the templates of its pack, and those partials that were read.
-pub fn recipe(pack: &Pack, runtime: &str, read: u64) -> Recipe {
-    let templates =
-        pack.templates.iter().map(|(name, text)| (format!("{name}.tera"), Digest::of(text.as_bytes()).short_hash()));
+pub fn recipe(pack: &Pack, bundle: &PackBundle, read: u64) -> Recipe {
+    // The template of a wrangler project's packs is flotilla's own.
+    let own = if pack.wrangler.is_none() { pack.templates.as_slice() } else { &[] };
+    let templates = own.iter().map(|(name, text)| (format!("{name}.tera"), Digest::of(text.as_bytes()).short_hash()));
     let read = read | always_read(pack);
     let partials = pack.partials.iter().enumerate();
     // A pack with more partials than bits reads them all.
@@ -229,7 +239,8 @@ pub fn recipe(pack: &Pack, runtime: &str, read: u64) -> Recipe {
     Recipe {
         tool: TOOL.to_owned(),
         pack: pack.path.clone(),
-        runtime: runtime.to_owned(),
+        runtime: bundle.file.clone(),
+        sources: bundle.sources.to_vec(),
         files: pack.file_names().map(str::to_owned).collect(),
         templates: templates.chain(partials).collect(),
     }
@@ -251,6 +262,10 @@ pub struct Recipe {
     pub files: Vec<String>,
     /// The templates that were read, with their digests.
     pub templates: Vec<(String, ShortHash)>,
+    /// The files that the runtime was made of, each with the beginning of its digest, if that is known. They explain a recipe, and are no part of its digest:
+    /// a change that leaves the runtime as it is rebuilds nothing.
+    #[serde(default)]
+    pub sources: Vec<(String, u32)>,
 }
 
 impl Recipe {
@@ -271,10 +286,31 @@ impl Recipe {
         let gone = before.templates.iter().filter(|(name, _)| self.templates.iter().all(|(other, _)| other != name));
         reasons.extend(gone.map(|(name, _)| Reason::TemplateRemoved { file: file(name) }));
         if before.runtime != self.runtime {
+            let sources = self.source_differences(before);
+            if !sources.is_empty() {
+                reasons.extend(sources);
+                return reasons;
+            }
             let (old, new) = (Some(before.runtime.clone()), Some(self.runtime.clone()));
             reasons.push(Reason::PackBundleChanged { old, new });
         }
         reasons
+    }
+
+    fn source_differences(&self, before: &Recipe) -> Vec<Reason> {
+        if before.sources.is_empty() {
+            return Vec::new();
+        }
+        let by_path = |recipe: &'_ Recipe| recipe.sources.iter().cloned().collect::<BTreeMap<_, _>>();
+        let (old, new) = (by_path(before), by_path(self));
+        let changed = new.iter().filter_map(|(file, hash)| match old.get(file) {
+            Some(other) if other == hash => None,
+            Some(_) => Some(Reason::SourceChanged { file: file.clone() }),
+            None => Some(Reason::SourceAdded { file: file.clone() }),
+        });
+        let removed = old.keys().filter(|file| !new.contains_key(*file));
+        let removed = removed.map(|file| Reason::SourceRemoved { file: file.clone() });
+        changed.chain(removed).collect()
     }
 
     /// Returns a digest: equal recipes have equal ones.

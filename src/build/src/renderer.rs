@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io::{self, BufReader, BufWriter, Read, Write as _};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -22,6 +22,7 @@ use flotilla_model::child;
 use flotilla_model::customer::Worker;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::digest::Digest;
+use flotilla_model::modules::{ModuleKind, Modules};
 use flotilla_spec::pack::Pack;
 
 /// The first argument with which flotilla is a helper that renders.
@@ -229,12 +230,18 @@ impl PackTemplates {
 
     fn files(&self, request: &Request<'_>, begin: impl Fn(&str)) -> Result<(Texts, Bundle), Box<Diagnostic>> {
         let Request { worker, bundle: pack_bundle, part } = request;
-        let mut context = RenderContext::new(worker, &pack_bundle.specifier(worker));
-        let (name, more) = self.names.split_first().expect("BUG: a pack has a module");
-        begin(name);
-        let module = self.templates.render_context(name, &mut context, None)?;
-        let bundle = bundle::bundle(worker, &module, pack_bundle);
-        let mut files = vec![(name.clone(), module)];
+        let mut context = RenderContext::new(worker, pack_bundle);
+        let (mut files, mut more, mut bundle) = (Vec::new(), self.names.as_slice(), None);
+        if pack_bundle.modules.is_none() {
+            let (name, others) = self.names.split_first().expect("BUG: a pack has a module");
+            begin(name);
+            let module = self.templates.render_context(name, &mut context, None)?;
+            more = others;
+            bundle = Some(bundle::bundle(worker, &module, pack_bundle));
+            files.push((name.clone(), module));
+        }
+        // What wrangler bundled has no module of the worker's own.
+        let bundle = bundle.unwrap_or_else(|| bundle::bundle(worker, "", pack_bundle));
         if *part == Part::Files {
             for name in more {
                 begin(name);
@@ -254,6 +261,8 @@ struct Asked<'a> {
     /// The pack's bundle, as far as it decides anything.
     file: &'a str,
     digest: [u8; 32],
+    /// The names and kinds of its modules, if wrangler bundled it.
+    modules: Option<(String, Vec<(String, ModuleKind)>)>,
     /// The worker as JSON.
     worker: &'a [u8],
 }
@@ -334,7 +343,8 @@ impl Helper {
         for Request { worker, bundle, part } in requests {
             let json = serde_json::to_vec(worker).expect("BUG: a worker is JSON");
             let digest = bundle.digest.to_bytes();
-            let asked = Asked { part: *part, is_reported, file: &bundle.file, digest, worker: &json };
+            let modules = bundle.modules.as_ref().map(|modules| modules.outline());
+            let asked = Asked { part: *part, is_reported, file: &bundle.file, digest, modules, worker: &json };
             write_frame(&mut self.stdin, &postcard::to_stdvec(&asked).map_err(io::Error::other)?)?;
         }
         // An empty frame: the answers so far are wanted now.
@@ -468,6 +478,8 @@ fn answer_all(frames: &mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
             file: asked.file.to_owned(),
             script: Vec::new().into(),
             types: Vec::new().into(),
+            modules: asked.modules.map(|outline| Modules::of_outline(outline).into()),
+            sources: Arc::new([]),
         };
         let request = Request { worker: &worker, bundle: &bundle, part: asked.part };
         BEGAN.store(processor_time(), Ordering::Relaxed);

@@ -13,11 +13,14 @@ use rayon::prelude::*;
 use crate::build::{self, Project, Scan};
 use crate::git::{self, git, output};
 use crate::manifest::{Record, Unit};
+use crate::out::OUT;
 use crate::render;
+use flotilla_model::bundle::PackBundle;
 use flotilla_model::customer;
 use flotilla_model::digest::{Digest, ShortHash};
 use flotilla_model::failure::Failure;
 use flotilla_model::progress::Silent;
+use flotilla_spec::pack::WranglerProject;
 use flotilla_spec::project::{CUSTOMERS, FLEET_FILE, Fleet, LAYERS};
 use flotilla_spec::tree::Tree;
 
@@ -36,7 +39,17 @@ pub fn since(project: &Project, scan: &Scan, reference: &str) -> Result<Since, F
     let commit = commit(root, reference)?;
     let changed = changed(project, &commit)?;
     let mut since = Since::default();
-    if changed.is_empty() {
+    let mut rebundled: HashSet<&str> = HashSet::new();
+    for (name, pack) in &project.fleet.packs {
+        let is_changed = match &pack.wrangler {
+            Some(wrangler) => is_project_changed(wrangler, &commit)?,
+            None => false,
+        };
+        if is_changed || is_bundle_changed(pack, &changed) {
+            rebundled.insert(name);
+        }
+    }
+    if changed.is_empty() && rebundled.is_empty() {
         return Ok(since);
     }
     let past = contents(root, &commit, &changed)?;
@@ -55,13 +68,12 @@ pub fn since(project: &Project, scan: &Scan, reference: &str) -> Result<Since, F
         Failure::usage(format!("the project at `{reference}` has errors, so nothing can be compared with it: {first}"))
             .hint("name a commit whose fleet.yaml, layers and packs are valid")
     })?;
-    let packs = project.fleet.packs.iter().filter(|(_, pack)| is_bundle_changed(pack, &changed));
     let comparison = Comparison {
         project,
         scan,
         before: &before,
         changed: &changed,
-        rebundled: packs.map(|(name, _)| name.as_str()).collect(),
+        rebundled,
         is_same_fleet: before.fleet.decides == project.fleet.decides,
     };
     let differing: Vec<(&Record, Vec<String>)> =
@@ -131,7 +143,7 @@ impl Comparison<'_> {
             Some(rendering) if rendering.from == unit.resolved => rendering.partials,
             _ => self.scan.worker(self.project, record, unit).map_or(u64::MAX, |worker| project.partials(&worker)),
         };
-        Some(render::recipe(pack, "", partials).short_hash())
+        Some(render::recipe(pack, &PackBundle::new("", Vec::new(), Vec::new()), partials).short_hash())
     }
 }
 
@@ -157,16 +169,30 @@ fn short_hashes(
 }
 
 fn is_bundle_changed(pack: &flotilla_spec::pack::Pack, changed: &BTreeSet<String>) -> bool {
-    let sources = pack.manifest.runtime.sources.iter().map(String::as_str).chain([
-        "package.json",
-        "package-lock.json",
-        "pack.yaml",
-    ]);
+    let own: &[String] = pack.runtime().map_or(&[], |runtime| &runtime.sources);
+    let sources = own.iter().map(String::as_str).chain(["package.json", "package-lock.json", "pack.yaml"]);
     let mut sources = sources.map(|source| format!("{}/{source}", pack.path));
     sources.any(|source| {
         let below = format!("{source}/");
         changed.iter().any(|file| *file == source || file.starts_with(&below))
     })
+}
+
+/// Returns whether a wrangler project may be bundled from other sources than in a commit: a file of the repository differs that is none of
+/// the fleet's own. Which of them are bundled is known to builds alone, so that rather too many count.
+fn is_project_changed(wrangler: &WranglerProject, commit: &str) -> Result<bool, Failure> {
+    let workspace = &wrangler.workspace;
+    let arguments = ["diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", "--relative"];
+    let differ = output(git(workspace).args(arguments).args([commit, "--", "."]))?;
+    let new = output(git(workspace).args(["ls-files", "-z", "--others", "--exclude-standard", "--", "."]))?;
+    let is_source = |file: String| {
+        let path = workspace.join(file);
+        let of_fleet = |name: &str| path.starts_with(wrangler.root.join(name));
+        let fleets = [CUSTOMERS, LAYERS, "templates", OUT, "export", FLEET_FILE, ".flotilla"];
+        path.starts_with(&wrangler.folder) && !wrangler.root.starts_with(&wrangler.folder)
+            || !fleets.into_iter().any(of_fleet)
+    };
+    Ok(names(&differ).chain(names(&new)).any(is_source))
 }
 
 /// Returns the id of a commit, which stays what it is while branches move.

@@ -42,6 +42,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
             // What is wrong by the day and the state is judged by fleet.yaml as everything else is.
             let mut found = implied::future_dates(&project, &scan, selection);
             found.extend(implied::missing_callees(&session.context(), &project, &scan, selection)?);
+            found.extend(build::not_in_specs(&project, &scan));
             scan.add_findings(&project, found);
             (selection.count(&scan), scan.diagnostics, scan.suppressed)
         }

@@ -8,6 +8,7 @@ use flotilla_build::{build, provenance};
 use flotilla_deploy::state::{Deployed, Record, State, Stored};
 use flotilla_engine::planning::{PlanRequest, Planned, plan_fleet};
 use flotilla_engine::selection::Selection;
+use flotilla_model::bundle::{BUNDLES, kept_modules};
 use flotilla_model::credential::{self, STARS};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::{Exit, Failure};
@@ -76,10 +77,12 @@ fn planned(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
             }
             let (module, bundle) =
                 build::module(project, runtimes, &worker).map_err(|error| Failure::invalid(vec![*error]))?;
-            let pack_bundle = &runtimes[&worker.pack];
+            let pack_bundle = runtimes.of(&worker);
+            let main = pack_bundle.upload_modules("", module.into_bytes()).into_iter().next();
+            let module = main.map(|main| String::from_utf8_lossy(&main.bytes).into_owned());
             let side = Side {
                 source: build::source(&worker, &build::recipe(project, runtimes, unit)),
-                module,
+                module: module.unwrap_or_default(),
                 metadata: bundle.metadata,
                 pack_bundle: pack_bundle.file.clone(),
                 digest: bundle.digest,
@@ -205,10 +208,14 @@ struct Side {
 impl Side {
     /// Returns a bundle that the state keeps.
     fn of(state: &State, stored: &Stored, digest: Digest) -> Result<Side, Failure> {
-        let bytes = state.object(&stored.module)?.unwrap_or_default();
+        let module = state.object(&stored.module)?.unwrap_or_default();
+        let script = state.object(&stored.runtime)?.unwrap_or_default().into();
+        // The main module comes first: the worker's own, or that of wrangler's bundle.
+        let modules = kept_modules("", module, &stored.runtime_file, &script).unwrap_or_default();
+        let bytes = modules.first().map(|main| &main.bytes[..]).unwrap_or_default();
         Ok(Side {
             source: stored.source.clone(),
-            module: String::from_utf8_lossy(&bytes).into_owned(),
+            module: String::from_utf8_lossy(bytes).into_owned(),
             metadata: stored.metadata.clone(),
             pack_bundle: stored.runtime_file.clone(),
             digest,
@@ -248,11 +255,14 @@ impl Differences {
         let metadata = |side: Option<&Side>| side.map(pretty).unwrap_or_default();
         let module = |side: Option<&Side>| side.map(|side| side.module.clone()).unwrap_or_default();
         let both = before.zip(after);
+        // Where wrangler bundled the modules, the main one has a name of its own.
+        let is_bundled = |side: &&Side| side.pack_bundle.starts_with(&format!("{BUNDLES}/"));
+        let main = after.or(before).filter(is_bundled).and_then(|side| side.metadata["main_module"].as_str());
         let secrets: Vec<String> = before.iter().chain(&after).flat_map(|side| secrets_of(&side.source)).collect();
         Differences {
             values: both.map(|(before, after)| differences(&before.source, &after.source)).unwrap_or_default(),
             // A pack can write variables into its module.
-            module: without(&secrets, unified(&module(before), &module(after), "index.ts")),
+            module: without(&secrets, unified(&module(before), &module(after), main.unwrap_or("index.ts"))),
             metadata: unified(&metadata(before), &metadata(after), "metadata"),
             pack_bundle: both
                 .filter(|(before, after)| before.pack_bundle != after.pack_bundle)

@@ -73,6 +73,7 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
                     let changed = (done.built.written, done.built.removed);
                     let diagnostics = std::mem::take(&mut done.diagnostics);
                     known = Some(print_changes(session, known.as_deref(), diagnostics, changed, start)?);
+                    watch.set_sources(&done);
                     current = Some(done);
                 }
                 Err(failure) if !failure.diagnostics.is_empty() => {
@@ -97,6 +98,13 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
             }
         };
     }
+}
+
+/// Returns the folders of the sources that wrangler bundled.
+fn sources(root: &Path, done: &Built) -> BTreeSet<PathBuf> {
+    let files = done.runtimes.iter().flat_map(|(_, bundle)| bundle.sources.iter());
+    let own = files.filter(|(file, _)| !file.starts_with("node_modules/")).map(|(file, _)| root.join(file));
+    own.filter_map(|file| file.parent()?.canonicalize().ok()).collect()
 }
 
 /// Watches the files that a fleet is built from.
@@ -128,6 +136,11 @@ impl Watch {
         folders.follow(&[])?;
         let start = Instant::now();
         Ok(Watch { root: root.to_owned(), more, sender, receiver, folders, unsettled: false, start })
+    }
+
+    /// Watches the sources that wrangler bundled as well.
+    pub(super) fn set_sources(&mut self, done: &Built) {
+        self.folders.set_sources(sources(&self.root, done));
     }
 
     /// Returns what wakes up a turn: the empty path stands for an edit of everything, no path for none.
@@ -224,7 +237,9 @@ fn again(
         return Ok(Outcome::Stopped(diagnostics));
     }
     let lacks = |record: &Record, unit: &Unit| {
-        !done.runtimes.contains_key(&unit.pack) && selection.includes_unit(record, unit) && !done.scan.is_held(record)
+        done.runtimes.find(&unit.pack, unit.variant).is_none()
+            && selection.includes_unit(record, unit)
+            && !done.scan.is_held(record)
     };
     if done.scan.records.iter().any(|record| record.units.iter().any(|unit| lacks(record, unit))) {
         // A pack that nobody used before.

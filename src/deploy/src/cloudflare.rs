@@ -29,8 +29,6 @@ pub const BASE_VARIABLE: &str = "CLOUDFLARE_API_BASE_URL";
 /// The API's address, unless [`BASE_VARIABLE`] sets another.
 pub const BASE: &str = "https://api.cloudflare.com/client/v4";
 
-/// The content type of ES modules. Source: Cloudflare docs, Workers › Multipart upload metadata, and wrangler.
-const MODULE_TYPE: &str = "application/javascript+module";
 /// The times after which a request is given up. The upload of the largest worker takes a fraction of them; the whole is below what
 /// [`pace`](crate::pace) takes for the longest time that a request is on its way.
 const TIMEOUTS: Timeouts =
@@ -276,7 +274,7 @@ fn form(metadata: &Value, modules: &[Module]) -> Vec<Part> {
     let module = |module: &Module| Part {
         name: module.name.clone(),
         file_name: Some(module.name.clone()),
-        content_type: MODULE_TYPE,
+        content_type: module.content_type,
         bytes: Arc::clone(&module.bytes),
     };
     std::iter::once(metadata).chain(modules.iter().map(module)).collect()

@@ -20,7 +20,7 @@ use flotilla_deploy::plan::{
 };
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
 use flotilla_deploy::state::{self, Deployed, InFlight, Run, State, Stored, Uncertainty, WorkerId, deflated};
-use flotilla_model::bundle::{self, Bundle};
+use flotilla_model::bundle::{self, Bundle, PackBundle};
 use flotilla_model::clock::{Clock, SystemClock};
 use flotilla_model::customer::{Database, Hosts, Worker};
 use flotilla_model::diagnostic::{Diagnostic, Severity};
@@ -629,12 +629,8 @@ impl Fleet<'_> {
         let wanted = units.filter_map(|(unit_index, unit)| {
             let made = unit.rendered.as_ref().filter(|made| made.from == unit.resolved)?;
             let worker = self.scan.worker(self.project, record, unit)?;
-            let bundle = bundle::remembered(
-                &worker,
-                made.bundle(),
-                Digest::from_bytes(made.module),
-                &self.runtimes[&worker.pack],
-            );
+            let bundle =
+                bundle::remembered(&worker, made.bundle(), Digest::from_bytes(made.module), self.runtimes.of(&worker));
             let home = self.cloud.home(&worker.account, worker.namespace.as_deref());
             let place = WorkerIndex { record: index, unit: unit_index };
             Some(Wanted {
@@ -675,9 +671,9 @@ impl Planned {
     }
 
     /// Returns a pack's bundle, deflated.
-    pub(crate) fn deflated_runtime(&self, pack: &str) -> Vec<u8> {
-        let all = || self.runtimes.iter().map(|(name, runtime)| (name.clone(), deflated(&runtime.script))).collect();
-        self.deflated.get_or_init(all)[pack].clone()
+    pub(crate) fn deflated_runtime(&self, bundle: &PackBundle) -> Vec<u8> {
+        let one = |(_, bundle): (_, &PackBundle)| (bundle.file.clone(), deflated(&bundle.script));
+        self.deflated.get_or_init(|| self.runtimes.iter().map(one).collect())[&bundle.file].clone()
     }
 
     /// Returns whether a deployed worker belongs to the selection, as far as its customer and environment decide.

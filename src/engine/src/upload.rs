@@ -98,14 +98,14 @@ struct Parts {
     tags: Vec<String>,
     secrets: Sent,
     stored: Stored,
-    module: Vec<u8>,
-    runtime: Arc<[u8]>,
+    modules: Vec<Module>,
+    deflated_module: Vec<u8>,
     deflated_runtime: Vec<u8>,
 }
 
 impl Parts {
     fn upload(self) -> Upload {
-        let Parts { digest, replaces, tags, secrets, stored, module, runtime, deflated_runtime } = self;
+        let Parts { digest, replaces, tags, secrets, stored, modules, deflated_module, deflated_runtime } = self;
         let bundle =
             Bundle { digest, module: stored.module, runtime: stored.runtime, metadata: stored.metadata.clone() };
         // Keys are never sent from here, so that those that the worker has are kept in any case.
@@ -115,14 +115,12 @@ impl Parts {
             (false, false) => &[],
         };
         let metadata = bundle::upload_metadata(&bundle, &tags, keep, |binding| secrets.value(binding));
-        let main = metadata["main_module"].as_str().unwrap_or_default().to_owned();
         let record = UploadRecord {
             secrets: secrets.sending.live,
-            objects: vec![(stored.module, deflated(&module)), (stored.runtime, deflated_runtime)],
+            objects: vec![(stored.module, deflated_module), (stored.runtime, deflated_runtime)],
             stored,
         };
-        let runtime = Module { name: record.stored.runtime_file.clone(), bytes: runtime };
-        Upload { metadata, modules: vec![Module { name: main, bytes: module.into() }, runtime], record }
+        Upload { metadata, modules, record }
     }
 }
 
@@ -133,7 +131,7 @@ fn planned_upload(planned: &Planned, change: &Change, live: &LiveSecrets) -> Res
     if bundle.digest != change.digest {
         return Err("BUG: it renders otherwise than it was planned".to_owned());
     }
-    let runtime = &planned.runtimes[&worker.pack];
+    let runtime = planned.runtimes.of(&worker);
     let pending = change.steps.iter().any(|step| !matches!(step, Step::Upload));
     let fleet = planned.project.fleet.owner();
     let (customer, environment) = (&worker.customer, worker.environment);
@@ -145,6 +143,8 @@ fn planned_upload(planned: &Planned, change: &Change, live: &LiveSecrets) -> Res
     } else if change.home.namespace.is_some() {
         tags.push(tags::identity(&fleet, &change.worker));
     }
+    let main = bundle.metadata["main_module"].as_str().unwrap_or_default();
+    let modules = runtime.upload_modules(main, module.clone().into_bytes());
     let parts = Parts {
         digest: bundle.digest,
         replaces: change.action != Action::Create || planned.adopt.contains(&change.worker),
@@ -157,9 +157,9 @@ fn planned_upload(planned: &Planned, change: &Change, live: &LiveSecrets) -> Res
             metadata: bundle.metadata,
             source: build::source(&worker, &recipe),
         },
-        module: module.into_bytes(),
-        runtime: Arc::clone(&runtime.script),
-        deflated_runtime: planned.deflated_runtime(&worker.pack),
+        deflated_module: deflated(module.as_bytes()),
+        modules,
+        deflated_runtime: planned.deflated_runtime(runtime),
     };
     Ok(parts.upload())
 }
@@ -219,15 +219,18 @@ fn kept_upload(
     let (triggers, digest) = (triggers.unwrap_or_default(), &change.digest);
     let mut tags = tags::of(owner, &change.customer, change.environment, digest, &triggers, pending);
     tags.extend(change.home.namespace.as_ref().map(|_| tags::identity(owner, &change.worker)));
+    let main = kept.stored.metadata["main_module"].as_str().unwrap_or_default();
+    let script = Arc::from(kept.runtime.as_slice());
+    let modules = bundle::kept_modules(main, kept.module.clone(), &kept.stored.runtime_file, &script);
     let parts = Parts {
         digest: change.digest,
         replaces: true,
         tags,
         secrets: sent,
+        deflated_module: deflated(&kept.module),
         deflated_runtime: deflated(&kept.runtime),
+        modules: modules.ok_or_else(|| "its bundle is damaged".to_owned())?,
         stored: kept.stored,
-        module: kept.module,
-        runtime: kept.runtime.into(),
     };
     Ok(parts.upload())
 }

@@ -4,7 +4,6 @@
 
 pub mod code;
 pub mod customers;
-pub mod documents;
 pub mod envfiles;
 pub mod forms;
 pub mod ids;

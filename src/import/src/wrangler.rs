@@ -8,8 +8,8 @@ use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_spec::tree::Tree;
 use flotilla_spec::yaml::{Document, Kind, Node};
 
-use super::documents;
 use super::keys::{Scope, key};
+use flotilla_spec::documents;
 
 /// The names of wrangler's files; of a folder, the first one counts, as it does for wrangler.
 pub const NAMES: [&str; 3] = ["wrangler.json", "wrangler.jsonc", "wrangler.toml"];

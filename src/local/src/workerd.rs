@@ -132,6 +132,8 @@ impl Process {
         for (name, body) in &config.files {
             std::fs::write(folder.path().join(name), body).map_err(|error| format!("can't write {name}: {error}"))?;
         }
+        // Taken first: on a busy machine it can be up before this thread runs again.
+        let started = Instant::now();
         let mut child = Command::new("sh")
             .args(["-c", WATCH, "workerd"])
             .arg(&binary.path)
@@ -146,7 +148,6 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| format!("can't start sh: {error}"))?;
-        let started = Instant::now();
         let said = Arc::new(Mutex::new(String::new()));
         if let Some(mut stderr) = child.stderr.take() {
             let said = said.clone();

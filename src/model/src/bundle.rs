@@ -7,9 +7,44 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::customer::{DIGEST_VARIABLE, DISPATCHER_BINDING, Database, Dispatch, HOSTS_BINDING, Worker};
-use crate::digest::{Digest, Framed};
+use crate::digest::{Digest, Framed, ShortHash};
+use crate::modules::{BundledModule, ModuleKind, Modules};
+use crate::platform::Module;
 use crate::reason::{MetadataChange, Reason};
 use crate::spec::{Observability, Placement};
+
+/// The folder under out/ of bundles that wrangler made.
+pub const BUNDLES: &str = "bundles";
+
+/// Returns the modules of an upload from what is kept of it, the main one first. `file` is [`PackBundle::file`] and `script`
+/// [`PackBundle::script`]. Nothing if they are damaged.
+pub fn kept_modules(main: &str, module: Vec<u8>, file: &str, script: &Arc<[u8]>) -> Option<Vec<Module>> {
+    if file.split('/').next() == Some(BUNDLES) {
+        return Some(modules_of(&Modules::unpack(script)?));
+    }
+    Some(two_modules(main, module, file, script))
+}
+
+fn modules_of(modules: &Modules) -> Vec<Module> {
+    let module = |module: &BundledModule| Module {
+        name: module.name.clone(),
+        content_type: module.kind.content_type(),
+        bytes: Arc::clone(&module.bytes),
+    };
+    modules.list.iter().map(module).collect()
+}
+
+/// Returns a worker's own module, and the bundle that it imports.
+fn two_modules(main: &str, module: Vec<u8>, file: &str, script: &Arc<[u8]>) -> Vec<Module> {
+    let esm = |name: &str, bytes| Module { name: name.to_owned(), content_type: ModuleKind::Esm.content_type(), bytes };
+    vec![esm(main, module.into()), esm(file, Arc::clone(script))]
+}
+
+/// Returns a digest of what of a worker decides how wrangler bundles its code: the compatibility date and the flags.
+pub fn compatibility(worker: &Worker) -> ShortHash {
+    let start = Framed::new("compatibility").field(worker.compatibility_date.as_bytes());
+    worker.compatibility_flags.iter().fold(start, |framed, flag| framed.field(flag.as_bytes())).finish().short_hash()
+}
 
 /// A pack's shared code, bundled.
 #[derive(Clone, Debug)]
@@ -20,8 +55,13 @@ pub struct PackBundle {
     pub file: String,
     /// The script.
     pub script: Arc<[u8]>,
-    /// Its types, for TypeScript.
+    /// Its types, for TypeScript; none if wrangler bundled it.
     pub types: Arc<[u8]>,
+    /// Its modules, if wrangler bundled it: then it is a folder, `bundles/0123456789abcdef`, workers have no module of their own, and
+    /// `script` is all modules as one value.
+    pub modules: Option<Arc<Modules>>,
+    /// The files that it was made of, each with the beginning of its digest, if that is known.
+    pub sources: Arc<[(String, u32)]>,
 }
 
 impl PackBundle {
@@ -33,7 +73,51 @@ impl PackBundle {
             file: format!("runtime/{pack}-{}.js", digest.short()),
             script: script.into(),
             types: types.into(),
+            modules: None,
+            sources: Arc::new([]),
         }
+    }
+
+    /// Returns the bundle of modules that wrangler made of these files.
+    pub fn of_modules(modules: Modules, sources: Vec<(String, u32)>) -> PackBundle {
+        let digest = modules.digest();
+        PackBundle {
+            digest,
+            file: format!("{BUNDLES}/{}", digest.short()),
+            script: modules.pack().into(),
+            types: Arc::new([]),
+            modules: Some(Arc::new(modules)),
+            sources: sources.into(),
+        }
+    }
+
+    /// Returns its files under out/, by path.
+    pub fn files(&self) -> Vec<(String, &[u8])> {
+        match &self.modules {
+            None => vec![(self.file.clone(), &*self.script), (self.file.replace(".js", ".d.ts"), &*self.types)],
+            Some(modules) => {
+                let file = |module: &BundledModule| format!("{}/{}", self.file, module.name);
+                modules.list.iter().map(|module| (file(module), &*module.bytes)).collect()
+            }
+        }
+    }
+
+    /// Returns the modules of a worker's upload, the main one first. `module`: the worker's own; empty if wrangler bundled the pack.
+    pub fn upload_modules(&self, main: &str, module: Vec<u8>) -> Vec<Module> {
+        match &self.modules {
+            Some(modules) => modules_of(modules),
+            None => two_modules(main, module, &self.file, &self.script),
+        }
+    }
+
+    /// Returns the bytes of it that count against the limit of an upload.
+    pub fn size(&self) -> u64 {
+        self.modules.as_ref().map_or(self.script.len() as u64, |modules| modules.size())
+    }
+
+    /// Returns the name of a worker's main module within the upload.
+    fn main_module(&self, worker: &Worker) -> String {
+        self.modules.as_ref().map_or_else(|| module_name(worker), |modules| modules.main.clone())
     }
 
     /// Returns the module specifier by which a worker's module imports it, from its folder up to out/.
@@ -58,11 +142,12 @@ pub struct Bundle {
 
 /// Makes a worker's bundle from its rendered module.
 pub fn bundle(worker: &Worker, module: &str, runtime: &PackBundle) -> Bundle {
-    let metadata = metadata(worker);
+    let main = runtime.main_module(worker);
+    let metadata = metadata(worker, &main);
     let module = Digest::of(module.as_bytes());
     let canonical = serde_json::to_vec(&metadata).expect("BUG: metadata is JSON");
     let digest = Framed::new("bundle")
-        .field(module_name(worker).as_bytes())
+        .field(main.as_bytes())
         .field(module.to_string().as_bytes())
         .field(runtime.file.as_bytes())
         .field(runtime.digest.to_string().as_bytes())
@@ -73,7 +158,8 @@ pub fn bundle(worker: &Worker, module: &str, runtime: &PackBundle) -> Bundle {
 
 /// Returns a worker's bundle as an earlier build made it: of its module, the digest is enough.
 pub fn remembered(worker: &Worker, digest: Digest, module: Digest, runtime: &PackBundle) -> Bundle {
-    Bundle { digest, module, runtime: runtime.digest, metadata: metadata(worker) }
+    let metadata = metadata(worker, &runtime.main_module(worker));
+    Bundle { digest, module, runtime: runtime.digest, metadata }
 }
 
 /// Returns the name of a worker's module within the upload. Modules resolve each other's names like files, so that
@@ -84,7 +170,7 @@ pub fn module_name(worker: &Worker) -> String {
 
 /// Returns the metadata that is uploaded beside the modules, in a canonical form: without the values of secrets, and without what is
 /// derived from the digest.
-fn metadata(worker: &Worker) -> Value {
+fn metadata(worker: &Worker, main: &str) -> Value {
     let mut bindings: Vec<Value> = worker
         .vars
         .iter()
@@ -108,7 +194,7 @@ fn metadata(worker: &Worker) -> Value {
     bindings.extend(worker.bindings.iter().map(|(name, binding)| binding.upload(name)));
     bindings.extend(worker.secrets.keys().map(|name| json!({"type": "secret_text", "name": name})));
     let mut metadata = json!({
-        "main_module": module_name(worker),
+        "main_module": main,
         "compatibility_date": worker.compatibility_date,
         "compatibility_flags": worker.compatibility_flags,
         "bindings": bindings,

@@ -170,6 +170,38 @@ pub fn entry(kind: &str, key: &Digest, make: impl FnOnce(&Path) -> Result<(), Fa
     result.map(|()| entry)
 }
 
+/// Returns an entry of the cache, if it is there with exactly the content that was made for this key.
+pub fn existing(kind: &str, key: &Digest) -> Result<Option<PathBuf>, Failure> {
+    let entry = private(&folder()?.join(kind))?.join(key.to_string());
+    Ok(Some(entry).filter(|entry| is_intact(entry, kind, key)))
+}
+
+/// Returns a folder of the cache, for files that are no entries. It is created if it is missing.
+pub fn subfolder(kind: &str) -> Result<PathBuf, Failure> {
+    private(&folder()?.join(kind))
+}
+
+/// Creates a folder that no other process uses, to work in before it is known which entry of a kind results. Whoever creates it removes it.
+pub fn workspace(kind: &str) -> Result<PathBuf, Failure> {
+    let parent = private(&folder()?.join(kind))?;
+    Ok(unique(&parent, "work.making-")
+        .with_context(|| format!("the cache in {} can't be written", parent.display()))?)
+}
+
+/// Returns a folder whose `node_modules` has one npm package in exactly this version, and what it depends on.
+pub fn npm_package(name: &str, version: &str, what: &str, progress: &dyn Progress) -> Result<PathBuf, Failure> {
+    let system = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);
+    let key = Framed::new("npm package").field(system.as_bytes()).field(name.as_bytes()).field(version.as_bytes());
+    entry("npm", &key.finish(), |folder| {
+        let package = serde_json::json!({"private": true, "dependencies": {name: version}});
+        fs::write(folder.join("package.json"), package.to_string()).context("the cache can't be written")?;
+        progress.begin(&format!("installing {name} {version} for {what}; once, about half a minute"), None);
+        let result = npm_run(what, folder, "install");
+        progress.end();
+        result
+    })
+}
+
 /// Creates a folder in an entry that no other process uses, to work in. It is no part of the entry's content; whoever creates it removes
 /// it.
 pub fn staging(entry: &Path) -> io::Result<PathBuf> {
@@ -253,7 +285,7 @@ pub fn npm(what: &str, package: &[u8], lock: &[u8], progress: &dyn Progress) -> 
         fs::write(folder.join("package.json"), package).context("the cache can't be written")?;
         fs::write(folder.join("package-lock.json"), lock).context("the cache can't be written")?;
         progress.begin(&format!("installing the npm packages of {what}; once, about half a minute"), None);
-        let result = npm_ci(what, folder);
+        let result = npm_run(what, folder, "ci");
         progress.end();
         result
     })
@@ -268,14 +300,14 @@ pub fn npm_environment() -> Environment {
     })
 }
 
-fn npm_ci(what: &str, folder: &Path) -> Result<(), Failure> {
-    let words = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--loglevel=error"];
+fn npm_run(what: &str, folder: &Path, command: &str) -> Result<(), Failure> {
+    let words = [command, "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--loglevel=error"];
     let job = Job::new("npm", words, folder).environment(npm_environment()).time(NPM_TIME);
     let ended = job.run().map_err(|trouble| match trouble {
         Trouble::NotFound => Failure::new(format!("npm is not installed; it is needed for {what}"))
             .hint("install Node.js 22.12 or newer, which brings npm"),
         Trouble::NotStarted(error) => Failure::new(format!("npm can't be started: {error}")),
-        other => Failure::new(format!("`npm ci` was ended for {what}: it {other}")),
+        other => Failure::new(format!("`npm {command}` was ended for {what}: it {other}")),
     })?;
     if ended.status.success() {
         return Ok(());
@@ -287,7 +319,7 @@ fn npm_ci(what: &str, folder: &Path) -> Result<(), Failure> {
         Failure::new(format!("the npm registry can't be reached, so the npm packages of {what} can't be installed"))
             .hint("check the network, or point npm at a mirror with `npm config set registry URL`; then run the same command again")
     } else {
-        Failure::new(format!("`npm ci` failed for {what} ({})", ended.status))
+        Failure::new(format!("`npm {command}` failed for {what} ({})", ended.status))
     };
     Err(failure.hint(format!("npm said:\n{}", last.join("\n"))))
 }

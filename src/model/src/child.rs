@@ -58,6 +58,11 @@ pub fn helper(arguments: &[OsString]) -> Option<ExitCode> {
     }
 }
 
+/// Returns the path of a program that is looked up in PATH.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    Job::new(name, [""; 0], Path::new("/")).find()
+}
+
 /// The variables of a child.
 #[derive(Clone, Debug)]
 pub enum Environment {

@@ -179,6 +179,14 @@ codes! {
     RenderedInvalid = "P0604",
     /// A pack whose code can't be bundled.
     RuntimeFailed = "P0605",
+    /// A wrangler configuration that a pack names and that can't be used.
+    BadWranglerConfig = "P0606",
+    /// A setting of a pack's wrangler configuration that flotilla can't deploy yet.
+    CannotDeploy = "P0607",
+    /// wrangler or Node.js is missing, or too old for a pack.
+    NoWrangler = "P0608",
+    /// A setting of a pack's wrangler configuration that no spec has, so that no worker gets it.
+    NotInSpecs = "P0609",
 }
 
 impl Code {
@@ -193,7 +201,8 @@ impl Code {
             | Code::UnusedRule
             | Code::TrackedSecrets
             | Code::SecretVariable
-            | Code::CalleeNotDeployed => Severity::Warning,
+            | Code::CalleeNotDeployed
+            | Code::NotInSpecs => Severity::Warning,
             _ => Severity::Error,
         }
     }

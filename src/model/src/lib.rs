@@ -16,6 +16,7 @@ pub mod fingerprint;
 pub mod limits;
 pub mod listing;
 pub mod lock;
+pub mod modules;
 pub mod names;
 pub mod paging;
 pub mod plain_file;

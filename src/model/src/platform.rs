@@ -54,6 +54,8 @@ pub struct Home {
 pub struct Module {
     /// Its name, with `/`.
     pub name: String,
+    /// Its content type.
+    pub content_type: &'static str,
     /// Its bytes.
     pub bytes: Arc<[u8]>,
 }

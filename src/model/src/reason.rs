@@ -103,6 +103,21 @@ pub enum Reason {
         /// Its file.
         file: String,
     },
+    /// A file differs that the pack's bundle is made of.
+    SourceChanged {
+        /// Its path.
+        file: String,
+    },
+    /// The pack's bundle is made of a file that it wasn't made of before.
+    SourceAdded {
+        /// Its path.
+        file: String,
+    },
+    /// The pack's bundle is no longer made of a file.
+    SourceRemoved {
+        /// Its path.
+        file: String,
+    },
     /// flotilla itself differs in what decides the bytes of files.
     ToolChanged {
         /// The version before.
@@ -431,6 +446,9 @@ impl fmt::Display for Statement<'_> {
             Reason::TemplateChanged { file } => write!(f, "{file} changed"),
             Reason::TemplateAdded { file } => write!(f, "{file} is included now"),
             Reason::TemplateRemoved { file } => write!(f, "{file} is no longer included"),
+            Reason::SourceChanged { file } => write!(f, "{file} changed"),
+            Reason::SourceAdded { file } => write!(f, "{file} is bundled now"),
+            Reason::SourceRemoved { file } => write!(f, "{file} is no longer bundled"),
             Reason::ToolChanged { old, new } => write!(f, "flotilla itself changed: {old} → {new}"),
             Reason::SecretChanged { name } => write!(f, "secret {name} changed"),
             Reason::SecretMissing { name } => write!(f, "secret {name} has no value here"),
@@ -571,6 +589,9 @@ mod tests {
             (Reason::TemplateChanged { file: file() }, "templates/tiny/a.tera changed"),
             (Reason::TemplateAdded { file: file() }, "templates/tiny/a.tera is included now"),
             (Reason::TemplateRemoved { file: file() }, "templates/tiny/a.tera is no longer included"),
+            (Reason::SourceChanged { file: file() }, "templates/tiny/a.tera changed"),
+            (Reason::SourceAdded { file: file() }, "templates/tiny/a.tera is bundled now"),
+            (Reason::SourceRemoved { file: file() }, "templates/tiny/a.tera is no longer bundled"),
             (Reason::ToolChanged { old: old(), new: new() }, "flotilla itself changed: 1 → 2"),
             (Reason::SecretChanged { name: text("KEY") }, "secret KEY changed"),
             (Reason::SecretMissing { name: text("KEY") }, "secret KEY has no value here"),

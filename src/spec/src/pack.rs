@@ -1,6 +1,8 @@
 //! A pack, read from its folder: manifest, templates, catalogue, and the sources of its runtime. Doesn't render
 //! and doesn't bundle.
 
+mod wrangler;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -15,7 +17,11 @@ use crate::tree::Tree;
 use crate::yaml::{self, Document, Node};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::plain_file;
-use flotilla_model::spec::{CatalogueFile, DestinationType, PackFile, Purpose};
+use flotilla_model::spec::{
+    BUNDLER_KEYS, CatalogueFile, DestinationType, PackFile, Purpose, RuntimeFile, TEMPLATE_KEYS,
+};
+
+pub use wrangler::{Declared, Subject, WranglerProject};
 
 /// The most bytes of a template, and of a catalogue.
 const MOST_TEMPLATE_BYTES: u64 = 1 << 20;
@@ -47,6 +53,8 @@ pub struct Pack {
     pub types: BTreeMap<String, Type>,
     /// The JSON Schema of each type's settings, for editors.
     pub catalogue: Map<String, Value>,
+    /// The wrangler project that it bundles, if it has no code of its own.
+    pub wrangler: Option<WranglerProject>,
 }
 
 /// A destination type.
@@ -68,9 +76,14 @@ impl Type {
 }
 
 impl Pack {
-    /// Returns the name of the uploaded module's file: the template's name without `.tera`.
-    pub fn module(&self) -> &str {
-        self.manifest.module.trim_end_matches(".tera")
+    /// Returns the name of the uploaded module's file, the template's name without `.tera`; none if wrangler bundles the modules.
+    pub fn module(&self) -> Option<&str> {
+        self.manifest.module.as_deref().map(|name| name.trim_end_matches(".tera"))
+    }
+
+    /// Returns how its code is bundled; none if wrangler does it.
+    pub fn runtime(&self) -> Option<&RuntimeFile> {
+        self.manifest.runtime.as_ref()
     }
 
     /// Returns the names of all files that a worker's folder holds.
@@ -112,12 +125,16 @@ impl Pack {
 
 /// Reads a pack. `path` is its folder from the project's root. What can be read of one with errors is checked as well.
 pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
-    let Manifest { value: manifest, runtime, mut diagnostics } = read_manifest(tree, path);
+    let Manifest { value: manifest, runtime, mut diagnostics, document } = read_manifest(tree, path);
     let text = |key: &str| manifest[key].as_str().map(str::to_owned);
     let texts = |list: &Value| -> Vec<String> {
         list.as_array().into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned)).collect()
     };
-    let (module, files) = (text("module"), texts(&manifest["files"]));
+    let is_wrangler = wrangler::is_set(&manifest, "bundler");
+    let (module, files) = match is_wrangler {
+        true => (None, Vec::new()),
+        false => (text("module"), texts(&manifest["files"])),
+    };
     let mut template = |name: &str, help: String| match tree.pack_text(path, name, MOST_TEMPLATE_BYTES) {
         Ok(text) => Some(text),
         Err(error) => {
@@ -145,6 +162,16 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
         let message = format!("the pack has more than {MOST_TEMPLATES} templates beside those of its files");
         let help = "templates are the files of the pack's folder that end in .tera: remove those that nothing includes";
         diagnostics.push(Diagnostic::error(Code::BadPack, Place::file(&format!("{path}/pack.yaml")), message, help));
+    }
+    let mut project = None;
+    if let (true, Some(config), Some(document)) = (is_wrangler, text("config"), &document) {
+        let place = |key: &str| document.place_of([key]);
+        match wrangler::read(tree, path, &config, text("environment").as_deref(), place) {
+            Ok(read) => project = Some(read),
+            Err(found) => diagnostics.extend(found),
+        }
+        templates = vec![(wrangler::TEMPLATE.0.to_owned(), wrangler::TEMPLATE.1.to_owned())];
+        partials.clear();
     }
     let mut catalogue = Catalogue::default();
     match text("catalogue") {
@@ -181,7 +208,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
     };
     let types = catalogue.types.into_iter().flatten().filter_map(|(name, kind)| Some((name, kind?))).collect();
     let (folder, catalogue) = (tree.root.join(path), catalogue.schemas);
-    Ok(Pack { folder, path: path.to_owned(), manifest, templates, partials, types, catalogue })
+    Ok(Pack { folder, path: path.to_owned(), manifest, templates, partials, types, catalogue, wrangler: project })
 }
 
 /// The files that npm needs to install what a pack's code uses.
@@ -318,6 +345,33 @@ struct Manifest {
     runtime: Value,
     /// Its errors.
     diagnostics: Vec<Diagnostic>,
+    /// The file itself, for places.
+    document: Option<Document>,
+}
+
+/// Returns the errors in which keys a pack has: those of a pack with templates and those of one with a bundler exclude each other.
+fn excluding_keys(document: &Document, value: &Value) -> Vec<Diagnostic> {
+    let has = |key: &&&str| wrangler::is_set(value, key);
+    let key_place = |key: &str| document.place(document.root.key_span(key).unwrap_or(document.root.span));
+    let is_wrangler = document.root.get("bundler").is_some();
+    let (excluded, help): (&[&str], &str) = match is_wrangler {
+        true => (
+            &TEMPLATE_KEYS,
+            "a pack has templates and a bundle command (`module`, `files`, `runtime`), or `bundler: wrangler` and `config`: keep one of the two",
+        ),
+        false => (
+            &BUNDLER_KEYS,
+            "only packs with `bundler: wrangler` have this key: add that in place of `module`, `files` and `runtime`, or remove the key",
+        ),
+    };
+    let excluded = excluded.iter().filter(has).map(|key| {
+        let message = match is_wrangler {
+            true => format!("`{key}` and `bundler` exclude each other"),
+            false => format!("`{key}` without `bundler`"),
+        };
+        Diagnostic::error(Code::Conflict, key_place(key), message, help)
+    });
+    excluded.collect()
 }
 
 fn read_manifest(tree: &Tree, path: &str) -> Manifest {
@@ -341,12 +395,13 @@ fn read_manifest(tree: &Tree, path: &str) -> Manifest {
     let mut value = document.root.to_value();
     add_unreported(&mut diagnostics, Checker::pack().check(&document, &[], &value, "a pack"));
     let runtime = value["runtime"].clone();
+    add_unreported(&mut diagnostics, excluding_keys(&document, &value));
     if !diagnostics.is_empty() {
         let more = leave_out(&mut document, &diagnostics, Checker::pack(), "a pack");
         diagnostics.extend(more);
         value = document.root.to_value();
     }
-    Manifest { value, runtime, diagnostics }
+    Manifest { value, runtime, diagnostics, document: Some(document) }
 }
 
 /// A pack's catalogue, as far as it can be read.

@@ -102,6 +102,24 @@ pub fn named_folders(tree: &Tree) -> BTreeSet<String> {
         .collect()
 }
 
+/// Returns the folders of the wrangler projects that the packs bundle, as far as fleet.yaml and the packs can be read.
+pub fn wrangler_folders(tree: &Tree) -> BTreeSet<PathBuf> {
+    let value = |file: &str, bytes: Option<Vec<u8>>| {
+        let document = bytes.and_then(|bytes| yaml::parse(file, &bytes).0);
+        document.map(|document| document.root.to_value()).unwrap_or_default()
+    };
+    let fleet = value(FLEET_FILE, tree.plain(FLEET_FILE).ok());
+    let packs = fleet.get("packs").and_then(Value::as_object).into_iter().flat_map(Map::values);
+    let packs = packs.filter_map(|pack| pack.get("path")?.as_str());
+    let config = |pack: &str| {
+        let text = tree.pack_text(pack.trim_end_matches('/'), "pack.yaml", yaml::MAX_BYTES).ok();
+        let manifest = value("pack.yaml", text.map(String::into_bytes));
+        let config = tree.root.join(pack).join(manifest.get("config")?.as_str()?).canonicalize().ok()?;
+        config.parent().map(Path::to_owned)
+    };
+    packs.filter_map(config).collect()
+}
+
 /// Returns the folder of a preview, from the project's root.
 pub fn preview_folder(id: &str) -> String {
     format!("{PREVIEWS}/{id}")

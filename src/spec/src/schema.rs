@@ -319,6 +319,9 @@ impl Checker {
     fn described(&self, error: &ValidationError<'_>, key: &str) -> Option<&str> {
         let around =
             self.around(error).and_then(|schema| schema.get("properties")).or_else(|| self.of_all_types(error));
+        // What depends on another key stands beside the properties.
+        let root = || self.schema.get("properties").filter(|_| error.instance_path().as_str().is_empty());
+        let around = around.filter(|around| around.get(key).is_some()).or_else(root);
         let description = around?.get(key)?.get("description")?.as_str()?;
         description.split(['\n']).next().map(|line| line.trim_end_matches('.'))
     }
@@ -659,6 +662,8 @@ fn explain_pattern(pattern: &str) -> String {
         binding::ID => "an id of 32 characters: digits, and letters from a to f".to_owned(),
         binding::UUID => "an id of the form 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01".to_owned(),
         "^[0-9]+$" => "digits alone, in quotes".to_owned(),
+        "^[0-9]+\\.[0-9]+\\.[0-9]+$" => "a version, exactly: 4.164.0".to_owned(),
+        "\\.(toml|json|jsonc)$" => "the path of a wrangler.toml, wrangler.json or wrangler.jsonc".to_owned(),
         "^smart$" => "`smart`, or a map: `{ region: aws:us-east-1 }`".to_owned(),
         "^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$" => "a day: 2026-06-01".to_owned(),
         "^(libsql|https)://[^\\s/?#@]+/?$" => {

@@ -19,7 +19,7 @@ pub(super) struct Recipes<'a> {
     project: &'a Project,
     pub(super) bundles: &'a PackBundles,
     pub(super) size_limit: ScriptSizeLimit<'a>,
-    known: Mutex<HashMap<(String, u64), ShortHash>>,
+    known: Mutex<HashMap<(String, ShortHash, u64), ShortHash>>,
     writer: &'a Writer,
     kept: &'a HashMap<ShortHash, render::Recipe>,
 }
@@ -27,7 +27,7 @@ pub(super) struct Recipes<'a> {
 impl<'a> Recipes<'a> {
     pub(super) fn new(project: &'a Project, scan: &'a Scan, bundles: &'a PackBundles) -> Recipes<'a> {
         let (writer, kept) = (&scan.writer, &scan.manifest.recipes);
-        let sizes = bundles.iter().map(|(name, runtime)| (name.as_str(), runtime.script.len() as u64));
+        let sizes = bundles.iter().map(|(name, bundle)| (name, bundle.size()));
         Recipes {
             project,
             bundles,
@@ -44,18 +44,18 @@ impl<'a> Recipes<'a> {
             return Some(recipe.clone());
         }
         let known = self.known.lock();
-        let ((pack, partials), _) = known.iter().find(|(_, known)| **known == hash)?;
-        Some(render::recipe(&self.project.fleet.packs[pack], &self.bundles[pack].file, *partials))
+        let ((pack, variant, partials), _) = known.iter().find(|(_, known)| **known == hash)?;
+        Some(render::recipe(&self.project.fleet.packs[pack], self.bundles.get(pack, *variant), *partials))
     }
 
-    pub(super) fn of(&self, pack: &str, partials: u64) -> ShortHash {
+    pub(super) fn of(&self, pack: &str, variant: ShortHash, partials: u64) -> ShortHash {
         let mut known = self.known.lock();
-        if let Some(hash) = known.get(&(pack.to_owned(), partials)) {
+        if let Some(hash) = known.get(&(pack.to_owned(), variant, partials)) {
             return *hash;
         }
-        let recipe = render::recipe(&self.project.fleet.packs[pack], &self.bundles[pack].file, partials);
+        let recipe = render::recipe(&self.project.fleet.packs[pack], self.bundles.get(pack, variant), partials);
         let hash = recipe.short_hash();
-        known.insert((pack.to_owned(), partials), hash);
+        known.insert((pack.to_owned(), variant, partials), hash);
         if !self.kept.contains_key(&hash) {
             self.writer.recipe(recipe);
         }
@@ -77,7 +77,7 @@ pub(super) fn dirty_reasons(
     if rendering.from != resolved {
         reasons.push(DirtyReason::Values);
     }
-    if rendering.recipe != recipes.of(&unit.pack, rendering.partials) {
+    if rendering.recipe != recipes.of(&unit.pack, unit.variant, rendering.partials) {
         reasons.push(DirtyReason::Recipe);
     }
     let mut stamped = false;

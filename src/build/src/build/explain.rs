@@ -93,9 +93,10 @@ pub fn explain(project: &Project, scan: &Scan, bundles: &PackBundles, record: &R
         let before = rendering.and_then(|rendering| scan.earlier(rendering));
         let after = serde_json::to_value(&worker).ok();
         let partials = rendering.map_or(0, |rendering| rendering.partials);
-        let recipe = render::recipe(&project.fleet.packs[&unit.pack], &bundles[&unit.pack].file, partials);
+        let recipe = render::recipe(&project.fleet.packs[&unit.pack], bundles.get(&unit.pack, unit.variant), partials);
         let mut files = project.provenance(&worker, |provenance| provenance.files());
         files.extend(recipe.templates.iter().map(|(name, _)| format!("{}/{name}", recipe.pack)));
+        files.extend(recipe.sources.iter().map(|(path, _)| path.clone()));
         files.push(format!("out/{}", recipe.runtime));
         let recipe_before = rendering.and_then(|rendering| recipes.recipe(rendering.recipe));
         Some(Explained {
@@ -114,7 +115,7 @@ pub fn explain(project: &Project, scan: &Scan, bundles: &PackBundles, record: &R
 /// Returns the recipe of a unit's files.
 pub fn recipe(project: &Project, bundles: &PackBundles, unit: &Unit) -> render::Recipe {
     let partials = unit.rendered.as_ref().map_or(0, |rendering| rendering.partials);
-    render::recipe(&project.fleet.packs[&unit.pack], &bundles[&unit.pack].file, partials)
+    render::recipe(&project.fleet.packs[&unit.pack], bundles.get(&unit.pack, unit.variant), partials)
 }
 
 /// Returns a worker and its recipe as one value. It is stored beside the deployed worker, to explain later what differs.

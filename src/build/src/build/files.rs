@@ -75,22 +75,23 @@ pub(super) fn write(
     let written = out.write_folder(&worker.folder(), &bytes)?;
     let module_hash = bundle.module.short_hash();
     let hash = |name: &str, text: &str| {
-        if name == pack.module() { module_hash } else { Digest::of(text.as_bytes()).short_hash() }
+        if Some(name) == pack.module() { module_hash } else { Digest::of(text.as_bytes()).short_hash() }
     };
     Ok(Done {
         start,
-        recipe: recipes.of(&worker.pack, partials),
+        recipe: recipes.of(&worker.pack, recipes.bundles.variant(worker), partials),
         partials,
-        size: size(&files),
+        size: size(project, worker, &files),
         files: files.iter().map(|(name, text)| (name.clone(), hash(name, text))).collect(),
         written,
         bundle,
     })
 }
 
-/// Returns the bytes of the module, which is the first of a worker's files.
-pub(super) fn size(files: &[(String, String)]) -> u64 {
-    files.first().map_or(0, |(_, module)| module.len() as u64)
+/// Returns the bytes of the module, which is the first of a worker's files; where wrangler bundled it, there is none.
+pub(super) fn size(project: &Project, worker: &Worker, files: &[(String, String)]) -> u64 {
+    let has_module = project.fleet.packs[&worker.pack].module().is_some();
+    files.first().filter(|_| has_module).map_or(0, |(_, module)| module.len() as u64)
 }
 
 /// The rendered files of a worker, by name.
@@ -102,13 +103,13 @@ pub fn files(
     bundles: &PackBundles,
     worker: &Worker,
 ) -> Result<(RenderedFiles, Bundle), Box<Diagnostic>> {
-    let rendered = project.renderer.render(worker, &bundles[&worker.pack], Part::Files)?;
+    let rendered = project.renderer.render(worker, bundles.of(worker), Part::Files)?;
     Ok((rendered.files, rendered.bundle))
 }
 
-/// Renders a worker's module and makes its bundle.
+/// Renders a worker's module and makes its bundle. Where wrangler bundled its pack, the module is empty.
 pub fn module(project: &Project, bundles: &PackBundles, worker: &Worker) -> Result<(String, Bundle), Box<Diagnostic>> {
-    let rendered = project.renderer.render(worker, &bundles[&worker.pack], Part::Module)?;
-    let (_, module) = rendered.files.into_iter().next().expect("BUG: the module is the first file");
+    let rendered = project.renderer.render(worker, bundles.of(worker), Part::Module)?;
+    let module = rendered.files.into_iter().next().map(|(_, module)| module).unwrap_or_default();
     Ok((module, rendered.bundle))
 }

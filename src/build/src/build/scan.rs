@@ -248,12 +248,12 @@ impl Scan {
     }
 
     /// Holds back the customers of packs that turned out to be broken. If nobody is left, all errors are returned.
-    pub(super) fn block(&mut self, errors: BTreeMap<String, Diagnostic>) -> Result<(), Vec<Diagnostic>> {
-        for (pack, error) in errors {
+    pub(super) fn block(&mut self, errors: BTreeMap<String, Vec<Diagnostic>>) -> Result<(), Vec<Diagnostic>> {
+        for (pack, errors) in errors {
             let uses = |record: &&Record| record.units.iter().any(|unit| unit.pack == pack);
             let customers = self.records.iter().filter(uses).map(|record| id(record).to_owned()).collect();
-            self.diagnostics.push(error.clone());
-            let blocked = Blocked { customers, diagnostics: vec![error] };
+            self.diagnostics.extend(errors.iter().cloned());
+            let blocked = Blocked { customers, diagnostics: errors };
             self.invalid += blocked.customers.difference(&self.held).count();
             self.held.extend(blocked.customers.iter().cloned());
             self.blocked.insert(pack, blocked);

@@ -11,6 +11,7 @@ use crate::manifest::{Input, Record, Stamp, Unit, Writer};
 use crate::policy::Judged;
 use crate::resolve::UniqueClaim;
 use crate::usage::WorkerUsage;
+use flotilla_model::bundle;
 use flotilla_model::customer::{self, SHARED, Worker};
 use flotilla_model::diagnostic::{Diagnostic, Severity};
 use flotilla_model::digest::{Digest, ShortHash};
@@ -303,6 +304,10 @@ fn units(fleet: &Fleet, workers: &[Worker], mut old: Vec<Unit>, writer: &Writer)
                 environment: worker.environment,
                 role: worker.role.clone(),
                 pack: worker.pack.clone(),
+                variant: match fleet.packs.get(&worker.pack).is_some_and(|pack| pack.wrangler.is_some()) {
+                    true => bundle::compatibility(worker),
+                    false => ShortHash::default(),
+                },
                 resolved,
                 value,
                 compatibility_date: worker.compatibility_date.replace('-', "").parse().unwrap_or_default(),

@@ -156,6 +156,8 @@ pub struct Unit {
     pub role: Option<String>,
     /// Its pack's name.
     pub pack: String,
+    /// The variant of its pack's bundle: a digest of its compatibility date and flags if wrangler bundles the pack, otherwise nothing.
+    pub variant: ShortHash,
     /// The digest of the resolved worker.
     pub resolved: ShortHash,
     /// The resolved worker.

@@ -1,7 +1,7 @@
 //! The folders that a watch listens to. They stay watched whatever happens to them: a watch belongs to a folder of the file system,
 //! not to its name, and a branch switch, a replaced pack or `rm -rf` puts another folder there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use notify::{ErrorKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use flotilla_model::failure::Failure;
-use flotilla_spec::project::{CUSTOMERS, FLEET_FILE, LAYERS, named_folders};
+use flotilla_spec::project::{CUSTOMERS, FLEET_FILE, LAYERS, named_folders, wrangler_folders};
 use flotilla_spec::tree::Tree;
 
 /// A folder as the file system knows it: device, inode, and when it was made. Another one of the same name may well have the same inode:
@@ -24,11 +24,46 @@ pub(super) struct Folders<W: Watcher = RecommendedWatcher> {
     watched: BTreeMap<PathBuf, (bool, Identity)>,
     /// The folders that hold what is built: those of customers, layers, packs and env files, whether or not they are there.
     inputs: Vec<PathBuf>,
+    /// The folders of the sources that wrangler bundled, as the last build knows them.
+    sources: BTreeSet<PathBuf>,
+}
+
+/// The most folders of wrangler projects that are watched.
+const MOST_FOLDERS: usize = 10_000;
+
+/// Returns whether a folder of a wrangler project holds no sources: installed packages, and what tools keep.
+fn is_skipped(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with('.') || name == "node_modules"
+}
+
+/// Returns a folder and those below it, without those that hold no sources.
+fn below(folder: PathBuf) -> Vec<PathBuf> {
+    let (mut found, mut open) = (Vec::new(), vec![folder]);
+    while let Some(folder) = open.pop().filter(|_| found.len() < MOST_FOLDERS) {
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        let folders =
+            entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path());
+        open.extend(folders.filter(|path| !is_skipped(path)));
+        found.push(folder);
+    }
+    found
 }
 
 impl<W: Watcher> Folders<W> {
     pub(super) fn new(root: &Path, watcher: W) -> Folders<W> {
-        Folders { root: root.to_owned(), watcher, watched: BTreeMap::new(), inputs: Vec::new() }
+        Folders {
+            root: root.to_owned(),
+            watcher,
+            watched: BTreeMap::new(),
+            inputs: Vec::new(),
+            sources: BTreeSet::new(),
+        }
+    }
+
+    /// Sets the folders of the sources that wrangler bundled.
+    pub(super) fn set_sources(&mut self, sources: BTreeSet<PathBuf>) {
+        self.sources = sources;
     }
 
     /// Watches the folders that fleet.yaml names now, each as it is now, and the folders above them, in which one that is missing
@@ -47,6 +82,12 @@ impl<W: Watcher> Folders<W> {
         }
         wanted.extend(shallow.into_iter().map(|folder| (folder, false)));
         wanted.extend(deep.into_iter().map(|folder| (folder, true)));
+        // Of a wrangler project folder by folder, as installed packages are too many to be watched.
+        let projects = wrangler_folders(&Tree::new(&self.root));
+        for folder in projects.into_iter().flat_map(below).chain(self.sources.iter().cloned()) {
+            self.inputs.push(folder.clone());
+            wanted.entry(folder).or_insert(false);
+        }
         let mut moved = false;
         let known: Vec<PathBuf> = self.watched.keys().cloned().collect();
         let are_lost = touched.iter().any(|path| path.as_os_str().is_empty());
@@ -76,6 +117,9 @@ impl<W: Watcher> Folders<W> {
 
     /// Returns whether a path is one of the inputs, within one, or a folder above one.
     pub(super) fn concerns(&self, path: &Path) -> bool {
+        if [".wrangler", "node_modules"].iter().any(|name| path.components().any(|step| step.as_os_str() == *name)) {
+            return false;
+        }
         path == self.root.join(FLEET_FILE)
             || self.inputs.iter().any(|input| path.starts_with(input) || (input.starts_with(path) && path != self.root))
     }

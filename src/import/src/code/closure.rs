@@ -13,8 +13,9 @@ use flotilla_model::plain_file;
 use flotilla_spec::yaml::{Kind, Node};
 
 use super::super::wrangler::Config;
-use super::super::{FindingKind, Findings, documents};
+use super::super::{FindingKind, Findings};
 use super::{MAX_BYTES, Options, TEXT, inside, is_linked, is_module_path, nearest};
+use flotilla_spec::documents;
 
 /// The extensions that an import can leave off, in the order in which they are tried.
 const EXTENSIONS: [&str; 11] =

@@ -8,8 +8,9 @@ use flotilla_model::diagnostic::Place;
 use flotilla_model::plain_file;
 
 use super::super::wrangler::{Config, entries, items, text};
-use super::super::{FindingKind, Findings, documents};
+use super::super::{FindingKind, Findings};
 use super::{MAX_BYTES, Options, TEXT, inside, nearest};
+use flotilla_spec::documents;
 
 pub(super) fn options(root: &Path, config: &Config<'_>, findings: &mut Findings, lost: &mut Vec<String>) -> Options {
     let mut options = Options::default();

@@ -21,23 +21,58 @@ pub struct PackFile {
     /// The prefix of its workers' names.
     #[schemars(length(max = 20), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub prefix: String,
-    /// The template of the module that is uploaded.
+    /// The template of the module that is uploaded. Required without `bundler`.
     #[schemars(regex(pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]*\\.tera$"))]
-    pub module: String,
-    /// The other templates, among them the wrangler file.
+    pub module: Option<String>,
+    /// The other templates, among them the wrangler file. Required without `bundler`.
     #[schemars(inner(regex(pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]*\\.tera$")))]
-    pub files: Vec<String>,
-    /// The code that all workers of the pack share.
-    pub runtime: RuntimeFile,
+    pub files: Option<Vec<String>>,
+    /// The code that all workers of the pack share. Required without `bundler`.
+    pub runtime: Option<RuntimeFile>,
+    /// The program that bundles the code of an existing wrangler project, which takes the place of `module`, `files` and `runtime`.
+    pub bundler: Option<Bundler>,
+    /// The configuration of the wrangler project, from the pack's folder: `../../apps/web/wrangler.jsonc`. It must be in the project, or
+    /// in the git repository that the project is part of. Required with `bundler`.
+    #[schemars(length(min = 1, max = 1000), regex(pattern = "\\.(toml|json|jsonc)$"))]
+    pub config: Option<String>,
+    /// The environment of the configuration whose code is bundled. Default: the top level.
+    #[schemars(length(min = 1, max = 100))]
+    pub environment: Option<String>,
+    /// The version of wrangler, which flotilla installs. Default: the wrangler in the `node_modules` of the wrangler project.
+    #[schemars(regex(pattern = "^[0-9]+\\.[0-9]+\\.[0-9]+$"))]
+    pub wrangler: Option<String>,
+    /// The environment variables that wrangler and the configuration's `build.command` get in addition to PATH, HOME, TMPDIR and LANG, if
+    /// they are set. Their values decide the bundle, as the sources do; a secret among them can end up in it.
+    #[schemars(extend("uniqueItems" = true), inner(regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$")))]
+    pub build_env: Option<Vec<String>>,
+    /// The timeout of wrangler, the configuration's `build.command` included, in seconds. Default: 600.
+    #[schemars(range(min = 1, max = 86400))]
+    pub build_timeout: Option<u64>,
+    /// The memory limit of wrangler and the programs that it starts, in MiB. Default: 4096.
+    #[schemars(range(min = 64, max = 1048576))]
+    pub build_memory: Option<u64>,
     /// The file with the destination types.
     pub catalogue: Option<String>,
     /// The probes that `flotilla verify` sends to its workers.
     pub verify: Option<Vec<Probe>>,
     /// Which of the settings `trustedOrigins` and `logLevel` its templates use. `check` warns of a spec that sets another one. Default:
-    /// both.
+    /// both, or none with `bundler`.
     #[schemars(extend("uniqueItems" = true))]
     pub settings: Option<Vec<PackSetting>>,
 }
+
+/// A program that bundles the code of an existing project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Bundler {
+    /// The team's own wrangler.
+    Wrangler,
+}
+
+/// The keys of a pack with templates, all of them required, which a pack with a `bundler` cannot have.
+pub const TEMPLATE_KEYS: [&str; 3] = ["module", "files", "runtime"];
+/// The keys that only a pack with a `bundler` can have; the first is required there.
+pub const BUNDLER_KEYS: [&str; 6] = ["config", "environment", "wrangler", "buildEnv", "buildTimeout", "buildMemory"];
 
 /// A setting that some packs use and others don't.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -63,9 +98,9 @@ impl PackSetting {
 }
 
 impl PackFile {
-    /// Returns whether its templates use a setting.
+    /// Returns whether its templates use a setting. One with a bundler has none.
     pub fn uses(&self, setting: PackSetting) -> bool {
-        self.settings.as_ref().is_none_or(|settings| settings.contains(&setting))
+        self.settings.as_ref().map_or(self.bundler.is_none(), |settings| settings.contains(&setting))
     }
 }
 

@@ -346,6 +346,9 @@ fn fleet_digest(root: &Node, packs: &BTreeMap<String, Pack>) -> Digest {
     for (name, pack) in packs {
         digest = digest.field(name.as_bytes()).field(pack.manifest.prefix.as_bytes());
         digest = digest.field(&serde_json::to_vec(&pack.catalogue).expect("BUG: a catalogue is JSON"));
+        if pack.wrangler.is_some() {
+            digest = digest.field(b"wrangler");
+        }
         for kind in pack.types.values() {
             digest = digest.field(&serde_json::to_vec(&kind.required_consent).expect("BUG: consents are JSON"));
         }

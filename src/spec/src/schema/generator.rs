@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 
 use flotilla_model::binding;
 use flotilla_model::spec::{
-    Assignment, FleetFile, Identity, InEnvironment, LayerRule, PackFile, Role, Roles, SecretReference, Settings,
+    Assignment, BUNDLER_KEYS, FleetFile, Identity, InEnvironment, LayerRule, PackFile, Role, Roles, SecretReference,
+    Settings, TEMPLATE_KEYS,
 };
 
 /// Returns the JSON Schema of customers/*.yaml. With a catalogue, editors complete and check destinations, too.
@@ -119,7 +120,11 @@ fn nullable(schema: &mut Value) {
 
 /// Returns the JSON Schema of pack.yaml.
 pub fn pack() -> Value {
-    of::<PackFile>()
+    let mut schema = of::<PackFile>();
+    schema["if"] = json!({"required": ["bundler"]});
+    schema["then"] = json!({"required": BUNDLER_KEYS[..1]});
+    schema["else"] = json!({"required": TEMPLATE_KEYS});
+    schema
 }
 
 /// The keywords that hold for values of one type alone.

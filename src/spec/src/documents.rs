@@ -7,9 +7,9 @@ use serde_json::Number;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::jsonc;
+use crate::yaml::{Document, Kind, Node, Span};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
-use flotilla_spec::jsonc;
-use flotilla_spec::yaml::{Document, Kind, Node, Span};
 
 /// The largest whole number that JavaScript keeps exactly; wrangler's reader of TOML refuses larger ones.
 const MAX_SAFE_INTEGER: i64 = (1 << 53) - 1;

@@ -1,0 +1,114 @@
+//! Turns what wrangler printed before it failed into diagnostics at the places in the team's sources. Runs nothing.
+
+use std::path::{Component, Path};
+
+use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+use flotilla_spec::pack::{Pack, WranglerProject};
+
+use super::tools;
+
+/// The most lines of what a program printed that are shown.
+const SHOWN: usize = 12;
+/// The mark of an error of wrangler's and esbuild's.
+const ERROR: &str = "[ERROR] ";
+
+/// Returns the diagnostics of a failed run. `stdout` and `stderr` are what wrangler printed.
+pub(super) fn diagnostics(
+    pack: &Pack,
+    project: &WranglerProject,
+    version: &str,
+    stdout: &str,
+    stderr: &str,
+) -> Vec<Diagnostic> {
+    let (stdout, stderr) = (plain(stdout), plain(stderr));
+    if stderr.contains("Unknown argument") || stderr.contains("Unknown arguments") {
+        return vec![*tools::too_old(pack, version)];
+    }
+    if let Some((command, place)) = &project.build
+        && (stderr.contains("Running custom build") || stderr.contains("Process exited with non-zero status"))
+    {
+        let said: Vec<&str> =
+            stdout.lines().filter_map(|line| line.strip_prefix("[custom build]")).map(str::trim).collect();
+        let said: Vec<&str> =
+            said.into_iter().filter(|line| !line.is_empty() && !line.starts_with("Running: ")).collect();
+        let last = said[said.len().saturating_sub(SHOWN)..].join("\n");
+        let help = if last.is_empty() { "it printed nothing".to_owned() } else { format!("it printed:\n{last}") };
+        let message = format!("the project's own build failed: `{command}`");
+        return vec![Diagnostic::error(Code::RuntimeFailed, place.clone(), message, help)];
+    }
+    let found = located(project, &stderr);
+    if !found.is_empty() {
+        return found;
+    }
+    let lines: Vec<&str> =
+        stderr.lines().chain(stdout.lines()).map(str::trim).filter(|line| !line.is_empty()).collect();
+    let what = lines.iter().find_map(|line| Some(line.split_once(ERROR)?.1)).or(lines.first().copied());
+    let shown: Vec<&str> =
+        lines.iter().copied().filter(|line| !line.contains("Logs were written to")).take(SHOWN).collect();
+    let message = format!("wrangler can't bundle it: {}", what.unwrap_or("it printed nothing"));
+    let help = format!("wrangler printed:\n{}", shown.join("\n"));
+    vec![Diagnostic::error(Code::RuntimeFailed, Place::file(&project.path), message, help)]
+}
+
+/// Returns the errors that have a place, all of them.
+fn located(project: &WranglerProject, stderr: &str) -> Vec<Diagnostic> {
+    let lines: Vec<&str> = stderr.lines().collect();
+    let mut found: Vec<Diagnostic> = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        let Some((_, message)) = line.split_once(ERROR) else { continue };
+        let rest = || lines[index + 1..].iter().take_while(|line| !line.contains(ERROR)).map(|line| line.trim());
+        let Some(place) = rest().take(4).find_map(|line| position(project, line)) else { continue };
+        // What esbuild draws of the line, flotilla draws itself.
+        let is_drawn = |line: &&str| line.contains('│') || line.contains('╵') || position(project, line).is_some();
+        let notes: Vec<&str> = rest()
+            .filter(|line| !line.is_empty() && !is_drawn(line) && !line.contains("Logs were written"))
+            .take(SHOWN)
+            .collect();
+        let help =
+            if notes.is_empty() { "fix it in the source of the wrangler project".to_owned() } else { notes.join("\n") };
+        let message = format!("wrangler can't bundle it: {}", message.trim());
+        if !found.iter().any(|other| other.place == place && other.message == message) {
+            found.push(Diagnostic::error(Code::RuntimeFailed, place, message, help));
+        }
+    }
+    found
+}
+
+/// Returns a place as esbuild prints it, `src/index.ts:3:7:`, its columns counted from 0.
+fn position(project: &WranglerProject, line: &str) -> Option<Place> {
+    let mut parts = line.strip_suffix(':')?.rsplitn(3, ':');
+    let (column, row, file) = (parts.next()?, parts.next()?, parts.next()?);
+    let (column, row): (usize, usize) = (column.parse().ok()?, row.parse().ok()?);
+    let mut path = project.folder.clone();
+    for step in Path::new(file).components() {
+        match step {
+            Component::CurDir => {}
+            Component::ParentDir => drop(path.pop()),
+            step => path.push(step),
+        }
+    }
+    path.is_file().then(|| Place { file: project.shown(&path), line: row, column: column + 1, width: 1 })
+}
+
+/// Returns text without the sequences that color a terminal.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut parts = text.split('\x1b');
+    plain.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        let end =
+            part.strip_prefix('[').and_then(|rest| rest.find(|c: char| c.is_ascii_alphabetic()).map(|end| end + 2));
+        plain.push_str(&part[end.unwrap_or(0)..]);
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colors_are_taken_out() {
+        assert_eq!(plain("\x1b[31m✘ \x1b[41;31m[\x1b[0m\x1b[1mx\x1b[0m"), "✘ [x");
+    }
+}

@@ -1,0 +1,359 @@
+//! The wrangler project that a pack with `bundler: wrangler` bundles: where its configuration is, what of it decides the bundle, and what it
+//! sets that specs have to say. Reads the configuration alone; runs nothing.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::documents;
+use crate::tree::Tree;
+use crate::yaml::{Document, Kind, Node};
+use flotilla_model::binding::KINDS;
+use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+use flotilla_model::digest::Digest;
+
+/// The template of the wrangler file of each worker.
+pub const TEMPLATE: (&str, &str) = ("wrangler.jsonc", include_str!("wrangler.jsonc.tera"));
+/// The most bytes of a configuration.
+const MOST_BYTES: u64 = 1 << 20;
+/// The way to fix a path of a configuration.
+const CONFIG_HELP: &str = "`config` is the path of a wrangler.toml, wrangler.json or wrangler.jsonc from the pack's folder: ../../apps/web/wrangler.jsonc";
+
+/// The keys that wrangler doesn't take over from the top level, apart from those of bindings.
+const NOT_INHERITED: [&str; 4] = ["vars", "define", "secrets", "tail_consumers"];
+/// The keys that flotilla can't deploy yet, and what they set.
+const UNSUPPORTED: [(&str, &str); 20] = [
+    ("agent_memory", "an agent memory"),
+    ("ai_search_namespaces", "an AI Search namespace"),
+    ("artifacts", "artifacts"),
+    ("assets", "static assets"),
+    ("cloudchamber", "containers"),
+    ("connect", "a connect binding"),
+    ("containers", "containers"),
+    ("data_blobs", "data blobs"),
+    ("exports", "Durable Object classes of the worker's own"),
+    ("flagship", "a Flagship binding"),
+    ("logfwdr", "a log forwarder"),
+    ("migrations", "migrations of Durable Object classes"),
+    ("site", "static assets"),
+    ("stream", "a Stream binding"),
+    ("streaming_tail_consumers", "streaming tail consumers"),
+    ("text_blobs", "text blobs"),
+    ("unsafe", "unsafe bindings or metadata"),
+    ("vpc_networks", "a VPC network"),
+    ("wasm_modules", "WebAssembly modules outside of the code"),
+    ("worker_loaders", "a worker loader"),
+];
+
+/// A wrangler project.
+pub struct WranglerProject {
+    /// The configuration, without links.
+    pub config: PathBuf,
+    /// The configuration from the project's root, with `/`; it can begin with `..`.
+    pub path: String,
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// The folder of the configuration, where wrangler runs.
+    pub folder: PathBuf,
+    /// The folder within which packages, lock files and tsconfig files count: the git repository, or the fleet's project.
+    pub workspace: PathBuf,
+    /// The project of the fleet, without links.
+    pub root: PathBuf,
+    /// The command that makes the code before wrangler bundles it, with its place.
+    pub build: Option<(String, Place)>,
+    /// The folders whose files decide the bundle, all of them: those that `build.command` reads, and that of additional modules.
+    pub trees: BTreeSet<PathBuf>,
+    /// The tsconfig.json that the configuration names.
+    pub tsconfig: Option<PathBuf>,
+    /// The settings of the configuration that specs have to say.
+    pub declared: Vec<Declared>,
+}
+
+/// A setting of a wrangler configuration that flotilla takes from specs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declared {
+    /// Its kind and name.
+    pub subject: Subject,
+    /// Its place.
+    pub place: Place,
+}
+
+/// The subject of a setting of a wrangler configuration.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// A variable.
+    Variable(String),
+    /// A secret that must be set.
+    Secret(String),
+    /// A binding.
+    Binding(String),
+    /// A compatibility flag.
+    Flag(String),
+    /// Routes or custom domains.
+    Routes,
+    /// Cron triggers.
+    Crons,
+    /// One of the options `limits`, `placement`, `logpush` and `tail_consumers`, by its key.
+    Option(&'static str),
+}
+
+impl WranglerProject {
+    /// Returns a path from the project's root, with `/`, for people; it can begin with `..`.
+    pub fn shown(&self, path: &Path) -> String {
+        relative(&self.root, path)
+    }
+}
+
+/// Returns a path from a folder; both are absolute and without links.
+fn relative(folder: &Path, path: &Path) -> String {
+    let common = folder.components().zip(path.components()).take_while(|(one, other)| one == other).count();
+    let up = folder.components().skip(common).map(|_| "..".to_owned());
+    let down = path.components().skip(common).map(|step| step.as_os_str().to_string_lossy().into_owned());
+    up.chain(down).collect::<Vec<_>>().join("/")
+}
+
+/// Returns a path without `.` and `..`, as far as it has them, looking at no disk.
+fn normalized(path: &Path) -> PathBuf {
+    let mut steps = PathBuf::new();
+    for step in path.components() {
+        match step {
+            Component::CurDir => {}
+            Component::ParentDir => drop(steps.pop()),
+            step => steps.push(step),
+        }
+    }
+    steps
+}
+
+/// Reads the configuration that a pack names. `place`: the place of a key of pack.yaml.
+pub(super) fn read(
+    tree: &Tree,
+    pack: &str,
+    config: &str,
+    environment: Option<&str>,
+    place: impl Fn(&str) -> Place,
+) -> Result<WranglerProject, Vec<Diagnostic>> {
+    let bad =
+        |message: String, help: &str| vec![Diagnostic::error(Code::BadWranglerConfig, place("config"), message, help)];
+    let cannot =
+        |error: std::io::Error| bad(format!("the wrangler configuration {config} can't be read: {error}"), CONFIG_HELP);
+    let root = tree.root.canonicalize().map_err(cannot)?;
+    let repository = root.ancestors().find(|folder| folder.join(".git").exists());
+    let workspace = repository.unwrap_or(&root).to_owned();
+    let written = normalized(&root.join(pack).join(config));
+    let file = relative(&root, &written);
+    let text = if let Some(Some(bytes)) = tree.past.get(&file) {
+        bytes.clone()
+    } else {
+        let real = written.canonicalize().map_err(cannot)?;
+        if !real.starts_with(&workspace) {
+            let allowed = match repository {
+                Some(repository) => format!("it must be in the git repository {}", repository.display()),
+                None => format!("it must be in {}, as that is in no git repository", root.display()),
+            };
+            let message =
+                format!("the wrangler configuration {config} is outside of what belongs to this project: {allowed}");
+            return Err(bad(
+                message,
+                "what a fleet runs must be under the version control of the fleet: move the fleet or the wrangler project",
+            ));
+        }
+        flotilla_model::plain_file::read_through_links(&real, MOST_BYTES).map_err(cannot)?
+    };
+    let real = written.canonicalize().unwrap_or(written);
+    let folder = real.parent().unwrap_or(&root).to_owned();
+    let document = documents::read(&file, &text)?;
+    let reading = Reading { document: &document, environment, file: &file };
+    reading.check()?;
+    let within = |path: &str| Some(normalized(&folder.join(path))).filter(|path| path.starts_with(&workspace));
+    let build = reading.get("build");
+    let command = build.and_then(|build| build.get("command")).and_then(text_of);
+    let mut trees = BTreeSet::new();
+    if command.is_some() {
+        // What a command reads is known to nobody: wrangler's own setting says it, beside the project itself.
+        trees.insert(folder.clone());
+        trees.extend(build.and_then(|build| build.get("cwd")).and_then(text_of).and_then(&within));
+        let watched = build.and_then(|build| build.get("watch_dir"));
+        let watched = watched.into_iter().flat_map(|node| match &node.kind {
+            Kind::List(items) => items.iter().filter_map(text_of).collect(),
+            _ => text_of(node).into_iter().collect::<Vec<_>>(),
+        });
+        trees.extend(watched.filter_map(&within));
+    }
+    let is_set = |key: &str| reading.get(key).is_some_and(|node| matches!(node.kind, Kind::Bool(true)));
+    if is_set("no_bundle") || is_set("find_additional_modules") {
+        let main = reading.get("main").and_then(text_of).and_then(|main| Some(Path::new(main).parent()?.to_owned()));
+        let base = reading.get("base_dir").and_then(text_of).map(PathBuf::from).or(main).unwrap_or_default();
+        trees.extend(within(&base.to_string_lossy()));
+    }
+    Ok(WranglerProject {
+        build: command.map(|command| {
+            let node = build.and_then(|build| build.get("command")).map_or(document.root.span, |node| node.span);
+            (command.to_owned(), document.place(node))
+        }),
+        tsconfig: document.root.get("tsconfig").and_then(text_of).and_then(&within),
+        declared: reading.declared(),
+        path: file.clone(),
+        digest: Digest::of(&text),
+        trees,
+        config: real,
+        folder: folder.clone(),
+        workspace,
+        root,
+    })
+}
+
+fn text_of(node: &Node) -> Option<&str> {
+    match &node.kind {
+        Kind::Text(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// Returns the entries of a list; a map is its own entry.
+fn entries(node: &Node) -> &[Node] {
+    match &node.kind {
+        Kind::List(items) => items,
+        Kind::Map(_) => std::slice::from_ref(node),
+        _ => &[],
+    }
+}
+
+fn is_empty(node: &Node) -> bool {
+    match &node.kind {
+        Kind::Empty | Kind::Null | Kind::Bool(false) => true,
+        Kind::List(items) => items.is_empty(),
+        Kind::Map(entries) => entries.is_empty(),
+        _ => false,
+    }
+}
+
+/// A configuration, and the environment of it that is bundled.
+struct Reading<'a> {
+    document: &'a Document,
+    environment: Option<&'a str>,
+    file: &'a str,
+}
+
+impl<'a> Reading<'a> {
+    /// Returns the value of a key, inherited as wrangler does.
+    fn get(&self, key: &str) -> Option<&'a Node> {
+        let root = &self.document.root;
+        let Some(environment) = self.environment else { return root.get(key) };
+        let own = root.get("env").and_then(|environments| environments.get(environment)).and_then(|own| own.get(key));
+        let is_binding = KINDS.iter().any(|kind| kind.wrangler.split('.').next() == Some(key));
+        let is_inherited = !is_binding && !NOT_INHERITED.contains(&key);
+        own.or_else(|| root.get(key).filter(|_| is_inherited))
+    }
+
+    fn error(&self, code: Code, node: &Node, message: String, help: &str) -> Diagnostic {
+        Diagnostic::error(code, self.document.place(node.span), message, help)
+    }
+
+    /// Checks that it is a configuration of this environment, with code, and without anything that flotilla can't deploy.
+    fn check(&self) -> Result<(), Vec<Diagnostic>> {
+        let root = &self.document.root;
+        let mut errors = Vec::new();
+        if !matches!(root.kind, Kind::Map(_)) {
+            let message = "the wrangler configuration isn't a table".to_owned();
+            return Err(vec![self.error(Code::BadWranglerConfig, root, message, "see wrangler's documentation")]);
+        }
+        if let Some(environment) = self.environment
+            && root.get("env").and_then(|environments| environments.get(environment)).is_none()
+        {
+            let names: Vec<&str> = match root.get("env").map(|node| &node.kind) {
+                Some(Kind::Map(entries)) => entries.iter().map(|(name, ..)| name.as_str()).collect(),
+                _ => Vec::new(),
+            };
+            let message = format!("{} has no environment `{environment}`", self.file);
+            let help = match names.is_empty() {
+                true => "remove `environment` from pack.yaml: the file has no environments".to_owned(),
+                false => format!("it has: {}", names.join(", ")),
+            };
+            let place = Place::file(self.file);
+            return Err(vec![Diagnostic::error(Code::BadWranglerConfig, place, message, help)]);
+        }
+        if self.get("main").and_then(text_of).is_none() && self.get("assets").is_none() && self.get("site").is_none() {
+            let message = format!("{} has no `main`, so there is no code to bundle", self.file);
+            let help = "name the module that wrangler bundles: \"main\": \"src/index.ts\"";
+            errors.push(Diagnostic::error(Code::BadWranglerConfig, Place::file(self.file), message, help));
+        }
+        for (key, what) in UNSUPPORTED {
+            if let Some(node) = self.get(key).filter(|node| !is_empty(node)) {
+                errors.push(self.unsupported(node, key, what));
+            }
+        }
+        let consumers = self.get("queues").and_then(|queues| queues.get("consumers"));
+        if let Some(node) = consumers.filter(|node| !is_empty(node)) {
+            errors.push(self.unsupported(node, "queues.consumers", "a consumer of a queue"));
+        }
+        let objects = self.get("durable_objects").and_then(|objects| objects.get("bindings")).map(entries);
+        let own = objects.into_iter().flatten().filter(|entry| entry.get("script_name").is_none());
+        errors.extend(
+            own.map(|node| self.unsupported(node, "durable_objects", "a Durable Object class of the worker's own")),
+        );
+        let workflows = self.get("workflows").map(entries).into_iter().flatten();
+        let own = workflows.filter(|entry| entry.get("script_name").is_none());
+        errors.extend(own.map(|node| self.unsupported(node, "workflows", "a workflow of the worker's own")));
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    fn unsupported(&self, node: &Node, key: &str, what: &str) -> Diagnostic {
+        let message = format!("`{key}` sets {what}, which flotilla can't deploy yet");
+        let help =
+            "keep deploying this worker with `wrangler deploy`, or move this part to a worker that you deploy so";
+        self.error(Code::CannotDeploy, node, message, help)
+    }
+
+    /// Returns what specs have to say in its place.
+    fn declared(&self) -> Vec<Declared> {
+        let mut declared = Vec::new();
+        let mut add = |subject: Subject, node: &Node| {
+            declared.push(Declared { subject, place: self.document.place(node.span) });
+        };
+        if let Some(Kind::Map(vars)) = self.get("vars").map(|node| &node.kind) {
+            vars.iter().for_each(|(name, _, node)| add(Subject::Variable(name.clone()), node));
+        }
+        let required = self.get("secrets").and_then(|secrets| secrets.get("required")).map(entries);
+        for node in required.into_iter().flatten() {
+            if let Some(name) = text_of(node) {
+                add(Subject::Secret(name.to_owned()), node);
+            }
+        }
+        for kind in KINDS {
+            let node = kind.wrangler.split('.').try_fold(None, |node: Option<&Node>, step| match node {
+                None => self.get(step).map(Some),
+                Some(node) => node.get(step).map(Some),
+            });
+            for entry in node.flatten().map(entries).into_iter().flatten() {
+                if let Some(name) = entry.get(kind.name).and_then(text_of) {
+                    add(Subject::Binding(name.to_owned()), entry);
+                }
+            }
+        }
+        for node in self.get("compatibility_flags").map(entries).into_iter().flatten() {
+            if let Some(flag) = text_of(node) {
+                add(Subject::Flag(flag.to_owned()), node);
+            }
+        }
+        let routes = ["routes", "route"].into_iter().filter_map(|key| self.get(key)).find(|node| !is_empty(node));
+        routes.into_iter().for_each(|node| add(Subject::Routes, node));
+        let crons = self.get("triggers").and_then(|triggers| triggers.get("crons")).filter(|node| !is_empty(node));
+        crons.into_iter().for_each(|node| add(Subject::Crons, node));
+        for key in ["limits", "placement", "logpush", "tail_consumers"] {
+            if let Some(node) = self.get(key).filter(|node| !is_empty(node)) {
+                add(Subject::Option(key), node);
+            }
+        }
+        // Some kinds share a key of wrangler's.
+        let mut known = BTreeSet::new();
+        declared.retain(|one| known.insert(one.subject.clone()));
+        declared
+    }
+}
+
+/// Returns whether a value of pack.yaml is set.
+pub(super) fn is_set(manifest: &Value, key: &str) -> bool {
+    manifest.get(key).is_some_and(|value| !value.is_null())
+}
