@@ -53,6 +53,7 @@ pub(super) const EDIT: &str = "Examples:
   flotilla edit                                  ask what to change
   flotilla edit acme --domain shop.acme.example --yes
   flotilla edit acme --set vars.LANGUAGE=de --unset vars.OLD --yes
+  flotilla edit acme --add-environment staging --yes
   flotilla edit acme --disable Hotjar --destination posthog apiKey=phc_1 --yes
   pass show cloudflare | flotilla edit acme --rotate-token --yes
 
