@@ -98,6 +98,7 @@ impl Operation {
             Call::ReadWorkersDev { .. } => "ReadWorkersDev",
             Call::ReadCrons { .. } => "ReadCrons",
             Call::ReadSettings { .. } => "ReadSettings",
+            Call::ListSecrets { .. } => "ListSecrets",
             Call::ReadTags { .. } => "ReadTags",
             Call::ReadContent { .. } => "ReadContent",
             Call::SetTags { .. } => "SetTags",
@@ -172,6 +173,20 @@ fn operations() -> Vec<Operation> {
     let page = || Page::First;
     let zone_id = || ZONE.to_owned();
     let row_of = |key: &str| json!([{key: 7}]);
+    let secret = json!({"name": "KEY", "type": "secret_text"});
+    // The list is whole, names each secret once, and nothing else.
+    let list_secrets = || {
+        operation(
+            Call::ListSecrets { worker: name() },
+            json!([secret, {"name": "SIGNING", "type": "secret_key"}]),
+            vec![
+                json!([{"name": "KEY"}]),
+                json!([{"type": "secret_text"}]),
+                json!([{"name": "KEY", "type": "plain_text"}]),
+                json!([secret, secret]),
+            ],
+        )
+    };
     vec![
         upload(),
         inside(upload()),
@@ -294,6 +309,8 @@ fn operations() -> Vec<Operation> {
             ),
             10007,
         ),
+        missing(list_secrets(), 10007),
+        missing(inside(list_secrets()), 10092),
         missing(inside(operation(Call::ReadTags { worker: name() }, json!(["x"]), vec![json!([7])])), 10092),
         missing(operation(Call::ReadContent { worker: name() }, json!(null), Vec::new()), 10007),
         operation(

@@ -290,3 +290,30 @@ fn one_environment_alone_is_changed_and_what_others_share_stays() {
     let spec = project.read("customers/acme.yaml");
     assert_eq!(spec, SPEC.replace("  production:\n", "  production:\n    vars: { LANGUAGE: null }\n"));
 }
+
+#[test]
+fn environments_are_added_and_removed_in_a_dialogue() {
+    let (cloud, project) = world();
+    project.write(".env", "PIXEL_SECRET=1\n");
+    cloud.deploy(&project, &["acme"]);
+    let mut terminal = Terminal::run(100, cloud.command(&project, &["edit", "acme"]));
+    terminal.answer("Deployment", ENTER);
+    terminal.answer("What to change", &format!("{}{} {ENTER}", DOWN.repeat(5), DOWN));
+    // Development comes, and staging goes.
+    terminal.answer("Environment", &format!("{DOWN}{ENTER}"));
+    terminal.answer("Environment", &format!("{DOWN}{DOWN}{ENTER}"));
+    terminal.answer("Environment", ENTER);
+    terminal.asks("Write it?");
+    terminal.wait_for("development: the next deploy creates its workers");
+    terminal.wait_for("t-acme-staging stays deployed until `flotilla prune`");
+    terminal.press("y");
+    let (code, _, last) = terminal.end();
+    assert_eq!(code, 0, "{last}");
+    let spec = project.read("customers/acme.yaml");
+    assert!(
+        spec.contains("  development: { domains: [] }\n") || spec.contains("  development:\n    domains: []\n"),
+        "{spec}"
+    );
+    assert!(!spec.contains("staging") && spec.contains("  production:\n"), "{spec}");
+    project.run(&["check"]).exits(0);
+}

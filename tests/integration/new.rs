@@ -173,6 +173,29 @@ fn a_dialogue_makes_a_customer_and_shows_no_secret() {
 }
 
 #[test]
+fn without_a_token_the_dialogue_goes_on_without_requests() {
+    let (cloud, project) = world();
+    let mut terminal = Terminal::run(100, bare(&cloud, &project, &["new"]));
+    terminal.answer("Cloudflare API token:", ENTER);
+    terminal.wait_for("continuing without a token");
+    terminal.answer("Host name", &format!("shop.acme.example{ENTER}"));
+    terminal.answer("Reached by", ENTER);
+    terminal.answer("The customer's id", &format!("cust_abc123{ENTER}"));
+    terminal.wait_for("as in `cust-abc123`");
+    terminal.press(&format!("\x15cust-abc123{ENTER}"));
+    for question in ["Display name", "Origins", "Destination", "All right?"] {
+        terminal.answer(question, ENTER);
+    }
+    let (code, _, last) = terminal.end();
+    assert_eq!(code, 0, "{last}");
+    let spec = project.read("customers/cust-abc123.yaml");
+    assert!(spec.contains("domains: [shop.acme.example]\n") && !spec.contains("database"), "{spec}");
+    assert!(cloud.sent().is_empty(), "nothing is requested");
+    let refused = project.run(&["new", "cust_abc123", "--offline", "--yes"]).exits(2).stderr;
+    assert!(refused.contains("as in `cust-abc123`; `--set 'vars.CUSTOMER_ID=cust_abc123'`"), "{refused}");
+}
+
+#[test]
 fn wrong_answers_are_told_and_asked_for_again() {
     let (cloud, project) = world_with(|options| {
         options.zones.extend((0..60).map(|number| format!("z{number:02}.example@{ACCOUNT}")));

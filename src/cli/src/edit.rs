@@ -2,6 +2,7 @@
 //! It is long as each change can be made in both ways.
 
 mod deployment;
+mod environments;
 
 use std::collections::BTreeMap;
 
@@ -32,6 +33,7 @@ use super::transaction::Transaction;
 use super::ui::{Style, clean};
 use super::{Format, Session};
 use deployment::Deployment;
+use environments::EnvironmentChanges;
 use flotilla_model::text::{mask, mask_ids};
 
 #[derive(clap::Args)]
@@ -47,6 +49,12 @@ pub(super) struct Arguments {
     /// Database: none, d1:NAME (existing), d1-new:NAME (created), turso:URL
     #[arg(long, value_name = "DATABASE")]
     database: Option<Wanted>,
+    /// Add an environment: its workers are created with the next deploy; can be repeated
+    #[arg(long = "add-environment", value_name = "NAME", value_parser = environment, conflicts_with = "env")]
+    added_environments: Vec<Environment>,
+    /// Remove an environment: `flotilla prune` deletes its workers; can be repeated
+    #[arg(long = "remove-environment", value_name = "NAME", value_parser = environment, conflicts_with = "env")]
+    removed_environments: Vec<Environment>,
     /// Add a destination: its type followed by its settings as KEY=VALUE; can be repeated
     #[arg(long = "destination", value_name = "TYPE KEY=VALUE", num_args = 1..)]
     destinations: Vec<String>,
@@ -82,6 +90,8 @@ impl Arguments {
     /// Returns whether the flags name a change.
     fn name_a_change(&self) -> bool {
         [&self.destinations, &self.removed, &self.enabled, &self.disabled].iter().any(|list| !list.is_empty())
+            || !self.added_environments.is_empty()
+            || !self.removed_environments.is_empty()
             || !self.sets.is_empty()
             || !self.unsets.is_empty()
             || self.domain.is_some()
@@ -102,6 +112,8 @@ struct Edits {
     made: Option<(String, Vec<String>)>,
     /// The values that were set: each path, its value, and the value before it.
     set: Vec<(Vec<String>, Value, Option<Value>)>,
+    /// The environments that were added and removed.
+    environments: EnvironmentChanges,
     /// The account's new token, to check after storing that no other source precedes it.
     token: Option<(String, SecretString)>,
 }
@@ -157,6 +169,9 @@ fn carry_out(
             session.ui.line(&set_line(path, value, before.as_ref()));
         }
         let shown = differences(session, edits)?;
+        for line in environments::effects(workspace, &deployment.worker.customer, &edits.environments)? {
+            session.ui.line(&line);
+        }
         if shown == 0 && edits.secrets.is_empty() && edits.made.is_none() {
             transaction.commit()?;
             report::print("nothing to change");
@@ -281,6 +296,8 @@ impl Editor<'_> {
                 "environment": deployment.worker.environment,
                 "changed": edits.files.keys().collect::<Vec<_>>(),
                 "set": set,
+                "environments_added": edits.environments.added,
+                "environments_removed": edits.environments.removed,
                 "stored": stored.iter().map(|(name, _)| name).collect::<Vec<_>>(),
                 "next": [next],
             }))?;
@@ -306,6 +323,12 @@ impl Editor<'_> {
 
     /// Collects the changes that flags name.
     fn collect_flags(&mut self, arguments: &Arguments) -> Result<(), Failure> {
+        for environment in &arguments.added_environments {
+            self.add_environment(*environment)?;
+        }
+        for environment in &arguments.removed_environments {
+            self.remove_environment(*environment)?;
+        }
         if let Some(host) = &arguments.domain {
             self.domain(host, None)?;
         }
@@ -359,7 +382,15 @@ impl Editor<'_> {
 
     /// Asks for the changes.
     fn ask(&mut self) -> Result<(), Failure> {
-        let kinds = ["domain", "database", "variables", "destinations", "the account's API token", "a secret's value"];
+        let kinds = [
+            "domain",
+            "database",
+            "variables",
+            "destinations",
+            "the account's API token",
+            "a secret's value",
+            "environments",
+        ];
         let picked = self.prompter.multi_select("What to change", &kinds.map(str::to_owned))?;
         for kind in picked {
             match kind {
@@ -377,7 +408,8 @@ impl Editor<'_> {
                         Err(failure) => self.prompter.rejected(&failure),
                     }
                 },
-                _ => self.ask_secret()?,
+                5 => self.ask_secret()?,
+                _ => self.ask_environments()?,
             }
         }
         Ok(())

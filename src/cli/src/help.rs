@@ -53,6 +53,7 @@ pub(super) const EDIT: &str = "Examples:
   flotilla edit                                  ask what to change
   flotilla edit acme --domain shop.acme.example --yes
   flotilla edit acme --set vars.LANGUAGE=de --unset vars.OLD --yes
+  flotilla edit acme --add-environment staging --yes
   flotilla edit acme --disable Hotjar --destination posthog apiKey=phc_1 --yes
   pass show cloudflare | flotilla edit acme --rotate-token --yes
 
@@ -130,6 +131,7 @@ credentials are sent. Exits with 4 if a check fails.";
 
 pub(super) const SECRETS: &str = "Examples:
   flotilla secrets list acme                     list what acme needs, and where each value comes from
+  flotilla secrets list --live                   compare with the secrets that are set at Cloudflare
   flotilla secrets check                         report what is missing, too large or unused
   flotilla secrets set TURSO_AUTH_TOKEN --customer acme       type the value at a prompt
   pass show acme | flotilla secrets set TURSO_AUTH_TOKEN --customer acme

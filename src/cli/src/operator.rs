@@ -108,6 +108,10 @@ impl Operator for Terminal {
                 let reason = [&[reason.to_string()], &reason.hints[..]].concat().join("; ");
                 self.warning(&clean(&format!("the account `{account}` was not refreshed: {reason}")));
             }
+            Event::SubdomainUnknown { account, reason } => self.warning(&clean(&format!(
+                "the workers.dev addresses of the account `{account}` are not known: {}",
+                [&[reason.to_string()], &reason.hints[..]].concat().join("; ")
+            ))),
             Event::Planned { view, confirms: true } => ui.line(&plan::text((*view).clone(), ui)),
             Event::Planned { view, confirms: false } => ui.note(&plan::text((*view).clone(), ui)),
             Event::RollbackPlanned(plan) => report_rollback(ui, plan),

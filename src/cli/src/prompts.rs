@@ -160,6 +160,11 @@ impl Prompter {
         if self.interactive { self.hidden(prompt) } else { piped() }
     }
 
+    /// Asks for a value that isn't shown, and may be left out.
+    pub fn hidden_or_nothing(&self, prompt: &str) -> Result<Option<SecretString>, Failure> {
+        hidden::hidden_or_nothing(&format!("{prompt}: "))
+    }
+
     /// Asks for a value that isn't shown.
     pub fn hidden(&self, prompt: &str) -> Result<SecretString, Failure> {
         hidden(&format!("{prompt}: "))

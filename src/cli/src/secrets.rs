@@ -4,6 +4,7 @@
 mod change;
 mod check;
 mod list;
+mod live;
 pub(super) mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +31,7 @@ use super::cloud::{CloudArguments, CustomersArguments};
 #[derive(Subcommand)]
 pub(super) enum Arguments {
     /// List the secrets that workers need, where each value comes from, and whether the next deploy sends it
-    List(CustomersArguments),
+    List(list::Arguments),
     /// Report secrets that are missing, too large or unused; sends no requests
     Check(CustomersArguments),
     /// Set a secret in a dotenv file, plain or encrypted with age; the value is typed or read from stdin
@@ -82,6 +83,9 @@ struct Row {
     /// Whether the worker has a secret of that binding.
     deployed: bool,
     status: Status,
+    /// Whether Cloudflare has it, where that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live: Option<live::Presence>,
     #[serde(skip)]
     bytes: usize,
     #[serde(skip)]
@@ -118,12 +122,17 @@ fn open(session: &Session, arguments: &CloudArguments) -> Result<Opened, Failure
 }
 
 impl Opened {
-    /// The secrets of the workers that flotilla deploys and that are chosen, in the order of customers.
-    fn needs(&self, session: &Session, chosen: impl Fn(&Worker) -> bool) -> Result<Vec<Needs>, Failure> {
+    /// The workers that flotilla deploys and that are chosen, in the order of customers.
+    fn workers(&self, chosen: impl Fn(&Worker) -> bool) -> Vec<&Worker> {
         let ours = |worker: &&Worker| {
             self.cloud.local.is_some() || matches!(worker.delivery, Delivery::Automatic | Delivery::Manual)
         };
-        let workers: Vec<&Worker> = self.loaded.workers.iter().filter(ours).filter(|worker| chosen(worker)).collect();
+        self.loaded.workers.iter().filter(ours).filter(|worker| chosen(worker)).collect()
+    }
+
+    /// The secrets of [`Opened::workers`], in their order.
+    fn needs(&self, session: &Session, chosen: impl Fn(&Worker) -> bool) -> Result<Vec<Needs>, Failure> {
+        let workers = self.workers(chosen);
         session.ui.begin("looking up secrets", None);
         self.secrets.prepare(workers.iter().copied());
         let (live, fingerprints) = (self.state.deployed()?, self.state.fingerprints());
@@ -145,6 +154,7 @@ impl Opened {
                     hidden: None,
                     deployed: before.is_some(),
                     status: if before.is_some() { Status::Kept } else { Status::Missing },
+                    live: None,
                     bytes: 0,
                     most,
                 };
@@ -199,6 +209,7 @@ mod tests {
                 hidden: None,
                 deployed: false,
                 status,
+                live: None,
                 bytes: 0,
                 most: 0,
             };

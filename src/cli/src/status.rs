@@ -13,6 +13,7 @@ use flotilla_engine::health::{check_health, health_check};
 use flotilla_model::customer::SHARED;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::listing;
+use flotilla_model::platform::Home;
 use flotilla_model::platform::{Health, HealthCheck};
 use flotilla_model::spec::Environment;
 use flotilla_model::text::mask;
@@ -114,7 +115,7 @@ impl Sources<'_> {
         pack: Option<&str>,
     ) -> Row {
         let Sources { fleet, cloud, state } = self;
-        let subdomain = || known_subdomain(state, home);
+        let subdomain = || known_subdomain(fleet, cloud, state, home);
         Row {
             customer: of.0.to_owned(),
             environment: of.1,
@@ -127,7 +128,7 @@ impl Sources<'_> {
             url: live.and_then(|live| url(cloud, worker, live, subdomain).or_else(|| dispatched(state, home, worker))),
             health: None,
             check: live.and_then(|live| {
-                let address = health_address(cloud, worker, live, subdomain());
+                let address = health_address(cloud, worker, live, subdomain);
                 let address = address.or_else(|| dispatched(state, home, worker))?;
                 health_check(fleet, pack, address, worker, live)
             }),
@@ -215,6 +216,12 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         ]);
     }
     table.print(&session.ui);
+    for account in without_subdomain(&sources, &deployed, &rows) {
+        session.ui.line(&clean(&format!(
+            "the workers.dev addresses of the account `{account}` are not known here: `flotilla verify` asks Cloudflare for its subdomain, and \
+             `subdomain` in fleet.yaml sets it"
+        )));
+    }
     if !invalid.is_empty() {
         let names: Vec<String> = invalid.iter().map(|id| clean(id)).collect();
         let have = if names.len() == 1 { "has" } else { "have" };
@@ -273,6 +280,22 @@ fn rows(
     }
     rows.sort_by(|a, b| (a.environment, &a.customer, &a.worker).cmp(&(b.environment, &b.customer, &b.worker)));
     rows
+}
+
+/// Returns the accounts of deployed workers whose only address is on workers.dev, and isn't known.
+fn without_subdomain(
+    Sources { fleet, cloud, state }: &Sources<'_>,
+    deployed: &BTreeMap<WorkerId, Deployed>,
+    rows: &[Row],
+) -> BTreeSet<String> {
+    let shown: HashSet<&str> = rows.iter().filter(|row| row.url.is_none()).map(|row| row.worker.as_str()).collect();
+    let is_on_workers_dev = |live: &Deployed| live.live.workers_dev && live.live.domains.is_empty();
+    let without = deployed.iter().filter(|((home, worker), live)| {
+        cloud.local.is_none() && home.namespace.is_none() && is_on_workers_dev(live) && shown.contains(worker.as_str())
+    });
+    let accounts: BTreeMap<&Home, &str> = without.map(|((home, _), live)| (home, live.account.as_str())).collect();
+    let unknown = accounts.into_iter().filter(|(home, _)| known_subdomain(fleet, cloud, state, home).is_none());
+    unknown.map(|(_, account)| account.to_owned()).collect()
 }
 
 /// Returns the failure for accounts whose ids aren't known: whether their workers are deployed isn't known, either.

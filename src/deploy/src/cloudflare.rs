@@ -195,6 +195,7 @@ impl Cloudflare {
                 self.request(home, Method::GET, &format!("{}/subdomain", script(worker)))
             }
             Call::ReadSettings { worker } => self.request(home, Method::GET, &format!("{}/settings", script(worker))),
+            Call::ListSecrets { worker } => self.request(home, Method::GET, &format!("{}/secrets", script(worker))),
             Call::ReadTags { worker } => {
                 // Those of an account's worker are documented among its settings alone.
                 let of = if home.namespace.is_some() { "tags" } else { "settings" };

@@ -11,6 +11,7 @@ use flotilla_spec::project::Fleet;
 
 use crate::cloud::Cloud;
 use crate::context::Context;
+use crate::operator::Event;
 use crate::planning::Planned;
 use crate::requests::PlatformRequester;
 
@@ -30,7 +31,12 @@ pub fn url(cloud: &Cloud, worker: &str, live: &Deployed, subdomain: impl FnOnce(
 
 /// Returns the address of a worker's health check. Behind another API than Cloudflare's, the workers' public names
 /// mean nothing: there they are requested by their path, as the local emulator serves them.
-pub fn health_address(cloud: &Cloud, worker: &str, live: &Deployed, subdomain: Option<String>) -> Option<String> {
+pub fn health_address(
+    cloud: &Cloud,
+    worker: &str,
+    live: &Deployed,
+    subdomain: impl FnOnce() -> Option<String>,
+) -> Option<String> {
     if let (Some(port), true) = (cloud.local, cloud.base.is_empty()) {
         return Some(format!("http://127.0.0.1:{port}/workers/{worker}"));
     }
@@ -38,7 +44,7 @@ pub fn health_address(cloud: &Cloud, worker: &str, live: &Deployed, subdomain: O
         let origin = cloud.base.trim_end_matches('/').trim_end_matches("/client/v4");
         return Some(format!("{origin}/workers/{worker}"));
     }
-    url(cloud, worker, live, || subdomain)
+    url(cloud, worker, live, subdomain)
 }
 
 /// Returns where the dispatch worker points to a worker of its namespace, as far as the state knows.
@@ -47,27 +53,59 @@ pub fn dispatched(state: &State, home: &Home, worker: &str) -> Option<String> {
     state.host_of(home, worker).ok()?.map(|host| format!("https://{host}/"))
 }
 
-/// Returns the account's part of its workers.dev addresses, if the state knows it.
-pub fn known_subdomain(state: &State, home: &Home) -> Option<String> {
-    state.cached_id(&home.account_id, ResourceKind::Subdomain, "").ok().flatten()
+/// Returns the account's part of its workers.dev addresses: the one in fleet.yaml, or the one that the state remembers.
+pub fn known_subdomain(fleet: &Fleet, cloud: &Cloud, state: &State, home: &Home) -> Option<String> {
+    let mut named = fleet.accounts.iter().filter_map(|(name, account)| Some((name, account.subdomain.as_ref()?)));
+    let set = named.find(|(name, _)| cloud.home(name, None).account_id == home.account_id);
+    set.map(|(_, subdomain)| subdomain.clone())
+        .or_else(|| state.cached_id(&home.account_id, ResourceKind::Subdomain, "").ok().flatten())
 }
 
-/// Returns the account's part of its workers.dev addresses: requested once, with a deploy, then cached in the state.
+/// Returns the account's part of its workers.dev addresses. What isn't known is requested, once per account and run, and then remembered in the state;
+/// a failure is reported to the operator, and is no failure of the run.
 pub(crate) fn find_subdomain(
     context: &Context<'_>,
     fleet: &Fleet,
     cloud: &Cloud,
-    tokens: &HashMap<String, SecretString>,
+    tokens: impl FnOnce() -> Result<HashMap<String, SecretString>, Failure>,
     home: &Home,
 ) -> Option<String> {
-    known_subdomain(&State::read(&cloud.state).ok()?, home).or_else(|| {
-        let accounts = BTreeSet::from([home.account_id.clone()]);
-        let mut requester = PlatformRequester::with_tokens(context, fleet, cloud, tokens.clone(), &accounts).ok()?;
-        let subdomain = requester.subdomain(home).ok().flatten()?;
-        let mut state = State::open(&cloud.state).ok()?;
-        state.cache_id(&home.account_id, ResourceKind::Subdomain, "", &subdomain).ok()?;
-        Some(subdomain)
-    })
+    if let Some(found) = cloud.subdomains.lock().get(&home.account_id) {
+        return found.clone();
+    }
+    let known = State::read(&cloud.state).ok().and_then(|state| known_subdomain(fleet, cloud, &state, home));
+    let found = known.or_else(|| {
+        let name = fleet.accounts.keys().find(|name| cloud.home(name, None).account_id == home.account_id);
+        let requested = request_subdomain(context, fleet, cloud, tokens, home).inspect_err(|reason| {
+            let account = name.map_or(home.account_id.as_str(), String::as_str);
+            context.operator.on_event(&Event::SubdomainUnknown { account, reason });
+        });
+        requested.ok()
+    });
+    cloud.subdomains.lock().insert(home.account_id.clone(), found.clone());
+    found
+}
+
+fn request_subdomain(
+    context: &Context<'_>,
+    fleet: &Fleet,
+    cloud: &Cloud,
+    tokens: impl FnOnce() -> Result<HashMap<String, SecretString>, Failure>,
+    home: &Home,
+) -> Result<String, Failure> {
+    let tokens = tokens()?;
+    if !tokens.contains_key(&home.account_id) {
+        return Err(Failure::new("its API token is not set"));
+    }
+    let accounts = BTreeSet::from([home.account_id.clone()]);
+    let mut requester = PlatformRequester::with_tokens(context, fleet, cloud, tokens, &accounts)?;
+    let found = requester.subdomain(home).map_err(|error| Failure::new(error.to_string()))?;
+    let subdomain = found.ok_or_else(|| {
+        Failure::new("it has no workers.dev subdomain; one is chosen in the dashboard, under Workers & Pages")
+    })?;
+    let mut state = State::open(&cloud.state)?;
+    state.cache_id(&home.account_id, ResourceKind::Subdomain, "", &subdomain)?;
+    Ok(subdomain)
 }
 
 /// The addresses of workers.
@@ -88,13 +126,9 @@ pub fn of_planned(
 ) -> Result<Addresses, Failure> {
     let state = State::read(&planned.cloud.state)?;
     let (fleet, cloud) = (&planned.project.fleet, &planned.cloud);
-    let mut subdomains: HashMap<Home, Option<String>> = HashMap::new();
-    let mut subdomain = |home: &Home| {
-        let find = || match tokens {
-            Some(tokens) => find_subdomain(context, fleet, cloud, tokens, home),
-            None => known_subdomain(&state, home),
-        };
-        subdomains.entry(home.clone()).or_insert_with(find).clone()
+    let subdomain = |home: &Home| match tokens {
+        Some(tokens) => find_subdomain(context, fleet, cloud, || Ok(tokens.clone()), home),
+        None => known_subdomain(fleet, cloud, &state, home),
     };
     let mut addresses = Addresses { listed: Vec::new(), more: 0 };
     // The limit counts the addresses that are listed: workers of a namespace have none, and take nobody's place.

@@ -155,21 +155,17 @@ fn run_beside(context: &Context<'_>, state: &State) -> Result<Option<Beside>, Fa
 
 /// The health checks between waves.
 struct HealthChecks {
-    /// The subdomains by account id.
-    subdomains: HashMap<String, Option<String>>,
     hosts: HashMap<WorkerId, String>,
 }
 
 impl HealthChecks {
     /// Finds what the plan doesn't have: nothing where there is one wave, after which no health is checked.
     fn find(ctx: &ApplyContext<'_>, plan: &Plan, state: &State) -> Result<HealthChecks, Failure> {
-        let mut found = HealthChecks { subdomains: HashMap::new(), hosts: HashMap::new() };
+        let mut found = HealthChecks { hosts: HashMap::new() };
         if plan.waves.len() > 1 {
-            for change in &plan.changes {
-                found
-                    .subdomains
-                    .entry(change.home.account_id.clone())
-                    .or_insert_with(|| find_subdomain(ctx.context, ctx.fleet, ctx.cloud, ctx.tokens, &change.home));
+            // Behind another API, public names are not used.
+            for change in plan.changes.iter().filter(|_| ctx.cloud.is_cloudflare()) {
+                find_subdomain(ctx.context, ctx.fleet, ctx.cloud, || Ok(ctx.tokens.clone()), &change.home);
             }
             found.hosts = settled_hosts(state, plan)?;
         }
@@ -177,7 +173,8 @@ impl HealthChecks {
     }
 
     fn of(&self, ctx: &ApplyContext<'_>, change: &Change, live: &Deployed, pack: Option<&str>) -> Option<HealthCheck> {
-        let subdomain = self.subdomains.get(&change.home.account_id).cloned().flatten();
+        let tokens = || Ok(ctx.tokens.clone());
+        let subdomain = || find_subdomain(ctx.context, ctx.fleet, ctx.cloud, tokens, &change.home);
         let host = || self.hosts.get(&change.id()).map(|host| format!("https://{host}/"));
         let address = health_address(ctx.cloud, &change.worker, live, subdomain).or_else(host)?;
         health_check(ctx.fleet, pack, address, &change.worker, live)

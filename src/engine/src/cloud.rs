@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use flotilla_deploy::cloudflare::{BASE, BASE_VARIABLE};
@@ -48,6 +49,8 @@ pub struct Cloud {
     pub priority: Priority,
     /// Running as long as this value lives.
     pub running: Option<local::Running>,
+    /// The workers.dev subdomains that this run has looked up, by account id; none where that failed. Each is looked up once.
+    pub(crate) subdomains: Mutex<HashMap<String, Option<String>>>,
     /// The limits of the local emulator's accounts.
     limits: local::PlatformLimits,
 }
@@ -94,6 +97,7 @@ impl Cloud {
                 limits: platform_limits(fleet),
                 running: None,
                 invalid: BTreeMap::new(),
+                subdomains: Mutex::default(),
             });
         }
         let base = api_base(secrets)?;
@@ -121,7 +125,18 @@ impl Cloud {
             context.folder().join(format!("state-{}.db", Digest::of(base.as_bytes()).short()))
         };
         let (priority, limits) = (Priority::Interactive, local::PlatformLimits::default());
-        Ok(Cloud { base, local: None, folder: None, state, ids, invalid, priority, limits, running: None })
+        Ok(Cloud {
+            base,
+            local: None,
+            folder: None,
+            state,
+            ids,
+            invalid,
+            priority,
+            limits,
+            running: None,
+            subdomains: Mutex::default(),
+        })
     }
 
     /// Starts the local Cloudflare emulator if the cloud is that, unless one is running for this project already.

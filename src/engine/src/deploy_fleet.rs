@@ -13,9 +13,10 @@ use flotilla_deploy::state::State;
 use flotilla_model::customer::Worker;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::lock::Lock;
-use flotilla_model::platform::Call;
+use flotilla_model::platform::{Call, Home};
 use flotilla_model::spec::OnBreach;
 
+use crate::addresses;
 use crate::apply::{ApplyContext, RunKind, apply};
 use crate::approval;
 use crate::context::{AHEAD_LOCK, Context, LOCK};
@@ -170,7 +171,7 @@ pub(crate) fn apply_planned(
     }
     // 8. Verify. 9. The record was written change by change, and when the run ended.
     let verified = match &request.verify {
-        Some(options) => Some(verify(context, &planned, options)?),
+        Some(options) => Some(verify(context, &planned, tokens, options)?),
         None => None,
     };
     Ok(Deployed::Applied(Box::new(Applied { planned, outcome, tokens: tokens.clone(), verified })))
@@ -246,11 +247,19 @@ fn connect(
 }
 
 /// Verifies the workers that a deploy changed.
-fn verify(context: &Context<'_>, planned: &Planned, options: &VerifyOptions) -> Result<Results, Failure> {
+fn verify(
+    context: &Context<'_>,
+    planned: &Planned,
+    tokens: &HashMap<String, SecretString>,
+    options: &VerifyOptions,
+) -> Result<Results, Failure> {
     let changed = planned.plan.changes.iter().filter(|change| change.action != Action::Delete);
     let workers: Vec<Worker> = changed.filter_map(|change| Some(planned.worker(change)?.0)).collect();
     let workers: Vec<&Worker> = workers.iter().collect();
     let state = State::read(&planned.cloud.state)?;
-    let targets = verification::targets(&planned.project, &planned.cloud, &state, &workers)?;
+    let (project, cloud) = (&planned.project, &planned.cloud);
+    let subdomain =
+        |home: &Home, _: &str| addresses::find_subdomain(context, &project.fleet, cloud, || Ok(tokens.clone()), home);
+    let targets = verification::targets(project, cloud, &state, &workers, &subdomain)?;
     verification::verify_targets(context, &targets, options)
 }

@@ -47,7 +47,7 @@ pub fn health_of_changed(context: &Context<'_>, planned: &Planned, limit: usize)
     let changes = planned.plan.changes.iter().filter(|change| change.action != Action::Delete).take(limit);
     let checks = changes.filter_map(|change| {
         let (pack, live) = (planned.worker(change)?.0.pack, state.one(&change.id()).ok().flatten()?);
-        let address = health_address(&planned.cloud, &change.worker, &live, None)?;
+        let address = health_address(&planned.cloud, &change.worker, &live, || None)?;
         let check = health_check(&planned.project.fleet, Some(&pack), address, &change.worker, &live)?;
         Some((change.worker.clone(), Some(check)))
     });

@@ -14,6 +14,7 @@ pub mod health;
 pub mod implied;
 mod lanes;
 mod left_out;
+pub mod live_secrets;
 pub mod logs;
 pub mod operator;
 pub mod plan_file;

@@ -50,6 +50,13 @@ pub enum Event<'a> {
         /// The reason.
         reason: &'a Failure,
     },
+    /// An account's part of its workers.dev addresses could not be found out: they are not shown or checked.
+    SubdomainUnknown {
+        /// The account's name in fleet.yaml.
+        account: &'a str,
+        /// The reason.
+        reason: &'a Failure,
+    },
     /// The plan that is going to be applied; if `confirms` is set, once it was confirmed.
     Planned {
         /// The plan.

@@ -14,9 +14,10 @@ use flotilla_model::clock::SystemClock;
 use flotilla_model::customer::Worker;
 use flotilla_model::diagnostic::{Diagnostic, Severity};
 use flotilla_model::failure::Failure;
+use flotilla_model::platform::Home;
 use flotilla_model::spec::Delivery;
 
-use crate::addresses::{dispatched, health_address, known_subdomain, url};
+use crate::addresses::{dispatched, find_subdomain, health_address, url};
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::Context;
 use crate::operator::Event;
@@ -67,7 +68,11 @@ pub fn verify_fleet(
     cloud.start(context)?;
     let selected: Vec<&Worker> = loaded.workers.iter().filter(|worker| selection.includes(worker)).collect();
     let state = State::read(&cloud.state)?;
-    let targets = targets(&loaded.project, &cloud, &state, &selected)?;
+    let fleet = &loaded.project.fleet;
+    let subdomain = |home: &Home, account: &str| {
+        find_subdomain(context, fleet, &cloud, || cloud.tokens_to_look_at(fleet, [account], &secrets), home)
+    };
+    let targets = targets(&loaded.project, &cloud, &state, &selected, &subdomain)?;
     let results = verify_targets(context, &targets, options)?;
     let has_errors = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
     Ok(Results { has_errors, ..results })
@@ -93,12 +98,14 @@ pub(crate) fn verify_targets(
     })
 }
 
-/// Returns the targets of the workers.
+/// Returns the targets of the workers. `subdomain` returns the workers.dev subdomain of a home and its account's name, and is called where an
+/// address needs it.
 pub(crate) fn targets(
     project: &Project,
     cloud: &Cloud,
     state: &State,
     workers: &[&Worker],
+    subdomain: &dyn Fn(&Home, &str) -> Option<String>,
 ) -> Result<Vec<Target>, Failure> {
     let packs: HashMap<(&str, &str), &str> =
         workers.iter().map(|worker| ((worker.account.as_str(), worker.name.as_str()), worker.pack.as_str())).collect();
@@ -109,20 +116,18 @@ pub(crate) fn targets(
         // Of a worker that isn't selected, nobody knows here; its pack says so as a rule.
         packs.get(&(account, name)).is_none_or(|pack| serves_health(&probes(pack)))
     };
-    let mut subdomains: HashMap<String, Option<String>> = HashMap::new();
     let apart = apart(cloud);
     let mut all = Vec::with_capacity(workers.len());
     for worker in workers {
         let home = cloud.home(&worker.account, worker.namespace.as_deref());
         let id: WorkerId = (home.clone(), worker.name.clone());
         let live = state.one(&id)?;
-        let subdomain =
-            subdomains.entry(home.account_id.clone()).or_insert_with(|| known_subdomain(state, &home)).clone();
+        let subdomain = || subdomain(&home, &worker.account);
         let by_host = || dispatched(state, &home, &worker.name);
         let address = live.as_ref().and_then(|live| {
             let found = match apart {
                 Some(_) => health_address(cloud, &worker.name, live, subdomain),
-                None => url(cloud, &worker.name, live, || subdomain).or_else(|| routed(live)),
+                None => url(cloud, &worker.name, live, subdomain).or_else(|| routed(live)),
             };
             found.or_else(by_host)
         });

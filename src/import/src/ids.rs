@@ -1,9 +1,7 @@
 //! Ids of customers, and environments, out of names that people gave. Knows texts alone.
 
+use flotilla_model::names::nearest_id;
 use flotilla_model::spec::Environment;
-
-/// The longest id of a customer.
-const ID_LENGTH: usize = 50;
 
 /// Returns the environment that a word names: `prod`, `stage`, `dev`, …
 pub fn environment(text: &str) -> Option<Environment> {
@@ -30,13 +28,5 @@ pub fn split(name: &str) -> (Option<String>, Option<Environment>) {
 
 /// Turns a text into an id: lower-case letters, digits and hyphens.
 pub fn slug(text: &str) -> String {
-    let mut slug = String::new();
-    for c in text.to_lowercase().chars() {
-        let c = if c.is_ascii_alphanumeric() { c } else { '-' };
-        if slug.len() < ID_LENGTH && !(c == '-' && (slug.is_empty() || slug.ends_with('-'))) {
-            slug.push(c);
-        }
-    }
-    let slug = slug.trim_end_matches('-');
-    if slug.is_empty() { "customer".to_owned() } else { slug.to_owned() }
+    nearest_id(text).unwrap_or_else(|| "customer".to_owned())
 }

@@ -117,6 +117,22 @@ fn platforms(host: &str) -> Option<&'static str> {
     PLATFORM.into_iter().find(|own| host.strip_suffix(own).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
 }
 
+/// The longest id of a customer.
+pub const ID_LENGTH: usize = 50;
+
+/// Returns the customer id that is nearest to a text which isn't one: `cust-abc123` for `cust_abc123`. None: the text has no letter and no digit.
+pub fn nearest_id(text: &str) -> Option<String> {
+    let mut id = String::new();
+    for c in text.to_lowercase().chars() {
+        let c = if c.is_ascii_alphanumeric() { c } else { '-' };
+        if id.len() < ID_LENGTH && !(c == '-' && (id.is_empty() || id.ends_with('-'))) {
+            id.push(c);
+        }
+    }
+    let id = id.trim_end_matches('-');
+    (!id.is_empty()).then(|| id.to_owned())
+}
+
 /// Checks one part of a host name.
 pub fn label(label: &str) -> Result<(), String> {
     if label.is_empty() {
@@ -336,6 +352,23 @@ pub fn cron(cron: &str) -> Result<(), Wrong> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_nearest_id_is_one() {
+        for (text, id) in [
+            ("cust_abc123", Some("cust-abc123")),
+            ("Acme Ltd.", Some("acme-ltd")),
+            ("__a__B__", Some("a-b")),
+            ("../../etc/passwd", Some("etc-passwd")),
+            ("é", None),
+            ("_", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest_id(text).as_deref(), id, "{text:?}");
+        }
+        let long = nearest_id(&"ab_".repeat(40)).unwrap();
+        assert!(long.len() <= ID_LENGTH && label(&long).is_ok(), "{long}");
+    }
 
     #[test]
     fn domains() {

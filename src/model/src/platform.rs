@@ -212,6 +212,11 @@ pub enum Call {
         /// The worker's name.
         worker: String,
     },
+    /// Lists the names of a worker's secrets. Their values are never shown.
+    ListSecrets {
+        /// The worker's name.
+        worker: String,
+    },
     /// Reads a worker's tags.
     ReadTags {
         /// The worker's name.
@@ -330,6 +335,8 @@ pub enum Reply {
     On(bool),
     /// The crons of a worker.
     Crons(BTreeSet<String>),
+    /// The names of a worker's secrets.
+    Secrets(BTreeSet<String>),
     /// The tags of a worker, and what else decides whether it may be changed.
     Tags {
         /// Its tags.

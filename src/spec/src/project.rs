@@ -150,6 +150,7 @@ pub fn read_spec(tree: &Tree, fleet: Option<&Fleet>, file: &str, bytes: &[u8], c
     let value = document.root.to_value();
     add_findings(&mut diagnostics, &document, checker.check(&document, &[], &value, "a customer"));
     let expected = id_of(file);
+    explain_id(&mut diagnostics, &document, value["id"].as_str());
     let mut written = None;
     if let Some(id) = value["id"].as_str()
         && id != expected
@@ -163,6 +164,8 @@ pub fn read_spec(tree: &Tree, fleet: Option<&Fleet>, file: &str, bytes: &[u8], c
             format!("write `id: {expected}`, or rename the file")
         } else if is_id(id) {
             format!("rename the file to {id}.yaml: {form}")
+        } else if let Some(near) = names::nearest_id(id) {
+            format!("write `id: {near}`, and rename the file to {near}.yaml: {form}")
         } else {
             form.to_owned()
         };
@@ -300,6 +303,20 @@ pub fn unknown<'a>(what: &str, name: &str, place: Place, known: impl Iterator<It
         },
     };
     Diagnostic::error(Code::UnknownName, place, format!("there is no {what} `{name}`"), help)
+}
+
+/// Says which id would be valid instead of one that isn't, and where to keep the one that other systems have.
+fn explain_id(diagnostics: &mut [Diagnostic], document: &Document, id: Option<&str>) {
+    let Some((id, near)) = id.filter(|id| !is_id(id)).and_then(|id| Some((id, names::nearest_id(id)?))) else { return };
+    let place = document.place_of(["id"]);
+    for diagnostic in diagnostics.iter_mut().filter(|found| found.code == Code::WrongForm && found.place == place) {
+        let form = &diagnostic.help;
+        diagnostic.help = format!(
+            "{form}: write `id: {near}`, and rename the file to {near}.yaml; to keep the original, add it as a label or a variable, such as \
+             `vars: {{ CUSTOMER_ID: {} }}`",
+            serde_json::Value::from(id)
+        );
+    }
 }
 
 /// Returns whether a text has the form of an id; its length is the schema's business.

@@ -58,8 +58,8 @@ pub fn home(account_id: &str) -> Home {
     Home { account_id: account_id.to_owned(), namespace: None }
 }
 
-/// Returns a verified token: that of the account that is named, one that is picked, or one that is typed.
-pub fn access(prompter: &Prompter, workspace: &Workspace, account: Option<&str>) -> Result<Access, Failure> {
+/// Returns a verified token: that of the account that is named, one that is picked, or one that is typed. None: none is set, and none was typed.
+pub fn access(prompter: &Prompter, workspace: &Workspace, account: Option<&str>) -> Result<Option<Access>, Failure> {
     let accounts = &workspace.fleet.accounts;
     if let Some(name) = account
         && !accounts.contains_key(name)
@@ -80,7 +80,10 @@ pub fn access(prompter: &Prompter, workspace: &Workspace, account: Option<&str>)
         // What isn't set is told as any command tells it.
         let tokens = workspace.cloud.tokens(&workspace.fleet, [name], &workspace.secrets)?;
         let token = tokens.into_values().next().ok_or_else(|| Failure::new("BUG: an account has no token"))?;
-        return verified(workspace, token, false, Some(name.to_owned()));
+        return verified(workspace, token, false, Some(name.to_owned())).map(Some);
+    }
+    if configured.is_empty() {
+        prompter.note("no API token is set: type one, or press Enter to continue without");
     }
     loop {
         let mut items: Vec<String> = configured
@@ -95,10 +98,13 @@ pub fn access(prompter: &Prompter, workspace: &Workspace, account: Option<&str>)
         };
         let access = match configured.get(index) {
             Some((name, token)) => verified(workspace, token.clone(), false, Some((*name).clone())),
-            None => verified(workspace, prompter.hidden("Cloudflare API token")?, true, account.map(str::to_owned)),
+            None => match prompter.hidden_or_nothing("Cloudflare API token")? {
+                Some(token) => verified(workspace, token, true, account.map(str::to_owned)),
+                None => return Ok(None),
+            },
         };
         match access {
-            Ok(access) => return Ok(access),
+            Ok(access) => return Ok(Some(access)),
             Err(failure) => prompter.rejected(&failure),
         }
     }

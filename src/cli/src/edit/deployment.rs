@@ -275,11 +275,11 @@ fn whole_of(above: &[String], path: &[String]) -> Vec<String> {
     above.iter().chain(path).cloned().collect()
 }
 
-fn value(text: &str) -> Value {
+pub(super) fn value(text: &str) -> Value {
     yaml::parse("", text.as_bytes()).0.map_or(Value::Null, |document| document.root.to_value())
 }
 
-fn at<'v>(value: &'v Value, path: &[String]) -> Option<&'v Value> {
+pub(super) fn at<'v>(value: &'v Value, path: &[String]) -> Option<&'v Value> {
     path.iter().try_fold(value, |value, step| match value {
         Value::Object(map) => map.get(step),
         Value::Array(items) => items.get(step.parse::<usize>().ok()?),

@@ -25,9 +25,6 @@ use super::super::ui::clean;
 use super::{Arguments, spec_file, spec_text};
 use flotilla_model::text::mask;
 
-/// The longest id.
-const ID_LENGTH: usize = 50;
-
 /// The answers so far.
 pub struct Answers<'a> {
     prompter: &'a Prompter,
@@ -187,27 +184,16 @@ impl<'a> Answers<'a> {
         let (prompter, workspace, arguments) = (self.prompter, self.workspace, self.arguments);
         let d1 = matches!(arguments.database, Some(Wanted::Existing(_) | Wanted::New(_)));
         let hosts = arguments.domain.is_some() || arguments.route.is_some();
+        self.access = None;
         if arguments.offline || !prompter.is_interactive() && !hosts && !d1 {
-            if arguments.offline && d1 {
-                return Err(Failure::usage("D1 databases can't be listed offline")
-                    .hint("--set database.type=d1 --set database.name=NAME finds or creates it at the first deploy"));
-            }
-            self.account = arguments
-                .account
-                .as_ref()
-                .map(|name| {
-                    let known = workspace.fleet.accounts.get(name);
-                    let account = known.ok_or_else(|| {
-                        Failure::usage(format!("there is no account `{}` in fleet.yaml", clean(name)))
-                    })?;
-                    let id = workspace.cloud.home(name, None).account_id;
-                    let secret = account.token.secret.clone();
-                    Ok::<_, Failure>(Account { name: name.clone(), id, secret, entry: Entry::There })
-                })
-                .transpose()?;
-            return Ok(());
+            return self.account_without_requests(d1);
         }
-        let mut access = token::access(prompter, workspace, arguments.account.as_deref())?;
+        let Some(mut access) = token::access(prompter, workspace, arguments.account.as_deref())? else {
+            prompter.note(
+                "continuing without a token, as with --offline: no requests are sent, so the host is not checked and no database is listed or created",
+            );
+            return self.account_without_requests(d1);
+        };
         self.zone = None;
         let account = if prompter.is_interactive() {
             self.ask_account(&mut access)?
@@ -219,6 +205,29 @@ impl<'a> Answers<'a> {
             && (workspace.secrets.token(&account.secret).is_none()
                 || prompter.confirm(&format!("Store it as the new token of {}?", account.name), false)?);
         (self.access, self.account) = (Some(access), Some(account));
+        Ok(())
+    }
+
+    /// Takes the account that is named. Nothing is asked of Cloudflare. `d1`: whether a D1 database is named, which can't be looked up.
+    fn account_without_requests(&mut self, d1: bool) -> Result<(), Failure> {
+        if d1 {
+            return Err(Failure::usage("D1 databases can't be listed offline")
+                .hint("--set database.type=d1 --set database.name=NAME finds or creates it at the first deploy"));
+        }
+        let workspace = self.workspace;
+        let named = self.arguments.account.as_ref().map(|name| {
+            let known = workspace.fleet.accounts.get(name);
+            let account =
+                known.ok_or_else(|| Failure::usage(format!("there is no account `{}` in fleet.yaml", clean(name))))?;
+            let id = workspace.cloud.home(name, None).account_id;
+            Ok::<_, Failure>(Account {
+                name: name.clone(),
+                id,
+                secret: account.token.secret.clone(),
+                entry: Entry::There,
+            })
+        });
+        self.account = named.transpose()?;
         Ok(())
     }
 
@@ -268,17 +277,32 @@ impl<'a> Answers<'a> {
             return self.given_host();
         }
         self.host = Host::None;
-        let Some((zone, zone_id)) = self.zone.clone().filter(|_| prompter.is_interactive()) else { return Ok(()) };
+        let of_zone = self.zone.clone().filter(|_| prompter.is_interactive());
+        if of_zone.is_none() && (self.access.is_some() || !prompter.is_interactive()) {
+            return Ok(());
+        }
         loop {
-            let free = |text: &str| host::in_fleet(workspace, text, Some(&zone), None);
-            let name = prompter.line("Host name", &zone, free)?;
+            let name = match &of_zone {
+                Some((zone, _)) => {
+                    prompter.line("Host name", zone, |text| host::in_fleet(workspace, text, Some(zone), None))?
+                }
+                None => prompter.line("Host name (empty: only an address on workers.dev)", "", |text| match text {
+                    "" => Ok(()),
+                    text => host::in_fleet(workspace, text, None, None),
+                })?,
+            };
+            if name.is_empty() {
+                return Ok(());
+            }
+            let zone = of_zone.as_ref().map_or_else(|| names::zone_of(&name).to_owned(), |(zone, _)| zone.clone());
+            let zone_id = of_zone.as_ref().map(|(_, id)| id.as_str());
             let kinds =
                 ["a custom domain: Cloudflare creates its DNS record", "a route: its DNS record exists already"];
             let host = match prompter.select("Reached by", &kinds.map(str::to_owned), 0)? {
                 0 => Host::Domain(name),
-                _ => Host::Route { pattern: format!("{name}/*"), zone: zone.clone() },
+                _ => Host::Route { pattern: format!("{name}/*"), zone },
             };
-            match self.free_in_account(&host, Some(&zone_id))? {
+            match self.free_in_account(&host, zone_id)? {
                 Ok(()) => {
                     self.host = host;
                     return Ok(());
@@ -551,9 +575,16 @@ impl<'a> Answers<'a> {
 
 /// Checks that an id is valid and that no customer has it.
 fn free_id(workspace: &Workspace, id: &str) -> Result<(), String> {
-    names::label(id).map_err(|wrong| format!("the id {wrong}: use lower-case letters, digits and hyphens"))?;
-    if id.len() > ID_LENGTH {
-        return Err(format!("an id has at most {ID_LENGTH} characters"));
+    names::label(id).map_err(|wrong| match names::nearest_id(id) {
+        Some(near) => format!(
+            "the id {wrong}: use lower-case letters, digits and hyphens, as in `{near}`; `--set 'vars.CUSTOMER_ID={}'` keeps the original as a \
+             variable, and `--label` as a label",
+            clean(id)
+        ),
+        None => format!("the id {wrong}: use lower-case letters, digits and hyphens"),
+    })?;
+    if id.len() > names::ID_LENGTH {
+        return Err(format!("an id has at most {} characters", names::ID_LENGTH));
     }
     if workspace.ids.contains(id) {
         return Err(format!("the customer {id} exists already: `flotilla edit {id}` changes it"));

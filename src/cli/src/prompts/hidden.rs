@@ -19,18 +19,29 @@ pub fn hidden_or_piped(prompt: &str) -> Result<SecretString, Failure> {
 
 /// Asks on the terminal for a value, showing a star for each key.
 pub fn hidden(prompt: &str) -> Result<SecretString, Failure> {
+    valid(typed(prompt)?)
+}
+
+/// The same; nothing, if nothing was typed.
+pub fn hidden_or_nothing(prompt: &str) -> Result<Option<SecretString>, Failure> {
+    match typed(prompt)? {
+        text if text.is_empty() => Ok(None),
+        text => valid(text).map(Some),
+    }
+}
+
+fn typed(prompt: &str) -> Result<String, Failure> {
     // The terminal of stdin, so that nothing of it can end up in a file that stdout or stderr were sent to.
     let terminal = rpassword::ConfigBuilder::new()
         .input_file_path("/dev/stdin")
         .output_writer(std::io::stderr())
         .password_feedback_mask('*')
         .build();
-    let value = rpassword::prompt_password_with_config(prompt, terminal).map_err(|error| match error.kind() {
+    rpassword::prompt_password_with_config(prompt, terminal).map_err(|error| match error.kind() {
         // Without a handler, the signal has ended the program.
         ErrorKind::Interrupted => wait_for_shutdown(),
         _ => Failure::new(format!("nothing was typed: {error}")),
-    })?;
-    valid(value)
+    })
 }
 
 /// Reads a value from stdin, without the line break at its end.

@@ -7,7 +7,17 @@ use super::super::report::{self, count};
 use super::super::table::{Cell, Column, Fit, Table};
 use super::super::ui::{Style, clean};
 use super::super::{Format, Session};
-use super::{Row, Status, open};
+use super::{Row, Status, live, open};
+
+/// The options of `flotilla secrets list`.
+#[derive(clap::Args)]
+pub(in super::super) struct Arguments {
+    #[command(flatten)]
+    customers: CustomersArguments,
+    /// Compare with the secrets that are set at Cloudflare, one request per worker; exits with 1 if a deployed worker lacks one
+    #[arg(long)]
+    live: bool,
+}
 
 /// The columns of the table.
 const COLUMNS: [Column<'_>; 6] = [
@@ -19,10 +29,14 @@ const COLUMNS: [Column<'_>; 6] = [
     Column::new("status", Fit::Whole(1)),
 ];
 
-pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<Exit, Failure> {
+pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    let Arguments { customers: arguments, live } = arguments;
     let mut opened = open(session, &arguments.cloud)?;
     let loaded = &mut opened.loaded;
     arguments.selection.verify(&session.operator, &loaded.project, &mut loaded.scan)?;
+    if *live {
+        return live::run(session, opened, &arguments.selection);
+    }
     let needs = opened.needs(session, |worker| arguments.selection.includes(worker))?;
     let rows: Vec<Row> = needs.into_iter().flat_map(|needs| needs.rows).collect();
     if session.format == Format::Json {

@@ -109,6 +109,7 @@ pub fn read(home: &Home, call: &Call, result: &Value, info: &Value) -> Result<Re
             same_if_given(result, "namespace_name", name).map(|()| Reply::Done)
         }
         Call::ReadSettings { .. } => object(result).map(|()| Reply::Settings(result.clone())),
+        Call::ListSecrets { .. } => secrets(result, info).map(Reply::Secrets),
         Call::ReadTags { .. } if home.namespace.is_some() => {
             Ok(Reply::Tags { tags: strings(rows(result)?)?, has_objects: false })
         }
@@ -202,6 +203,7 @@ pub fn missing(home: &Home, call: &Call, code: u64) -> Option<Reply> {
         | Call::ReadWorkersDev { .. }
         | Call::ReadCrons { .. }
         | Call::ReadSettings { .. }
+        | Call::ListSecrets { .. }
         | Call::ReadTags { .. }
         | Call::ReadContent { .. } => (is_worker || is_namespace, Reply::Nothing),
         _ => return None,
@@ -222,6 +224,24 @@ fn has_objects(settings: &Value, worker: &str) -> bool {
 /// The id, host name and worker of each domain.
 fn domains(result: &Value) -> Result<Vec<(String, String, String)>, Mismatch> {
     rows(result)?.iter().map(|row| Ok((text(row, "id")?, text(row, "hostname")?, text(row, "service")?))).collect()
+}
+
+/// The names of a worker's secrets. The list is documented to be whole: a part of it would make secrets look as if they were missing.
+fn secrets(result: &Value, info: &Value) -> Result<BTreeSet<String>, Mismatch> {
+    let mut names = BTreeSet::new();
+    for row in rows(result)? {
+        let (name, kind) = (text(row, "name")?, text(row, "type")?);
+        if !matches!(kind.as_str(), "secret_text" | "secret_key") {
+            return Err(format!("`{name}` has the type `{kind}`, which is no secret's"));
+        }
+        if !names.insert(name.clone()) {
+            return Err(format!("`{name}` is listed twice"));
+        }
+    }
+    match info["total_count"].as_u64() {
+        Some(total) if total > names.len() as u64 => Err(format!("{} of {total} secrets are listed", names.len())),
+        _ => Ok(names),
+    }
 }
 
 fn schedules(result: &Value) -> Result<Vec<String>, Mismatch> {

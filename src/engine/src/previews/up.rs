@@ -232,12 +232,13 @@ fn workers(
 ) -> Result<Vec<PreviewWorker>, Failure> {
     let state = State::read(&planned.cloud.state)?;
     let workers = state.deployed()?.into_iter().map(|((home, worker), live)| {
-        let known = || known_subdomain(&state, &home);
-        let part = || find_subdomain(context, &planned.project.fleet, &planned.cloud, tokens, &home);
+        let fleet = &planned.project.fleet;
+        let known = || known_subdomain(fleet, &planned.cloud, &state, &home);
+        let part = || find_subdomain(context, fleet, &planned.cloud, || Ok(tokens.clone()), &home);
         let by_host = dispatched(&state, &home, &worker);
         PreviewWorker {
             address: url(&planned.cloud, &worker, &live, part).or_else(|| by_host.clone()),
-            check: health_address(&planned.cloud, &worker, &live, known()).or(by_host).and_then(|address| {
+            check: health_address(&planned.cloud, &worker, &live, known).or(by_host).and_then(|address| {
                 let source = state.stored(&live.digest).ok().flatten().map(|stored| stored.source);
                 let pack = source.as_ref().and_then(|source| source["worker"]["pack"].as_str());
                 health_check(&planned.project.fleet, pack, address, &worker, &live)

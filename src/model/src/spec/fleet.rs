@@ -387,8 +387,8 @@ pub struct Account {
     pub dispatch_namespace: Option<String>,
     /// The dispatch worker of the namespace. Without it, the workers have no host names.
     pub dispatch: Option<Dispatch>,
-    /// The account's workers.dev subdomain, as in `<worker>.<subdomain>.workers.dev`. It is required where workers refer to each other's
-    /// workers.dev addresses.
+    /// The account's workers.dev subdomain, as in `<worker>.<subdomain>.workers.dev`. Without it, flotilla asks Cloudflare for it where it
+    /// shows or checks addresses. It is required where a worker's variables contain another worker's workers.dev address, as builds send no requests.
     #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub subdomain: Option<String>,
     /// The Workers plan, which decides the account's limits: `free` or `paid`. Default: paid.
