@@ -12,6 +12,7 @@ use flotilla_model::listing::and_more;
 
 use super::cloud::CustomersArguments;
 use super::report::{self, count};
+use super::status::unknown_accounts;
 use super::table::{Cell, Column, Fit, Table};
 use super::ui::{Style, Ui, clean, duration};
 use super::{Format, Session, junit, stdout};
@@ -62,7 +63,11 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         Format::Json => session.json(&results)?,
         Format::Text => report::print(&text(&session.ui, &results)),
     }
-    Ok(match (results.failed, results.has_errors) {
+    let unknown = unknown_accounts(&results.unknown_accounts.iter().map(String::as_str).collect::<Vec<_>>());
+    if let Some(failure) = &unknown {
+        session.ui.failure(failure);
+    }
+    Ok(match (results.failed, results.has_errors || unknown.is_some()) {
         (1.., _) => Exit::SomeFailed,
         (0, true) => Exit::Diagnostics,
         (0, false) => Exit::Done,

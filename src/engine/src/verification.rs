@@ -49,6 +49,9 @@ pub struct Results {
     /// Whether specs have errors: their workers aren't known.
     #[serde(skip)]
     pub has_errors: bool,
+    /// The accounts whose ids aren't known: whether their workers are deployed isn't known, either.
+    #[serde(skip)]
+    pub unknown_accounts: Vec<String>,
 }
 
 /// Verifies the selected workers of a fleet.
@@ -74,8 +77,15 @@ pub fn verify_fleet(
     };
     let targets = targets(&loaded.project, &cloud, &state, &selected, &subdomain)?;
     let results = verify_targets(context, &targets, options)?;
-    let has_errors = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
-    Ok(Results { has_errors, ..results })
+    let accounts: BTreeSet<&str> = selected.iter().map(|worker| worker.account.as_str()).collect();
+    let invalid = cloud.invalid(accounts.iter().copied());
+    for id in &invalid {
+        context.operator.on_event(&Event::InvalidId(id));
+    }
+    let is_error = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Error;
+    let has_errors = diagnostics.iter().any(is_error) || !invalid.is_empty();
+    let unknown_accounts = cloud.unknown(accounts).into_iter().map(str::to_owned).collect();
+    Ok(Results { has_errors, unknown_accounts, ..results })
 }
 
 /// Verifies targets.
@@ -95,6 +105,7 @@ pub(crate) fn verify_targets(
         seconds: start.elapsed().as_secs_f64(),
         workers,
         has_errors: false,
+        unknown_accounts: Vec::new(),
     })
 }
 

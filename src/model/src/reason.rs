@@ -658,6 +658,7 @@ mod tests {
             "domain … added",
             "domain … removed",
             "flotilla itself changed: … → …",
+            "rolled back to record …",
             "route … added",
             "route … removed",
             "the pack's bundle changed: … → …",
