@@ -305,7 +305,7 @@ pub fn unknown<'a>(what: &str, name: &str, place: Place, known: impl Iterator<It
     Diagnostic::error(Code::UnknownName, place, format!("there is no {what} `{name}`"), help)
 }
 
-/// Says which id would be valid instead of one that isn't, and where to keep the one that other systems have.
+/// Adds which id would be valid instead of one that isn't, and where to keep the one that other systems have.
 fn explain_id(diagnostics: &mut [Diagnostic], document: &Document, id: Option<&str>) {
     let Some((id, near)) = id.filter(|id| !is_id(id)).and_then(|id| Some((id, names::nearest_id(id)?))) else { return };
     let place = document.place_of(["id"]);

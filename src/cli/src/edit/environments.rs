@@ -22,9 +22,9 @@ const HOSTS: [&str; 3] = ["domains", "routes", "hosts"];
 /// The environments that were added and removed.
 #[derive(Default)]
 pub(super) struct EnvironmentChanges {
-    /// Those that were added.
+    /// The environments that were added.
     pub added: BTreeSet<Environment>,
-    /// Those that were removed.
+    /// The environments that were removed.
     pub removed: BTreeSet<Environment>,
 }
 
