@@ -343,7 +343,6 @@ pub fn sorted(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
 /// Returns the candidate that was probably meant, as `did you mean …?`, if one is near enough.
 pub fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = written.to_lowercase().replace(['_', '-'], "");
-    let length = |text: &str| text.chars().count();
     let candidates: Vec<&str> = candidates.into_iter().collect();
     // The beginning of one of them alone: `prod`.
     let mut begun =
@@ -357,7 +356,7 @@ pub fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item = &'a 
             let other = candidate.to_lowercase().replace(['_', '-'], "");
             (strsim::damerau_levenshtein(&folded, &other), candidate)
         })
-        .filter(|(distance, candidate)| *distance <= length(candidate).min(length(written)).div_ceil(3).min(4))
+        .filter(|(distance, candidate)| *distance <= candidate.chars().count().div_ceil(3).min(4))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
