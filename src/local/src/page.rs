@@ -13,7 +13,7 @@ use super::store::Key;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
-/// In place of what workers do, for who doesn't know the word.
+/// The text in place of what workers do, for those who don't have the key.
 const CLOSED: &str = "<div class=bar><h2>Requests and logs</h2></div>\n<p class=empty>To see health, bindings, requests and logs, open the \
                       address that <code>flotilla dev</code> or <code>flotilla local</code> prints.</p>\n";
 /// The bindings of a worker that are shown.
