@@ -270,7 +270,7 @@ impl Session {
 
 /// Returns the command line: its commands and options.
 pub fn command_line() -> clap::Command {
-    // It writes what it is told to, and nothing by default.
+    // It writes where its argument says, and nothing by default.
     let names = |argument: clap::Arg| argument.help("Customer ids or globs, such as 'shop-*'; '*' for all");
     let command = Arguments::command().mut_subcommand("export", |export| export.mut_arg("customers", names));
     complete::with_values(command)

@@ -89,7 +89,7 @@ impl WebSocket {
         self.write(Message::Ping(Vec::new().into()))
     }
 
-    /// Closes it; the server is told, if it can be.
+    /// Closes it, and notifies the server if it can be reached.
     pub fn close(mut self) {
         let _ = self.write(Message::Close(None));
     }
