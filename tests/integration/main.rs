@@ -68,6 +68,7 @@ mod schema;
 mod secret_sources;
 mod secrets;
 mod selecting;
+mod settings;
 mod since;
 mod support;
 mod terminal;
