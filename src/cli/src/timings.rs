@@ -5,6 +5,8 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+use super::table::{Column, Fit, Table};
+
 /// One phase, or a sum.
 #[derive(Clone, Serialize)]
 pub struct Timing {
@@ -57,34 +59,31 @@ pub fn timings(measured: &[Measured], wall: Duration, cpu: Duration) -> Vec<Timi
 }
 
 /// The same for people.
-pub fn table(timings: &[Timing]) -> String {
-    let head = ["phase", "wall", "CPU", "share", "items", "items/s"].map(str::to_owned);
-    let rows: Vec<[String; 6]> = std::iter::once(head)
-        .chain(timings.iter().map(|timing| {
-            [
-                timing.phase.clone(),
-                format!("{:.3} s", timing.seconds),
-                format!("{:.3} s", timing.cpu_seconds),
-                format!("{:.0} %", timing.share * 100.0),
-                timing.items.map(|items| items.to_string()).unwrap_or_default(),
-                timing.items_per_second.map(|rate| format!("{rate:.0}")).unwrap_or_default(),
-            ]
-        }))
-        .collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 6] = std::array::from_fn(width);
-    let line = |row: &[String; 6]| {
-        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
-            0 => format!("{cell:width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+pub(super) fn table(timings: &[Timing]) -> Table<'static> {
+    let mut table = Table::new(&[
+        Column::new("phase", Fit::Name),
+        Column::number("wall", Fit::Whole(1)),
+        Column::number("CPU", Fit::Whole(2)),
+        Column::number("share", Fit::Whole(3)),
+        Column::number("items", Fit::Whole(4)),
+        Column::number("items/s", Fit::Whole(5)),
+    ]);
+    for timing in timings {
+        table.row([
+            timing.phase.as_str().into(),
+            format!("{:.3} s", timing.seconds).into(),
+            format!("{:.3} s", timing.cpu_seconds).into(),
+            format!("{:.0} %", timing.share * 100.0).into(),
+            timing.items.map(|items| items.to_string()).unwrap_or_default().into(),
+            timing.items_per_second.map(|rate| format!("{rate:.0}")).unwrap_or_default().into(),
+        ]);
+    }
+    table
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::ui::Ui;
     use super::*;
 
     #[test]
@@ -92,8 +91,10 @@ mod tests {
         let second = Duration::from_secs(1);
         let phase = |phase: &str, wall, items| Measured { phase: phase.to_owned(), wall, cpu: second, items };
         let measured = [phase("reading customers", second, 500), phase("building", 2 * second, 0)];
+        let table = table(&timings(&measured, 4 * second, 3 * second));
+        let lines = |limit| table.lines(&Ui::new(true, false), limit).join("\n");
         assert_eq!(
-            table(&timings(&measured, 4 * second, 3 * second)),
+            lines(None),
             "\
 phase                 wall      CPU  share  items  items/s
 reading customers  1.000 s  1.000 s   25 %    500      500
@@ -101,6 +102,9 @@ building           2.000 s  1.000 s   50 %
 other              1.000 s  1.000 s   25 %
 total              4.000 s  3.000 s  100 %"
         );
+        let narrow = lines(Some(30));
+        assert!(narrow.lines().all(|line| line.chars().count() <= 30), "{narrow}");
+        assert!(narrow.contains("\nreading customers  1.000 s\n    1.000 s   25 %    500"), "{narrow}");
     }
 
     #[test]
