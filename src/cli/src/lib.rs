@@ -54,6 +54,7 @@ mod stdout;
 mod summary;
 mod table;
 mod timings;
+mod timings_table;
 mod trace_output;
 mod transaction;
 mod ui;
@@ -349,7 +350,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, version: &'static str)
         }
     }
     if let Some(timings) = ui.timings() {
-        timings::table(&timings).lines(&ui, stdout::stderr_columns()).iter().for_each(|line| ui.line(line));
+        timings_table::table(&timings).lines(&ui, stdout::stderr_columns()).iter().for_each(|line| ui.line(line));
     }
     if let (Some(path), Err(error)) = (trace, trace::finish()) {
         ui.failure(&Failure::new(format!("the trace {} can't be written: {error}", path.display())));

@@ -212,23 +212,22 @@ impl Process {
 /// The beginning of the names of folders with sockets; the id of their process follows.
 const PREFIX: &str = "local-cloudflare-";
 
-/// Removes the folders of workers whose emulator and whose shell were killed, so that nothing could remove them: of processes that are
-/// gone, if nothing listens on their sockets. Others' are left alone.
+/// Removes the folders of workers whose emulator and whose shell were killed, so that nothing could remove them: those of this user on
+/// whose sockets nothing listens. Others' are left alone.
 pub fn remove_leftovers() {
+    let Ok(own) = private_folder().and_then(|folder| folder.path().metadata()) else { return };
     let mut places = vec![std::env::temp_dir(), PathBuf::from("/tmp")];
     places.dedup();
     for entry in places.iter().filter_map(|place| std::fs::read_dir(place).ok()).flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let process = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')?.0.parse::<i32>().ok());
-        let Some(process) = process.and_then(rustix::process::Pid::from_raw) else { continue };
-        let is_gone = rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH);
-        // Of another container's processes, which can't be seen, one may be starting.
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        // One that doesn't listen yet is starting.
         let is_settled =
             |found: &Metadata| found.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > PATIENCE));
-        let is_own = entry.metadata().is_ok_and(|found| {
-            found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && is_settled(&found)
-        });
-        if is_gone && is_own && std::os::unix::net::UnixStream::connect(entry.path().join(SOCKET)).is_err() {
+        let is_own =
+            entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == own.uid() && is_settled(&found));
+        if is_own && std::os::unix::net::UnixStream::connect(entry.path().join(SOCKET)).is_err() {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
