@@ -5,7 +5,7 @@ use flotilla_spec::yaml;
 use serde_json::{Map, Value};
 
 /// The order of keys at each level; others follow by name.
-const ORDER: [&str; 34] = [
+const ORDER: [&str; 35] = [
     "type",
     "id",
     "name",
@@ -36,6 +36,7 @@ const ORDER: [&str; 34] = [
     "placement",
     "logpush",
     "tailConsumers",
+    "queueConsumers",
     "production",
     ENVIRONMENTS,
     "workers",

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Options;
 use super::activity::Activity;
+use super::caches::Caches;
 use super::call::Call;
 use super::clock::{Clock, stamp};
 use super::directory::{Directory, Group};
@@ -16,10 +17,11 @@ use super::faults::Faults;
 use super::hrana::Streams;
 use super::journal::Journal;
 use super::limits::{Meter, PlatformLimits, RateLimit};
+use super::queues::Deliveries;
 use super::seal::digest;
 use super::store::Store;
 use super::tail_list::Tails;
-use super::workers::Workers;
+use super::workers::{self, Workers};
 
 /// Everything that outlives a request.
 pub struct Cloud {
@@ -72,6 +74,10 @@ pub struct Cloud {
     pub workers: Workers,
     /// Open libSQL streams.
     pub streams: Streams,
+    /// The batches of queues that are on their way.
+    pub deliveries: Deliveries,
+    /// The Cache API's entries.
+    pub caches: Caches,
 }
 
 impl Cloud {
@@ -90,7 +96,7 @@ impl Cloud {
     /// When the folder can't be used.
     pub fn open(options: Options) -> anyhow::Result<Self> {
         let store = Store::open(&options.folder)?;
-        Ok(Self {
+        let cloud = Self {
             page_key: match &options.token {
                 Some(token) => digest(format!("page {token}").as_bytes())[..32].to_owned(),
                 None => store.seal.id(),
@@ -118,7 +124,11 @@ impl Cloud {
             health_path: options.health_path,
             tails: Tails::default(),
             workers: Workers::new(options.workerd),
-        })
+            deliveries: Deliveries::default(),
+            caches: Caches::default(),
+        };
+        workers::sweep_objects(&cloud).map_err(|refusal| anyhow::anyhow!(refusal.message))?;
+        Ok(cloud)
     }
 
     /// Returns whether a request carries the emulator's own token, if it has one.

@@ -52,6 +52,21 @@ CREATE INDEX IF NOT EXISTS domain_zone ON domain (zone);
 CREATE TABLE IF NOT EXISTS schedule (
     account TEXT NOT NULL, script TEXT NOT NULL, cron TEXT NOT NULL, created TEXT NOT NULL, modified TEXT NOT NULL,
     PRIMARY KEY (account, script, cron)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS object_class (
+    worker INTEGER NOT NULL REFERENCES worker ON DELETE CASCADE, class TEXT NOT NULL, id TEXT NOT NULL, sqlite INTEGER NOT NULL,
+    PRIMARY KEY (worker, class)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS queue (
+    id TEXT PRIMARY KEY, account TEXT NOT NULL, name TEXT NOT NULL, created TEXT NOT NULL, UNIQUE (account, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS consumer (
+    id TEXT PRIMARY KEY, queue TEXT NOT NULL UNIQUE REFERENCES queue ON DELETE CASCADE, script TEXT NOT NULL, body TEXT NOT NULL,
+    created TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS message (
+    id INTEGER PRIMARY KEY, uid TEXT NOT NULL, queue TEXT NOT NULL REFERENCES queue ON DELETE CASCADE, kind TEXT NOT NULL,
+    body BLOB NOT NULL, sent INTEGER NOT NULL, due INTEGER NOT NULL, attempts INTEGER NOT NULL, taken INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS message_due ON message (queue, taken, due);
+CREATE TABLE IF NOT EXISTS workflow (
+    id TEXT PRIMARY KEY, account TEXT NOT NULL, name TEXT NOT NULL, script TEXT NOT NULL, class TEXT NOT NULL, body TEXT NOT NULL,
+    created TEXT NOT NULL, modified TEXT NOT NULL, UNIQUE (account, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS namespace (
     id TEXT PRIMARY KEY, account TEXT NOT NULL, name TEXT NOT NULL, created TEXT NOT NULL, modified TEXT NOT NULL,
     trusted INTEGER NOT NULL, UNIQUE (account, name)) WITHOUT ROWID;
@@ -248,7 +263,7 @@ pub struct Worker {
     pub enabled: bool,
     /// Its versions have preview URLs.
     pub previews: bool,
-    /// The settings that aren't versioned: `tags`, `logpush`, `observability`, `tail_consumers`.
+    /// The settings that aren't versioned: `tags`, `logpush`, `observability`, `tail_consumers`; and the tag of the last migration.
     pub settings: Map<String, Value>,
 }
 

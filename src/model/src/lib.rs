@@ -18,6 +18,7 @@ pub mod listing;
 pub mod lock;
 pub mod modules;
 pub mod names;
+pub mod objects;
 pub mod paging;
 pub mod plain_file;
 pub mod platform;
