@@ -11,10 +11,11 @@ use flotilla_model::customer::{
     TURSO_URL,
 };
 use flotilla_model::diagnostic::{Code, Diagnostic};
-use flotilla_model::limits::{Limit, grouped};
+use flotilla_model::limits::Limit;
 use flotilla_model::names;
 use flotilla_model::objects::{ClassExport, Migration};
 use flotilla_model::spec::QueueConsumer;
+use flotilla_model::text::grouped;
 use flotilla_spec::pack::Objects;
 use flotilla_spec::project::unknown;
 use flotilla_spec::secrets::access;
