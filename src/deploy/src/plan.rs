@@ -164,7 +164,7 @@ pub enum Step {
 pub struct PlannedMigration {
     /// The tag of the last one that is live, as far as the state knows.
     pub from: Option<String>,
-    /// Those of this upload.
+    /// The migrations of this upload.
     pub steps: Vec<Migration>,
     /// All of the bundle's.
     #[serde(skip)]

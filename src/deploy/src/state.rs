@@ -191,7 +191,7 @@ pub enum Uncertainty {
     Queue,
     /// Whether it consumes a queue, and how.
     Consumer(String),
-    /// How a workflow of its own is deployed.
+    /// Whether a workflow of its own is deployed as defined.
     Workflow(String),
     /// Whether it has a domain.
     Domain(String),

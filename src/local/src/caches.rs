@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn an_answer_is_kept_as_long_as_it_says() {
         let caches = Caches::default();
-        let at = |seconds| Duration::from_secs(1_000_000 + seconds);
+        let at = |seconds: u64| Duration::from_secs(1_000_000 + seconds);
         let put = |key: &str, head: &str| {
             caches.answer("PUT", key, format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\nbody").as_bytes(), at(0));
         };

@@ -1,5 +1,6 @@
 //! The whole emulated account in one value, as the operations share it. Knows its parts; not their work.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use hyper::header::HeaderValue;
@@ -17,11 +18,10 @@ use super::faults::Faults;
 use super::hrana::Streams;
 use super::journal::Journal;
 use super::limits::{Meter, PlatformLimits, RateLimit};
-use super::queues::Deliveries;
 use super::seal::digest;
 use super::store::Store;
 use super::tail_list::Tails;
-use super::workers::{self, Workers};
+use super::workers::{self, Ground, Workers};
 
 /// Everything that outlives a request.
 pub struct Cloud {
@@ -75,12 +75,17 @@ pub struct Cloud {
     /// Open libSQL streams.
     pub streams: Streams,
     /// The batches of queues that are on their way.
-    pub deliveries: Deliveries,
+    pub deliveries: Mutex<HashMap<String, u64>>,
     /// The Cache API's entries.
     pub caches: Caches,
 }
 
 impl Cloud {
+    /// What the workers need to run.
+    pub fn ground(&self) -> Ground<'_> {
+        Ground { store: &self.store, activity: &self.activity, folder: &self.folder }
+    }
+
     /// Answers the page of a list that a request asks for: `usual` entries unless it says how many, and no more than `most`.
     ///
     /// # Errors
@@ -124,10 +129,10 @@ impl Cloud {
             health_path: options.health_path,
             tails: Tails::default(),
             workers: Workers::new(options.workerd),
-            deliveries: Deliveries::default(),
+            deliveries: Mutex::default(),
             caches: Caches::default(),
         };
-        workers::sweep_objects(&cloud).map_err(|refusal| anyhow::anyhow!(refusal.message))?;
+        workers::sweep_objects(&cloud.store, &cloud.folder).map_err(|refusal| anyhow::anyhow!(refusal.message))?;
         Ok(cloud)
     }
 

@@ -12,31 +12,11 @@ use serde_json::{Map, Value, json};
 use super::call::Call;
 use super::cloud::Cloud;
 use super::envelope::{Answer, Outcome, Refusal};
-use super::store::{self, Key, Version, Worker};
+use super::store::{self, Class, Key, Version, Worker, classes};
 use super::workers::Loaded;
 
 /// The setting of a worker with the tag of the last migration that was applied.
 pub const TAG: &str = "migration_tag";
-
-/// A class of a worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Class {
-    /// Its name.
-    pub name: String,
-    /// The id of its namespace, under which its objects are stored.
-    pub id: String,
-    /// Whether they are stored in SQLite.
-    pub sqlite: bool,
-}
-
-/// The classes of a worker.
-///
-/// # Errors
-/// When the database fails.
-pub fn classes(db: &Connection, worker: i64) -> Result<Vec<Class>, Refusal> {
-    let sql = "SELECT class, id, sqlite FROM object_class WHERE worker = ?1 ORDER BY class";
-    store::rows(db, sql, [worker], |row| Ok(Class { name: row.get(0)?, id: row.get(1)?, sqlite: row.get(2)? }))
-}
 
 /// `GET …/workers/durable_objects/namespaces`: the classes of all workers of an account.
 pub fn list(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
@@ -109,7 +89,7 @@ pub fn apply(
         state.declare(class, export)?;
     }
     let State { classes: after, before, .. } = state;
-    for class in bound(version).iter().filter(|class| !after.contains_key(*class)) {
+    if let Some(class) = bound(version).iter().find(|class| !after.contains_key(*class)) {
         let message = format!(
             "Cannot create binding for class '{class}' because it is not currently configured to implement Durable Objects. Did you forget \
              to include a migration?"

@@ -1,13 +1,11 @@
 //! Queues: their consumers, the messages that wait in them, and how these get to the workers that consume them. Knows retries and dead
 //! letters; not what a worker does with a message.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::BASE64;
 use hyper::HeaderMap;
-use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 
@@ -28,10 +26,6 @@ const MOST_BYTES: usize = 128_000;
 const MOST_DELAY: u64 = 86_400;
 /// The time between two looks at what is due.
 const INTERVAL: Duration = Duration::from_millis(50);
-
-/// The batches that are on their way, by queue.
-#[derive(Debug, Default)]
-pub struct Deliveries(Mutex<HashMap<String, u64>>);
 
 /// A queue as the API shows it.
 fn shown(db: &Connection, row: &(String, String, String)) -> Result<Value, Refusal> {
@@ -308,7 +302,7 @@ pub async fn run(cloud: Arc<Cloud>) {
             tokio::spawn(async move {
                 let queue = batch.queue.clone();
                 deliver(&cloud, batch).await;
-                let mut deliveries = cloud.deliveries.0.lock();
+                let mut deliveries = cloud.deliveries.lock();
                 if let Some(count) = deliveries.get_mut(&queue) {
                     *count -= 1;
                 }
@@ -357,7 +351,7 @@ fn due(cloud: &Cloud, now: u64) -> Result<(Vec<Batch>, bool), Refusal> {
                 continue;
             }
             {
-                let mut deliveries = cloud.deliveries.0.lock();
+                let mut deliveries = cloud.deliveries.lock();
                 let count = deliveries.entry(queue.clone()).or_default();
                 if *count >= setting("max_concurrency", CONCURRENCY).max(1) {
                     continue;

@@ -147,7 +147,7 @@ where
     let mut last = String::new();
     let mut tried: Vec<PathBuf> = Vec::new();
     for _ in 0..CONNECTS {
-        let socket = match cloud.workers.socket(cloud, worker).await {
+        let socket = match cloud.workers.socket(cloud.ground(), worker).await {
             Ok(socket) => socket,
             Err(StartError::Page(status, why)) => {
                 let version = worker.version.as_deref().unwrap_or_default();
@@ -199,7 +199,7 @@ const MOST_RESULT: usize = 1 << 20;
 /// # Errors
 /// Why the worker can't be called.
 pub async fn trigger(cloud: &Cloud, worker: &Worker, job: &Value) -> Result<Value, String> {
-    let socket = match cloud.workers.socket(cloud, worker).await {
+    let socket = match cloud.workers.socket(cloud.ground(), worker).await {
         Ok(socket) => socket.with_file_name(TRIGGER_SOCKET),
         Err(StartError::Page(_, why)) => return Err(why),
         Err(StartError::Refused(refusal)) => return Err(refusal.message),
@@ -215,7 +215,7 @@ pub async fn trigger(cloud: &Cloud, worker: &Worker, job: &Value) -> Result<Valu
 
 /// Passes a request to a Durable Object of a worker: `object` is its class and its name or id, as JSON.
 pub async fn to_object(cloud: &Cloud, worker: &Worker, request: Request<Incoming>, object: &str) -> Response<Body> {
-    let socket = match cloud.workers.socket(cloud, worker).await {
+    let socket = match cloud.workers.socket(cloud.ground(), worker).await {
         Ok(socket) => socket.with_file_name(TRIGGER_SOCKET),
         Err(StartError::Page(status, why)) => return text(status, &format!("{why}\n")),
         Err(StartError::Refused(refusal)) => return text(500, &format!("{}\n", refusal.message)),

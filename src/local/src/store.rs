@@ -461,3 +461,23 @@ pub fn count(db: &Connection, sql: &str, parameters: &[&str]) -> Result<u64, Ref
     let count: i64 = db.prepare_cached(sql)?.query_row(rusqlite::params_from_iter(parameters), |row| row.get(0))?;
     Ok(count.unsigned_abs())
 }
+
+/// A Durable Object class of a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Class {
+    /// Its name.
+    pub name: String,
+    /// The id of its namespace, under which its objects are stored.
+    pub id: String,
+    /// Whether they are stored in SQLite.
+    pub sqlite: bool,
+}
+
+/// The classes of a worker.
+///
+/// # Errors
+/// When the database fails.
+pub fn classes(db: &Connection, worker: i64) -> Result<Vec<Class>, Refusal> {
+    let sql = "SELECT class, id, sqlite FROM object_class WHERE worker = ?1 ORDER BY class";
+    rows(db, sql, [worker], |row| Ok(Class { name: row.get(0)?, id: row.get(1)?, sqlite: row.get(2)? }))
+}

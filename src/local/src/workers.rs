@@ -18,11 +18,10 @@ use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
+use super::activity::Activity;
 use super::capnp::{Outside, WorkerSource, config, traced};
-use super::cloud::Cloud;
 use super::envelope::Refusal;
-use super::objects;
-use super::store::{self, Version, Worker};
+use super::store::{self, Store, Version, Worker};
 use super::upload::{Upload, is_secret};
 use super::workerd::{Binary, Finder, Process, Workerd};
 
@@ -120,7 +119,7 @@ impl Workers {
     ///
     /// # Errors
     /// The reason why it can't run.
-    pub async fn socket(&self, cloud: &Cloud, worker: &Worker) -> Result<PathBuf, StartError> {
+    pub async fn socket(&self, ground: Ground<'_>, worker: &Worker) -> Result<PathBuf, StartError> {
         let id = worker
             .version
             .as_deref()
@@ -141,8 +140,8 @@ impl Workers {
         if let Some(replaced) = replaced {
             end(replaced).await;
         }
-        let version = cloud.store.read(|db| store::version(db, worker.id, id))?;
-        let process = self.start(cloud, worker, &version).await?;
+        let version = ground.store.read(|db| store::version(db, worker.id, id))?;
+        let process = self.start(ground, worker, &version).await?;
         let socket = process.socket.clone();
         *running = Some(Running { process, used: Instant::now() });
         Ok(socket)
@@ -167,11 +166,11 @@ impl Workers {
         (slots.entry(worker).or_insert_with(new).clone(), ended)
     }
 
-    async fn start(&self, cloud: &Cloud, worker: &Worker, version: &Version) -> Result<Process, StartError> {
-        let activity = &cloud.activity;
+    async fn start(&self, ground: Ground<'_>, worker: &Worker, version: &Version) -> Result<Process, StartError> {
+        let activity = ground.activity;
         activity.register(&worker.key, worker.tags(), []);
         let binary = self.binary().map_err(|why| StartError::Page(503, why))?;
-        let source = source(cloud, worker, version, &binary)?;
+        let source = source(ground, worker, version, &binary)?;
         let secrets = source.bindings.iter().filter(|binding| is_secret(binding));
         let secrets = secrets.filter_map(|binding| binding["text"].as_str().map(ToOwned::to_owned));
         activity.register(&worker.key, worker.tags(), secrets);
@@ -284,6 +283,17 @@ async fn fetch_json(socket: &Path) -> anyhow::Result<Value> {
     Ok(serde_json::from_slice(&body)?)
 }
 
+/// Where workers are stored, and what hears of them.
+#[derive(Clone, Copy)]
+pub struct Ground<'a> {
+    /// The database.
+    pub store: &'a Store,
+    /// What workers log.
+    pub activity: &'a Activity,
+    /// The folder of everything that is stored.
+    pub folder: &'a Path,
+}
+
 /// The folder of the workers' Durable Objects.
 const OBJECTS: &str = "objects";
 
@@ -298,10 +308,9 @@ fn is_tail(db: &rusqlite::Connection, key: &store::Key) -> Result<bool, Refusal>
 ///
 /// # Errors
 /// When the database fails.
-pub fn sweep_objects(cloud: &Cloud) -> Result<(), Refusal> {
-    let known =
-        cloud.store.read(|db| store::rows(db, "SELECT id FROM object_class", [], |row| row.get::<_, String>(0)))?;
-    for entry in std::fs::read_dir(cloud.folder.join(OBJECTS)).into_iter().flatten().flatten() {
+pub fn sweep_objects(store: &Store, folder: &Path) -> Result<(), Refusal> {
+    let known = store.read(|db| store::rows(db, "SELECT id FROM object_class", [], |row| row.get::<_, String>(0)))?;
+    for entry in std::fs::read_dir(folder.join(OBJECTS)).into_iter().flatten().flatten() {
         if entry.file_name().to_str().is_some_and(|name| !known.iter().any(|id| id == name)) {
             // What can't be removed is found again the next time.
             let _ = std::fs::remove_dir_all(entry.path());
@@ -328,8 +337,8 @@ fn compatibility(date: &Value, flags: &Value, binary: &Binary) -> (String, Vec<S
     (date, flags.as_array().into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned).collect())
 }
 
-fn source(cloud: &Cloud, worker: &Worker, version: &Version, binary: &Binary) -> Result<WorkerSource, Refusal> {
-    let store = &cloud.store;
+fn source(ground: Ground<'_>, worker: &Worker, version: &Version, binary: &Binary) -> Result<WorkerSource, Refusal> {
+    let store = ground.store;
     let option = |name: &str| version.options.get(name).cloned().unwrap_or_default();
     let (date, flags) = compatibility(&option("compatibility_date"), &option("compatibility_flags"), binary);
     let modules = store.read(|db| {
@@ -338,8 +347,8 @@ fn source(cloud: &Cloud, worker: &Worker, version: &Version, binary: &Binary) ->
         };
         version.modules.iter().map(body).collect::<Result<_, Refusal>>()
     })?;
-    let classes = store.read(|db| objects::classes(db, worker.id))?;
-    let folder = cloud.folder.join(OBJECTS);
+    let classes = store.read(|db| store::classes(db, worker.id))?;
+    let folder = ground.folder.join(OBJECTS);
     if !classes.is_empty() {
         std::fs::create_dir_all(&folder)
             .map_err(|error| Refusal::new(500, 10002, format!("can't create {}: {error}", folder.display())))?;

@@ -60,12 +60,12 @@ pub struct TransferredClass {
     pub to: String,
 }
 
-/// A class as it should be, without migrations: Cloudflare finds out what has to be done.
+/// A class that is declared, without migrations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct ClassExport {
-    /// What becomes of the class. Default: `created`.
+    /// What to do with the class. Default: `created`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<ClassState>,
     /// Where its objects keep their data. Required for `created` and `expecting-transfer`.
@@ -82,7 +82,7 @@ pub struct ClassExport {
     pub transfer_from: Option<String>,
 }
 
-/// What becomes of a declared class.
+/// The state of a declared class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(inline)]

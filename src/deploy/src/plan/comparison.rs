@@ -162,7 +162,7 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
     })
 }
 
-/// What an upload does with Durable Object classes.
+/// The changes that an upload makes to Durable Object classes.
 #[derive(Default)]
 struct Migrated {
     migration: Option<PlannedMigration>,

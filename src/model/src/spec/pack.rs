@@ -60,7 +60,7 @@ pub struct PackFile {
     /// The migrations of the Durable Object classes, in order. Only add to the list: Cloudflare applies those after the one that it applied
     /// last. With `bundler`, those of the configuration.
     pub migrations: Option<Vec<Migration>>,
-    /// The Durable Object classes as they should be, by name, in place of `migrations`. With `bundler`, those of the configuration.
+    /// The declared Durable Object classes, by name, instead of `migrations`. With `bundler`, those of the configuration.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z_$][A-Za-z0-9_$]*$"}))]
     pub exports: Option<BTreeMap<String, ClassExport>>,
     /// The file with the destination types.

@@ -46,15 +46,15 @@ const UNSUPPORTED: [(&str, &str); 18] = [
     ("worker_loaders", "a worker loader"),
 ];
 
-/// What the keys of containers set.
+/// The key of containers.
 const CONTAINERS: &str = "containers";
-/// What to do about a setting that can't be deployed.
+/// The help for a setting that can't be deployed.
 const KEEP_DEPLOYING: &str =
     "keep deploying this worker with `wrangler deploy`, or move this part to a worker that you deploy so";
-/// What to do about containers.
+/// The help for containers.
 const NO_REGISTRY: &str = "a container needs an image in Cloudflare's registry, which `wrangler deploy` builds and pushes with Docker: keep \
                            deploying this worker with it";
-/// What to do about a workflow that is exported under one name.
+/// The help for a workflow that is exported under one name.
 const EXPORTED_WORKFLOW: &str = "remove it here, and define it in the specs under a name for each customer: \
                                  `bindings: { FLOW: { workflow: \"{customer}-flow\", class: Flow } }`";
 
