@@ -81,7 +81,7 @@ pub struct Cloud {
 }
 
 impl Cloud {
-    /// What the workers need to run.
+    /// Returns the stores that the workers need to run.
     pub fn ground(&self) -> Ground<'_> {
         Ground { store: &self.store, activity: &self.activity, folder: &self.folder }
     }

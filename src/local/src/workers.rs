@@ -283,12 +283,12 @@ async fn fetch_json(socket: &Path) -> anyhow::Result<Value> {
     Ok(serde_json::from_slice(&body)?)
 }
 
-/// Where workers are stored, and what hears of them.
+/// The stores of the workers: what they are made of, and what they log.
 #[derive(Clone, Copy)]
 pub struct Ground<'a> {
     /// The database.
     pub store: &'a Store,
-    /// What workers log.
+    /// The log of the workers.
     pub activity: &'a Activity,
     /// The folder of everything that is stored.
     pub folder: &'a Path,
