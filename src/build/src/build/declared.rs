@@ -52,6 +52,8 @@ fn has(worker: &Worker, subject: &Subject) -> bool {
         Subject::Option(key) => match *key {
             "limits" => worker.limits.is_some(),
             "placement" => worker.placement.is_some(),
+            "cache" => worker.cache.is_some(),
+            "keep_vars" => worker.keep_vars,
             "logpush" => worker.logpush.is_some(),
             _ => worker.tail_consumers.is_some(),
         },
@@ -68,7 +70,11 @@ fn warning(declared: &Declared) -> Diagnostic {
         Subject::Crons => ("cron triggers".to_owned(), "crons"),
         Subject::Consumers => ("queue consumers".to_owned(), "queueConsumers"),
         Subject::Option(key) => {
-            let spec = if *key == "tail_consumers" { "tailConsumers" } else { key };
+            let spec = match *key {
+                "tail_consumers" => "tailConsumers",
+                "keep_vars" => "keepVars",
+                key => key,
+            };
             (format!("`{key}`"), spec)
         }
     };

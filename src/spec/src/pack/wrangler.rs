@@ -110,7 +110,7 @@ pub enum Subject {
     Crons,
     /// Consumers of queues.
     Consumers,
-    /// One of the options `limits`, `placement`, `logpush` and `tail_consumers`, by its key.
+    /// One of the options `limits`, `placement`, `cache`, `keep_vars`, `logpush` and `tail_consumers`, by its key.
     Option(&'static str),
 }
 
@@ -393,7 +393,7 @@ impl<'a> Reading<'a> {
         crons.into_iter().for_each(|node| add(Subject::Crons, node));
         let consumers = self.get("queues").and_then(|queues| queues.get("consumers")).filter(|node| !is_empty(node));
         consumers.into_iter().for_each(|node| add(Subject::Consumers, node));
-        for key in ["limits", "placement", "logpush", "tail_consumers"] {
+        for key in ["limits", "placement", "cache", "keep_vars", "logpush", "tail_consumers"] {
             if let Some(node) = self.get(key).filter(|node| !is_empty(node)) {
                 add(Subject::Option(key), node);
             }
