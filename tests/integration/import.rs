@@ -597,9 +597,8 @@ name = "full-preview"
             "left-out wrangler.toml:5: `upload_source_maps` has no counterpart in a spec",
             "left-out wrangler.toml:6: `unknown_key` is not a key of wrangler",
             "lost wrangler.toml:8: `assets` has no counterpart in a spec",
-            "lost wrangler.toml:12: the class of Durable Objects `Counter` is the worker's own, which `wrangler deploy` alone deploys",
+            "lost wrangler.toml:12: the class of Durable Objects `Counter` is the worker's own, which belongs to its code and so to the pack",
             "lost wrangler.toml:16: `migrations` has no counterpart in a spec",
-            "lost wrangler.toml:20: that the worker consumes the queue `jobs` has nothing in a spec",
             "lost wrangler.toml:23: the binding `AUTOMATIC` (`kv_namespaces`) has no `id`",
             "lost wrangler.toml:26: `delivery_delay` of the binding `SLOW` (`queues.producers`) has no counterpart in a spec",
             "note wrangler.toml:31: `*.full.example/*` can't be a custom domain: those have neither wildcards nor paths",
@@ -607,6 +606,7 @@ name = "full-preview"
         ]
     );
     let spec = both.spec("full");
+    assert!(spec.contains("queueConsumers:") && spec.contains("jobs:"), "{spec}");
     assert!(spec.contains("delivery: manual") && spec.contains("#   full: "), "{spec}");
     both.fleet.run(&["check"]).exits(0);
 }

@@ -30,9 +30,8 @@ use Fate::{LeftOut, Local, Lost, Mapped};
 use Scope::{Inherited, Own, Whole};
 
 const ASSETS: &str = "static files are uploaded by `wrangler deploy` alone; keep deploying this worker with it";
-const OWN_CLASSES: &str = "classes of its own and their migrations are deployed by `wrangler deploy` alone; keep deploying this \
-                           worker with it, or move the classes to a worker that you do so, and bind them: \
-                           `bindings: { COUNTER: { durableObject: Counter, worker: counters } }`";
+const OWN_CLASSES: &str = "classes and their migrations belong to the worker's code and so to the pack: give it \
+                           `bundler: wrangler`, which deploys them, or declare them in its pack.yaml";
 const BY_WRANGLER: &str = "flotilla has nothing for it; keep deploying this worker with `wrangler deploy`";
 const AT_CLOUDFLARE: &str = "set it at Cloudflare, or keep deploying this worker with `wrangler deploy`";
 const MODULES: &str = "import the file as a module, which the pack's bundler includes, or keep deploying this worker with `wrangler deploy`";
