@@ -265,6 +265,25 @@ fn each_date_and_set_of_flags_has_a_bundle() {
 }
 
 #[test]
+fn flags_with_which_it_cannot_be_bundled_hold_back_their_customers_alone() {
+    let project = fleet();
+    project.write("customers/bolt.yaml", "id: bolt\ncompatibilityFlags: [nodejs_compat, nodejs_compat_v2]\n");
+    let built = run(&project, &["build"]).exits(1);
+    assert!(built.stderr.contains("error[P0605]"), "{built:?}");
+    assert!(project.path("out/production/acme/wrangler.jsonc").exists(), "{built:?}");
+    assert!(!project.path("out/production/bolt/wrangler.jsonc").exists(), "{built:?}");
+}
+
+#[test]
+fn routes_of_the_configuration_do_not_keep_its_code_from_being_bundled() {
+    let project = fleet();
+    let routes =
+        "\"main\": \"src/index.ts\",\n  \"routes\": [{ \"pattern\": \"shop.example/*\", \"custom_domain\": true }],";
+    project.edit("apps/web/wrangler.jsonc", "\"main\": \"src/index.ts\",", routes);
+    run(&project, &["build"]).exits(0);
+}
+
+#[test]
 fn errors_have_their_places_in_the_project_and_hold_back_its_customers_alone() {
     let project = fleet();
     run(&project, &["build"]).exits(0);

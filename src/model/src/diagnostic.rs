@@ -187,6 +187,8 @@ codes! {
     NoWrangler = "P0608",
     /// A setting of a pack's wrangler configuration that no spec has, so that no worker gets it.
     NotInSpecs = "P0609",
+    /// The entry point of a pack's wrangler project doesn't exist, and nothing that flotilla runs makes it.
+    NoEntryPoint = "P0615",
 }
 
 impl Code {
@@ -202,7 +204,8 @@ impl Code {
             | Code::TrackedSecrets
             | Code::SecretVariable
             | Code::CalleeNotDeployed
-            | Code::NotInSpecs => Severity::Warning,
+            | Code::NotInSpecs
+            | Code::NoEntryPoint => Severity::Warning,
             _ => Severity::Error,
         }
     }

@@ -21,7 +21,7 @@ use flotilla_model::spec::{
     BUNDLER_KEYS, CatalogueFile, DestinationType, PackFile, Purpose, RuntimeFile, TEMPLATE_KEYS,
 };
 
-pub use wrangler::{Declared, Subject, WranglerProject};
+pub use wrangler::{Declared, Subject, WRANGLER, WranglerProject, relative, unsupported};
 
 /// The most bytes of a template, and of a catalogue.
 const MOST_TEMPLATE_BYTES: u64 = 1 << 20;

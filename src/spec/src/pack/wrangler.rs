@@ -15,13 +15,34 @@ use flotilla_model::digest::Digest;
 
 /// The template of the wrangler file of each worker.
 pub const TEMPLATE: (&str, &str) = ("wrangler.jsonc", include_str!("wrangler.jsonc.tera"));
+/// The version of wrangler that flotilla is tested with, for projects that have none of their own.
+pub const WRANGLER: &str = "4.164.0";
 /// The most bytes of a configuration.
 const MOST_BYTES: u64 = 1 << 20;
 /// The way to fix a path of a configuration.
 const CONFIG_HELP: &str = "`config` is the path of a wrangler.toml, wrangler.json or wrangler.jsonc from the pack's folder: ../../apps/web/wrangler.jsonc";
 
 /// The keys that wrangler doesn't take over from the top level, apart from those of bindings.
-const NOT_INHERITED: [&str; 4] = ["vars", "define", "secrets", "tail_consumers"];
+const NOT_INHERITED: [&str; 18] = [
+    "agent_memory",
+    "ai_search_namespaces",
+    "artifacts",
+    "cloudchamber",
+    "connect",
+    "containers",
+    "define",
+    "flagship",
+    "k2",
+    "secrets",
+    "stream",
+    "streaming_tail_consumers",
+    "tail_consumers",
+    "unsafe",
+    "unsafe_hello_world",
+    "vars",
+    "vpc_networks",
+    "worker_loaders",
+];
 /// The keys that flotilla can't deploy yet, and what they set.
 const UNSUPPORTED: [(&str, &str); 20] = [
     ("agent_memory", "an agent memory"),
@@ -60,6 +81,8 @@ pub struct WranglerProject {
     pub workspace: PathBuf,
     /// The project of the fleet, without links.
     pub root: PathBuf,
+    /// The entry point, as it is written, with its place; none if the worker has no code.
+    pub main: Option<(String, Place)>,
     /// The command that makes the code before wrangler bundles it, with its place.
     pub build: Option<(String, Place)>,
     /// The folders whose files decide the bundle, all of them: those that `build.command` reads, and that of additional modules.
@@ -105,8 +128,8 @@ impl WranglerProject {
     }
 }
 
-/// Returns a path from a folder; both are absolute and without links.
-fn relative(folder: &Path, path: &Path) -> String {
+/// Returns a path from a folder, with `/`; both are absolute and without links.
+pub fn relative(folder: &Path, path: &Path) -> String {
     let common = folder.components().zip(path.components()).take_while(|(one, other)| one == other).count();
     let up = folder.components().skip(common).map(|_| "..".to_owned());
     let down = path.components().skip(common).map(|step| step.as_os_str().to_string_lossy().into_owned());
@@ -187,7 +210,9 @@ pub(super) fn read(
         let base = reading.get("base_dir").and_then(text_of).map(PathBuf::from).or(main).unwrap_or_default();
         trees.extend(within(&base.to_string_lossy()));
     }
+    let main = reading.get("main");
     Ok(WranglerProject {
+        main: main.and_then(|node| Some((text_of(node)?.to_owned(), document.place(node.span)))),
         build: command.map(|command| {
             let node = build.and_then(|build| build.get("command")).map_or(document.root.span, |node| node.span);
             (command.to_owned(), document.place(node))
@@ -227,6 +252,18 @@ fn is_empty(node: &Node) -> bool {
         Kind::Map(entries) => entries.is_empty(),
         _ => false,
     }
+}
+
+/// Returns whether a value of `unsafe` has nothing but rate limits, which are bindings of specs.
+fn is_rate_limits(key: &str, node: &Node) -> bool {
+    let Kind::Map(all) = &node.kind else { return false };
+    let is_limit = |entry: &Node| entry.get("type").and_then(text_of) == Some("ratelimit");
+    key == "unsafe" && all.iter().all(|(name, _, node)| name == "bindings" && entries(node).iter().all(is_limit))
+}
+
+/// Returns what a configuration sets that flotilla can't deploy yet: the key, and the error with its place.
+pub fn unsupported(document: &Document, environment: Option<&str>) -> Vec<(&'static str, Diagnostic)> {
+    Reading { document, environment, file: &document.file }.unsupported()
 }
 
 /// A configuration, and the environment of it that is bundled.
@@ -279,31 +316,38 @@ impl<'a> Reading<'a> {
             let help = "name the module that wrangler bundles: \"main\": \"src/index.ts\"";
             errors.push(Diagnostic::error(Code::BadWranglerConfig, Place::file(self.file), message, help));
         }
+        errors.extend(self.unsupported().into_iter().map(|(_, error)| error));
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// Returns what it sets that flotilla can't deploy yet: the key, and the error.
+    fn unsupported(&self) -> Vec<(&'static str, Diagnostic)> {
+        let mut errors = Vec::new();
         for (key, what) in UNSUPPORTED {
-            if let Some(node) = self.get(key).filter(|node| !is_empty(node)) {
-                errors.push(self.unsupported(node, key, what));
+            if let Some(node) = self.get(key).filter(|node| !is_empty(node) && !is_rate_limits(key, node)) {
+                errors.push(self.cannot_deploy(node, key, what));
             }
         }
         let consumers = self.get("queues").and_then(|queues| queues.get("consumers"));
         if let Some(node) = consumers.filter(|node| !is_empty(node)) {
-            errors.push(self.unsupported(node, "queues.consumers", "a consumer of a queue"));
+            errors.push(self.cannot_deploy(node, "queues.consumers", "a consumer of a queue"));
         }
         let objects = self.get("durable_objects").and_then(|objects| objects.get("bindings")).map(entries);
         let own = objects.into_iter().flatten().filter(|entry| entry.get("script_name").is_none());
         errors.extend(
-            own.map(|node| self.unsupported(node, "durable_objects", "a Durable Object class of the worker's own")),
+            own.map(|node| self.cannot_deploy(node, "durable_objects", "a Durable Object class of the worker's own")),
         );
         let workflows = self.get("workflows").map(entries).into_iter().flatten();
         let own = workflows.filter(|entry| entry.get("script_name").is_none());
-        errors.extend(own.map(|node| self.unsupported(node, "workflows", "a workflow of the worker's own")));
-        if errors.is_empty() { Ok(()) } else { Err(errors) }
+        errors.extend(own.map(|node| self.cannot_deploy(node, "workflows", "a workflow of the worker's own")));
+        errors
     }
 
-    fn unsupported(&self, node: &Node, key: &str, what: &str) -> Diagnostic {
+    fn cannot_deploy(&self, node: &Node, key: &'static str, what: &str) -> (&'static str, Diagnostic) {
         let message = format!("`{key}` sets {what}, which flotilla can't deploy yet");
         let help =
             "keep deploying this worker with `wrangler deploy`, or move this part to a worker that you deploy so";
-        self.error(Code::CannotDeploy, node, message, help)
+        (key, self.error(Code::CannotDeploy, node, message, help))
     }
 
     /// Returns what specs have to say in its place.
@@ -330,6 +374,12 @@ impl<'a> Reading<'a> {
                 if let Some(name) = entry.get(kind.name).and_then(text_of) {
                     add(Subject::Binding(name.to_owned()), entry);
                 }
+            }
+        }
+        let limits = self.get("unsafe").and_then(|node| node.get("bindings")).map(entries);
+        for entry in limits.into_iter().flatten() {
+            if let Some(name) = entry.get("name").and_then(text_of) {
+                add(Subject::Binding(name.to_owned()), entry);
             }
         }
         for node in self.get("compatibility_flags").map(entries).into_iter().flatten() {
