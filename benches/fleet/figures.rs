@@ -1,7 +1,7 @@
 //! Figures: runs that take turns, their medians and ratios, and how both are told, as Markdown and as JSON. Doesn't know
 //! what is measured.
 
-pub use flotilla_model::limits::grouped as thousands;
+pub use flotilla_model::text::grouped as thousands;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};

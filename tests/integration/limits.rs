@@ -5,7 +5,8 @@
 
 use flotilla_local::PlatformLimits;
 use flotilla_model::failure::Exit;
-use flotilla_model::limits::{self, Limit, Plan, Scope, TABLE, grouped};
+use flotilla_model::limits::{self, Limit, Plan, Scope, TABLE};
+use flotilla_model::text::grouped;
 
 use super::cases::{cache, tiny};
 use super::engine::Engine;

@@ -12,7 +12,8 @@ use crate::resolve::ClaimedResource;
 use flotilla_model::binding::D1;
 use flotilla_model::customer::{Database, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
-use flotilla_model::limits::{Limit, grouped};
+use flotilla_model::limits::Limit;
+use flotilla_model::text::grouped;
 use flotilla_spec::project::Fleet;
 
 /// The number of customers with the largest shares that are shown.

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use flotilla_engine::build_fleet::{Built, build_fleet};
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_model::listing;
 use flotilla_model::progress::Progress as _;
 use flotilla_model::reason::Reason;
+use flotilla_model::text;
 
 use super::report::{self, count};
 use super::selection::Selection;
@@ -129,7 +129,7 @@ fn reasons(why: &[(String, Vec<Reason>)]) {
     shown.sort_by(|a, b| (b.1.len(), a.1[0]).cmp(&(a.1.len(), b.1[0])));
     let rest = shown.split_off(shown.len().min(SHOWN));
     for (lines, folders) in shown {
-        report::print(&format!("{}: {}", count(folders.len(), "worker"), listing::names(&folders, SMALL)));
+        report::print(&format!("{}: {}", count(folders.len(), "worker"), text::names(&folders, SMALL)));
         for line in lines {
             report::print(&format!("  {}", clean(&line.to_string())));
         }

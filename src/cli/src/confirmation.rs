@@ -3,8 +3,7 @@
 use flotilla_deploy::plan::Plan;
 use flotilla_engine::operator::Question;
 use flotilla_model::failure::Failure;
-use flotilla_model::listing;
-use flotilla_model::text::{clean, count};
+use flotilla_model::text::{self, clean, count};
 
 use super::prompts;
 
@@ -22,7 +21,7 @@ pub(super) fn confirm(question: &Question<'_>) -> Result<(), Failure> {
             let callers = target.calling_customers();
             let called = match callers.is_empty() {
                 true => String::new(),
-                false => format!(", which {} still uses", listing::names(&Vec::from_iter(callers), NAMES)),
+                false => format!(", which {} still uses", text::names(&Vec::from_iter(callers), NAMES)),
             };
             let workers = format!("{}{called}", count(target.workers.len(), "worker"));
             prompts::require_confirmation(&clean(&match &target.specs[..] {

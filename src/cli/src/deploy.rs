@@ -15,8 +15,8 @@ use flotilla_engine::plan_file::PlanFile;
 use flotilla_engine::planning::Planned;
 use flotilla_engine::verification::Results;
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_model::listing::and_more;
 use flotilla_model::progress::Progress as _;
+use flotilla_model::text::and_more;
 
 use super::apply::{self, ApplyArguments};
 use super::columns;

@@ -5,7 +5,7 @@ use serde_json::json;
 use flotilla_engine::destroy::{DestroyRequest, Destroyed, destroy};
 use flotilla_engine::destroy_target::{DestroyTarget, OtherCloud};
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_model::listing;
+use flotilla_model::text;
 
 use super::apply::{ApplyArguments, given};
 use super::cloud::CloudArguments;
@@ -95,7 +95,7 @@ pub(super) fn lines(ui: &Ui, target: &DestroyTarget) -> Vec<String> {
         });
     }
     if !target.shared.is_empty() {
-        let workers = listing::names(&target.shared, NAMES);
+        let workers = text::names(&target.shared, NAMES);
         warn(format!(
             "shared workers stay: {workers}; to delete them, remove `sharedWorkers` from fleet.yaml and run `flotilla prune`"
         ));

@@ -24,9 +24,9 @@ use flotilla_engine::selection::Selection as Selected;
 use flotilla_local::{Observer, Trace};
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_model::listing::and_more;
 use flotilla_model::platform::Health;
 use flotilla_model::progress::{Progress, Silent};
+use flotilla_model::text::and_more;
 
 use super::deploy::address_line;
 use super::keys::Keys;

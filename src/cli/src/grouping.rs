@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use flotilla_model::diagnostic::{Code, Diagnostic, Severity};
-use flotilla_model::limits::grouped;
+use flotilla_model::text::grouped;
 use flotilla_spec::project::FLEET_FILE;
 
 /// The limit of groups of one code: the largest, and one of all the others.

@@ -8,10 +8,10 @@ use flotilla_deploy::pace::Priority;
 use flotilla_import::fleet::Existing;
 use flotilla_import::{self, Finding, FindingKind, ImportOptions, Imported, LiveAccount, live, write};
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_model::listing;
 use flotilla_model::names;
 use flotilla_model::platform::Home;
 use flotilla_model::progress::Progress as _;
+use flotilla_model::text;
 use flotilla_spec::pack::relative;
 use flotilla_spec::project::{FLEET_FILE, TOKEN_VARIABLE};
 use flotilla_spec::secrets::Secrets;
@@ -146,7 +146,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
         if !taken.is_empty() && !arguments.force {
             return Err(Failure::refused(format!(
                 "{} would be overwritten; nothing was written",
-                listing::names(&taken, 1)
+                text::names(&taken, 1)
             ))
             .hint("import into another folder with `-C DIR`, or overwrite with `--force`"));
         }

@@ -11,11 +11,11 @@ use flotilla_build::build::{self, Loaded};
 use flotilla_import::wrangler::NAMES;
 use flotilla_import::yaml_text;
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_model::listing;
 use flotilla_model::names;
 use flotilla_model::plain_file;
 use flotilla_model::preview::Preview;
 use flotilla_model::spec::{AccountId, Environment};
+use flotilla_model::text;
 use flotilla_spec::project;
 use flotilla_spec::tree::Tree;
 
@@ -127,7 +127,7 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
         let what =
             if *first == project::FLEET_FILE { "is already a project" } else { "already has files of a project" };
         return Err(Failure::refused(format!("{} {what}; nothing was written", root.display()))
-            .hint(format!("found {}: name another folder, `flotilla init DIR`", listing::names(&taken, 1))));
+            .hint(format!("found {}: name another folder, `flotilla init DIR`", text::names(&taken, 1))));
     }
     files.extend(git_files(&root)?);
     let number = changes.make(|undo| {

@@ -13,9 +13,8 @@ use flotilla_deploy::refresh::Finding;
 use flotilla_engine::credentials::InvalidId;
 use flotilla_engine::plan_view::{Estimate, PlanView, eta};
 use flotilla_model::digest::Digest;
-use flotilla_model::limits::grouped;
-use flotilla_model::listing;
 use flotilla_model::reason::Reason;
+use flotilla_model::text::{self, grouped};
 
 use super::findings;
 use super::report::count;
@@ -399,7 +398,7 @@ fn reason_texts(reasons: &[&Reason], full: bool) -> Vec<String> {
     let limit = if full { usize::MAX } else { REASONS };
     let texts = reasons.iter().take(limit).map(|reason| reason.to_string());
     let mut texts: Vec<String> = texts.map(|text| clean(&if full { text } else { short(&text) })).collect();
-    texts.extend((reasons.len() > limit).then(|| listing::and_more(reasons.len() - limit)));
+    texts.extend((reasons.len() > limit).then(|| text::and_more(reasons.len() - limit)));
     texts
 }
 
@@ -416,7 +415,7 @@ fn group_lines(ui: &Ui, grouped_reasons: &GroupedReasons<'_>) -> Vec<String> {
     lines.extend(shown.flat_map(|(change, reasons)| change_lines(ui, change, reasons, false)));
     if single.len() > LINES {
         let more = single.len() - LINES;
-        lines.push(format!("{}; --full shows all, `flotilla plan CUSTOMER` one", listing::and_more(more)));
+        lines.push(format!("{}; --full shows all, `flotilla plan CUSTOMER` one", text::and_more(more)));
     }
     lines
 }
@@ -432,7 +431,7 @@ fn lines_of_group(ui: &Ui, group: &ChangeGroup<'_>) -> Vec<String> {
         lines.push(format!("{INDENT}{}{of}", clean(&short(reason))));
     }
     if group.reasons.len() > REASONS {
-        lines.push(format!("{INDENT}{}", listing::and_more(group.reasons.len() - REASONS)));
+        lines.push(format!("{INDENT}{}", text::and_more(group.reasons.len() - REASONS)));
     }
     for (change, reasons) in group.own.iter().take(EXAMPLES) {
         lines.push(format!("{INDENT}{}: {}", clean(&change.worker), reason_texts(reasons, false).join("; ")));
@@ -454,7 +453,7 @@ fn first(words: &[impl AsRef<str>], limit: usize, between: &str) -> String {
 
 /// Joins names up to a limit, and adds the number of the others.
 fn names<'a>(names: impl Iterator<Item = &'a str>, limit: usize) -> String {
-    listing::names(&names.map(clean).collect::<Vec<_>>(), limit)
+    text::names(&names.map(clean).collect::<Vec<_>>(), limit)
 }
 
 /// Cuts a reason that is too long for a line.

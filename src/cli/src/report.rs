@@ -11,9 +11,9 @@ use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::credential::STARS;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity};
 use flotilla_model::failure::Failure;
-use flotilla_model::limits::grouped;
 use flotilla_model::plain_file;
 pub use flotilla_model::text::count;
+use flotilla_model::text::grouped;
 use flotilla_model::text::{is_invisible, without_inner_commands};
 use flotilla_spec::project;
 

@@ -12,11 +12,10 @@ use flotilla_engine::cloud::Cloud;
 use flotilla_engine::health::{check_health, health_check};
 use flotilla_model::customer::SHARED;
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_model::listing;
 use flotilla_model::platform::Home;
 use flotilla_model::platform::{Health, HealthCheck};
 use flotilla_model::spec::Environment;
-use flotilla_model::text::mask;
+use flotilla_model::text::{self, mask};
 use flotilla_spec::project::{Fleet, FleetReading, read_fleet_in_part};
 use flotilla_spec::tree::Tree;
 
@@ -229,7 +228,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             "{} {} {have} errors, which `flotilla check` shows: {}",
             session.ui.paint(Style::Warning, "!"),
             count(names.len(), "customer"),
-            listing::names(&names, NAMES)
+            text::names(&names, NAMES)
         ));
     }
     let live = rows.iter().filter(|row| row.digest.is_some()).count();

@@ -6,8 +6,8 @@ use std::path::Path;
 use flotilla_deploy::deploy::Outcome;
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_model::limits::grouped;
-use flotilla_model::listing::and_more;
+use flotilla_model::text::and_more;
+use flotilla_model::text::grouped;
 
 use super::grouping::groups;
 use super::report::{self, count, found};

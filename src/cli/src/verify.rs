@@ -8,7 +8,7 @@ use flotilla_deploy::verify::{Check, Report, Status};
 use flotilla_engine::verification::{Results, VerifyOptions, verify_fleet};
 use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_model::listing::and_more;
+use flotilla_model::text::and_more;
 
 use super::cloud::CustomersArguments;
 use super::report::{self, count};

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use flotilla_model::clock::Clock;
 use flotilla_model::failure::Failure;
-use flotilla_model::limits::grouped;
 use flotilla_model::platform::{Call, CallError, Home, Platform, Reply};
+use flotilla_model::text::grouped;
 
 use crate::pace::{Lane, Ticket, Usage};
 use crate::retry::{Attempts, Verdict};

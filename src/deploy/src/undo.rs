@@ -19,6 +19,7 @@ use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
 use flotilla_model::plain_file;
+use flotilla_model::text::bounded;
 use flotilla_model::user_key::UserKey;
 
 /// The folder of the journal and of the copies of files, below the project's.
@@ -156,9 +157,8 @@ impl Journal {
         if key.is_none_or(|key| key.seal(PURPOSE, root, text) != seal.trim_start()) {
             return Err("it was not written by this user on this machine for this folder".to_owned());
         }
-        let journal: Journal = serde_json::from_str(text).map_err(|error| {
-            format!("it is damaged: {}", error.to_string().chars().take(LONGEST).collect::<String>())
-        })?;
+        let journal: Journal =
+            serde_json::from_str(text).map_err(|error| format!("it is damaged: {}", bounded(error.to_string())))?;
         let text = |text: &str| text.len() <= LONGEST && !text.contains(char::is_control);
         let is_sound = |step: &Step| match step {
             Step::File { path, .. } if path.starts_with('/') => text(path),
@@ -169,7 +169,7 @@ impl Journal {
             }
         };
         if let Some(Step::File { path, .. }) = journal.steps.iter().find(|step| !is_sound(step)) {
-            let path: String = path.chars().take(LONGEST).collect();
+            let path = bounded(path.clone());
             return Err(format!("it names {path}, which is not a file of the project"));
         }
         if !journal.steps.iter().all(is_sound) || !text(&journal.what) {

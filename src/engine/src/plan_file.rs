@@ -15,9 +15,9 @@ use flotilla_deploy::state::State;
 use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
-use flotilla_model::listing::and_more;
 use flotilla_model::reason::{Reason, details};
-use flotilla_model::text::count;
+use flotilla_model::text::and_more;
+use flotilla_model::text::{bounded, count};
 
 use crate::planning::Planned;
 
@@ -76,6 +76,11 @@ fn bytes(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Returns an error that can quote the file, which can be anything.
+fn quoting(error: &serde_json::Error) -> String {
+    bounded(error.to_string())
+}
+
 fn sentences(reasons: &[Reason]) -> Vec<String> {
     reasons.iter().map(Reason::to_string).collect()
 }
@@ -119,7 +124,7 @@ impl PlanFile {
     fn parse(bytes: &[u8]) -> Result<PlanFile, String> {
         let head: Head = serde_json::from_slice(bytes).map_err(|error| match error.classify() {
             serde_json::error::Category::Data => "is not a plan file".to_owned(),
-            _ => format!("is damaged or not a plan file: {error}"),
+            _ => format!("is damaged or not a plan file: {}", quoting(&error)),
         })?;
         if !(1..=VERSION).contains(&head.flotilla_plan) {
             let number = head.flotilla_plan;
@@ -127,7 +132,8 @@ impl PlanFile {
                 "has the form {number} of a plan's file, and this flotilla reads {VERSION}: it was written by another version"
             ));
         }
-        let file: PlanFile = serde_json::from_slice(bytes).map_err(|error| format!("is damaged: {error}"))?;
+        let file: PlanFile =
+            serde_json::from_slice(bytes).map_err(|error| format!("is damaged: {}", quoting(&error)))?;
         if PlannedAction::digest(file.changes.iter().map(|entry| entry.does.clone()), file.hosts.iter().cloned())
             != file.digest
         {

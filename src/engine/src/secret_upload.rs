@@ -15,10 +15,10 @@ use flotilla_deploy::state::{State, Uncertainty, WorkerId};
 use flotilla_model::customer::{DIGEST_VARIABLE, Worker};
 use flotilla_model::failure::Failure;
 use flotilla_model::fingerprint::Fingerprints;
-use flotilla_model::limits::{Limit, grouped};
+use flotilla_model::limits::Limit;
 use flotilla_model::names::own_secret;
 use flotilla_model::platform::{Call, Reply};
-use flotilla_model::text::{count, first_lines};
+use flotilla_model::text::{count, first_lines, grouped};
 use flotilla_spec::project::Fleet;
 use flotilla_spec::secrets::Secrets;
 

@@ -124,9 +124,9 @@ fn flow(value: &Value) -> String {
     }
 }
 
-/// Returns a text without what would end a comment.
+/// Returns a text without what would end a comment, or can't be in one.
 pub fn comment(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c }).collect()
+    text.chars().map(|c| if yaml::is_printable(c) { c } else { ' ' }).collect()
 }
 
 /// Returns a text, in quotes unless it is plain and can be nothing but text.
@@ -150,10 +150,8 @@ pub fn quoted(text: &str) -> String {
     let mut quoted = String::new();
     for c in Value::from(text).to_string().chars() {
         match c {
-            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
-                quoted.push_str(&format!("\\u{:04x}", u32::from(c)))
-            }
-            c => quoted.push(c),
+            c if yaml::is_printable(c) => quoted.push(c),
+            c => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
         }
     }
     quoted
@@ -197,6 +195,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_comment_ends_with_its_line(text in "(a|#|[\u{0}-\u{a0}]|[\u{2027}-\u{202a}]|\u{feff}|[\u{fffd}-\u{ffff}]){0,9}") {
+            let (document, diagnostics) = yaml::parse("a.yaml", format!("# {}\nid: a\n", comment(&text)).as_bytes());
+            prop_assert!(diagnostics.is_empty(), "{diagnostics:?}");
+            prop_assert_eq!(document.unwrap().root.to_value(), json!({"id": "a"}));
+        }
+
         #[test]
         fn what_is_written_is_read_again(entries in prop::collection::btree_map("[a-zA-Z0-9_:# -]{1,10}", any_value(), 1..5)) {
             let written = map(&entries.clone().into_iter().collect());

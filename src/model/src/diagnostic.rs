@@ -7,6 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::text::bounded;
+
 /// The severity. An error skips its worker; a warning doesn't.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, strum::AsRefStr)]
 #[serde(rename_all = "lowercase")]
@@ -286,7 +288,7 @@ pub struct Diagnostic {
     pub code: Code,
     /// The severity.
     pub severity: Severity,
-    /// The message: lower case, no full stop, names the value that is wrong.
+    /// The message: lower case, no full stop, names the value that is wrong, of which a long one's middle is left out.
     pub message: String,
     /// The place.
     #[serde(flatten)]
@@ -303,7 +305,7 @@ impl Diagnostic {
     #[track_caller]
     pub fn error(code: Code, place: Place, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
         debug_assert_eq!(code.severity(), Severity::Error, "BUG: {code} is a warning");
-        let (message, help) = (message.into(), help.into());
+        let (message, help) = (bounded(message.into()), bounded(help.into()));
         Diagnostic { code, severity: Severity::Error, message, place, help, related: Box::default() }
     }
 
@@ -311,7 +313,7 @@ impl Diagnostic {
     #[track_caller]
     pub fn warning(code: Code, place: Place, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
         debug_assert_eq!(code.severity(), Severity::Warning, "BUG: {code} is an error");
-        let (message, help) = (message.into(), help.into());
+        let (message, help) = (bounded(message.into()), bounded(help.into()));
         Diagnostic { code, severity: Severity::Warning, message, place, help, related: Box::default() }
     }
 
@@ -319,7 +321,7 @@ impl Diagnostic {
     #[must_use]
     pub fn also(mut self, place: Place, label: impl Into<String>) -> Diagnostic {
         let mut related = std::mem::take(&mut self.related).into_vec();
-        related.push((place, label.into()));
+        related.push((place, bounded(label.into())));
         Diagnostic { related: related.into_boxed_slice(), ..self }
     }
 }

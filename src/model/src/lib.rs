@@ -14,7 +14,6 @@ pub mod explanation;
 pub mod failure;
 pub mod fingerprint;
 pub mod limits;
-pub mod listing;
 pub mod lock;
 pub mod modules;
 pub mod names;

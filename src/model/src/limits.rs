@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::diagnostic::Code;
+use crate::text::grouped;
 
 /// The length of a worker's name: it is a DNS label on workers.dev. The versions of a worker have addresses of their own,
 /// `<8 digits>-<worker>.…`, for which no more than 54 would fit; flotilla has them switched off.
@@ -255,19 +256,6 @@ impl JsonSchema for Limits {
         let properties: Map<String, Value> = TABLE.iter().map(property).collect();
         schemars::json_schema!({"type": "object", "properties": properties, "additionalProperties": false})
     }
-}
-
-/// Returns a number for people: `50,000`.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]

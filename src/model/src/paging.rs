@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use crate::failure::Failure;
-use crate::limits::grouped;
+use crate::text::grouped;
 
 /// The number of times that a list is read before it is given up because it changed each time.
 const READINGS: u32 = 5;

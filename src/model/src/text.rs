@@ -1,15 +1,32 @@
-//! Values as people read them: numbers with nouns, times, ids. Knows no terminal.
+//! Values as people read them: numbers with nouns, times, ids, lists. Knows no terminal.
 
 use std::borrow::Cow;
 
 use serde_json::Value;
 
 pub use crate::clock::timestamp as time;
-use crate::listing::and_more;
+
+/// The longest word of a message, in characters: more than any path or address that is used.
+const LONGEST_WORD: usize = 400;
+/// The longest message, in characters: more than people read.
+pub const LONGEST_MESSAGE: usize = 1_500;
 
 /// Returns `1 worker`, `2 workers`.
 pub fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+/// Returns a number for people: `50,000`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// Returns the bytes of a file with `\n` at the ends of lines, whichever the checkout has: git writes `\r\n` where
@@ -34,6 +51,28 @@ pub fn clean(text: &str) -> String {
         }
     }
     cleaned
+}
+
+/// Returns a message no longer than people read, whatever it quotes: of long words, and of what is still too long, the middle is left
+/// out.
+pub fn bounded(message: String) -> String {
+    if message.len() <= LONGEST_WORD {
+        return message;
+    }
+    let words: Vec<_> = message.split(' ').map(|word| without_middle(word, LONGEST_WORD)).collect();
+    without_middle(&words.join(" "), LONGEST_MESSAGE).into_owned()
+}
+
+/// Returns a text of at most so many characters: two thirds of them from its beginning, the rest from its end.
+fn without_middle(text: &str, longest: usize) -> Cow<'_, str> {
+    let length = if text.len() <= longest { 0 } else { text.chars().count() };
+    if length <= longest {
+        return Cow::Borrowed(text);
+    }
+    let head = longest * 2 / 3;
+    let start: String = text.chars().take(head).collect();
+    let end: String = text.chars().skip(length - (longest - head - 1)).collect();
+    Cow::Owned(format!("{start}…{end}"))
 }
 
 /// Returns whether a character shows nothing, or changes the order in which others are shown: two texts that differ in it look alike.
@@ -148,6 +187,21 @@ fn is_id(word: &str) -> bool {
     }
 }
 
+/// Returns the line in place of entries that are not shown: `… and 1,200 more`.
+pub fn and_more(number: usize) -> String {
+    format!("… and {} more", grouped(number as u64))
+}
+
+/// Returns the first names of a list, and the number of the others: `a, b and 3 more`.
+pub fn names<S: AsRef<str>>(names: &[S], limit: usize) -> String {
+    let shown: Vec<&str> = names.iter().take(limit).map(AsRef::as_ref).collect();
+    let shown = shown.join(", ");
+    match names.len().saturating_sub(limit) {
+        0 => shown,
+        more => format!("{shown} and {} more", grouped(more as u64)),
+    }
+}
+
 /// Returns the first of these lines, one below the other, and how many more there are.
 pub fn first_lines(lines: impl IntoIterator<Item = String>, limit: usize) -> String {
     let mut lines: Vec<String> = lines.into_iter().collect();
@@ -183,6 +237,19 @@ mod tests {
         for text in ["größe", "日本語", "\u{2764}\u{fe0f}", "a b", "नमस्ते"] {
             assert_eq!(clean(text), text);
         }
+    }
+
+    #[test]
+    fn a_message_is_no_longer_than_people_read() {
+        let short = format!("unknown account `{}`", "a".repeat(300));
+        assert_eq!(bounded(short.clone()), short);
+        let quoted = bounded(format!("unknown account `{}` in fleet.yaml", "é".repeat(9_000)));
+        assert!(quoted.starts_with("unknown account `éé") && quoted.ends_with("éé` in fleet.yaml"), "{quoted}");
+        assert_eq!(quoted.matches('…').count(), 1);
+        assert!(quoted.chars().count() < LONGEST_WORD + 40);
+        let words = bounded(format!("first {}last", "some words ".repeat(900)));
+        assert_eq!(words.chars().count(), LONGEST_MESSAGE);
+        assert!(words.starts_with("first some") && words.ends_with("words last"), "{words}");
     }
 
     #[test]
@@ -225,5 +292,13 @@ mod tests {
         let lines = || ["a", "b", "c"].map(str::to_owned);
         assert_eq!(first_lines(lines(), 3), "a\nb\nc");
         assert_eq!(first_lines(lines(), 1), "a\n… and 2 more");
+    }
+
+    #[test]
+    fn the_rest_is_counted() {
+        assert_eq!(and_more(1200), "… and 1,200 more");
+        assert_eq!(names(&["a", "b"], 2), "a, b");
+        assert_eq!(names(&["a", "b", "c"], 1), "a and 2 more");
+        assert_eq!(names::<&str>(&[], 1), "");
     }
 }

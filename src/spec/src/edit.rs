@@ -441,7 +441,7 @@ impl Text<'_> {
 
 /// Returns a text as YAML: in the quotes that were there, or without any where it can be.
 fn scalar_text(text: &str, quote: Option<char>) -> String {
-    let printable = |c: char| !c.is_control() && !matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}');
+    let printable = yaml::is_printable;
     let plain = || {
         let fits = |c: char| c.is_alphanumeric() || " _./:@+-".contains(c);
         text.starts_with(|c: char| c.is_alphanumeric() || c == '_' || c == '/')

@@ -11,8 +11,9 @@ use flotilla_model::customer::{
     TURSO_URL,
 };
 use flotilla_model::diagnostic::{Code, Diagnostic};
-use flotilla_model::limits::{Limit, grouped};
+use flotilla_model::limits::Limit;
 use flotilla_model::names;
+use flotilla_model::text::grouped;
 use flotilla_spec::project::unknown;
 use flotilla_spec::secrets::access;
 use flotilla_spec::yaml::Node;

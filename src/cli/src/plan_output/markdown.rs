@@ -3,8 +3,8 @@
 
 use flotilla_deploy::plan::{Change, HostChange};
 use flotilla_deploy::refresh::Finding;
-use flotilla_model::limits::grouped;
 use flotilla_model::reason::Reason;
+use flotilla_model::text::grouped;
 
 use super::super::report::count;
 use super::super::summary::{boxed, text};

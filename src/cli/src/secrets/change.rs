@@ -5,10 +5,11 @@ use secrecy::{ExposeSecret as _, SecretString};
 use flotilla_build::git;
 use flotilla_model::diagnostic::did_you_mean;
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_model::limits::{Limit, grouped};
+use flotilla_model::limits::Limit;
 use flotilla_model::lock::Lock;
 use flotilla_model::names::own_secret;
 use flotilla_model::spec::{AccountId, Environment};
+use flotilla_model::text::grouped;
 use flotilla_spec::secrets::Store;
 
 use flotilla_engine::context::FOLDER;

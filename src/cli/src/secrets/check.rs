@@ -7,10 +7,10 @@ use serde::Serialize;
 use flotilla_model::customer::SHARED;
 use flotilla_model::diagnostic::{Diagnostic, Severity};
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_model::limits::grouped;
-use flotilla_model::listing::and_more;
 use flotilla_model::names::own_secret;
 use flotilla_model::spec::AccountId;
+use flotilla_model::text::and_more;
+use flotilla_model::text::grouped;
 
 use super::super::cloud::CustomersArguments;
 use super::super::report::{self, count};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use flotilla_deploy::plan::{Action, Step};
 use flotilla_deploy::refresh::{Inventory, Seen, previews};
 use flotilla_model::failure::Failure;
-use flotilla_model::limits::{Limit, grouped};
-use flotilla_model::text::{clean, count};
+use flotilla_model::limits::Limit;
+use flotilla_model::text::{clean, count, grouped};
 
 use super::created;
 use crate::planning::Planned;

@@ -42,7 +42,7 @@ impl Mapping<'_, '_> {
             return;
         };
         let pattern = match pattern.split_once("://") {
-            Some((scheme, rest)) if matches!(scheme, "https" | "http") => {
+            Some(("https" | "http", rest)) => {
                 let message = format!("`{pattern}` is mapped to `{rest}`: routes of a spec match http and https");
                 let help = "delete the route with the scheme at Cloudflare once flotilla has deployed the other one";
                 self.findings.note(place.clone(), message, help);

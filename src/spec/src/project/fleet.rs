@@ -15,10 +15,11 @@ use crate::tree::Tree;
 use crate::yaml::{self, Document, Kind, Node};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::digest::{Digest, Framed};
-use flotilla_model::limits::{Limit, Limits, Plan, grouped};
+use flotilla_model::limits::{Limit, Limits, Plan};
 use flotilla_model::names;
 use flotilla_model::preview::{self, Preview};
 use flotilla_model::spec::{Account, AccountId, Environment, FleetFile, SecretReference};
+use flotilla_model::text::grouped;
 
 /// fleet.yaml, read, with the layers and packs that it names.
 pub struct Fleet {
