@@ -51,7 +51,7 @@ const CONFIG: &str = r#"{
 "#;
 
 /// A fleet beside the project `apps/web`, whose wrangler is that of the tests.
-fn fleet() -> Project {
+pub fn fleet() -> Project {
     let project = Project::at(temporary_folder());
     project.write(
         "fleet.yaml",
@@ -95,7 +95,7 @@ fn install_wrangler(project: &Project) {
 }
 
 /// The variables by which flotilla finds the Node.js that wrangler needs, and a cache of the project's own.
-fn variables(project: &Project) -> [(&'static str, String); 2] {
+pub fn variables(project: &Project) -> [(&'static str, String); 2] {
     let own = node();
     let folders = own.parent().map(PathBuf::from).into_iter();
     let path = std::env::var_os("PATH").unwrap_or_default();
