@@ -46,7 +46,7 @@ const KEYS: [&str; 25] = [
     "wasm_modules",
     "workflows",
 ];
-/// Those of them that have the same meaning in whatever folder the configuration is.
+/// The keys among them that have the same meaning in whatever folder the configuration is.
 const ANYWHERE: [&str; 10] = [
     "define",
     "durable_objects",
@@ -232,7 +232,7 @@ pub struct Projects<'a> {
     seen: BTreeSet<String>,
     /// The reasons for which packs pin a version of wrangler: each is reported once.
     pinned: BTreeSet<String>,
-    /// What has to be run before a build.
+    /// The commands that have to run before a build.
     pub steps: BTreeSet<Step>,
 }
 

@@ -44,7 +44,7 @@ const MAX_PACKAGE: u64 = 1 << 20;
 pub struct Others {
     /// The project's name.
     pub name: String,
-    /// What has to be run before a build.
+    /// The commands that have to run before a build.
     pub steps: BTreeSet<Step>,
 }
 

@@ -131,7 +131,7 @@ fn has_in_environments(defaults: &Value, key: &str) -> bool {
     defaults["environments"].as_object().into_iter().flat_map(Map::values).any(|layer| layer.get(key).is_some())
 }
 
-/// Says that a spec doesn't have what it would inherit.
+/// Sets to `null` in a spec what it would inherit.
 fn remove_inherited(spec: &mut Map<String, Value>, key: &str, inherited: &Value) {
     match inherited.as_object().filter(|_| MERGED.contains(&key)) {
         Some(entries) => {

@@ -1,4 +1,4 @@
-//! What two workers can't both have: a name in an account, a host, another customer's database. And workers that have nothing to do with
+//! Conflicts of two workers over a name in an account, a host or another customer's database. And workers that have nothing to do with
 //! each other, which become customers of their own. Knows workers as they were found.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! What the name and the folder of a configuration say: the customer, the environment, or the part of the project that it deploys. Files
+//! The meaning of a configuration's name and folder: the customer, the environment, or the part of the project that it deploys. Files
 //! that deploy the same code are customers and environments of one pack; files that deploy different code are different workers.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -141,7 +141,7 @@ fn join_alone(groups: &mut Vec<(String, Vec<&Document>)>, projects: &Projects<'_
     }
 }
 
-/// Gives the files of different code roles, where one customer would have several of them.
+/// Assigns roles to files of different code, where one customer would have several of them.
 fn roles<'a>(groups: &[(String, Vec<&'a Document>)], members: Vec<(usize, String, Member<'a>)>) -> Vec<Member<'a>> {
     let of_project: BTreeSet<usize> = members
         .iter()
