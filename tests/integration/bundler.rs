@@ -54,7 +54,7 @@ const CONFIG: &str = r#"{
 "#;
 
 /// A fleet beside the project `apps/web`, whose wrangler is that of the tests.
-fn fleet() -> Project {
+pub fn fleet() -> Project {
     let project = Project::at(temporary_folder());
     project.write(
         "fleet.yaml",
@@ -98,7 +98,7 @@ fn install_wrangler(project: &Project) {
 }
 
 /// The variables by which flotilla finds the Node.js that wrangler needs, and a cache of the project's own.
-fn variables(project: &Project) -> [(&'static str, String); 2] {
+pub fn variables(project: &Project) -> [(&'static str, String); 2] {
     let own = node();
     let folders = own.parent().map(PathBuf::from).into_iter();
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -268,6 +268,25 @@ fn each_date_and_set_of_flags_has_a_bundle() {
     project.write("customers/bolt.yaml", "id: bolt\nvars: { A: of bolt }\n");
     run(&project, &["build"]).exits(0);
     assert_eq!(folders().len(), 1);
+}
+
+#[test]
+fn flags_with_which_it_cannot_be_bundled_hold_back_their_customers_alone() {
+    let project = fleet();
+    project.write("customers/bolt.yaml", "id: bolt\ncompatibilityFlags: [nodejs_compat, nodejs_compat_v2]\n");
+    let built = run(&project, &["build"]).exits(1);
+    assert!(built.stderr.contains("error[P0605]"), "{built:?}");
+    assert!(project.path("out/production/acme/wrangler.jsonc").exists(), "{built:?}");
+    assert!(!project.path("out/production/bolt/wrangler.jsonc").exists(), "{built:?}");
+}
+
+#[test]
+fn routes_of_the_configuration_do_not_keep_its_code_from_being_bundled() {
+    let project = fleet();
+    let routes =
+        "\"main\": \"src/index.ts\",\n  \"routes\": [{ \"pattern\": \"shop.example/*\", \"custom_domain\": true }],";
+    project.edit("apps/web/wrangler.jsonc", "\"main\": \"src/index.ts\",", routes);
+    run(&project, &["build"]).exits(0);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::bundler;
 use crate::fleet::{cache, fleet, until};
 use crate::support::{PATIENCE, Project};
 use crate::terminal::Terminal;
@@ -432,5 +433,23 @@ fn workers_of_a_namespace_have_no_tails() {
     let logs = project.run_with(&["logs", "acme"], &[("CLOUDFLARE_API_TOKEN", "a-token")]).exits(1);
     for text in ["in the dispatch namespace shops", "npx wrangler tail", "Logpush"] {
         assert!(logs.stderr.contains(text), "{text}: {logs:?}");
+    }
+}
+
+#[test]
+fn a_source_outside_of_a_wrangler_projects_folder_is_followed() {
+    let project = bundler::fleet();
+    project.write("apps/shared/name.ts", "export const name = \"one\";\n");
+    let code = "import { name } from \"../../shared/name\";\nexport default { fetch: () => new Response(name) };\n";
+    project.write("apps/web/src/index.ts", code);
+    for arguments in [&["dev", "--port", "0", "--json"][..], &["build", "--watch", "--json"]] {
+        let mut command = command(&project, arguments);
+        command.envs(bundler::variables(&project));
+        let watch = Running::start(command);
+        let is_whole = |object: &Value| object["deployed"].is_u64() || object["written"].is_u64();
+        watch.next("first result", is_whole);
+        let before = project.files("out/bundles");
+        project.edit("apps/shared/name.ts", "one", "one more");
+        until("the edit is built", || project.files("out/bundles") != before);
     }
 }

@@ -8,6 +8,7 @@ use std::process::Command;
 use crate::fleet::{ACCOUNT, Cloud, cache};
 use crate::folders::temporary_folder;
 use crate::support::{Project, output, repository};
+use crate::tools::node;
 
 /// Returns the pages of the documentation.
 pub fn pages() -> Vec<PathBuf> {
@@ -68,7 +69,9 @@ fn follow(page: &Path) {
     }
     let (cloud, project) = (Cloud::with_workerd(), Project::at(temporary_folder()));
     let own = Path::new(env!("CARGO_BIN_EXE_flotilla")).parent().expect("a folder").to_owned();
-    let path = format!("{}:{}", own.display(), std::env::var("PATH").unwrap_or_default());
+    // wrangler, which bundles packs, needs a newer Node.js than this machine may have.
+    let node = node().parent().map(|folder| format!("{}:", folder.display())).unwrap_or_default();
+    let path = format!("{}:{node}{}", own.display(), std::env::var("PATH").unwrap_or_default());
     let mut bash = Command::new("bash");
     bash.args(["-euo", "pipefail", "-c", &script])
         .current_dir(project.root())

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::fleet::{ACCOUNT, Cloud, fleet};
 use crate::folders::temporary_folder;
+use crate::import::path_variable;
 use crate::packaging::Linters;
 use crate::support::{Project, Run, copy, http_request, output, repository, same_variables};
 use crate::tools::{Local, json};
@@ -88,6 +89,27 @@ fn a_project_of_own_code_is_deployed_and_tells_that_it_is_well() {
     assert_eq!(local.get("app-acme", "/").text().unwrap(), "Hello Acme\n");
     project.run(&["init", "x", "--pack", "nothing"]).exits(2);
     project.run(&["init", "--ci", "github", "--pack", "worker"]).exits(2);
+}
+
+#[test]
+fn a_wrangler_project_is_deployed_and_tells_that_it_is_well() {
+    let project = cases::tiny();
+    let (name, path) = path_variable();
+    project.run(&["init", "fleet", "--pack", "wrangler"]).exits(0);
+    let at = |arguments: &[&str]| project.run_with(&[&["-C", "fleet"], arguments].concat(), &[(name, &path)]);
+    assert_eq!(at(&["check"]).exits(0).stdout, "checked 1 customer: no errors\n");
+    at(&["schema", "--check"]).exits(0);
+    assert_eq!(at(&["deploy", "--local", "--format", "json"]).exits(0).json()["applied"], 1);
+    at(&["build", "--check"]).exits(0);
+    let own = Project::at(temporary_folder());
+    copy(&project.path("fleet"), own.root());
+    let local = Local::start(&own, None);
+    assert!(json(local.get("app-acme", "/health"))["digest"].as_str().is_some_and(|digest| digest.len() == 64));
+    assert_eq!(local.get("app-acme", "/").text().unwrap(), "Hello Acme (production)\n");
+    // A project that is there is imported.
+    project.write("theirs/wrangler.toml", "name = \"theirs\"\n");
+    let refused = project.run(&["init", "theirs", "--pack", "wrangler"]).exits(5);
+    assert!(refused.stderr.contains("flotilla import ."), "{refused:?}");
 }
 
 #[test]

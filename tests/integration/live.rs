@@ -199,9 +199,12 @@ fn what_wrangler_deployed_is_imported_and_deployed_as_the_same() {
     assert_eq!(live.workers.iter().map(|worker| worker.lost.len()).sum::<usize>(), 0);
 
     let worker_pack = Pack::Worker.files();
-    let imported =
-        import::import(None, live, ImportOptions { name: Some("adopted"), customer: None, worker_pack: &worker_pack })
-            .unwrap();
+    let imported = import::import(
+        None,
+        live,
+        ImportOptions { name: Some("adopted"), worker_pack: &worker_pack, ..ImportOptions::default() },
+    )
+    .unwrap();
     assert_eq!(imported.findings, []);
     assert_eq!(imported.packs.len(), 2, "{:?}", imported.packs);
     let all: String = imported.files.values().map(|bytes| String::from_utf8_lossy(bytes)).collect();
@@ -285,7 +288,7 @@ fn what_can_not_be_represented_is_told_with_its_worker() {
     assert_eq!(odd.settings["observability"], json!({"enabled": false}));
     assert!(!format!("{live:?}").contains("sk_live"), "the value is nowhere");
     assert_eq!(odd.lost.len(), 4);
-    let asked = ImportOptions { name: Some("odd"), customer: None, worker_pack: &Pack::Worker.files() };
+    let asked = ImportOptions { name: Some("odd"), worker_pack: &Pack::Worker.files(), ..ImportOptions::default() };
     let imported = import::import(None, live, asked).unwrap();
     let spec = String::from_utf8(imported.files["customers/odd.yaml"].clone()).unwrap();
     assert!(spec.contains("delivery: manual"), "{spec}");

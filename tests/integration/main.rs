@@ -32,6 +32,7 @@ mod history;
 mod hostile;
 mod import;
 mod imported_data;
+mod imported_projects;
 mod incremental;
 mod init;
 mod inspecting;

@@ -47,7 +47,7 @@ use flotilla_model::trace;
 use flotilla_spec::pack::Pack;
 use flotilla_spec::tree::Tree;
 
-pub use declared::not_in_specs;
+pub use declared::{missing_code, not_in_specs};
 pub use explain::{Explained, LiveTriggers, explain, recipe, since, source};
 pub use files::{RenderedFiles, files, module};
 pub use open::{open, open_preview};
@@ -108,7 +108,7 @@ impl FromIterator<(String, PackBundle)> for PackBundles {
 }
 
 /// Returns the bundles of the packs that these workers use: from the cache, or built now. A pack that can't be bundled holds back its
-/// customers; it is an error if that leaves nobody.
+/// customers, or those of one compatibility date and set of flags; it is an error if that leaves nobody.
 pub fn pack_bundles(
     project: &Project,
     scan: &mut Scan,
@@ -134,7 +134,7 @@ pub fn pack_bundles(
         }
     }
     let (mut bundles, mut failure) = (PackBundles::default(), None);
-    let mut errors: BTreeMap<String, Vec<Diagnostic>> = BTreeMap::new();
+    let mut errors: BTreeMap<String, (BTreeSet<ShortHash>, Vec<Diagnostic>)> = BTreeMap::new();
     for ((name, variant), compatibility) in used {
         let pack = &project.fleet.packs[name];
         let fleet = &project.fleet.file.name;
@@ -143,7 +143,8 @@ pub fn pack_bundles(
             _ => pack_bundle::pack_bundle(fleet, name, pack, progress),
         };
         let mut add = |found: Vec<Diagnostic>| {
-            let errors = errors.entry(name.to_owned()).or_default();
+            let (variants, errors) = errors.entry(name.to_owned()).or_default();
+            variants.insert(variant);
             found.into_iter().for_each(|error| {
                 if !errors.contains(&error) {
                     errors.push(error)

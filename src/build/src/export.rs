@@ -15,6 +15,7 @@ use flotilla_model::customer::{Database, Worker};
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::digest::Digest;
 use flotilla_model::spec::Environment;
+use flotilla_spec::pack::WRANGLER;
 
 pub use archive::Archive;
 
@@ -24,7 +25,7 @@ pub const LIST: &str = "export.json";
 pub const WORKFLOW: &str = ".github/workflows/deploy-c15t.yml";
 
 /// Versions that are pinned, as the lock file next door has them.
-const PACKAGES: [(&str, &str); 2] = [("typescript", "7.0.2"), ("wrangler", "4.164.0")];
+const PACKAGES: [(&str, &str); 2] = [("typescript", "7.0.2"), ("wrangler", WRANGLER)];
 const LOCK: &str = include_str!("export/package-lock.json");
 const UPDATE: &str = include_str!("export/update.mjs");
 const GITHUB: &str = include_str!("export/github.yml");

@@ -206,6 +206,8 @@ impl Task<'_> {
         option("config", project.config.clone().into());
         option("env", environment.into());
         option("name", "bundle".into());
+        // In the place of those of the configuration: hosts are a matter of specs, and don't keep code from being bundled.
+        option("routes", "flotilla.invalid/*".into());
         option("outfile", form.clone().into());
         option("metafile", metafile.clone().into());
         option("compatibility-date", self.compatibility.date.clone().into());

@@ -43,6 +43,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
             let mut found = implied::future_dates(&project, &scan, selection);
             found.extend(implied::missing_callees(&session.context(), &project, &scan, selection)?);
             found.extend(build::not_in_specs(&project, &scan));
+            found.extend(build::missing_code(&project, &scan));
             scan.add_findings(&project, found);
             (selection.count(&scan), scan.diagnostics, scan.suppressed)
         }

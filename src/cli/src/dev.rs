@@ -1,5 +1,6 @@
 //! `flotilla dev`: the local emulator, and a build and a deploy to it on each save. What workers log is printed as it comes.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -104,8 +105,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                     is_first: AtomicBool::new(true),
                     diagnostics: Mutex::default(),
                 };
-                let mut dev =
-                    Dev { session, arguments, env_file, operator, known: Vec::new(), skipped: Vec::new(), deploys: 0 };
+                let mut dev = Dev {
+                    session, arguments, env_file, operator, known: Vec::new(), skipped: Vec::new(), sources: BTreeSet::new(), deploys: 0,
+                };
                 let done = dev.follow(&mut watch, &stopped);
                 // While something is printed of it, the emulator's threads go on: it is stopped before the printer.
                 emulator.stop();
@@ -181,6 +183,8 @@ struct Dev<'a> {
     known: Vec<Diagnostic>,
     /// The workers that the last deploy skipped.
     skipped: Vec<Held>,
+    /// The folders of the sources that wrangler bundled.
+    sources: BTreeSet<PathBuf>,
     deploys: usize,
 }
 
@@ -191,6 +195,7 @@ impl Dev<'_> {
         while !stopped.load(Ordering::Relaxed) && !stdout::is_closed() {
             if let Some(edited) = next.take() {
                 self.deploy(&edited)?;
+                watch.set_sources(self.sources.clone());
                 stdout::require_written()?;
             }
             next = watch.turn(self.deploys > 0)?;
@@ -228,6 +233,13 @@ impl Dev<'_> {
             }
             result => Some(result),
         };
+        let planned = match &result {
+            Some(Ok(Deployed::Applied(applied))) => Some(&*applied.planned),
+            Some(Ok(Deployed::UpToDate(planned))) => Some(&**planned),
+            _ => None,
+        };
+        // A deploy of some customers bundles what they use alone.
+        self.sources.extend(planned.iter().flat_map(|planned| watch::sources(&self.session.root, &planned.runtimes)));
         let whole = selection.is_all();
         if let Some(found) = found {
             let concerned = |item: &Diagnostic| whole || selection.concerns(item);

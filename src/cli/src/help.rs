@@ -33,7 +33,8 @@ pub(super) const INIT: &str = "Examples:
 
 pub(super) const IMPORT: &str = "Examples:
   flotilla import ../shop --dry-run              show what would be written, and what can't be mapped
-  flotilla -C fleet import ../shop               create a project in the folder fleet
+  flotilla -C fleet import ../shop               create a fleet, or add to it, in the folder fleet
+  flotilla import . --exclude legacy             leave out the configurations of a folder
   flotilla import . --customer acme              import next to wrangler's own files
   flotilla -C fleet import --account ID          import what an account runs (CLOUDFLARE_API_TOKEN)
 

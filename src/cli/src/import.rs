@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flotilla_deploy::pace::Priority;
-use flotilla_import::{self, Finding, FindingKind, ImportOptions, Imported, LiveAccount, code, live, write};
-use flotilla_model::diagnostic::Place;
+use flotilla_import::fleet::Existing;
+use flotilla_import::{self, Finding, FindingKind, ImportOptions, Imported, LiveAccount, live, write};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::names;
 use flotilla_model::platform::Home;
 use flotilla_model::progress::Progress as _;
 use flotilla_model::text;
-use flotilla_spec::project::TOKEN_VARIABLE;
+use flotilla_spec::pack::relative;
+use flotilla_spec::project::{FLEET_FILE, TOKEN_VARIABLE};
 use flotilla_spec::secrets::Secrets;
 
 use super::packs::Pack;
+use super::plan::shell_word;
 use super::report::{self, count};
 use super::summary;
 use super::transaction::FileChanges;
@@ -29,6 +31,10 @@ use flotilla_engine::requests::PlatformRequester;
 const FLEET_NAME_LENGTH: usize = 40;
 /// The most files that are listed; of more, their folders are.
 const FILES_SHOWN: usize = 30;
+/// The most secrets that are listed.
+const SECRETS_SHOWN: usize = 10;
+/// The most workers whose names are listed to be adopted.
+const ADOPTED_BY_NAME: usize = 6;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -44,6 +50,9 @@ pub(super) struct Arguments {
     /// Customer that the workers belong to where no file names one [default: the project's name]
     #[arg(long, value_name = "NAME")]
     customer: Option<String>,
+    /// Leave out configuration files and folders that match, such as `legacy` or `apps/*/wrangler.dev.*`; can be repeated
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
     /// Show what would be written and what can't be mapped; write nothing
     #[arg(long)]
     dry_run: bool,
@@ -69,15 +78,36 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
         true => None,
         false => Some(FileChanges::recover(&init::made(from)?, ui, "import")?),
     };
+    let target = absolute(from)?;
+    let repository = target.ancestors().find(|folder| folder.join(".git").exists());
+    let workspace = repository.unwrap_or(&target).to_owned();
+    if let Some(path) = path {
+        check_location(path, &target, &workspace, repository.is_some())?;
+    }
+    let fleet = Existing::read(&target).map_err(|why| {
+        Failure::new(format!("the fleet in {} can't be added to: {why}", target.display()))
+            .hint("fix it first: `flotilla check` reports all of its errors")
+    })?;
+    let name = fleet.as_ref().map(Existing::name).or(arguments.name.as_deref());
+    if let (Some(fleet), Some(name)) = (&fleet, &arguments.name)
+        && fleet.name() != name
+    {
+        return Err(Failure::usage(format!("{} has the fleet `{}` already", target.display(), fleet.name()))
+            .hint("leave out --name to add to it, or name another folder with -C DIR"));
+    }
     let live = match &arguments.account {
-        Some(id) => live(from, id, ui, arguments.name.as_deref())?,
+        Some(id) => live(from, id, ui, name)?,
         None => LiveAccount::default(),
     };
     let worker_pack = Pack::Worker.files();
     let asked = ImportOptions {
-        name: arguments.name.as_deref(),
+        name,
         customer: arguments.customer.as_deref(),
         worker_pack: &worker_pack,
+        exclude: &arguments.exclude,
+        target: &target,
+        workspace: &workspace,
+        fleet: fleet.as_ref(),
     };
     let mut imported = match flotilla_import::import(path, live, asked) {
         Ok(imported) => imported,
@@ -89,20 +119,30 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
     };
     if imported.customers.is_empty() {
         findings(ui, &imported.findings);
-        return Err(match path {
-            Some(path) => {
+        let failure = match path {
+            Some(path) if imported.findings.is_empty() => {
                 Failure::new(format!("{} has no wrangler project; nothing was written", path.display()))
-                    .hint("name the folder with wrangler.toml, wrangler.jsonc or wrangler.json, or one at most three levels above it")
+                    .hint("name the folder with wrangler.toml, wrangler.jsonc or wrangler.json, or one at most four levels above it")
             }
             None => Failure::new("the account has no worker that isn't in the fleet already; nothing was written"),
-        });
+            // The findings say why.
+            Some(_) => {
+                match format {
+                    Format::Json => json(ui, &imported)?,
+                    Format::Text => report::print("no worker could be imported; nothing was written"),
+                }
+                return Ok(Exit::SomeFailed);
+            }
+        };
+        return Err(failure);
     }
     let project = if arguments.dry_run { from.to_owned() } else { init::made(from)? };
     if !arguments.dry_run {
         imported.files.extend(init::git_files(&project)?);
         let taken = write::taken(&project, &imported.files);
         // They have the project's own lines, and get more.
-        let taken: Vec<&String> = taken.iter().filter(|file| !file.starts_with(".git")).collect();
+        let is_extended = |file: &&String| file.starts_with(".git") || (fleet.is_some() && *file == FLEET_FILE);
+        let taken: Vec<&String> = taken.iter().filter(|file| !is_extended(file)).collect();
         if !taken.is_empty() && !arguments.force {
             return Err(Failure::refused(format!(
                 "{} would be overwritten; nothing was written",
@@ -110,7 +150,6 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
             ))
             .hint("import into another folder with `-C DIR`, or overwrite with `--force`"));
         }
-        locks(ui, &mut imported);
         let changes = match &mut changes {
             Some(changes) => changes,
             None => changes.insert(FileChanges::recover(&project, ui, "import")?),
@@ -124,13 +163,49 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
         })?;
     }
     findings(ui, &imported.findings);
-    let complete =
-        !imported.findings.iter().any(|finding| matches!(finding.kind, FindingKind::Lost | FindingKind::LeftOut));
+    let complete = !imported
+        .findings
+        .iter()
+        .any(|finding| matches!(finding.kind, FindingKind::Invalid | FindingKind::Lost | FindingKind::LeftOut));
     match format {
         Format::Json => json(ui, &imported)?,
         Format::Text => report::print(&text(&project, &imported, arguments.dry_run)),
     }
     Ok(if complete { Exit::Done } else { Exit::SomeFailed })
+}
+
+/// Returns the absolute path of a folder that needn't exist yet, without links.
+fn absolute(folder: &Path) -> Result<PathBuf, Failure> {
+    let cannot = |error: std::io::Error| Failure::new(format!("{} can't be used: {error}", folder.display()));
+    let whole = std::path::absolute(folder).map_err(cannot)?;
+    let there = whole.ancestors().find(|above| above.exists()).unwrap_or(&whole);
+    let rest = whole.strip_prefix(there).unwrap_or(Path::new(""));
+    Ok(there.canonicalize().map_err(cannot)?.join(rest))
+}
+
+/// Checks that a fleet may use the code of a project, which stays where it is.
+fn check_location(path: &Path, target: &Path, workspace: &Path, is_repository: bool) -> Result<(), Failure> {
+    let project = absolute(path)?;
+    if project.starts_with(workspace) {
+        return Ok(());
+    }
+    let project = if project.is_dir() { project } else { project.parent().unwrap_or(&project).to_owned() };
+    let shown = clean(&project.display().to_string());
+    let message = format!(
+        "the code of {shown} stays where it is, and a fleet in {} can't use it: {}",
+        clean(&target.display().to_string()),
+        match is_repository {
+            true => "it is in another git repository",
+            false => "the fleet is in no git repository that has both",
+        }
+    );
+    let hint = match project.ancestors().any(|folder| folder.join(".git").exists()) {
+        true => format!("write the fleet into the project's repository: `flotilla -C {shown}/fleet import {shown}`"),
+        false => format!(
+            "write the fleet into the project itself, `flotilla -C {shown} import {shown}`, or run `git init` in a folder that has both"
+        ),
+    };
+    Err(Failure::refused(message).hint(hint))
 }
 
 /// Reads what is live in an account. Changes nothing there.
@@ -164,31 +239,11 @@ fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<LiveAccou
     Ok(live)
 }
 
-/// Runs npm to write the lock files of packs with packages of their own.
-fn locks(ui: &Ui, imported: &mut Imported) {
-    let mut found: Vec<Finding> = Vec::new();
-    for (folder, older) in &imported.locks {
-        ui.begin(&format!("npm: the versions of the packages of {folder}"), None);
-        let package = &imported.files[&format!("{folder}/package.json")];
-        match code::lock(package, older.as_deref()) {
-            Ok(lock) => _ = imported.files.insert(format!("{folder}/package-lock.json"), lock),
-            Err(message) => found.push(Finding {
-                kind: FindingKind::LeftOut,
-                place: Place::file(&format!("{folder}/package.json")),
-                message: format!("npm wrote no lock file: {message}"),
-                help: format!("run `npm install --package-lock-only` in {folder}"),
-            }),
-        }
-        ui.end();
-    }
-    imported.findings.extend(found);
-}
-
 /// Prints the findings to stderr, with their places.
 fn findings(ui: &Ui, findings: &[Finding]) {
     for finding in findings {
         let style = match finding.kind {
-            FindingKind::Credential | FindingKind::Lost => Style::Error,
+            FindingKind::Credential | FindingKind::Invalid | FindingKind::Lost => Style::Error,
             FindingKind::LeftOut => Style::Warning,
             FindingKind::Note => Style::Dim,
         };
@@ -209,6 +264,8 @@ fn json(ui: &Ui, imported: &Imported) -> Result<(), Failure> {
         .iter()
         .map(|(customer, name)| serde_json::json!({"customer": customer, "name": name}))
         .collect();
+    let steps: Vec<serde_json::Value> =
+        imported.steps.iter().map(|step| serde_json::json!({"folder": step.folder, "command": step.command})).collect();
     report::json(
         ui,
         &serde_json::json!({
@@ -217,6 +274,7 @@ fn json(ui: &Ui, imported: &Imported) -> Result<(), Failure> {
             "packs": imported.packs.len(),
             "written": imported.files.keys().collect::<Vec<_>>(),
             "secrets": secrets,
+            "steps": steps,
             "findings": imported.findings,
         }),
     )
@@ -250,21 +308,29 @@ fn text(project: &Path, imported: &Imported, dry_run: bool) -> String {
     if dry_run {
         return text.trim_end().to_owned();
     }
-    text.push_str("Then, there:\n  flotilla check\n  flotilla build\n");
-    for (customer, name) in imported.secrets.iter().take(FILES_SHOWN) {
+    let place = std::env::current_dir().ok();
+    let is_here = place.is_some_and(|place| place == project);
+    text.push_str(if is_here { "Next:\n" } else { "Next, in that folder:\n" });
+    for step in &imported.steps {
+        let folder = relative(project, &step.folder);
+        match folder.is_empty() {
+            true => text.push_str(&format!("  {}\n", clean(&step.command))),
+            false => text.push_str(&format!("  (cd {} && {})\n", clean(&shell_word(&folder)), clean(&step.command))),
+        }
+    }
+    text.push_str("  flotilla check\n  flotilla build\n");
+    for (customer, name) in imported.secrets.iter().take(SECRETS_SHOWN) {
         text.push_str(&format!("  flotilla secrets set {name} --customer {customer}\n"));
     }
-    if imported.secrets.len() > FILES_SHOWN {
-        text.push_str("  …; `flotilla secrets check` lists them all\n");
+    if imported.secrets.len() > SECRETS_SHOWN {
+        text.push_str("  …; `flotilla secrets check` lists all that are missing\n");
     }
     // Live workers bear no tag of this fleet's yet.
     let whole = |name: &&String| !imported.manual.contains(name);
     let names: BTreeSet<&str> = imported.workers.iter().filter(whole).map(String::as_str).collect();
-    let adopt: Vec<String> = names.iter().take(FILES_SHOWN).map(|name| format!("--adopt {name}")).collect();
-    let more = if names.len() > FILES_SHOWN { " …" } else { "" };
-    if !adopt.is_empty() {
-        let adopt = adopt.join(" ");
-        text.push_str(&format!("  flotilla plan --refresh {adopt}{more}\n  flotilla deploy --refresh {adopt}{more}\n"));
+    if !names.is_empty() {
+        let adopt = adoption(&names);
+        text.push_str(&format!("  flotilla plan --refresh {adopt}\n  flotilla deploy --refresh {adopt}\n"));
     }
     if !imported.manual.is_empty() {
         let number = count(imported.manual.len(), "worker");
@@ -272,6 +338,41 @@ fn text(project: &Path, imported: &Imported, dry_run: bool) -> String {
             "A deploy leaves {number} alone that could not be mapped whole: delivery is `manual`.\n"
         ));
     }
+    let attention = |kind: FindingKind| imported.findings.iter().filter(|finding| finding.kind == kind).count();
+    let kinds = [
+        (FindingKind::Credential, "secret", "in files, to be replaced"),
+        (FindingKind::Invalid, "file", "that can't be read"),
+        (FindingKind::Lost, "setting", "that specs can't say"),
+        (FindingKind::LeftOut, "item", "left out"),
+    ];
+    let counts: Vec<String> = kinds
+        .into_iter()
+        .filter(|(kind, ..)| attention(*kind) > 0)
+        .map(|(kind, noun, what)| format!("{} {what}", count(attention(kind), noun)))
+        .collect();
+    if !counts.is_empty() {
+        text.push_str(&format!("Reported above: {}.\n", counts.join(", ")));
+    }
     text.truncate(text.trim_end().len());
     text
+}
+
+/// Returns the options that adopt these workers: their names, or a pattern of what the names of many have in common.
+fn adoption(names: &BTreeSet<&str>) -> String {
+    let option = |name: &str| format!("--adopt {name}");
+    if names.len() <= ADOPTED_BY_NAME {
+        return names.iter().map(|name| option(name)).collect::<Vec<_>>().join(" ");
+    }
+    let mut prefixes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for name in names {
+        prefixes.entry(name.split('-').next().unwrap_or(name)).or_default().push(name);
+    }
+    let of = |(prefix, names): (&str, Vec<&str>)| match names[..] {
+        [only] => option(only),
+        _ => option(&format!("'{prefix}*'")),
+    };
+    match prefixes.len() > ADOPTED_BY_NAME {
+        true => option("'*'"),
+        false => prefixes.into_iter().map(of).collect::<Vec<_>>().join(" "),
+    }
 }

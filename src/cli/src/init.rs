@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use flotilla_build::build::{self, Loaded};
+use flotilla_import::wrangler::NAMES;
 use flotilla_import::yaml_text;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::names;
@@ -106,6 +107,7 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
     let (fleet, customer) = match pack {
         Pack::Consent => (include_str!("init/fleet.yaml"), include_str!("init/customer.yaml")),
         Pack::Worker => (include_str!("init/worker-fleet.yaml"), include_str!("init/worker-customer.yaml")),
+        Pack::Wrangler => (include_str!("init/wrangler/fleet.yaml"), include_str!("init/wrangler/customer.yaml")),
         Pack::Dispatch => unreachable!("BUG: it is added to a project"),
     };
     let mut files: Vec<(String, Vec<u8>)> = vec![
@@ -114,6 +116,11 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
     ];
     let own = |(path, bytes)| (format!("templates/{}/{path}", pack.name()), bytes);
     files.extend(pack.files().into_iter().map(own));
+    files.extend(pack.code());
+    if let Some(config) = NAMES.iter().find(|name| pack == Pack::Wrangler && root.join(name).is_file()) {
+        return Err(Failure::refused(format!("{} has a {config} already; nothing was written", root.display()))
+            .hint("`flotilla import .` makes a fleet of that project: its code stays where it is, and its settings become specs"));
+    }
     let taken: Vec<&str> =
         files.iter().map(|(path, _)| path.as_str()).filter(|path| root.join(path).symlink_metadata().is_ok()).collect();
     if let Some(first) = taken.first() {

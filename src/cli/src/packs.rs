@@ -1,6 +1,7 @@
 //! The packs that are embedded in the program. Knows their files; writes none.
 
 use clap::ValueEnum;
+use flotilla_spec::pack::WRANGLER;
 use include_dir::{Dir, include_dir};
 
 /// A pack that is embedded in the program.
@@ -11,6 +12,8 @@ pub enum Pack {
     Consent,
     /// A worker of your own code
     Worker,
+    /// A wrangler project, whose code wrangler bundles where it is
+    Wrangler,
     /// The worker in front of a dispatch namespace, added to an existing project
     Dispatch,
 }
@@ -56,9 +59,21 @@ impl Pack {
     pub fn name(self) -> &'static str {
         match self {
             Pack::Consent => "consent",
-            Pack::Worker => "worker",
+            // The project starts with a pack that is called after its worker.
+            Pack::Worker | Pack::Wrangler => "worker",
             Pack::Dispatch => "dispatch",
         }
+    }
+
+    /// Returns the files of its code that lie outside of its folder, by path from the project's root.
+    pub fn code(self) -> Vec<(String, Vec<u8>)> {
+        let files = [
+            ("worker/wrangler.jsonc", include_str!("init/wrangler/wrangler.jsonc")),
+            ("worker/package.json", include_str!("init/wrangler/package.json")),
+            ("worker/src/index.ts", include_str!("init/wrangler/index.ts")),
+        ];
+        let files = files.into_iter().filter(|_| self == Pack::Wrangler);
+        files.map(|(path, text)| (path.to_owned(), text.replace("WRANGLER", WRANGLER).into_bytes())).collect()
     }
 
     /// Returns its files, by path within its folder.
@@ -67,6 +82,10 @@ impl Pack {
             Pack::Consent => (CONSENT, &CONSENT_FOLDERS),
             Pack::Worker => (WORKER, &WORKER_FOLDERS),
             Pack::Dispatch => (DISPATCH, &DISPATCH_FOLDERS),
+            Pack::Wrangler => {
+                let manifest = include_str!("init/wrangler/pack.yaml").replace("WRANGLER", WRANGLER);
+                return vec![("pack.yaml".to_owned(), manifest.into_bytes())];
+            }
         };
         let mut files: Vec<(String, Vec<u8>)> =
             beside.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();

@@ -61,7 +61,7 @@ pub(super) struct LineArguments {
     /// Compare with what Cloudflare runs instead of the state alone; costs a few list requests
     #[arg(long)]
     pub refresh: bool,
-    /// Take over an existing worker that this fleet doesn't manage, and overwrite it
+    /// Take over an existing worker that this fleet doesn't manage, and overwrite it; `*` and `?` match several
     #[arg(long, value_name = "WORKER", value_delimiter = ',')]
     pub adopt: Vec<String>,
 }
@@ -151,7 +151,7 @@ impl Arguments {
 }
 
 /// Returns a word as a shell reads it.
-fn shell_word(word: &str) -> String {
+pub(super) fn shell_word(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=:,./@%+".contains(c);
     match word.chars().all(is_plain) && !word.is_empty() {
         true => word.to_owned(),

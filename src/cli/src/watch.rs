@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use notify::EventKind;
 
-use flotilla_build::build::{self, Scope};
+use flotilla_build::build::{self, PackBundles, Scope};
 use flotilla_build::manifest::{FOLDER, Record, Unit};
 use flotilla_engine::build_fleet::{Built, build_fleet};
 use flotilla_model::diagnostic::Diagnostic;
@@ -73,7 +73,7 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
                     let changed = (done.built.written, done.built.removed);
                     let diagnostics = std::mem::take(&mut done.diagnostics);
                     known = Some(print_changes(session, known.as_deref(), diagnostics, changed, start)?);
-                    watch.set_sources(&done);
+                    watch.set_sources(sources(&session.root, &done.runtimes));
                     current = Some(done);
                 }
                 Err(failure) if !failure.diagnostics.is_empty() => {
@@ -101,8 +101,8 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
 }
 
 /// Returns the folders of the sources that wrangler bundled.
-fn sources(root: &Path, done: &Built) -> BTreeSet<PathBuf> {
-    let files = done.runtimes.iter().flat_map(|(_, bundle)| bundle.sources.iter());
+pub(super) fn sources(root: &Path, bundles: &PackBundles) -> BTreeSet<PathBuf> {
+    let files = bundles.iter().flat_map(|(_, bundle)| bundle.sources.iter());
     let own = files.filter(|(file, _)| !file.starts_with("node_modules/")).map(|(file, _)| root.join(file));
     own.filter_map(|file| file.parent()?.canonicalize().ok()).collect()
 }
@@ -149,8 +149,8 @@ impl Watch {
     }
 
     /// Watches the sources that wrangler bundled as well.
-    pub(super) fn set_sources(&mut self, done: &Built) {
-        self.folders.set_sources(sources(&self.root, done));
+    pub(super) fn set_sources(&mut self, sources: BTreeSet<PathBuf>) {
+        self.folders.set_sources(sources);
     }
 
     /// Returns what wakes up a turn.

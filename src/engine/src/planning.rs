@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use rayon::prelude::*;
+use wildmatch::WildMatch;
 
 use flotilla_build::build::future_dates::{FutureDates, today};
 use flotilla_build::build::{self, LiveTriggers, PackBundles, Project, Scan};
@@ -148,9 +149,11 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
     if request.prune && scan.unread {
         operator.on_event(&Event::NothingPruned);
     }
+    let adopt = adopted(&project, &scan, &request.adopt)?;
     let homes = planned_homes(context, &project.fleet, &cloud, &secrets);
     let waves = if context.preview.is_some() { Vec::new() } else { Wave::of(&project.fleet.file.deploy.waves) };
     let mut options = options(context, request, &cloud, (&scan, &built), &homes, &waves);
+    options.adopt = adopt.clone();
     let mut state = match (request.refresh, request.applies) {
         (false, _) => State::read(&cloud.state)?,
         (true, false) => State::shadow(&cloud.state)?,
@@ -167,7 +170,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
             wanted,
             held: &options.invalid,
             whole: options.whole && !scan.unread,
-            adopt: request.adopt.clone(),
+            adopt: adopt.clone(),
             homes: &homes,
             anew: false,
             all_domains: request.only_prune || context.preview.is_some(),
@@ -211,7 +214,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
         inventory,
         findings,
         refused,
-        adopt: request.adopt.clone(),
+        adopt,
         expires: request.expires,
         places,
         selection: selection.clone(),
@@ -262,8 +265,30 @@ fn options<'a>(
         unowned: BTreeMap::new(),
         missing: BTreeSet::new(),
         objects: BTreeSet::new(),
-        adopt: request.adopt.clone(),
+        adopt: BTreeSet::new(),
     }
+}
+
+/// Returns the workers that are adopted: those that are named, and those of the fleet whose names match a pattern with `*` or `?`.
+fn adopted(project: &Project, scan: &Scan, patterns: &BTreeSet<String>) -> Result<BTreeSet<String>, Failure> {
+    let (globs, mut adopted): (BTreeSet<_>, BTreeSet<_>) =
+        patterns.iter().cloned().partition(|pattern| pattern.contains(['*', '?']));
+    if globs.is_empty() {
+        return Ok(adopted);
+    }
+    let units = scan.records.iter().flat_map(|record| record.units.iter().map(move |unit| (record, unit)));
+    let names: BTreeSet<String> =
+        units.filter_map(|(record, unit)| Some(scan.worker(project, record, unit)?.name)).collect();
+    for glob in &globs {
+        let matcher = WildMatch::new(glob);
+        let matching: Vec<&String> = names.iter().filter(|name| matcher.matches(name)).collect();
+        if matching.is_empty() {
+            return Err(Failure::usage(format!("--adopt: no worker of the fleet matches `{glob}`"))
+                .hint("`flotilla list` shows the names of the fleet's workers"));
+        }
+        adopted.extend(matching.into_iter().cloned());
+    }
+    Ok(adopted)
 }
 
 /// The desired state of the fleet, for commands that correct the state.

@@ -1,362 +1,469 @@
-//! A worker's code as a pack: the modules that its entry point reaches, the packages that they import, and wrangler's
-//! options for bundling them. Reads files of the project alone; bundles nothing.
+//! A worker's code as a pack: a wrangler project, which the pack names and which stays where it is, or the modules of a live worker, which the
+//! pack contains. Reads files of the project; bundles nothing.
 
-mod closure;
-mod options;
+mod credentials;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use flotilla_model::cache;
-use flotilla_model::child::Job;
+use flotilla_model::credential;
 use flotilla_model::digest::Framed;
 use flotilla_model::plain_file;
+use flotilla_spec::pack::{WRANGLER, relative};
+use flotilla_spec::yaml::Node;
 
 use super::ids::slug;
-use super::wrangler::{Config, text};
-use super::{FindingKind, Findings, yaml_text};
-use closure::{Closure, versions};
-use options::options;
+use super::wrangler::{CUSTOMERS, Config, NAMES, entries, items, text, word};
+use super::{Findings, ImportOptions, yaml_text};
 
-/// The most bytes of one file.
-const MAX_BYTES: u64 = 8 << 20;
-/// The extensions that wrangler bundles as text, unless `rules` say otherwise.
-const TEXT: [&str; 3] = ["txt", "html", "sql"];
+/// The keys of a configuration that decide how wrangler bundles its code, or what is uploaded with it.
+const KEYS: [&str; 25] = [
+    "alias",
+    "assets",
+    "base_dir",
+    "build",
+    "data_blobs",
+    "define",
+    "durable_objects",
+    "exports",
+    "find_additional_modules",
+    "jsx_factory",
+    "jsx_fragment",
+    "keep_names",
+    "migrations",
+    "minify",
+    "no_bundle",
+    "preserve_file_names",
+    "python_modules",
+    "queues",
+    "rules",
+    "site",
+    "text_blobs",
+    "tsconfig",
+    "upload_source_maps",
+    "wasm_modules",
+    "workflows",
+];
+/// The keys among them that have the same meaning in whatever folder the configuration is.
+const ANYWHERE: [&str; 10] = [
+    "define",
+    "durable_objects",
+    "jsx_factory",
+    "jsx_fragment",
+    "keep_names",
+    "migrations",
+    "minify",
+    "queues",
+    "upload_source_maps",
+    "workflows",
+];
+/// The most bytes of a package.json.
+const MAX_PACKAGE: u64 = 1 << 20;
+/// The most files and bytes of a folder that is compared with others.
+const MAX_COMPARED: (usize, u64) = (2_000, 32 << 20);
+/// The lock files of package managers, and the commands that install what they list.
+const LOCKS: [(&str, &str); 6] = [
+    ("package-lock.json", "npm ci"),
+    ("npm-shrinkwrap.json", "npm ci"),
+    ("pnpm-lock.yaml", "pnpm install --frozen-lockfile"),
+    ("yarn.lock", "yarn install"),
+    ("bun.lock", "bun install"),
+    ("bun.lockb", "bun install"),
+];
+/// The end of the manifest of a pack.
+const NO_HEALTH: &str = "\
+# A path that shows that the worker works makes a health check, which `flotilla verify` and deploys in waves send:
+# verify:
+#   - { name: health, path: /, status: 200 }
+";
 
 /// A worker's code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Code {
-    /// The name that its pack gets if it is free.
+    /// The name that its pack gets if it is free; nothing: that of the project.
     pub name: String,
-    /// Its files by path, below the pack's `src`.
-    pub files: BTreeMap<String, Vec<u8>>,
-    /// The entry point among them; without files, the expected one.
-    pub main: String,
-    /// The packages that it imports, with their versions.
-    pub packages: BTreeMap<String, String>,
-    /// The project's lock file of npm.
-    pub lock: Option<Vec<u8>>,
-    /// The options of the bundler.
-    pub options: Options,
+    /// Whether the key is that of its files, wherever they are.
+    pub is_copy: bool,
+    /// A key that is the same for workers that run the same code.
+    pub key: String,
+    /// Its location.
+    pub source: Source,
 }
 
-/// The options of the bundler.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// Names that are replaced, and by what.
-    pub define: BTreeMap<String, String>,
-    /// Modules that replace others.
-    pub alias: BTreeMap<String, String>,
-    /// The options of the TypeScript compiler that change what code does.
-    pub compiler: Map<String, Value>,
-    /// The extensions that are imported as text, beside those that are anyway.
-    pub text: BTreeSet<String>,
+/// The location of a worker's code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A wrangler project, which wrangler bundles where it is.
+    Project {
+        /// The configuration, absolute and without links.
+        config: PathBuf,
+        /// Its environment; none is the top level.
+        environment: Option<String>,
+        /// The version of wrangler that flotilla has to install, as the project has none that can bundle it.
+        wrangler: Option<&'static str>,
+    },
+    /// The modules of a live worker, by path, and the name of the main one.
+    Modules {
+        /// The main module.
+        main: String,
+        /// The modules.
+        files: BTreeMap<String, Vec<u8>>,
+    },
 }
-
-/// The end of the manifest of code that serves `/health` and says which bundle runs.
-const HEALTH_WITH_DIGEST: &str = "\
-# The health check: asked by `flotilla verify` and after each wave of a deploy.
-verify:
-  - name: health
-    path: /health
-    json: { digest: \"{digest}\" }
-";
-/// The end of the manifest of code that serves `/health`.
-const HEALTH: &str = "\
-# The health check: asked by `flotilla verify` and after each wave of a deploy. It passes whichever version answers, until the answer says
-# which one it is: return `digest: env.FLOTILLA_DIGEST` as JSON, and add `json: { digest: \"{digest}\" }` here.
-verify:
-  - name: health
-    path: /health
-";
-/// The end of the manifest of other code.
-const NO_HEALTH: &str = "\
-# The code serves no /health, so deploys in waves go on without asking. A path that shows that the worker works makes a health check:
-# verify:
-#   - { name: health, path: /, status: 200 }
-";
 
 impl Code {
     /// Returns the code of a live worker: modules as they were uploaded.
     pub fn of_modules(name: &str, main: String, modules: BTreeMap<String, Vec<u8>>) -> Code {
         let files: BTreeMap<String, Vec<u8>> = modules.into_iter().filter(|(path, _)| is_module_path(path)).collect();
         let main = if files.contains_key(&main) { main } else { files.keys().next().cloned().unwrap_or_default() };
-        Code { name: slug(name), files, main, packages: BTreeMap::new(), lock: None, options: Options::default() }
+        let start = Framed::new("code").field(main.as_bytes());
+        let framed = files.iter().fold(start, |framed, (path, bytes)| framed.field(path.as_bytes()).field(bytes));
+        // What isn't there can't be told apart by what it is.
+        let key = if files.is_empty() { format!("none of {name}") } else { framed.finish().to_string() };
+        Code { name: slug(name), key, is_copy: false, source: Source::Modules { main, files } }
     }
 
-    /// Returns a key that is the same for workers that run the same code.
-    pub fn key(&self) -> String {
-        let mut framed = Framed::new("code").field(self.main.as_bytes());
-        for (path, bytes) in &self.files {
-            framed = framed.field(path.as_bytes()).field(bytes);
+    /// Returns the files of its pack, by path within it. `folder`: the absolute path of the pack's folder; `worker`: the files of the pack
+    /// `worker`, of which packs of modules are made.
+    pub fn pack(
+        &self,
+        name: &str,
+        prefix: &str,
+        folder: &Path,
+        worker: &[(String, Vec<u8>)],
+    ) -> BTreeMap<String, Vec<u8>> {
+        match &self.source {
+            Source::Project { config, environment, wrangler } => {
+                let mut lines = vec![
+                    ("name", name.to_owned()),
+                    ("prefix", prefix.to_owned()),
+                    ("bundler", "wrangler".to_owned()),
+                    ("config", relative(folder, config)),
+                ];
+                lines.extend(environment.clone().map(|environment| ("environment", environment)));
+                lines.extend(wrangler.map(|version| ("wrangler", version.to_owned())));
+                let lines = lines.iter().map(|(key, value)| format!("{key}: {}\n", yaml_text::scalar(value)));
+                let text = lines.collect::<String>() + NO_HEALTH;
+                BTreeMap::from([("pack.yaml".to_owned(), text.into_bytes())])
+            }
+            Source::Modules { main, files } => modules_pack(name, prefix, main, files, worker),
         }
-        let options = json!({"define": self.options.define, "alias": self.options.alias, "compiler": self.options.compiler, "text": self.options.text, "packages": self.packages});
-        framed.field(options.to_string().as_bytes()).finish().to_string()
+    }
+}
+
+/// Returns the files of a pack with these modules.
+fn modules_pack(
+    name: &str,
+    prefix: &str,
+    main: &str,
+    modules: &BTreeMap<String, Vec<u8>>,
+    worker: &[(String, Vec<u8>)],
+) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for (path, bytes) in worker {
+        let text = || String::from_utf8_lossy(bytes).into_owned();
+        let changed = match path.as_str() {
+            "pack.yaml" => manifest(name, prefix, &text()),
+            "build.json" => {
+                let data =
+                    json!({"entry": format!("src/{main}"), "define": {}, "alias": {}, "loader": {}, "tsconfig": {}});
+                serde_json::to_string_pretty(&data).expect("BUG: options are JSON") + "\n"
+            }
+            "package.json" => package(name, &text()),
+            "package-lock.json" => text().replace("\"flotilla-worker\"", &format!("\"flotilla-{name}\"")),
+            "README.md" => {
+                format!(
+                    "# {name}\n\nThe code of a live worker, as `flotilla import` read it. build.json names its main module.\n"
+                )
+            }
+            path if path.starts_with("src/") || path.starts_with("test/") => continue,
+            _ => {
+                files.insert(path.clone(), bytes.clone());
+                continue;
+            }
+        };
+        files.insert(path.clone(), changed.into_bytes());
+    }
+    files.extend(modules.iter().map(|(path, bytes)| (format!("src/{path}"), bytes.clone())));
+    files
+}
+
+/// Returns the manifest of a pack of modules, made of that of the pack `worker`, whose probes ask for what its own code serves.
+fn manifest(name: &str, prefix: &str, text: &str) -> String {
+    let line = |line: &str| match line.split_once(": ") {
+        Some(("name", _)) => format!("name: {}", yaml_text::scalar(name)),
+        Some(("prefix", _)) => format!("prefix: {}", yaml_text::scalar(prefix)),
+        Some(("description", _)) => "description: Imported from a live worker.".to_owned(),
+        _ => line.to_owned(),
+    };
+    let kept = text.lines().take_while(|line| !line.starts_with("# What `flotilla verify`"));
+    kept.map(line).map(|line| line + "\n").collect::<String>() + NO_HEALTH
+}
+
+fn package(name: &str, text: &str) -> String {
+    let mut package: Value = serde_json::from_str(text).unwrap_or_default();
+    package["name"] = format!("flotilla-{name}").into();
+    if let Some(scripts) = package["scripts"].as_object_mut() {
+        scripts.retain(|key, _| key == "build");
+    }
+    serde_json::to_string_pretty(&package).expect("BUG: a package is JSON") + "\n"
+}
+
+/// A command that has to run before flotilla can build, and the folder in which it has to run.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Step {
+    /// Its order: packages are installed before anything is built.
+    pub order: u8,
+    /// The folder.
+    pub folder: PathBuf,
+    /// The command.
+    pub command: String,
+}
+
+/// The code of a project's configurations.
+pub struct Projects<'a> {
+    /// The project's folder, without links.
+    pub root: &'a Path,
+    /// The options of the import.
+    pub options: ImportOptions<'a>,
+    /// The configurations whose code was looked at already, so that nothing is reported twice.
+    seen: BTreeSet<String>,
+    /// The reasons for which packs pin a version of wrangler: each is reported once.
+    pinned: BTreeSet<String>,
+    /// The commands that have to run before a build.
+    pub steps: BTreeSet<Step>,
+}
+
+impl<'a> Projects<'a> {
+    /// Returns none looked at.
+    pub fn new(root: &'a Path, options: ImportOptions<'a>) -> Projects<'a> {
+        Projects { root, options, seen: BTreeSet::new(), pinned: BTreeSet::new(), steps: BTreeSet::new() }
     }
 
-    /// Returns the files of its pack, by path within it, made from those of the pack `worker`; without a lock file if the packages
-    /// need one of their own.
-    pub fn pack(&self, name: &str, prefix: &str, worker: &[(String, Vec<u8>)]) -> BTreeMap<String, Vec<u8>> {
-        let mut files = BTreeMap::new();
-        for (path, bytes) in worker {
-            let text = || String::from_utf8_lossy(bytes).into_owned();
-            let changed = match path.as_str() {
-                "pack.yaml" => self.manifest(name, prefix, &text()),
-                "build.json" => self.bundling(),
-                "package.json" => self.package(name, &text()),
-                "package-lock.json" if self.packages.is_empty() => {
-                    text().replace("\"flotilla-worker\"", &format!("\"flotilla-{name}\""))
-                }
-                "package-lock.json" => continue,
-                "README.md" => format!(
-                    "# {name}\n\nThe code of a worker that `flotilla import` found, as a pack. build.json names the module where it begins.\n"
-                ),
-                path if path.starts_with("src/") || path.starts_with("test/") => continue,
-                _ => {
-                    files.insert(path.clone(), bytes.clone());
-                    continue;
-                }
+    /// Returns a key that is the same for configurations whose code is the same, wherever they are.
+    pub fn key(&self, config: &Config<'_>) -> String {
+        let folder = self.root.join(config.folder());
+        let mut values: BTreeMap<&str, Value> = BTreeMap::new();
+        for key in KEYS {
+            let Some(node) = config.get(key) else { continue };
+            let value = match key {
+                // What is bound is a matter of specs; classes of the worker's own are code.
+                "durable_objects" => own_classes(node.get("bindings")),
+                "workflows" => own_classes(Some(node)),
+                "queues" => node.get("consumers").map(Node::to_value).unwrap_or_default(),
+                _ => node.to_value(),
             };
-            files.insert(path.clone(), changed.into_bytes());
-        }
-        files.extend(self.files.iter().map(|(path, bytes)| (format!("src/{path}"), bytes.clone())));
-        files
-    }
-
-    /// Returns the manifest of its pack. What a deployed worker is asked is what the code serves: the sample's own probes ask for more.
-    fn manifest(&self, name: &str, prefix: &str, text: &str) -> String {
-        let line = |line: &str| match line.split_once(": ") {
-            Some(("name", _)) => format!("name: {}", yaml_text::scalar(name)),
-            Some(("prefix", _)) => format!("prefix: {}", yaml_text::scalar(prefix)),
-            Some(("description", _)) => "description: Imported from a project of wrangler's.".to_owned(),
-            _ => line.to_owned(),
-        };
-        let kept = text.lines().take_while(|line| !line.starts_with("# What `flotilla verify`"));
-        let kept: String = kept.map(line).map(|line| line + "\n").collect();
-        let says = |text: &str| self.files.values().any(|bytes| memchr::memmem::find(bytes, text.as_bytes()).is_some());
-        let serves_health = ['"', '\'', '`'].iter().any(|quote| says(&format!("{quote}/health{quote}")));
-        let probe = match (serves_health, says("FLOTILLA_DIGEST")) {
-            (true, true) => HEALTH_WITH_DIGEST,
-            (true, false) => HEALTH,
-            (false, _) => NO_HEALTH,
-        };
-        kept + probe
-    }
-
-    /// Takes the files below the folder that all have in common, `src/` in most projects, and moves paths
-    /// accordingly.
-    fn set_files(&mut self, files: BTreeMap<String, Vec<u8>>, entry: &str) {
-        let folders = files.keys().map(|path| path.rfind('/').map_or("", |at| &path[..=at]));
-        let above = folders.reduce(common).unwrap_or("").to_owned();
-        self.main = entry.strip_prefix(&above).unwrap_or(entry).to_owned();
-        for target in self.options.alias.values_mut() {
-            if let Some(path) = target.strip_prefix("./").and_then(|path| path.strip_prefix(above.as_str())) {
-                *target = format!("./src/{path}");
+            if !(value.is_null() || value.as_array().is_some_and(Vec::is_empty)) {
+                values.insert(key, value);
             }
         }
-        self.files = files.into_iter().map(|(path, bytes)| (path[above.len()..].to_owned(), bytes)).collect();
+        let main = config.text("main").map(|main| normalized(&folder.join(main)));
+        let is_fixed = values.keys().all(|key| ANYWHERE.contains(key));
+        let place = match main {
+            Some(main) if is_fixed && !main.starts_with(&folder) => main.to_string_lossy().into_owned(),
+            Some(main) => match self.copy(config, &main, is_fixed) {
+                Some(copy) => copy,
+                None => format!("{} {}", folder.display(), main.display()),
+            },
+            None => folder.to_string_lossy().into_owned(),
+        };
+        json!([place, values]).to_string()
     }
 
-    /// Returns what the bundler reads: data alone, which the code of build.mjs doesn't contain.
-    fn bundling(&self) -> String {
-        let loader: Map<String, Value> =
-            self.options.text.iter().map(|extension| (format!(".{extension}"), "text".into())).collect();
-        let mut tsconfig = Map::new();
-        if !self.options.compiler.is_empty() {
-            tsconfig.insert("compilerOptions".to_owned(), self.options.compiler.clone().into());
+    /// Returns a key of the folder of a configuration that is the same for a copy of it beside it: shell loops often have a copy of the code
+    /// in the folder of each customer.
+    fn copy(&self, config: &Config<'_>, main: &Path, is_fixed: bool) -> Option<String> {
+        let folder = config.folder().trim_end_matches('/');
+        let (above, _) = folder.rsplit_once('/')?;
+        let last = above.rsplit('/').next().unwrap_or(above);
+        if !CUSTOMERS.contains(&last) {
+            return None;
         }
-        let data = json!({
-            "entry": format!("src/{}", self.main), "define": self.options.define, "alias": self.options.alias,
-            "loader": loader, "tsconfig": tsconfig,
+        let root = self.root.join(folder);
+        let main = main.strip_prefix(&root).ok().filter(|main| is_fixed && root.join(main).is_file())?;
+        let mut files = BTreeMap::new();
+        let (mut open, mut left) = (vec![root.clone()], MAX_COMPARED.1);
+        while let Some(folder) = open.pop() {
+            for entry in std::fs::read_dir(&folder).ok()? {
+                let entry = entry.ok()?;
+                let (path, name) = (entry.path(), entry.file_name().into_string().ok()?);
+                let kind = entry.file_type().ok()?;
+                if name.starts_with('.') || name == "node_modules" || NAMES.contains(&name.as_str()) {
+                    continue;
+                }
+                if kind.is_dir() {
+                    open.push(path);
+                } else {
+                    let bytes = plain_file::read(&path, left).ok()?;
+                    left -= bytes.len() as u64;
+                    files.insert(path.strip_prefix(&root).ok()?.to_path_buf(), bytes);
+                    if files.len() > MAX_COMPARED.0 {
+                        return None;
+                    }
+                }
+            }
+        }
+        let start = Framed::new("copy").field(above.as_bytes()).field(main.as_os_str().as_encoded_bytes());
+        let all = files.iter();
+        let framed =
+            all.fold(start, |framed, (path, bytes)| framed.field(path.as_os_str().as_encoded_bytes()).field(bytes));
+        Some(framed.finish().to_string())
+    }
+
+    /// Returns the code of a configuration. The error says why there is none that flotilla could deploy, and what to do.
+    pub fn code(&mut self, config: &Config<'_>, findings: &mut Findings) -> Result<Code, (String, String)> {
+        let file = self.root.join(&config.document.file);
+        let folder = file.parent().unwrap_or(self.root).to_owned();
+        let has_main = config.text("main").map(|main| normalized(&folder.join(main)));
+        if let Some(main) = &has_main {
+            if !main.starts_with(self.options.workspace) {
+                let message = "`main` is outside of the project".to_owned();
+                return Err((message, "a worker's code is in the git repository of its configuration".to_owned()));
+            }
+            if main.extension().is_some_and(|extension| extension == "py") {
+                let message = "it is a worker in Python".to_owned();
+                let help =
+                    "flotilla deploys JavaScript and TypeScript; keep deploying this worker with `wrangler deploy`";
+                return Err((message, help.to_owned()));
+            }
+        } else if config.get("assets").is_none() && config.get("site").is_none() {
+            let message = format!("{} has no `main`: it deploys no worker", config.what());
+            return Err((message, "nothing to do; if there is code, add `main = \"src/index.ts\"`".to_owned()));
+        }
+        let key = self.key(config);
+        let is_copy = has_main.as_deref().is_some_and(|main| self.copy(config, main, true).is_some());
+        let wrangler = self.wrangler(config, &folder, findings);
+        if self.seen.insert(format!("{} {key}", config.document.file)) {
+            self.steps_of(config, &folder, has_main.as_deref(), findings);
+            for (name, span, node) in entries(config.get("define")) {
+                let value = text(node).unwrap_or_default().trim_matches(['"', '\'']);
+                if credential::is_credential(name, value) {
+                    let help = "read it from `env` as a secret, and replace it where it was issued";
+                    let message = format!("`define` puts the secret `{name}` into the code");
+                    findings.credential(config.document.place(*span), message, help);
+                }
+            }
+            if let Some(main) = has_main.filter(|main| main.is_file()) {
+                credentials::report(self.root, &main, findings);
+            }
+        }
+        let name = folder.strip_prefix(self.root).ok().and_then(Path::file_name);
+        let name = name.map(|name| name.to_string_lossy().into_owned());
+        // `wrangler.acme.toml` is one customer's name for code of all.
+        let own = || config.document.root.get("name").and_then(text).filter(|_| word(&config.document.file).is_none());
+        let name = name.or_else(|| own().map(str::to_owned)).unwrap_or_default();
+        let environment = config.environment.map(str::to_owned);
+        let source = Source::Project { config: file, environment, wrangler };
+        let name = if name.is_empty() { name } else { slug(&name) };
+        Ok(Code { name, key, is_copy, source })
+    }
+
+    /// Returns the folders from that of a configuration upwards to the repository's.
+    fn folders<'f>(&self, folder: &'f Path) -> impl Iterator<Item = &'f Path> + use<'f, 'a> {
+        let workspace = self.options.workspace;
+        folder.ancestors().take_while(move |folder| folder.starts_with(workspace))
+    }
+
+    /// Returns the version of wrangler that the pack has to pin, because the project has none that flotilla can use.
+    fn wrangler(&mut self, config: &Config<'_>, folder: &Path, findings: &mut Findings) -> Option<&'static str> {
+        let version = |folder: &Path| {
+            let installed = read_package(&folder.join("node_modules/wrangler"))?;
+            Some(installed["version"].as_str()?.to_owned())
+        };
+        let listed = |folder: &Path| {
+            let package = read_package(folder)?;
+            let lists = ["devDependencies", "dependencies"].into_iter();
+            lists.filter_map(|list| package[list]["wrangler"].as_str()).next().map(str::to_owned)
+        };
+        let found = self.folders(folder).find_map(version).or_else(|| self.folders(folder).find_map(listed));
+        let place = config.start();
+        let why = match &found {
+            None => "no package.json of the project lists wrangler".to_owned(),
+            Some(version) if is_old(version) => {
+                format!("the project's wrangler is {version}, which is too old for flotilla")
+            }
+            Some(_) => return None,
+        };
+        let help = "check that it bundles as your own does, or install wrangler 4 in the project and remove `wrangler` from pack.yaml";
+        if self.pinned.insert(why.clone()) {
+            findings.note(place, format!("{why}: packs have the code bundled with wrangler {WRANGLER}"), help);
+        }
+        Some(WRANGLER)
+    }
+
+    /// Notes what has to be run before the project can be built.
+    fn steps_of(&mut self, config: &Config<'_>, folder: &Path, main: Option<&Path>, findings: &mut Findings) {
+        let package = self.folders(folder).find_map(|at| Some((at.to_owned(), read_package(at)?)));
+        let lock = self.folders(folder).find_map(|at| {
+            let (_, command) = LOCKS.iter().find(|(name, _)| at.join(name).is_file())?;
+            Some((at.to_owned(), *command))
         });
-        serde_json::to_string_pretty(&data).expect("BUG: options are JSON") + "\n"
-    }
-
-    fn package(&self, name: &str, text: &str) -> String {
-        let mut package: Value = serde_json::from_str(text).unwrap_or_default();
-        package["name"] = format!("flotilla-{name}").into();
-        if let Some(scripts) = package["scripts"].as_object_mut() {
-            scripts.retain(|key, _| key == "build");
+        let lists = |key: &str| {
+            package.as_ref().is_some_and(|(_, package)| package[key].as_object().is_some_and(|all| !all.is_empty()))
+        };
+        let installed = self.folders(folder).any(|at| at.join("node_modules").is_dir());
+        if !installed && (lists("dependencies") || lists("devDependencies")) {
+            let at = package.as_ref().map_or_else(|| folder.to_owned(), |(at, _)| at.clone());
+            let (folder, command) = lock.clone().unwrap_or((at, "npm install"));
+            self.steps.insert(Step { order: 0, folder, command: command.to_owned() });
         }
-        for (name, version) in &self.packages {
-            package["dependencies"][name] = version.clone().into();
+        let Some(main) = main.filter(|main| !main.exists()) else { return };
+        if config.get("build").is_some_and(|build| build.get("command").is_some()) {
+            return;
         }
-        serde_json::to_string_pretty(&package).expect("BUG: a package is JSON") + "\n"
+        let shown = config.text("main").unwrap_or_default();
+        let message = format!("`{shown}`, the worker's entry point, does not exist");
+        let has_script = package.as_ref().filter(|(_, package)| package["scripts"]["build"].is_string());
+        let manager = lock.map_or("npm", |(_, command)| command.split(' ').next().unwrap_or("npm"));
+        let help = match has_script {
+            Some((at, _)) => {
+                let command = format!("{manager} run build");
+                self.steps.insert(Step { order: 1, folder: at.clone(), command: command.clone() });
+                format!(
+                    "if a build makes it, run that before `flotilla build`: `{command}` in {}",
+                    relative(self.root, at)
+                )
+            }
+            None => format!("if a build makes {}, run it before `flotilla build`", relative(self.root, main)),
+        };
+        findings.note(config.place("main"), message, help.trim_end_matches(" in "));
     }
 }
 
-/// Runs npm to write a lock file for a package.json from the versions of an older one. The error is npm's message.
-pub fn lock(package: &[u8], older: Option<&[u8]>) -> Result<Vec<u8>, String> {
-    let folder = tempfile::Builder::new().prefix("flotilla-lock-").tempdir().map_err(|error| error.to_string())?;
-    let write =
-        |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).map_err(|error| error.to_string());
-    write("package.json", package)?;
-    if let Some(older) = older {
-        write("package-lock.json", older)?;
-    }
-    let words = [
-        "install",
-        "--package-lock-only",
-        "--ignore-scripts",
-        "--no-audit",
-        "--no-fund",
-        "--prefer-offline",
-        "--loglevel=error",
-        "--omit-lockfile-registry-resolved",
-    ];
-    let job = Job::new("npm", words, folder.path()).environment(cache::npm_environment());
-    let ended = job.run().map_err(|trouble| format!("npm {trouble}"))?;
-    if !ended.status.success() {
-        let said = String::from_utf8_lossy(&ended.stderr);
-        return Err(said.lines().find(|line| !line.trim().is_empty()).unwrap_or("npm said nothing").to_owned());
-    }
-    std::fs::read(folder.path().join("package-lock.json")).map_err(|error| error.to_string())
+/// Returns the entries of classes that the worker itself has.
+fn own_classes(node: Option<&Node>) -> Value {
+    items(node).iter().filter(|entry| entry.get("script_name").is_none()).map(Node::to_value).collect()
 }
 
-/// The keys of a configuration that decide its code.
-pub const KEYS: [&str; 9] =
-    ["alias", "assets", "define", "jsx_factory", "jsx_fragment", "main", "rules", "site", "tsconfig"];
+/// Returns whether a version, or a range of versions, is older than what flotilla can use.
+fn is_old(version: &str) -> bool {
+    let digits = version.trim_start_matches(|c: char| !c.is_ascii_digit());
+    let major = digits.split(|c: char| !c.is_ascii_digit()).next().and_then(|major| major.parse::<u32>().ok());
+    major.is_some_and(|major| major < 4) && !version.contains("||") && !version.starts_with(">=")
+}
 
-/// Reads the code of a configuration. Without a `main` there is none.
-pub fn of(root: &Path, config: &Config<'_>, findings: &mut Findings, lost: &mut Vec<String>) -> Option<Code> {
-    let folder = config.document.file.rsplit('/').nth(1);
-    let name = folder.or_else(|| config.document.root.get("name").and_then(text)).unwrap_or("worker");
-    let Some(main) = config.text("main") else {
-        if config.get("assets").is_none() && config.get("site").is_none() {
-            let help = "write where its code begins: `main = \"src/index.ts\"`";
-            findings.push(FindingKind::Lost, config.start(), format!("{} has no `main`", config.what()), help);
-            lost.push("its code".to_owned());
+fn read_package(folder: &Path) -> Option<Value> {
+    let bytes = plain_file::read_through_links(&folder.join("package.json"), MAX_PACKAGE).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// Returns a path without `.` and `..`, looking at no disk.
+fn normalized(path: &Path) -> PathBuf {
+    let mut steps = PathBuf::new();
+    for step in path.components() {
+        match step {
+            Component::CurDir => {}
+            Component::ParentDir => drop(steps.pop()),
+            step => steps.push(step),
         }
-        return None;
-    };
-    let mut code = Code {
-        name: slug(name),
-        files: BTreeMap::new(),
-        main: "index.ts".to_owned(),
-        packages: BTreeMap::new(),
-        lock: None,
-        options: options(root, config, findings, lost),
-    };
-    let Some(entry) = entry_point(root, config, main, &mut code, findings, lost) else { return Some(code) };
-    let mut closure = Closure {
-        root,
-        options: &code.options,
-        files: BTreeMap::new(),
-        bytes: 0,
-        packages: BTreeSet::new(),
-        findings,
-        lost,
-    };
-    closure.follow(&entry, &config.place("main"));
-    let (files, packages) = (closure.files, closure.packages);
-    code.set_files(files, &entry);
-    code.packages = versions(root, config, &packages, findings, lost);
-    if !code.packages.is_empty() {
-        code.lock = nearest(root, config.folder(), "package-lock.json").map(|(_, bytes)| bytes);
     }
-    Some(code)
-}
-
-/// Returns the path of the entry point; none, with a finding, where the code can't be imported.
-fn entry_point(
-    root: &Path,
-    config: &Config<'_>,
-    main: &str,
-    code: &mut Code,
-    findings: &mut Findings,
-    lost: &mut Vec<String>,
-) -> Option<String> {
-    let place = config.place("main");
-    let Some(entry) = inside(config.folder(), main) else {
-        let help = "a worker's code is within the folder that is imported: name that folder, or move the code";
-        findings.push(FindingKind::Lost, place, "`main` is outside of the project", help);
-        lost.push("its code".to_owned());
-        return None;
-    };
-    if entry.ends_with(".py") {
-        let help = "flotilla bundles JavaScript and TypeScript; keep deploying this worker with `wrangler deploy`";
-        findings.push(FindingKind::Lost, place, "it is a worker in Python", help);
-        lost.push("its code".to_owned());
-        return None;
-    }
-    if !root.join(&entry).exists() {
-        let help = format!(
-            "if a build writes it, run that build and import again with --force; or put the bundled worker at \
-                            templates/…/src/{}",
-            file_name(&entry)
-        );
-        code.main = file_name(&entry).to_owned();
-        findings.push(FindingKind::Lost, place, format!("`{main}`, the worker's entry point, does not exist"), help);
-        lost.push("its code, which was not built".to_owned());
-        return None;
-    }
-    Some(entry)
+    steps
 }
 
 /// Returns whether the name of a module can be a path in a pack: below it, not in a folder of git's, and without characters that no
 /// file's name should have.
 pub(super) fn is_module_path(path: &str) -> bool {
     plain_file::project_path(path).is_ok() && !path.contains(|c: char| c.is_control() || c == '\\')
-}
-
-/// Returns the folders that two paths have in common.
-fn common<'a>(one: &'a str, other: &'a str) -> &'a str {
-    let mut end = 0;
-    for (index, byte) in one.bytes().enumerate() {
-        if other.as_bytes().get(index) != Some(&byte) {
-            break;
-        }
-        if byte == b'/' {
-            end = index + 1;
-        }
-    }
-    &one[..end]
-}
-
-fn file_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
-}
-
-/// Resolves a path from a folder, without `.` and `..`; `None` if it points out of the project.
-fn inside(folder: &str, path: &str) -> Option<String> {
-    if path.starts_with('/') || path.contains('\\') || path.contains('\0') {
-        return None;
-    }
-    let mut steps: Vec<&str> = folder.split('/').filter(|step| !step.is_empty()).collect();
-    for step in path.split('/') {
-        match step {
-            "" | "." => {}
-            ".." => _ = steps.pop()?,
-            step => steps.push(step),
-        }
-    }
-    Some(steps.join("/"))
-}
-
-/// Returns whether a path goes through a symbolic link.
-fn is_linked(root: &Path, path: &str) -> bool {
-    let mut at = root.to_owned();
-    path.split('/').any(|step| {
-        at.push(step);
-        std::fs::symlink_metadata(&at).is_ok_and(|metadata| metadata.is_symlink())
-    })
-}
-
-/// Returns the nearest file of a name, from a folder upwards to the project's own.
-fn nearest(root: &Path, folder: &str, name: &str) -> Option<(String, Vec<u8>)> {
-    let mut folder = folder.trim_end_matches('/');
-    loop {
-        let path = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
-        let is_plain = std::fs::symlink_metadata(root.join(&path))
-            .is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_BYTES * 4);
-        if is_plain && let Ok(bytes) = std::fs::read(root.join(&path)) {
-            return Some((path, bytes));
-        }
-        if folder.is_empty() {
-            return None;
-        }
-        folder = folder.rfind('/').map_or("", |at| &folder[..at]);
-    }
 }

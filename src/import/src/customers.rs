@@ -1,32 +1,37 @@
-//! The customer that each configuration belongs to: by the environment's name, by `SERVICE_DOMAIN`, by the folders under
-//! `config/customers`, by the account. Two customers never share a worker or a database. Knows a project on disk.
+//! The customer that each configuration belongs to: by its file's name or folder, by the environment's name, by `SERVICE_DOMAIN`, by the
+//! folders under `config/customers`, by the account. Knows a project on disk.
 
 mod account;
+mod apart;
+mod files;
 mod laying;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use flotilla_model::credential;
 use flotilla_model::diagnostic::{Diagnostic, Place};
 use flotilla_model::names;
 use flotilla_model::plain_file;
 use flotilla_model::spec::Environment;
+use flotilla_spec::pack::unsupported;
 use flotilla_spec::tree::Tree;
-use flotilla_spec::yaml::{Document, Node};
+use flotilla_spec::yaml::Document;
 
-use super::code::{self, Code};
+use super::code::{Projects, Step};
 use super::envfiles::{self, EnvFile, EnvFiles};
 use super::forms::is_variable;
-use super::ids::{slug, split};
+use super::ids::{environment, is_exact, slug, split};
 use super::settings::settings;
 use super::wrangler::{self, Config, entries, text};
 use super::{Findings, FoundWorker, ImportOptions, LiveAccount};
 use account::live_or_not;
 pub use account::of_account;
+use apart::{apart, separate};
+use files::{Member, members};
 
 /// A file that several customers' configurations have in common.
 const BASE_FILE: &str = "config/base/wrangler.base.toml";
@@ -39,6 +44,8 @@ const MAX_PACKAGE: u64 = 1 << 20;
 pub struct Others {
     /// The project's name.
     pub name: String,
+    /// The commands that have to run before a build.
+    pub steps: BTreeSet<Step>,
 }
 
 /// Reads the workers of a project.
@@ -50,10 +57,12 @@ pub fn read(
 ) -> Result<(Vec<FoundWorker>, Others), Vec<Diagnostic>> {
     let (root, only) = match path.file_name() {
         Some(name) if path.is_file() => {
-            (path.parent().unwrap_or(Path::new("")), Some(name.to_string_lossy().into_owned()))
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            (folder, Some(name.to_string_lossy().into_owned()))
         }
         _ => (path, None),
     };
+    let root = &root.canonicalize().unwrap_or_else(|_| root.to_owned());
     let tree = Tree::new(root);
     let mut errors = Vec::new();
     let env_files = match only {
@@ -62,14 +71,14 @@ pub fn read(
     };
     let wrangler::Files { found: mut files, others } = match only {
         Some(file) => wrangler::Files { found: vec![file], others: Vec::new() },
-        None => wrangler::files(root),
+        None => wrangler::files(root, options.exclude),
     };
     add_named_files(&mut files, &env_files, &tree, findings);
-    for file in others.iter().filter(|file| !files.contains(file)) {
-        let message = "this file isn't read: wrangler reads it where `--config` names it";
-        let help = format!("`flotilla import {file}` reads it alone; what it deploys is not in this project");
-        findings.left_out(Place::file(file), message, help);
+    for (file, why) in others.iter().filter(|(file, _)| !files.contains(file)) {
+        let help = format!("if it deploys a worker of its own: `flotilla import {file}`");
+        findings.left_out(Place::file(file), format!("this file isn't read: {why}"), help);
     }
+    files.retain(|file| file != BASE_FILE);
     let mut documents = Vec::new();
     for file in &files {
         match wrangler::read(&tree, file) {
@@ -81,9 +90,11 @@ pub fn read(
         errors.extend(found);
         None
     });
-    if !errors.is_empty() {
+    // One file with errors holds nothing else back.
+    if documents.is_empty() && !errors.is_empty() {
         return Err(errors);
     }
+    errors.into_iter().for_each(|error| findings.invalid(error));
     for (name, span, _) in base.iter().flat_map(|base| entries(Some(&base.root)).iter()) {
         if name != "account_id" {
             let place = base.as_ref().expect("BUG: its entry").place(*span);
@@ -93,18 +104,23 @@ pub fn read(
     }
     dotvars(&tree, &documents, findings);
     documentation(&tree, findings);
-    let mut reading =
-        Reading { root, documents: &documents, env_files: &env_files, live, options, findings, codes: HashMap::new() };
+    let projects = Projects::new(root, options);
+    let mut reading = Reading { documents: &documents, env_files: &env_files, live, options, findings, projects };
     let name = reading.project_name();
-    let mut found = reading.found(&name);
+    let default = reading.default_customer(&name);
+    let mut found = reading.found(&default);
     let account = base.as_ref().and_then(|base| base.root.get("account_id")).and_then(text);
     for worker in &mut found {
         worker.account_id = worker.account_id.take().or_else(|| account.map(str::to_owned));
     }
     reading.env_files(&mut found);
+    let steps = std::mem::take(&mut reading.projects.steps);
     apart(&mut found, reading.findings);
+    if options.customer.is_none() && default == name {
+        separate(&mut found, &default);
+    }
     live_or_not(&found, live, reading.findings);
-    Ok((found, Others { name }))
+    Ok((found, Others { name, steps }))
 }
 
 /// Adds the files of wrangler's that env files name.
@@ -160,18 +176,23 @@ fn documentation(tree: &Tree, findings: &mut Findings) {
     }
 }
 
-/// The code of a configuration, and the parts of it that are lost.
-type Read = (Option<Arc<Code>>, Vec<String>);
-
 struct Reading<'a, 'f> {
-    root: &'a Path,
     documents: &'a [Document],
     env_files: &'a EnvFiles,
     live: &'a LiveAccount,
     options: ImportOptions<'a>,
     findings: &'f mut Findings,
-    /// The code that was read already: environments mostly run the same.
-    codes: HashMap<String, Read>,
+    projects: Projects<'a>,
+}
+
+/// A configuration that deploys a worker, and whose it is.
+struct Claim<'a> {
+    config: Config<'a>,
+    customer: String,
+    environment: Environment,
+    role: Option<String>,
+    /// Whether its name has the environment's own word, and not another word for it.
+    is_exact: bool,
 }
 
 impl<'a> Reading<'a, '_> {
@@ -181,16 +202,23 @@ impl<'a> Reading<'a, '_> {
             [worker] => worker.root.get("name").and_then(text),
             _ => None,
         };
-        let package = plain_file::read(&self.root.join("package.json"), MAX_PACKAGE).ok();
+        let root = self.projects.root;
+        let package = plain_file::read(&root.join("package.json"), MAX_PACKAGE).ok();
         let package: Value = package.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         let package = package["name"].as_str().map(|name| name.rsplit('/').next().unwrap_or(name).to_owned());
-        let folder = || self.root.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
-        let name = worker.map(str::to_owned).or(package).or_else(folder).unwrap_or_default();
-        let name = slug(&name);
-        match split(&name) {
-            (Some(customer), _) => customer,
-            (None, _) => name,
-        }
+        // Of files that are called alike, the first: `wrangler.toml` beside `wrangler.acme.toml`.
+        let first = || {
+            let own = self
+                .documents
+                .first()
+                .filter(|first| !first.file.contains('/') && wrangler::word(&first.file).is_none());
+            own.and_then(|first| first.root.get("name")).and_then(text).map(str::to_owned)
+        };
+        let folder = || root.file_name().map(|name| name.to_string_lossy().into_owned());
+        // A worker's name often has an environment in it.
+        let of_worker = |name: &str| split(&slug(name)).0.unwrap_or_else(|| slug(name));
+        let of_folder = || package.or_else(|| first().map(|name| of_worker(&name))).or_else(folder).unwrap_or_default();
+        worker.map_or_else(|| slug(&of_folder()), of_worker)
     }
 
     /// Returns the customer of workers whose environment's name names none.
@@ -201,58 +229,30 @@ impl<'a> Reading<'a, '_> {
         self.options.customer.map(slug).or(service).or(only).unwrap_or_else(|| project.to_owned())
     }
 
-    fn found(&mut self, project: &str) -> Vec<FoundWorker> {
-        let default = self.default_customer(project);
-        let workers: Vec<&Document> = self.documents.iter().filter(|document| self.is_worker(document)).collect();
-        let several = workers.iter().filter(|document| self.own(document).is_none()).count() > 1;
+    fn found(&mut self, default: &str) -> Vec<FoundWorker> {
+        let documents: Vec<&'a Document> = self.documents.iter().filter(|document| self.is_worker(document)).collect();
+        let owned = |document: &Document| self.named_by_env_files(document);
+        let members = members(&documents, &self.projects, owned);
+        let mut claims = Vec::new();
+        for member in &members {
+            self.claims(member, default, &mut claims);
+        }
+        // The environments' own words come first: `test` is staging only where nothing is called so.
+        claims.sort_by_key(|claim| !claim.is_exact);
         let mut taken: BTreeMap<(String, Environment, Option<String>), String> = BTreeMap::new();
-        let mut roles: BTreeMap<String, &str> = BTreeMap::new();
         let mut found = Vec::new();
-        for document in workers {
-            let folder = document.file.rsplit('/').nth(1).unwrap_or_default();
-            let own = self.own(document);
-            let role = (several && own.is_none()).then(|| {
-                let name = document.root.get("name").and_then(text).unwrap_or("root");
-                let mut role = slug(if folder.is_empty() { name } else { folder });
-                role.truncate(30);
-                let role = role.trim_end_matches('-').to_owned();
-                let same =
-                    roles.keys().filter(|other| **other == role || other.starts_with(&format!("{role}-"))).count();
-                let role = if roles.contains_key(&role) { format!("{role}-{}", same + 1) } else { role };
-                roles.insert(role.clone(), &document.file);
-                role
-            });
-            let configs = wrangler::configs(document);
-            let whose: Vec<_> = configs.iter().map(|config| self.whose(config, own.as_deref(), &default)).collect();
-            let has_production = whose.iter().flatten().any(|(_, environment)| *environment == Environment::Production);
-            for (config, whose) in configs.iter().zip(whose) {
-                let whose = match (config.environment, whose) {
-                    (None, _) if has_production => {
-                        self.top_level(config, configs.len() > 1);
-                        continue;
-                    }
-                    (None, _) => {
-                        let customer = own.clone().or_else(|| service(config));
-                        (customer.unwrap_or_else(|| default.clone()), Environment::Production)
-                    }
-                    (Some(_), Some(whose)) => whose,
-                    (Some(name), None) => {
-                        let help = "workers to look at come and go with `flotilla preview`: leave it to that, or name the environment otherwise";
-                        let message = format!("[env.{name}] is for previews");
-                        self.findings.left_out(config.start(), message, help);
-                        continue;
-                    }
-                };
-                let key = (whose.0.clone(), whose.1, role.clone());
-                if let Some(other) = taken.get(&key) {
-                    let message = format!("{} is `{}` in {}, and so is {other}", config.what(), whose.0, whose.1);
-                    let help =
-                        "one of the two can be imported: give the other another name, such as that of a customer";
-                    self.findings.left_out(config.start(), message, help);
-                    continue;
-                }
-                taken.insert(key, config.what());
-                found.extend(self.worker(config, whose, role.clone()));
+        for claim in claims {
+            let key = (claim.customer.clone(), claim.environment, claim.role.clone());
+            if let Some(other) = taken.get(&key) {
+                let message = format!("{} is `{}` in {}, and so is {other}", claim.config.what(), key.0, key.1);
+                let help = "one of the two can be imported: give the other another name, such as that of a customer";
+                self.findings.left_out(claim.config.start(), message, help);
+                continue;
+            }
+            let what = claim.config.what();
+            if let Some(worker) = self.worker(claim) {
+                taken.insert(key, what);
+                found.push(worker);
             }
         }
         found
@@ -266,14 +266,8 @@ impl<'a> Reading<'a, '_> {
         false
     }
 
-    /// Returns the customer that the whole file belongs to: by a folder for each customer, or by the
-    /// name that one customer's env files give.
-    fn own(&self, document: &Document) -> Option<String> {
-        let mut folders = document.file.rsplit('/').skip(1);
-        let (folder, above) = (folders.next(), folders.next());
-        if let (Some(folder), Some("customers" | "clients" | "tenants")) = (folder, above) {
-            return Some(slug(folder));
-        }
+    /// Returns the customer whose env files alone name this file.
+    fn named_by_env_files(&self, document: &Document) -> Option<String> {
         let names = |file: &EnvFile| {
             file.wrangler.as_ref().is_some_and(|(file, _)| file.trim_start_matches("./") == document.file)
         };
@@ -283,18 +277,96 @@ impl<'a> Reading<'a, '_> {
         named.first().filter(|_| named.len() == 1 && self.documents.len() > 1).map(|customer| (*customer).clone())
     }
 
-    /// Returns the customer and the fleet's environment of a configuration; `None` for previews and the top level.
-    fn whose(&self, config: &Config<'_>, own: Option<&str>, default: &str) -> Option<(String, Environment)> {
-        let name = config.environment?;
-        if matches!(name, "preview" | "previews" | "pr") {
+    /// Finds the workers of one file, and whose they are.
+    fn claims(&mut self, member: &Member<'a>, default: &str, claims: &mut Vec<Claim<'a>>) {
+        let configs = wrangler::configs(member.document);
+        let whose: Vec<_> = configs.iter().map(|config| self.whose(config, member, default)).collect();
+        let environments = || configs.iter().zip(&whose).filter(|(config, _)| config.environment.is_some());
+        let has_production = environments()
+            .any(|(_, whose)| whose.as_ref().is_some_and(|(_, environment)| *environment == Environment::Production));
+        let has_words = environments().any(|(config, _)| config.environment.and_then(environment).is_some());
+        let mut customers = Vec::new();
+        for (config, whose) in configs.iter().zip(&whose) {
+            let (customer, environment) = match (config.environment, whose) {
+                (None, _) if has_production => {
+                    self.top_level(config, configs.len() > 1);
+                    continue;
+                }
+                (_, Some(whose)) => whose.clone(),
+                (Some(name), None) => {
+                    self.no_environment(config, name);
+                    continue;
+                }
+                (None, None) => continue,
+            };
+            if let Some(name) = config.environment
+                && has_words
+                && member.customer.is_none()
+                && split(name).0.as_ref() == Some(&customer)
+            {
+                customers.push((name, customer.clone()));
+            }
+            let is_exact = config.environment.or(member.word).is_some_and(is_exact);
+            claims.push(Claim { config: *config, customer, environment, role: member.role.clone(), is_exact });
+        }
+        if let Some((first, customer)) = customers.first() {
+            let place = configs.iter().find(|config| config.environment == Some(first)).map(Config::start);
+            let (all, verb) = match customers.len() {
+                1 => (
+                    format!("`{first}` isn't the name of an environment: it"),
+                    format!("is the customer `{customer}` now"),
+                ),
+                more => (
+                    format!("`{first}` and {} more aren't names of environments: each", more - 1),
+                    "is a customer now".to_owned(),
+                ),
+            };
+            let help = "a fleet has development, staging and production of each customer; `--exclude` and other names change what becomes what";
+            self.findings.note(
+                place.unwrap_or_else(|| Place::file(&member.document.file)),
+                format!("{all} {verb}"),
+                help,
+            );
+        }
+    }
+
+    /// Reports an environment that isn't imported.
+    fn no_environment(&mut self, config: &Config<'_>, name: &str) {
+        let (message, help) = if is_preview(name) {
+            (
+                format!("[env.{name}] is for previews"),
+                "workers to look at come and go with `flotilla preview`: leave it to that, or name the environment otherwise",
+            )
+        } else {
+            (
+                format!("[env.{name}] is neither an environment of a fleet nor a customer"),
+                "a fleet has development, staging and production of each customer: give it the name of one, or keep deploying it with `wrangler deploy`",
+            )
+        };
+        self.findings.left_out(config.start(), message, help);
+    }
+
+    /// Returns the customer and the fleet's environment of a configuration; `None` for environments that aren't imported.
+    fn whose(&self, config: &Config<'_>, member: &Member<'_>, default: &str) -> Option<(String, Environment)> {
+        let own = member.customer.clone().or_else(|| service(config)).unwrap_or_else(|| default.to_owned());
+        let Some(name) = config.environment else {
+            return Some((own, member.environment.unwrap_or(Environment::Production)));
+        };
+        if is_preview(name) {
             return None;
         }
-        let (customer, environment) = split(name);
-        let customer = customer
-            .or_else(|| own.map(str::to_owned))
-            .or_else(|| service(config))
-            .unwrap_or_else(|| default.to_owned());
-        Some((customer, environment.unwrap_or(Environment::Production)))
+        match split(name) {
+            (None, environment) => Some((own, environment?)),
+            // `production_staging` says two environments, and no customer.
+            (Some(customer), Some(_)) if environment(&customer).is_some() => None,
+            (Some(customer), environment) => {
+                let customer = match &member.customer {
+                    Some(own) if *own != customer => format!("{own}-{customer}"),
+                    _ => customer,
+                };
+                Some((customer, environment.or(member.environment).unwrap_or(Environment::Production)))
+            }
+        }
     }
 
     /// Reports a top level whose worker isn't imported.
@@ -314,35 +386,34 @@ impl<'a> Reading<'a, '_> {
         }
     }
 
-    /// Reads the code of a configuration, once for all configurations that define the same.
-    fn code(&mut self, config: &Config<'_>, lost: &mut Vec<String>) -> Option<Arc<Code>> {
-        let keys = code::KEYS.map(|key| config.get(key).map(Node::to_value));
-        let key = format!("{}{}", config.document.file, json!(keys));
-        let (root, findings) = (self.root, &mut *self.findings);
-        let (code, of_code) = self.codes.entry(key).or_insert_with(|| {
-            let mut lost = Vec::new();
-            (code::of(root, config, findings, &mut lost).map(Arc::new), lost)
-        });
-        lost.extend_from_slice(of_code);
-        code.clone()
-    }
-
-    fn worker(
-        &mut self,
-        config: &Config<'_>,
-        (customer, environment): (String, Environment),
-        role: Option<String>,
-    ) -> Option<FoundWorker> {
+    fn worker(&mut self, claim: Claim<'_>) -> Option<FoundWorker> {
+        let Claim { config, customer, environment, role, .. } = claim;
+        let config = &config;
         let Some(name) = config.name() else {
             let help = "wrangler requires a `name`: it is the worker's name";
             self.findings.left_out(config.start(), format!("{} has no name", config.what()), help);
             return None;
         };
-        // A name that no worker of a fleet can have is told, and not kept.
+        // A worker that would lack a part of itself stays wrangler's.
+        let unsupported = unsupported(config.document, config.environment);
+        for (_, error) in &unsupported {
+            let message = format!("{}: `{name}` is not imported", error.message);
+            self.findings.lost(error.place.clone(), message, error.help.clone());
+        }
+        if !unsupported.is_empty() {
+            return None;
+        }
+        let code = match self.projects.code(config, self.findings) {
+            Ok(code) => code,
+            Err((message, help)) => {
+                let place = if config.text("main").is_some() { config.place("main") } else { config.start() };
+                self.findings.left_out(place, format!("{message}: `{name}` is not imported"), help);
+                return None;
+            }
+        };
+        // A name that no worker of a fleet can have is reported, and not kept.
         let name = if names::worker(&name).is_ok() { name } else { String::new() };
         let mapped = settings(config, &self.live.zones, self.findings);
-        let mut lost = mapped.lost;
-        let code = self.code(config, &mut lost);
         Some(FoundWorker {
             name,
             place: config.start(),
@@ -351,67 +422,21 @@ impl<'a> Reading<'a, '_> {
             environment,
             role,
             account_id: config.text("account_id").filter(|id| !id.is_empty()).map(str::to_owned),
+            implies_workers_dev: config.get("workers_dev").is_none(),
             settings: mapped.settings,
             calls: mapped.calls,
-            lost,
-            code,
+            lost: mapped.lost,
+            code: Some(Arc::new(code)),
         })
     }
+}
+
+fn is_preview(environment: &str) -> bool {
+    matches!(environment, "preview" | "previews" | "pr")
 }
 
 /// Returns the customer that the variables name.
 fn service(config: &Config<'_>) -> Option<String> {
     let name = text(config.get("vars")?.get("SERVICE_DOMAIN")?)?;
     (!name.is_empty()).then(|| slug(name))
-}
-
-/// Removes from the later of two customers what the earlier one has: its worker, its databases.
-fn apart(found: &mut [FoundWorker], findings: &mut Findings) {
-    let mut names: BTreeMap<(Option<String>, String), String> = BTreeMap::new();
-    let mut databases: BTreeMap<String, String> = BTreeMap::new();
-    let mut tell = |place: &Place, what: String, help: &str| findings.lost(place.clone(), what, help);
-    for worker in found {
-        if !worker.name.is_empty() {
-            let key = (worker.account_id.clone(), worker.name.clone());
-            match names.get(&key) {
-                Some(other) => {
-                    let help =
-                        "the first one keeps it; the other gets a worker and a name of its own, which a deploy makes";
-                    tell(
-                        &worker.place,
-                        format!(
-                            "the worker `{}` is that of {other}, too: the later deploy overwrote the earlier one",
-                            worker.name
-                        ),
-                        help,
-                    );
-                    worker.lost.push(format!("its worker was that of {other}"));
-                    worker.name = String::new();
-                }
-                None => _ = names.insert(key, worker.what.clone()),
-            }
-        }
-        let own = worker.settings.get("database").and_then(|database| database["id"].as_str()).map(str::to_owned);
-        let bound = worker.settings.get("bindings").and_then(Value::as_object).into_iter().flatten();
-        let bound: Vec<(String, String)> =
-            bound.filter_map(|(name, binding)| Some((name.clone(), binding["d1"].as_str()?.to_owned()))).collect();
-        let all = own.map(|id| (None, id)).into_iter().chain(bound.into_iter().map(|(name, id)| (Some(name), id)));
-        for (binding, id) in all {
-            let owner = databases.entry(id).or_insert_with(|| worker.customer.clone());
-            if *owner == worker.customer {
-                continue;
-            }
-            let help = "each customer has a database of its own: make one, and move this customer's rows there";
-            tell(&worker.place, format!("`{}` uses the database of `{owner}`", worker.customer), help);
-            worker.lost.push(format!("the database of {owner}"));
-            match binding {
-                None => _ = worker.settings.remove("database"),
-                Some(name) => {
-                    if let Some(bindings) = worker.settings.get_mut("bindings").and_then(Value::as_object_mut) {
-                        bindings.remove(&name);
-                    }
-                }
-            }
-        }
-    }
 }

@@ -13,6 +13,11 @@ pub fn environment(text: &str) -> Option<Environment> {
     })
 }
 
+/// Returns whether a word is an environment's own name, and not another word for it.
+pub fn is_exact(text: &str) -> bool {
+    environment(text).is_some_and(|environment| environment.as_ref() == text)
+}
+
 /// Splits a name into the customer's id and the environment: `acme-prod` and `prod-acme`.
 pub fn split(name: &str) -> (Option<String>, Option<Environment>) {
     if let Some(environment) = environment(name) {

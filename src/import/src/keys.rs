@@ -16,7 +16,7 @@ pub enum Scope {
 /// The way in which a key is imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is mapped.
+    /// It is mapped, decides the code's bundle, or is something that packs can't deploy yet: see `flotilla_spec::pack::unsupported`.
     Mapped,
     /// It changes nothing that is deployed.
     Local,
@@ -29,49 +29,44 @@ pub enum Fate {
 use Fate::{LeftOut, Local, Lost, Mapped};
 use Scope::{Inherited, Own, Whole};
 
-const ASSETS: &str = "static files are uploaded by `wrangler deploy` alone; keep deploying this worker with it";
-const OWN_CLASSES: &str = "classes and their migrations belong to the worker's code and so to the pack: give it \
-                           `bundler: wrangler`, which deploys them, or declare them in its pack.yaml";
 const BY_WRANGLER: &str = "flotilla has nothing for it; keep deploying this worker with `wrangler deploy`";
 const AT_CLOUDFLARE: &str = "set it at Cloudflare, or keep deploying this worker with `wrangler deploy`";
-const MODULES: &str = "import the file as a module, which the pack's bundler includes, or keep deploying this worker with `wrangler deploy`";
-
 /// Every key that wrangler knows, and some that older ones knew.
 pub const KEYS: &[(&str, Scope, Fate)] = &[
     ("$schema", Whole, Local),
     ("access", Inherited, LeftOut(AT_CLOUDFLARE)),
     ("account_id", Inherited, Mapped),
     ("addresses", Whole, LeftOut(AT_CLOUDFLARE)),
-    ("agent_memory", Own, Lost(BY_WRANGLER)),
+    ("agent_memory", Own, Mapped),
     ("ai", Own, Mapped),
     ("ai_search", Own, Mapped),
-    ("ai_search_namespaces", Own, Lost(BY_WRANGLER)),
+    ("ai_search_namespaces", Own, Mapped),
     ("alias", Whole, Mapped),
     ("analytics", Own, Lost(BY_WRANGLER)),
     ("analytics_engine_datasets", Own, Mapped),
-    ("artifacts", Own, Lost(BY_WRANGLER)),
-    ("assets", Inherited, Lost(ASSETS)),
+    ("artifacts", Own, Mapped),
+    ("assets", Inherited, Mapped),
     ("base_dir", Inherited, Local),
     ("browser", Own, Mapped),
     ("build", Inherited, Mapped),
     ("cache", Inherited, Mapped),
-    ("cloudchamber", Own, Lost(BY_WRANGLER)),
+    ("cloudchamber", Own, Mapped),
     ("compatibility_date", Inherited, Mapped),
     ("compatibility_flags", Inherited, Mapped),
     ("compliance_region", Inherited, Lost(BY_WRANGLER)),
-    ("connect", Own, Lost(BY_WRANGLER)),
-    ("containers", Own, Lost(BY_WRANGLER)),
+    ("connect", Own, Mapped),
+    ("containers", Own, Mapped),
     ("d1_databases", Own, Mapped),
-    ("data_blobs", Whole, Lost(MODULES)),
+    ("data_blobs", Whole, Mapped),
     ("define", Own, Mapped),
     ("dependencies_instrumentation", Whole, Local),
     ("dev", Whole, Local),
     ("dispatch_namespaces", Own, Mapped),
     ("durable_objects", Own, Mapped),
-    ("exports", Inherited, Lost(OWN_CLASSES)),
-    ("find_additional_modules", Inherited, Lost(MODULES)),
+    ("exports", Inherited, Mapped),
+    ("find_additional_modules", Inherited, Mapped),
     ("first_party_worker", Inherited, Lost(BY_WRANGLER)),
-    ("flagship", Own, Lost(BY_WRANGLER)),
+    ("flagship", Own, Mapped),
     ("hyperdrive", Own, Mapped),
     ("images", Own, Mapped),
     ("jsx_factory", Inherited, Mapped),
@@ -82,11 +77,11 @@ pub const KEYS: &[(&str, Scope, Fate)] = &[
     ("kv_namespaces", Own, Mapped),
     ("legacy_env", Whole, Mapped),
     ("limits", Inherited, Mapped),
-    ("logfwdr", Inherited, Lost(BY_WRANGLER)),
+    ("logfwdr", Inherited, Mapped),
     ("logpush", Inherited, Mapped),
     ("main", Inherited, Mapped),
     ("media", Own, Mapped),
-    ("migrations", Inherited, Lost(OWN_CLASSES)),
+    ("migrations", Inherited, Mapped),
     ("minify", Inherited, Local),
     ("mtls_certificates", Own, Mapped),
     ("name", Inherited, Mapped),
@@ -111,25 +106,25 @@ pub const KEYS: &[(&str, Scope, Fate)] = &[
     ("send_email", Own, Mapped),
     ("send_metrics", Whole, Local),
     ("services", Own, Mapped),
-    ("site", Whole, Lost(ASSETS)),
-    ("stream", Own, Lost(BY_WRANGLER)),
-    ("streaming_tail_consumers", Own, LeftOut(AT_CLOUDFLARE)),
+    ("site", Whole, Mapped),
+    ("stream", Own, Mapped),
+    ("streaming_tail_consumers", Own, Mapped),
     ("tail_consumers", Own, Mapped),
-    ("text_blobs", Whole, Lost(MODULES)),
+    ("text_blobs", Whole, Mapped),
     ("triggers", Inherited, Mapped),
     ("tsconfig", Inherited, Mapped),
     ("type", Whole, Local),
-    ("unsafe", Own, Lost(BY_WRANGLER)),
+    ("unsafe", Own, Mapped),
     ("unsafe_hello_world", Own, Lost(BY_WRANGLER)),
-    ("upload_source_maps", Inherited, LeftOut("traces of errors name places of the bundle")),
+    ("upload_source_maps", Inherited, Mapped),
     ("usage_model", Inherited, Local),
     ("vars", Own, Mapped),
     ("vectorize", Own, Mapped),
     ("version_metadata", Own, Mapped),
-    ("vpc_networks", Own, Lost(BY_WRANGLER)),
+    ("vpc_networks", Own, Mapped),
     ("vpc_services", Own, Mapped),
-    ("wasm_modules", Whole, Lost(MODULES)),
-    ("worker_loaders", Own, Lost(BY_WRANGLER)),
+    ("wasm_modules", Whole, Mapped),
+    ("worker_loaders", Own, Mapped),
     ("workers_dev", Inherited, Mapped),
     ("workflows", Own, Mapped),
     // Where projects keep it, though wrangler wants it in a route.

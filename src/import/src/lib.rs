@@ -5,6 +5,7 @@
 pub mod code;
 pub mod customers;
 pub mod envfiles;
+pub mod fleet;
 pub mod forms;
 pub mod ids;
 pub mod keys;
@@ -46,7 +47,9 @@ pub struct Finding {
 pub enum FindingKind {
     /// A file contains a secret. Its value was not copied.
     Credential,
-    /// A spec can't say it, and a deploy without it would break the worker; its delivery is `manual`.
+    /// A file can't be read. Nothing of it was imported.
+    Invalid,
+    /// A spec can't say it, and a deploy without it would break the worker: the worker is not imported, or its delivery is `manual`.
     Lost,
     /// A spec can't say it; a deploy leaves it as it is, or does without.
     #[strum(to_string = "left out")]
@@ -78,6 +81,8 @@ pub struct FoundWorker {
     pub calls: BTreeMap<String, (String, Place)>,
     /// The settings that a spec can't express, so that a deploy would break the worker.
     pub lost: Vec<String>,
+    /// Whether its `workersDev` only follows from its hosts.
+    pub implies_workers_dev: bool,
     /// Its code.
     pub code: Option<Arc<code::Code>>,
 }
@@ -85,10 +90,12 @@ pub struct FoundWorker {
 /// A project that was read.
 #[derive(Debug, Default)]
 pub struct Imported {
-    /// The files to write, by path from the project's folder.
+    /// The project's name.
+    pub project: String,
+    /// The files to write, by path from the fleet's folder.
     pub files: BTreeMap<String, Vec<u8>>,
-    /// The packs whose lock files npm has to make: their folders, and the project's own lock file.
-    pub locks: Vec<(String, Option<Vec<u8>>)>,
+    /// The commands that have to run before a build, in their order.
+    pub steps: Vec<code::Step>,
     /// The customers' ids.
     pub customers: Vec<String>,
     /// The workers' names.
@@ -104,14 +111,30 @@ pub struct Imported {
 }
 
 /// The options of an import.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct ImportOptions<'a> {
     /// The fleet's name, if it is given.
     pub name: Option<&'a str>,
     /// The customer of the workers that no file assigns to one.
     pub customer: Option<&'a str>,
-    /// The files of the pack `worker`, of which packs are made.
+    /// The files of the pack `worker`, of which packs of live workers are made.
     pub worker_pack: &'a [(String, Vec<u8>)],
+    /// The patterns of configuration files and folders that are left out.
+    pub exclude: &'a [String],
+    /// The folder of the fleet, absolute and without links.
+    pub target: &'a Path,
+    /// The folder within which code may be: the git repository, or the fleet's own.
+    pub workspace: &'a Path,
+    /// The fleet that the workers are added to, if there is one.
+    pub fleet: Option<&'a fleet::Existing>,
+}
+
+impl Default for ImportOptions<'_> {
+    fn default() -> Self {
+        let here = Path::new("");
+        let (name, customer, fleet) = (None, None, None);
+        ImportOptions { name, customer, worker_pack: &[], exclude: &[], target: here, workspace: here, fleet }
+    }
 }
 
 /// The live workers of an account; empty if no account was read.
@@ -169,10 +192,15 @@ impl Findings {
         self.push(FindingKind::Credential, place, message, help);
     }
 
+    /// Adds the error of a file that can't be read.
+    pub fn invalid(&mut self, error: Diagnostic) {
+        self.push(FindingKind::Invalid, error.place, format!("{} ({})", error.message, error.code), error.help);
+    }
+
     /// Adds a finding, unless it is there already.
     pub fn push(&mut self, kind: FindingKind, place: Place, message: impl Into<String>, help: impl Into<String>) {
         let finding = Finding { kind, place, message: message.into(), help: help.into() };
-        // What several environments inherit stands in one place.
+        // What several environments inherit is in one place.
         if !self.0.contains(&finding) {
             self.0.push(finding);
         }

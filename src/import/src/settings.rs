@@ -43,6 +43,7 @@ pub fn settings(config: &Config<'_>, zones: &BTreeMap<String, String>, findings:
     for kind in KINDS {
         mapping.bindings(kind);
     }
+    mapping.unsafe_limits();
     mapping.queue_consumers();
     mapping.clock();
     mapping.observability();
@@ -110,11 +111,6 @@ impl Mapping<'_, '_> {
                 help,
             );
         }
-        if let Some(node) = self.config.get("build").filter(|node| node.get("command").is_some()) {
-            let place = self.at(node);
-            let help = "run it before `flotilla build`, if what it makes is imported by the worker";
-            self.findings.note(place, "`build.command` isn't run by flotilla", help);
-        }
         if self.config.get("preview_urls").is_some_and(|node| node.to_value() == true) {
             let help = "flotilla switches them off; `flotilla preview` makes workers to look at";
             self.findings.left_out(self.config.place("preview_urls"), "`preview_urls` has nothing in a spec", help);
@@ -153,12 +149,6 @@ impl Mapping<'_, '_> {
             }
         }
         self.set_list("compatibilityFlags", &flags);
-        if flags.iter().any(|flag| flag.starts_with("nodejs_compat")) {
-            let help = "the runtime's own modules of Node.js are used, without those that wrangler puts in the place of missing ones; \
-                        `flotilla build` and the worker's tests show whether that is enough";
-            let place = self.config.place("compatibility_flags");
-            self.findings.note(place, "`nodejs_compat` is bundled differently than wrangler does it", help);
-        }
     }
 
     fn vars(&mut self) {

@@ -6,17 +6,19 @@ mod refer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use flotilla_model::diagnostic::Place;
 use flotilla_model::names::own_secret;
 use flotilla_model::spec::Environment;
+use flotilla_spec::project::FLEET_FILE;
 use flotilla_spec::secrets::access;
 use flotilla_spec::yaml;
 
-use super::code::Code;
+use super::code::{Code, Source};
 use super::customers::{self, Others};
+use super::fleet::Existing;
 use super::ids::slug;
 use super::yaml_text::{comment, map};
 use super::{Findings, FoundWorker, ImportOptions, Imported, LiveAccount};
@@ -68,10 +70,11 @@ pub fn assemble(
         return Imported { findings: findings.sorted(), ..Imported::default() };
     }
 
-    let accounts = accounts(&mut found);
+    let accounts = accounts(&mut found, options, &mut findings);
     refer(&mut found, &mut findings);
-    let mut imported = Imported::default();
-    let packs = packs(&mut found, options, &mut imported);
+    let mut imported = Imported { steps: others.steps.into_iter().collect(), ..Imported::default() };
+    imported.project = slug(&project);
+    let packs = packs(&mut found, options, &mut imported, &mut findings);
     for worker in &mut found {
         if !worker.lost.is_empty() {
             worker.settings.insert("delivery".to_owned(), "manual".into());
@@ -101,14 +104,38 @@ pub fn assemble(
         let own: Vec<&FoundWorker> = found.iter().filter(|worker| worker.customer == *id).collect();
         specs.insert(id.clone(), customer(&own, &packs));
     }
-    let defaults = share(&mut specs);
+    let defaults = match options.fleet {
+        // Defaults would be those of the customers that are there, too.
+        Some(existing) => {
+            specs.values_mut().for_each(|spec| existing.over_defaults(spec));
+            Settings::new()
+        }
+        None => share(&mut specs),
+    };
     for (id, spec) in &specs {
         let lost: Vec<&FoundWorker> =
             found.iter().filter(|worker| worker.customer == *id && !worker.lost.is_empty()).collect();
         imported.files.insert(format!("customers/{id}.yaml"), spec_text(id, spec, &lost).into_bytes());
     }
-    let fleet_yaml = fleet_text(&fleet, &accounts, &packs, &defaults);
-    imported.files.insert("fleet.yaml".to_owned(), fleet_yaml.into_bytes());
+    let new: Vec<(String, String)> = packs
+        .iter()
+        .filter(|pack| !pack.exists)
+        .map(|pack| (pack.name.clone(), format!("templates/{}", pack.name)))
+        .collect();
+    let fleet_yaml = match options.fleet {
+        Some(existing) => existing.with(&new, &accounts).map_err(|why| {
+            findings.left_out(
+                Place::file(FLEET_FILE),
+                format!("the packs can't be added to it: {why}"),
+                format!(
+                    "add them yourself, under `packs`: {}",
+                    new.iter().map(|(name, path)| format!("{name}: {{ path: {path} }}")).collect::<Vec<_>>().join(", ")
+                ),
+            );
+        }),
+        None => Ok(fleet_text(&fleet, &accounts, &new, &defaults)),
+    };
+    imported.files.extend(fleet_yaml.ok().map(|text| (FLEET_FILE.to_owned(), text.into_bytes())));
     imported.customers = specs.into_keys().collect();
     imported.findings = findings.sorted();
     read_again(&imported.files);
@@ -131,24 +158,51 @@ fn read_again(files: &BTreeMap<String, Vec<u8>>) {
     }
 }
 
-/// Names the accounts. If there is only one, no spec has to name it.
-fn accounts(found: &mut [FoundWorker]) -> Vec<(String, String)> {
+/// Names the accounts that fleet.yaml gets. If there is only one, no spec has to name it.
+fn accounts(found: &mut [FoundWorker], options: ImportOptions<'_>, findings: &mut Findings) -> Vec<(String, Value)> {
     let ids: BTreeSet<String> = found.iter().filter_map(|worker| worker.account_id.clone()).collect();
     let plain = |id: &String| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     let ids: Vec<String> = ids.into_iter().filter(plain).collect();
-    let several = ids.len() > 1;
-    let accounts: Vec<(String, String)> = ids
-        .into_iter()
-        .enumerate()
-        .map(|(index, id)| (if several { format!("account-{}", index + 1) } else { "default".to_owned() }, id))
-        .collect();
+    let there = options.fleet.map(Existing::accounts).unwrap_or_default();
+    if let (Some(_), [], [first, ..]) = (options.fleet, &there[..], &ids[..]) {
+        let message = format!("the workers are of the account {first}, and fleet.yaml has no `accounts`");
+        let help = "set CLOUDFLARE_ACCOUNT_ID to it, or add it under `accounts`";
+        findings.note(Place::file(FLEET_FILE), message, help);
+        return Vec::new();
+    }
+    let several = ids.len() + there.len() > 1;
+    let mut number = 0;
+    let mut named: Vec<(String, String)> = Vec::new();
+    let mut new = Vec::new();
+    for id in ids {
+        let known = options.fleet.and_then(|fleet| fleet.account(&id)).map(str::to_owned);
+        let name = known.clone().unwrap_or_else(|| match several {
+            false => "default".to_owned(),
+            true => loop {
+                number += 1;
+                let name = format!("account-{number}");
+                if !there.contains(&name.as_str()) {
+                    break name;
+                }
+            },
+        });
+        if known.is_none() {
+            let token = match several {
+                true => format!("CLOUDFLARE_API_TOKEN_{}", name.replace('-', "_").to_uppercase()),
+                false => "CLOUDFLARE_API_TOKEN".to_owned(),
+            };
+            new.push((name.clone(), json!({"id": id, "token": {"secret": token}})));
+        }
+        named.push((name, id));
+    }
     for worker in found.iter_mut().filter(|_| several) {
-        let own = accounts.iter().find(|(_, id)| Some(id) == worker.account_id.as_ref()).or(accounts.first());
-        if let Some((name, _)) = own {
+        let own = named.iter().find(|(_, id)| Some(id) == worker.account_id.as_ref());
+        let first = named.first().filter(|_| there.is_empty());
+        if let Some((name, _)) = own.or(first) {
             worker.settings.insert("account".to_owned(), name.as_str().into());
         }
     }
-    accounts
+    new
 }
 
 fn insert(settings: &mut Settings, key: &str, name: &str, value: Value) {
@@ -160,43 +214,53 @@ fn insert(settings: &mut Settings, key: &str, name: &str, value: Value) {
 struct Pack {
     name: String,
     prefix: String,
+    /// Whether the fleet had it before.
+    exists: bool,
 }
 
 /// Makes one pack of each code; the workers' settings get its name.
-fn packs(found: &mut [FoundWorker], options: ImportOptions<'_>, imported: &mut Imported) -> Vec<Pack> {
+fn packs(
+    found: &mut [FoundWorker],
+    options: ImportOptions<'_>,
+    imported: &mut Imported,
+    findings: &mut Findings,
+) -> Vec<Pack> {
     let mut keys: Vec<(String, Vec<usize>)> = Vec::new();
-    let mut digests: Vec<(Arc<Code>, String)> = Vec::new();
+    let mut known: BTreeMap<String, usize> = BTreeMap::new();
     for (index, worker) in found.iter().enumerate() {
-        let key = match &worker.code {
-            None => format!("none of {:?}", worker.role),
-            Some(code) => match digests.iter().find(|(other, _)| Arc::ptr_eq(other, code)) {
-                Some((_, key)) => key.clone(),
-                None => {
-                    // What isn't there can't be told apart by what it is.
-                    let key = code.key() + if code.files.is_empty() { &code.name } else { "" };
-                    digests.push((Arc::clone(code), key.clone()));
-                    key
-                }
-            },
-        };
-        match keys.iter_mut().find(|(other, _)| *other == key) {
+        let key = worker.code.as_ref().map_or_else(|| format!("none of {:?}", worker.role), |code| code.key.clone());
+        let position = *known.entry(key.clone()).or_insert(keys.len());
+        match keys.get_mut(position) {
             Some((_, all)) => all.push(index),
             None => keys.push((key, vec![index])),
         }
     }
     let mut packs: Vec<Pack> = Vec::new();
     for (_, all) in keys {
-        let first = &found[all[0]];
-        let written = first
-            .code
-            .as_ref()
-            .map_or_else(|| first.role.clone().unwrap_or_else(|| "worker".to_owned()), |code| code.name.clone());
+        // A pack's code is that of production, if there is one, as its settings are those that most workers have.
+        let first = all.iter().copied().find(|index| found[*index].environment == Environment::Production);
+        let first = &found[first.unwrap_or(all[0])];
+        let nothing = Code::of_modules("worker", String::new(), BTreeMap::new());
+        let code = first.code.as_deref().unwrap_or(&nothing).clone();
+        if let Some((name, prefix)) = options.fleet.and_then(|fleet| fleet.pack_of(&code)) {
+            all.iter().for_each(|index| _ = found[*index].settings.insert("pack".to_owned(), name.into()));
+            packs.push(Pack { name: name.to_owned(), prefix: prefix.to_owned(), exists: true });
+            continue;
+        }
+        let customers: BTreeSet<&str> = all.iter().map(|index| found[*index].customer.as_str()).collect();
+        // A pack of several customers has the name of none of them.
+        let own = first.role.clone().unwrap_or_else(|| imported.project.clone());
+        let is_one = !code.name.is_empty() && (customers.len() == 1 || !customers.contains(code.name.as_str()));
+        let written = if is_one { code.name.clone() } else { own };
+        if code.is_copy {
+            copies(&code, all.iter().map(|index| &found[*index]), findings);
+        }
         let mut base = slug(&written);
         base.truncate(36);
         let base = base.trim_end_matches('-').to_owned();
         let mut name = base.clone();
         let mut number = 2;
-        while packs.iter().any(|pack| pack.name == name) {
+        while packs.iter().any(|pack| pack.name == name) || options.fleet.is_some_and(|fleet| fleet.has_pack(&name)) {
             name = format!("{base}-{number}");
             number += 1;
         }
@@ -204,19 +268,36 @@ fn packs(found: &mut [FoundWorker], options: ImportOptions<'_>, imported: &mut I
         for index in &all {
             found[*index].settings.insert("pack".to_owned(), name.as_str().into());
         }
-        let nothing = Arc::new(Code::of_modules(&name, String::new(), BTreeMap::new()));
-        let code = found[all[0]].code.as_ref().unwrap_or(&nothing);
         let folder = format!("templates/{name}");
-        for (path, bytes) in code.pack(&name, &prefix, options.worker_pack) {
+        for (path, bytes) in code.pack(&name, &prefix, &options.target.join(&folder), options.worker_pack) {
             imported.files.insert(format!("{folder}/{path}"), bytes);
         }
-        if !code.packages.is_empty() {
-            imported.locks.push((folder, code.lock.clone()));
-        }
         imported.packs.push(name.clone());
-        packs.push(Pack { name, prefix });
+        packs.push(Pack { name, prefix, exists: false });
     }
     packs
+}
+
+/// Reports copies of a pack's code, which the pack doesn't bundle.
+fn copies<'w>(code: &Code, workers: impl Iterator<Item = &'w FoundWorker>, findings: &mut Findings) {
+    let folder = |code: &Code| match &code.source {
+        Source::Project { config, .. } => config.parent().map(Path::to_owned),
+        Source::Modules { .. } => None,
+    };
+    let own = folder(code);
+    let others: BTreeMap<_, &Place> =
+        workers.filter_map(|worker| Some((folder(worker.code.as_ref()?)?, &worker.place))).collect();
+    let mut others = others.into_iter().filter(|(other, _)| Some(other) != own.as_ref());
+    let Some((_, place)) = others.next() else { return };
+    let name = own.as_deref().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
+    let message = match others.count() {
+        0 => format!("the code beside it is a copy of that of `{name}`"),
+        more => format!("the code beside it, and in {more} more folders, is a copy of that of `{name}`"),
+    };
+    let help = format!(
+        "one pack bundles the code of `{name}` for all of them: a change of a copy has no effect, and the copies can go"
+    );
+    findings.note(place.clone(), message, help);
 }
 
 /// Returns a customer's spec, without its id.
@@ -314,8 +395,11 @@ fn share(specs: &mut BTreeMap<String, Settings>) -> Settings {
     let mut parts: Vec<Settings> = specs
         .values_mut()
         .map(|spec| {
-            let keys: Vec<String> =
-                spec.keys().filter(|key| SHARED.contains(&key.as_str()) || *key == "vars").cloned().collect();
+            let keys: Vec<String> = spec
+                .keys()
+                .filter(|key| SHARED.contains(&key.as_str()) || MERGED.contains(&key.as_str()))
+                .cloned()
+                .collect();
             keys.into_iter().filter_map(|key| spec.remove(&key).map(|value| (key, value))).collect()
         })
         .collect();
@@ -353,23 +437,13 @@ fn spec_text(id: &str, spec: &Settings, lost: &[&FoundWorker]) -> String {
     text + &map(&whole)
 }
 
-fn fleet_text(name: &str, accounts: &[(String, String)], packs: &[Pack], defaults: &Settings) -> String {
+fn fleet_text(name: &str, accounts: &[(String, Value)], packs: &[(String, String)], defaults: &Settings) -> String {
     let mut fleet = Settings::new();
     fleet.insert("name".to_owned(), name.into());
     if !accounts.is_empty() {
-        let several = accounts.len() > 1;
-        let account = |(name, id): &(String, String)| {
-            let token = if several {
-                format!("CLOUDFLARE_API_TOKEN_{}", name.replace('-', "_").to_uppercase())
-            } else {
-                "CLOUDFLARE_API_TOKEN".to_owned()
-            };
-            (name.clone(), json!({"id": id, "token": {"secret": token}}))
-        };
-        fleet.insert("accounts".to_owned(), Value::Object(accounts.iter().map(account).collect()));
+        fleet.insert("accounts".to_owned(), Value::Object(accounts.iter().cloned().collect()));
     }
-    let packs =
-        packs.iter().map(|pack| (pack.name.clone(), json!({"path": format!("templates/{}", pack.name)}))).collect();
+    let packs = packs.iter().map(|(name, path)| (name.clone(), json!({"path": path}))).collect();
     fleet.insert("packs".to_owned(), Value::Object(packs));
     if !defaults.is_empty() {
         fleet.insert("defaults".to_owned(), Value::Object(defaults.clone()));

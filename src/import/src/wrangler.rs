@@ -7,18 +7,21 @@ use std::path::Path;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_spec::tree::Tree;
 use flotilla_spec::yaml::{Document, Kind, Node};
+use wildmatch::WildMatch;
 
 use super::keys::{Scope, key};
 use flotilla_spec::documents;
 
 /// The names of wrangler's files; of a folder, the first one counts, as it does for wrangler.
 pub const NAMES: [&str; 3] = ["wrangler.json", "wrangler.jsonc", "wrangler.toml"];
+/// The folders whose folders are customers.
+pub const CUSTOMERS: [&str; 4] = ["customers", "clients", "tenants", "brands"];
 /// The depth below the project's folder to which they are searched: `apps/web/worker/wrangler.toml`.
-const DEPTH: usize = 3;
+const DEPTH: usize = 4;
 /// Folders that hold no sources.
 const NOT_THEIRS: [&str; 8] = ["node_modules", "out", "dist", "build", "target", "vendor", "coverage", "fixtures"];
-/// The most files that are read: more than any project has.
-const MAX_FILES: usize = 1_000;
+/// The most files that are read: a shell loop may have one for each customer.
+const MAX_FILES: usize = 20_000;
 
 /// One worker of a file: its top level, or one of its environments.
 #[derive(Clone, Copy)]
@@ -31,13 +34,24 @@ pub struct Config<'a> {
     own: &'a Node,
 }
 
+/// Words in names of configuration files that are no customers and deploy nothing: `wrangler.vitest.jsonc`.
+const NOT_DEPLOYED: [&str; 10] =
+    ["bak", "dist", "e2e", "example", "generated", "old", "sample", "template", "vitest", "schema"];
+
 /// The configuration files of a project, by path from its folder.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Files {
-    /// The files that wrangler reads by itself.
+    /// The files that wrangler reads by itself, and those that it reads where `--config` names them: `wrangler.acme.toml`.
     pub found: Vec<String>,
-    /// The files that it reads where it is told to, by `--config`: `wrangler.production.toml`, or a second one of a folder.
-    pub others: Vec<String>,
+    /// The files that aren't read, each with the reason.
+    pub others: Vec<(String, String)>,
+}
+
+/// Returns the word in the name of a configuration: `wrangler.acme.toml` is for `acme`.
+pub fn word(file: &str) -> Option<&str> {
+    let name = file.rsplit('/').next().unwrap_or(file).strip_prefix("wrangler.")?;
+    let (word, _) = name.rsplit_once('.')?;
+    (!word.is_empty()).then_some(word)
 }
 
 /// Returns whether a file is named as configurations of wrangler are, such as `wrangler.production.toml`.
@@ -45,8 +59,12 @@ fn is_config(name: &str) -> bool {
     name.starts_with("wrangler.") && [".json", ".jsonc", ".toml"].iter().any(|ending| name.ends_with(ending))
 }
 
-/// Finds the configuration files of a project. A root's `config/environments` is documentation.
-pub fn files(root: &Path) -> Files {
+/// Finds the configuration files of a project, without those that a pattern excludes. A root's `config/environments` is documentation.
+pub fn files(root: &Path, excluded: &[String]) -> Files {
+    let excluded: Vec<WildMatch> = excluded.iter().map(|glob| WildMatch::new(glob.trim_end_matches('/'))).collect();
+    let is_excluded = |folder: &str, name: &str| {
+        excluded.iter().any(|glob| glob.matches(name) || glob.matches(&format!("{folder}{name}")))
+    };
     let (mut files, mut others) = (Vec::new(), Vec::new());
     let mut open = vec![(String::new(), 0)];
     while let Some((folder, depth)) = open.pop() {
@@ -54,21 +72,37 @@ pub fn files(root: &Path) -> Files {
         let mut here = BTreeSet::new();
         for entry in std::fs::read_dir(root.join(&folder)).into_iter().flatten().flatten() {
             let (Ok(kind), Ok(name)) = (entry.file_type(), entry.file_name().into_string()) else { continue };
+            if is_excluded(&folder, &name) {
+                continue;
+            }
             if kind.is_dir() && depth < DEPTH && !name.starts_with('.') && !NOT_THEIRS.contains(&name.as_str()) {
                 below.push(format!("{folder}{name}/"));
             } else if !kind.is_dir() {
                 here.insert(name);
             }
         }
-        let first = NAMES.into_iter().find(|name| here.contains(*name)).filter(|_| files.len() < MAX_FILES);
-        files.extend(first.map(|name| format!("{folder}{name}")));
-        let more = here.iter().filter(|name| is_config(name) && Some(name.as_str()) != first);
-        others.extend(more.map(|name| format!("{folder}{name}")));
+        let first = NAMES.into_iter().find(|name| here.contains(*name));
+        for name in here.iter().filter(|name| is_config(name)) {
+            let file = format!("{folder}{name}");
+            let plain = NAMES.contains(&name.as_str());
+            let unread = match (first, word(name)) {
+                (Some(first), _) if plain && first != name => Some(format!("wrangler reads {first} in its place")),
+                (_, Some(word)) if word.split('.').any(|part| NOT_DEPLOYED.contains(&part)) => {
+                    Some(format!("files that are called `{word}` deploy nothing, as a rule"))
+                }
+                _ if files.len() >= MAX_FILES => Some(format!("up to {MAX_FILES} files are read")),
+                _ => None,
+            };
+            match unread {
+                Some(why) => others.push((file, why)),
+                None => files.push(file),
+            }
+        }
         open.extend(below.into_iter().map(|folder| (folder, depth + 1)));
     }
-    for files in [&mut files, &mut others] {
-        files.sort_by_key(|file| (file.matches('/').count(), file.clone()));
-    }
+    let order = |file: &String| (file.matches('/').count(), file.clone());
+    files.sort_by_key(|file| (order(file).0, word(file).is_some(), file.clone()));
+    others.sort_by_key(|(file, _)| order(file));
     Files { found: files, others }
 }
 
@@ -238,6 +272,8 @@ mod tests {
             "a/b/c/d/wrangler.json",
             "wrangler.production.toml",
             "apps/web/wrangler.acme.jsonc",
+            "wrangler.vitest.toml",
+            "legacy/app/wrangler.toml",
             "apps/web/wrangler.md",
             "node_modules/x/wrangler.toml",
             "out/production/acme/wrangler.jsonc",
@@ -247,8 +283,19 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "{}").unwrap();
         }
-        let Files { found, others } = files(folder.path());
-        assert_eq!(found, ["wrangler.jsonc", "apps/web/wrangler.toml", "a/b/c/wrangler.json"]);
-        assert_eq!(others, ["wrangler.production.toml", "wrangler.toml", "apps/web/wrangler.acme.jsonc"]);
+        let excluded = ["apps/*.acme.*".to_owned(), "legacy".to_owned()];
+        let Files { found, others } = files(folder.path(), &excluded);
+        assert_eq!(
+            found,
+            [
+                "wrangler.jsonc",
+                "wrangler.production.toml",
+                "apps/web/wrangler.toml",
+                "a/b/c/wrangler.json",
+                "a/b/c/d/wrangler.json"
+            ]
+        );
+        let others: Vec<&str> = others.iter().map(|(file, _)| file.as_str()).collect();
+        assert_eq!(others, ["wrangler.toml", "wrangler.vitest.toml"]);
     }
 }

@@ -135,7 +135,7 @@ pub fn comment(text: &str) -> String {
 /// Returns a text, in quotes unless it is plain and can be nothing but text.
 pub fn scalar(text: &str) -> String {
     let first = text.chars().next();
-    let plain = first.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_' || c == '/')
+    let plain = (first.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_' || c == '/') || text.starts_with("../"))
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_./@+-:".contains(&b))
         && !text.ends_with(':')
         && text.parse::<f64>().is_err()

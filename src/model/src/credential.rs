@@ -68,11 +68,40 @@ pub fn by_name(name: &str) -> bool {
 
 /// Returns whether a text contains a secret, judged by its form.
 pub fn by_form(text: &str) -> bool {
-    text.contains("-----BEGIN")
+    private_key(text).is_some()
         || text.to_ascii_uppercase().contains("AGE-SECRET-KEY-")
         || with_password(text)
         || text.contains("://hooks.slack.com/services/")
         || text.split(|c: char| c.is_whitespace() || "\"'`,;=()[]{}<>".contains(c)).any(token)
+}
+
+/// Returns the number of the first line of a text that contains a secret, judged by its form.
+pub fn line(text: &str) -> Option<usize> {
+    let of_key = private_key(text).map(|at| text[..at].matches('\n').count());
+    let line = text.lines().position(by_form);
+    of_key.into_iter().chain(line).min().map(|line| line + 1)
+}
+
+/// Returns the position of a private key: its marker with a part of the key behind it. The marker alone is in programs that read keys.
+fn private_key(text: &str) -> Option<usize> {
+    text.match_indices("-----BEGIN").map(|(at, _)| at).find(|at| {
+        let Some((label, rest)) = text[at + 10..].split_once("-----") else { return false };
+        let rest = rest.trim_start().trim_start_matches("\\r").trim_start_matches("\\n").trim_start();
+        label.len() < 40 && label.contains("PRIVATE KEY") && rest.starts_with(|c: char| c.is_ascii_alphanumeric())
+    })
+}
+
+/// Returns whether a word stands for a secret that is to be filled in.
+fn is_placeholder(word: &str) -> bool {
+    let lower = word.to_ascii_lowercase();
+    let mut letters: Vec<char> = lower.chars().collect();
+    letters.sort_unstable();
+    letters.dedup();
+    let words = ["your", "example", "placeholder", "changeme", "replace_me", "redacted"];
+    letters.len() < 3 && word.len() > 2
+        || word.starts_with(|c: char| "$<{[%*".contains(c))
+        || matches!(lower.as_str(), "password" | "pass" | "secret" | "token")
+        || words.iter().any(|part| lower.contains(part))
 }
 
 /// Returns whether a variable is a secret, by its name or its value. An empty value, a switch or a number is none; neither is the
@@ -172,8 +201,8 @@ pub fn masked_sentence(text: &str) -> String {
 
 /// Returns whether a word looks like a secret that a service issued.
 fn token(word: &str) -> bool {
-    let prefixed = PREFIXES.iter().any(|(prefix, length)| word.starts_with(prefix) && word.len() >= *length);
-    prefixed || jwt(word)
+    let prefix = PREFIXES.iter().find(|(prefix, length)| word.starts_with(prefix) && word.len() >= *length);
+    prefix.is_some_and(|(prefix, _)| !is_placeholder(&word[prefix.len()..])) || jwt(word)
 }
 
 /// Returns whether a word is a JSON Web Token: three parts in base64, of which the first two begin with a brace.
@@ -189,7 +218,8 @@ fn with_password(text: &str) -> bool {
         let rest = &text[at + 3..];
         let end = rest.find(|c: char| c == '/' || c == '?' || c.is_whitespace()).unwrap_or(rest.len());
         let user = rest[..end].rsplit_once('@').map(|(user, _)| user);
-        user.and_then(|user| user.split_once(':')).is_some_and(|(_, password)| !password.is_empty())
+        user.and_then(|user| user.split_once(':'))
+            .is_some_and(|(_, password)| !password.is_empty() && !is_placeholder(password))
     })
 }
 
@@ -282,6 +312,13 @@ mod tests {
             ("DATABASE_URL", "https://db.example:443/app"),
             ("ENVIRONMENT", "production"),
             ("NAME", "AKIA"),
+            ("MARKER", "-----BEGIN PRIVATE KEY-----"),
+            ("CERTIFICATE", "-----BEGIN CERTIFICATE-----\nMII"),
+            ("DATABASE_URL", "postgres://user:${DB_PASS}@db.example/app"),
+            ("DATABASE_URL", "postgres://<user>:<password>@db.example/app"),
+            ("STRIPE", "sk_live_xxxxxxxxxxxxxxxxxxxxxxxx"),
+            ("STRIPE", "sk_test_your_key_comes_here"),
+            ("AWS", "AKIAIOSFODNN7EXAMPLE"),
         ] {
             assert!(!is_credential(name, value), "{name}");
         }

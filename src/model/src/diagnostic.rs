@@ -197,6 +197,8 @@ codes! {
     BadMigration = "P0610",
     /// A class that a worker binds or that its migrations create, and that its code doesn't export.
     MissingClass = "P0611",
+    /// The entry point of a pack's wrangler project doesn't exist, and nothing that flotilla runs makes it.
+    NoEntryPoint = "P0615",
 }
 
 impl Code {
@@ -212,7 +214,8 @@ impl Code {
             | Code::TrackedSecrets
             | Code::SecretVariable
             | Code::CalleeNotDeployed
-            | Code::NotInSpecs => Severity::Warning,
+            | Code::NotInSpecs
+            | Code::NoEntryPoint => Severity::Warning,
             _ => Severity::Error,
         }
     }

@@ -23,7 +23,7 @@ use flotilla_model::spec::{
 };
 
 pub use objects::Objects;
-pub use wrangler::{Declared, Subject, WranglerProject};
+pub use wrangler::{Declared, Subject, WRANGLER, WranglerProject, relative, unsupported};
 
 /// The most bytes of a template, and of a catalogue.
 const MOST_TEMPLATE_BYTES: u64 = 1 << 20;

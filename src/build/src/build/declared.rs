@@ -1,26 +1,44 @@
 //! Finds the settings of packs' wrangler configurations that no spec has: flotilla takes these from specs alone, so that no worker gets them.
+//! And the entry points that aren't there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::project::Project;
 use super::scan::Scan;
 use flotilla_model::customer::{Database, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic};
 use flotilla_spec::pack::{Declared, Subject};
+use flotilla_spec::project::{LAYERS, id_of};
 
-/// Returns a warning for each setting of a wrangler configuration that no worker of its pack has. Nothing where specs have errors: what they
-/// set isn't known, then.
+/// Returns a warning for each pack of a wrangler project whose entry point doesn't exist, unless the project's own build makes it.
+pub fn missing_code(project: &Project, scan: &Scan) -> Vec<Diagnostic> {
+    let used: BTreeSet<&str> =
+        scan.records.iter().flat_map(|record| &record.units).map(|unit| unit.pack.as_str()).collect();
+    let packs = project.fleet.packs.iter().filter(|(name, _)| used.contains(name.as_str()));
+    let missing = packs.filter_map(|(_, pack)| {
+        let wrangler = pack.wrangler.as_ref().filter(|wrangler| wrangler.build.is_none())?;
+        let (main, place) = wrangler.main.as_ref()?;
+        let path = wrangler.folder.join(main);
+        let message = format!("`{main}`, the entry point of the worker, does not exist");
+        let help = "run the build that makes it before `flotilla build`, or name that build in the configuration: `build.command`";
+        (!path.exists()).then(|| Diagnostic::warning(Code::NoEntryPoint, place.clone(), message, help))
+    });
+    missing.collect()
+}
+
+/// Returns a warning for each setting of a wrangler configuration that no worker of its pack has. What specs with errors may set counts as
+/// set.
 pub fn not_in_specs(project: &Project, scan: &Scan) -> Vec<Diagnostic> {
     let packs = project.fleet.packs.iter();
     let mut open: BTreeMap<&str, Vec<&Declared>> = packs
         .filter_map(|(name, pack)| Some((name.as_str(), pack.wrangler.as_ref()?.declared.iter().collect())))
         .collect();
     open.retain(|_, declared| !declared.is_empty());
-    if open.is_empty() || !scan.held.is_empty() || project.fleet.is_partial {
+    if open.is_empty() || project.fleet.is_partial {
         return Vec::new();
     }
     let mut is_used: BTreeMap<&str, bool> = BTreeMap::new();
-    for record in &scan.records {
+    for record in scan.records.iter().filter(|record| !scan.is_held(record)) {
         for unit in &record.units {
             // As a rule, the first worker has them all.
             let Some(declared) = open.get_mut(unit.pack.as_str()) else { continue };
@@ -32,8 +50,31 @@ pub fn not_in_specs(project: &Project, scan: &Scan) -> Vec<Diagnostic> {
             }
         }
     }
-    let used = open.into_iter().filter(|(pack, _)| is_used.contains_key(pack));
-    used.flat_map(|(_, declared)| declared).map(warning).collect()
+    open.retain(|pack, declared| is_used.contains_key(pack) && !declared.is_empty());
+    if !scan.held.is_empty() && !open.is_empty() {
+        let texts = texts_with_errors(project, scan);
+        open.values_mut()
+            .for_each(|declared| declared.retain(|one| !texts.iter().any(|text| may_have(text, &one.subject))));
+    }
+    open.into_values().flatten().map(warning).collect()
+}
+
+/// Returns the texts of the specs with errors, and of the layers that they may use.
+fn texts_with_errors(project: &Project, scan: &Scan) -> Vec<String> {
+    let layers = project.tree.names(LAYERS).unwrap_or_default().into_iter().map(|name| format!("{LAYERS}/{name}"));
+    let specs = project.files.iter().filter(|file| scan.held.contains(id_of(file))).cloned();
+    specs.chain(layers).filter_map(|file| project.tree.text(&file).ok()).collect()
+}
+
+/// Returns whether a spec with errors may have a setting, by its text.
+fn may_have(text: &str, subject: &Subject) -> bool {
+    match subject {
+        Subject::Variable(name) | Subject::Secret(name) | Subject::Binding(name) => text.contains(name),
+        Subject::Flag(flag) => text.contains(flag),
+        Subject::Routes => ["domains", "routes", "hosts"].iter().any(|key| text.contains(key)),
+        Subject::Crons => text.contains("crons"),
+        Subject::Option(key) => text.contains(if *key == "tail_consumers" { "tailConsumers" } else { key }),
+    }
 }
 
 /// Returns whether a worker has a setting.

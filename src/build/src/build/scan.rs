@@ -16,7 +16,7 @@ use crate::resolve::{Claimant, ClaimedResource, UniqueClaim};
 use crate::usage::{self, LimitUsage, Usage};
 use flotilla_model::customer::{SHARED, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, sorted};
-use flotilla_model::digest::Digest;
+use flotilla_model::digest::{Digest, ShortHash};
 use flotilla_model::names::own_secret;
 use flotilla_model::progress::Progress;
 use flotilla_model::spec::Environment;
@@ -247,10 +247,15 @@ impl Scan {
             && self.records.iter().all(|record| held.contains(id(record)))
     }
 
-    /// Holds back the customers of packs that turned out to be broken. If nobody is left, all errors are returned.
-    pub(super) fn block(&mut self, errors: BTreeMap<String, Vec<Diagnostic>>) -> Result<(), Vec<Diagnostic>> {
-        for (pack, errors) in errors {
-            let uses = |record: &&Record| record.units.iter().any(|unit| unit.pack == pack);
+    /// Holds back the customers of packs that turned out to be broken in these variants. If nobody is left, all errors are returned.
+    pub(super) fn block(
+        &mut self,
+        errors: BTreeMap<String, (BTreeSet<ShortHash>, Vec<Diagnostic>)>,
+    ) -> Result<(), Vec<Diagnostic>> {
+        for (pack, (variants, errors)) in errors {
+            let uses = |record: &&Record| {
+                record.units.iter().any(|unit| unit.pack == pack && variants.contains(&unit.variant))
+            };
             let customers = self.records.iter().filter(uses).map(|record| id(record).to_owned()).collect();
             self.diagnostics.extend(errors.iter().cloned());
             let blocked = Blocked { customers, diagnostics: errors };

@@ -15,7 +15,7 @@ use flotilla_model::spec::{
 use flotilla_spec::layer::Merged;
 use flotilla_spec::pack::{Objects, Type};
 use flotilla_spec::project::unknown;
-use flotilla_spec::yaml::{Document, Kind};
+use flotilla_spec::yaml::{Document, Kind, Node};
 
 use super::Batch;
 use super::bindings::reserved;
@@ -333,13 +333,19 @@ impl<'a> WorkerResolver<'a, '_> {
         self.is_account_open(account) && (has_namespace() || fleet.has_left_out(&["accounts"]))
     }
 
+    /// Returns whether another worker of the same file calls it by a service binding.
+    fn is_called(&self) -> bool {
+        self.target.role.is_some_and(|role| calls(&self.target.subject.document.root, role))
+    }
+
     fn warn_if_unreachable(&mut self, name: &str, reach: &Reach) {
         let is_hostless = match &reach.hosts {
             // What is wrong with those that are written is reported already.
             Some(hosts) => hosts.names.is_empty() && self.settings.routes.as_ref().is_none_or(Vec::is_empty),
             None => reach.namespace.is_none() && reach.domains.is_empty() && reach.routes.is_empty(),
         };
-        if reach.workers_dev || !is_hostless {
+        let has_crons = self.settings.crons.as_ref().is_some_and(|crons| !crons.is_empty());
+        if reach.workers_dev || !is_hostless || has_crons || self.is_called() {
             return;
         }
         let subject = self.target.subject;
@@ -666,4 +672,14 @@ pub(super) fn filled(text: &str, customer: &str, environment: &str) -> String {
 fn observability(settings: &Settings) -> Observability {
     let written = settings.observability.clone().unwrap_or_default();
     Observability { enabled: Some(written.enabled.unwrap_or(true)), ..written }
+}
+
+/// Returns whether a node has a service binding to a role, at any depth.
+fn calls(node: &Node, role: &str) -> bool {
+    let Kind::Map(entries) = &node.kind else { return false };
+    let is_role = |node: &Node| matches!(&node.kind, Kind::Text(text) if text == role);
+    entries.iter().any(|(key, _, node)| match &node.kind {
+        Kind::Map(services) if key == "services" => services.iter().any(|(_, _, callee)| is_role(callee)),
+        _ => calls(node, role),
+    })
 }

@@ -13,7 +13,7 @@ use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::failure::Failure;
 use flotilla_model::plain_file;
 use flotilla_model::progress::Progress;
-use flotilla_spec::pack::{Pack, WranglerProject};
+use flotilla_spec::pack::{Pack, WRANGLER, WranglerProject};
 
 /// The oldest major version of wrangler that is used.
 const OLDEST_WRANGLER: u64 = 4;
@@ -74,8 +74,10 @@ impl Wrangler {
                 let mut folders = folders.map(|folder| folder.join("node_modules/wrangler"));
                 let Some(folder) = folders.find(|folder| folder.join("package.json").is_file()) else {
                     let message = format!("there is no wrangler in the node_modules of {}", project.path);
-                    let help = "install the packages of the wrangler project, as with `npm ci`, or pin a version in pack.yaml, which flotilla installs: `wrangler: 4.164.0`";
-                    return Err(missing(pack, message, help.to_owned()));
+                    let help = format!(
+                        "install the packages of the wrangler project, as with `npm ci`, or pin a version in pack.yaml, which flotilla installs: `wrangler: {WRANGLER}`"
+                    );
+                    return Err(missing(pack, message, help));
                 };
                 let package = package(&folder);
                 let version = package["version"].as_str().unwrap_or_default().to_owned();

@@ -50,7 +50,7 @@ pub fn of_account(live: LiveAccount, found: &[FoundWorker]) -> (Vec<FoundWorker>
             if taken.contains(&key) { (slug(&worker.name), Environment::Production) } else { key };
         taken.insert((customer.clone(), environment));
         let mut code = Code::of_modules(&worker.name, worker.main, worker.modules);
-        code.name = names.entry(code.key()).or_insert(code.name).clone();
+        code.name = names.entry(code.key.clone()).or_insert(code.name).clone();
         more.push(FoundWorker {
             place: Place::file("the account"),
             what: format!("the live worker {}", worker.name),
@@ -61,6 +61,7 @@ pub fn of_account(live: LiveAccount, found: &[FoundWorker]) -> (Vec<FoundWorker>
             settings: worker.settings,
             calls: worker.calls.into_iter().map(|(name, to)| (name, (to, Place::file("the account")))).collect(),
             lost: worker.lost,
+            implies_workers_dev: false,
             code: Some(Arc::new(code)),
             name: worker.name,
         });

@@ -92,6 +92,7 @@ impl Reading<'_, '_> {
             lost: vec![
                 "everything that is not in its env files, because the wrangler file has no section for it".to_owned(),
             ],
+            implies_workers_dev: like.implies_workers_dev,
             code: like.code.clone(),
         }
     }

@@ -6,11 +6,13 @@ use flotilla_model::binding::{self, Binding};
 use flotilla_model::spec::QueueConsumer;
 
 use super::super::forms::{fits, is_database_name, is_uuid, is_variable};
-use super::super::wrangler::{items, text};
+use super::super::wrangler::{entries, items, text};
 use super::Mapping;
+use flotilla_spec::yaml::Node;
 
 /// Fields of bindings that are for `wrangler dev` and for wrangler's own commands.
-const LOCAL_FIELDS: [&str; 11] = [
+const LOCAL_FIELDS: [&str; 12] = [
+    "local_dev",
     "preview_id",
     "preview_bucket_name",
     "preview_database_id",
@@ -22,6 +24,19 @@ const LOCAL_FIELDS: [&str; 11] = [
     "database_internal_env",
     "localConnectionString",
     "local_connection_string",
+];
+
+/// Fields of bindings that change what is deployed, and that specs can't say.
+const LOST_FIELDS: [&str; 9] = [
+    "concurrency",
+    "default_retention",
+    "delivery_delay",
+    "environment",
+    "limits",
+    "outbound",
+    "props",
+    "schedules",
+    "staging",
 ];
 
 impl Mapping<'_, '_> {
@@ -60,10 +75,7 @@ impl Mapping<'_, '_> {
             if is_database {
                 continue;
             }
-            let mut entry = item.to_value();
-            if let Some(entry) = entry.as_object_mut() {
-                entry.retain(|key, _| !LOCAL_FIELDS.contains(&key.as_str()));
-            }
+            let mut entry = self.without_ignored(kind, &name, item);
             let own = config.name();
             let script = entry["script_name"].as_str().map(str::to_owned);
             let has_class = matches!(kind.key(), "durableObject" | "workflow");
@@ -96,6 +108,53 @@ impl Mapping<'_, '_> {
         }
     }
 
+    /// Returns an entry without the fields that are for `wrangler dev`, and those that wrangler ignores.
+    fn without_ignored(&mut self, kind: &binding::Kind, name: &str, item: &Node) -> Value {
+        let mut entry = item.to_value();
+        let Some(map) = entry.as_object_mut() else { return entry };
+        // Where a database is, is a matter of its creation.
+        let is_local =
+            |key: &str| LOCAL_FIELDS.contains(&key) || (kind.wrangler == "d1_databases" && key == "jurisdiction");
+        map.retain(|key, _| !is_local(key));
+        let known = known_fields(kind);
+        for (key, span, _) in entries(Some(item)) {
+            if is_local(key) || known.contains(&key.as_str()) || LOST_FIELDS.contains(&key.as_str()) {
+                continue;
+            }
+            map.remove(key);
+            let place = self.config.document.place(*span);
+            let message = format!("`{key}` of the binding `{name}` is not a field of wrangler's `{}`", kind.wrangler);
+            self.findings.note(place, message, "wrangler ignores it, and so does flotilla");
+        }
+        entry
+    }
+
+    /// Maps rate limits under `unsafe`, where they were before they had a key of their own.
+    pub(super) fn unsafe_limits(&mut self) {
+        let bindings = self.config.get("unsafe").and_then(|node| node.get("bindings"));
+        for item in items(bindings).iter().filter(|item| item.get("type").and_then(text) == Some("ratelimit")) {
+            let mut entry = item.to_value();
+            if let Some(entry) = entry.as_object_mut() {
+                entry.remove("type");
+            }
+            match Binding::of_wrangler("ratelimits", &entry) {
+                Some((name, binding)) if is_variable(&name) && fits(&binding) => {
+                    self.entry("bindings", &name, Value::Object(binding.0));
+                }
+                _ => {
+                    let name = item.get("name").and_then(text).unwrap_or_default().to_owned();
+                    let message = format!("the rate limit `{name}` (`unsafe.bindings`) isn't one that a spec can have");
+                    self.lost(
+                        self.at(item),
+                        &name,
+                        message,
+                        "it needs `namespace_id` and `simple` with `limit` and `period`",
+                    );
+                }
+            }
+        }
+    }
+
     pub(super) fn queue_consumers(&mut self) {
         for item in items(self.config.get("queues").and_then(|node| node.get("consumers"))) {
             if let Some((queue, consumer)) = QueueConsumer::of_wrangler(&item.to_value()) {
@@ -111,16 +170,29 @@ impl Mapping<'_, '_> {
     }
 }
 
+/// Returns the fields of an entry that specs can say.
+fn known_fields(kind: &binding::Kind) -> Vec<&'static str> {
+    kind.fields.iter().map(|own| own.wrangler.split('.').next().unwrap_or_default()).chain([kind.name]).collect()
+}
+
 /// Returns why an entry isn't a binding that a spec can have.
 fn unread(kind: &binding::Kind, name: &str, entry: &Value) -> (String, String) {
     let what = kind.wrangler;
-    let field = |path: &str| path.split('.').next().unwrap_or_default().to_owned();
-    let known: Vec<String> = kind.fields.iter().map(|own| field(own.wrangler)).chain([kind.name.to_owned()]).collect();
-    let more: Vec<&String> =
-        entry.as_object().into_iter().flatten().map(|(key, _)| key).filter(|key| !known.contains(key)).collect();
+    let known = known_fields(kind);
+    let more: Vec<&String> = entry
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| key)
+        .filter(|key| !known.contains(&key.as_str()))
+        .collect();
     if let Some(key) = more.first() {
         let message = format!("`{key}` of the binding `{name}` (`{what}`) has no counterpart in a spec");
         return (message, "keep deploying this worker with `wrangler deploy`, or do without it".to_owned());
+    }
+    if !is_variable(name) {
+        let message = format!("the name of the binding `{name}` (`{what}`) is not valid in a spec");
+        return (message, "use letters, digits and `_`: rename it in the code and here".to_owned());
     }
     let missing = kind.fields.iter().find(|own| {
         own.is_required

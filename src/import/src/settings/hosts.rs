@@ -41,6 +41,15 @@ impl Mapping<'_, '_> {
             self.lost(place, "routes", "a route without a pattern can't be mapped".to_owned(), "write its pattern");
             return;
         };
+        let pattern = match pattern.split_once("://") {
+            Some(("https" | "http", rest)) => {
+                let message = format!("`{pattern}` is mapped to `{rest}`: routes of a spec match http and https");
+                let help = "delete the route with the scheme at Cloudflare once flotilla has deployed the other one";
+                self.findings.note(place.clone(), message, help);
+                rest
+            }
+            _ => pattern,
+        };
         let known = ["pattern", "custom_domain", "zone_id", "zone_name", "enabled", "previews_enabled"];
         for (name, span, _) in entries(Some(item)) {
             if !known.contains(&name.as_str()) || name == "enabled" || name == "previews_enabled" {

@@ -17,13 +17,34 @@ use flotilla_model::objects::{ClassExport, Migration};
 
 /// The template of the wrangler file of each worker.
 pub const TEMPLATE: (&str, &str) = ("wrangler.jsonc", include_str!("wrangler.jsonc.tera"));
+/// The version of wrangler that flotilla is tested with, for projects that have none of their own.
+pub const WRANGLER: &str = "4.164.0";
 /// The most bytes of a configuration.
 const MOST_BYTES: u64 = 1 << 20;
 /// The way to fix a path of a configuration.
 const CONFIG_HELP: &str = "`config` is the path of a wrangler.toml, wrangler.json or wrangler.jsonc from the pack's folder: ../../apps/web/wrangler.jsonc";
 
 /// The keys that wrangler doesn't take over from the top level, apart from those of bindings.
-const NOT_INHERITED: [&str; 4] = ["vars", "define", "secrets", "tail_consumers"];
+const NOT_INHERITED: [&str; 18] = [
+    "agent_memory",
+    "ai_search_namespaces",
+    "artifacts",
+    "cloudchamber",
+    "connect",
+    "containers",
+    "define",
+    "flagship",
+    "k2",
+    "secrets",
+    "stream",
+    "streaming_tail_consumers",
+    "tail_consumers",
+    "unsafe",
+    "unsafe_hello_world",
+    "vars",
+    "vpc_networks",
+    "worker_loaders",
+];
 /// The keys that flotilla can't deploy yet, and what they set.
 const UNSUPPORTED: [(&str, &str); 18] = [
     ("agent_memory", "an agent memory"),
@@ -72,6 +93,8 @@ pub struct WranglerProject {
     pub workspace: PathBuf,
     /// The project of the fleet, without links.
     pub root: PathBuf,
+    /// The entry point, as it is written, with its place; none if the worker has no code.
+    pub main: Option<(String, Place)>,
     /// The command that makes the code before wrangler bundles it, with its place.
     pub build: Option<(String, Place)>,
     /// The folders whose files decide the bundle, all of them: those that `build.command` reads, and that of additional modules.
@@ -121,8 +144,8 @@ impl WranglerProject {
     }
 }
 
-/// Returns a path from a folder; both are absolute and without links.
-fn relative(folder: &Path, path: &Path) -> String {
+/// Returns a path from a folder, with `/`; both are absolute and without links.
+pub fn relative(folder: &Path, path: &Path) -> String {
     let common = folder.components().zip(path.components()).take_while(|(one, other)| one == other).count();
     let up = folder.components().skip(common).map(|_| "..".to_owned());
     let down = path.components().skip(common).map(|step| step.as_os_str().to_string_lossy().into_owned());
@@ -204,7 +227,9 @@ pub(super) fn read(
         let base = reading.get("base_dir").and_then(text_of).map(PathBuf::from).or(main).unwrap_or_default();
         trees.extend(within(&base.to_string_lossy()));
     }
+    let main = reading.get("main");
     Ok(WranglerProject {
+        main: main.and_then(|node| Some((text_of(node)?.to_owned(), document.place(node.span)))),
         build: command.map(|command| {
             let node = build.and_then(|build| build.get("command")).map_or(document.root.span, |node| node.span);
             (command.to_owned(), document.place(node))
@@ -245,6 +270,18 @@ fn is_empty(node: &Node) -> bool {
         Kind::Map(entries) => entries.is_empty(),
         _ => false,
     }
+}
+
+/// Returns whether a value of `unsafe` has nothing but rate limits, which are bindings of specs.
+fn is_rate_limits(key: &str, node: &Node) -> bool {
+    let Kind::Map(all) = &node.kind else { return false };
+    let is_limit = |entry: &Node| entry.get("type").and_then(text_of) == Some("ratelimit");
+    key == "unsafe" && all.iter().all(|(name, _, node)| name == "bindings" && entries(node).iter().all(is_limit))
+}
+
+/// Returns what a configuration sets that flotilla can't deploy yet: the key, and the error with its place.
+pub fn unsupported(document: &Document, environment: Option<&str>) -> Vec<(&'static str, Diagnostic)> {
+    Reading { document, environment, file: &document.file }.unsupported()
 }
 
 /// A configuration, and the environment of it that is bundled.
@@ -297,22 +334,7 @@ impl<'a> Reading<'a> {
             let help = "name the module that wrangler bundles: \"main\": \"src/index.ts\"";
             errors.push(Diagnostic::error(Code::BadWranglerConfig, Place::file(self.file), message, help));
         }
-        for (key, what) in UNSUPPORTED {
-            if let Some(node) = self.get(key).filter(|node| !is_empty(node)) {
-                errors.push(self.unsupported(node, key, what));
-            }
-        }
-        if let Some(Kind::Map(exports)) = self.get("exports").map(|node| &node.kind) {
-            for (name, _, node) in exports.iter().filter(|(name, ..)| !objects.exports.contains_key(name)) {
-                let kind = node.get("type").and_then(text_of).unwrap_or_default();
-                let (what, help) = match kind {
-                    "workflow" => ("a workflow under a name that is the same for all customers", EXPORTED_WORKFLOW),
-                    _ => ("an export that is no plain Durable Object class", KEEP_DEPLOYING),
-                };
-                let message = format!("`exports.{name}` sets {what}, which flotilla can't deploy yet");
-                errors.push(self.error(Code::CannotDeploy, node, message, help));
-            }
-        }
+        errors.extend(self.unsupported().into_iter().map(|(_, error)| error));
         for node in self.get("migrations").map(entries).into_iter().flatten() {
             if Migration::of_api(&node.to_value()).is_none() {
                 let message = "a migration isn't one: it needs a `tag`, and lists of classes".to_owned();
@@ -323,10 +345,32 @@ impl<'a> Reading<'a> {
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    fn unsupported(&self, node: &Node, key: &str, what: &str) -> Diagnostic {
+    /// Returns what it sets that flotilla can't deploy yet: the key, and the error.
+    fn unsupported(&self) -> Vec<(&'static str, Diagnostic)> {
+        let mut errors = Vec::new();
+        for (key, what) in UNSUPPORTED {
+            if let Some(node) = self.get(key).filter(|node| !is_empty(node) && !is_rate_limits(key, node)) {
+                errors.push(self.cannot_deploy(node, key, what));
+            }
+        }
+        if let Some(Kind::Map(exports)) = self.get("exports").map(|node| &node.kind) {
+            for (name, _, node) in exports.iter().filter(|(.., node)| ClassExport::of_api(&node.to_value()).is_none()) {
+                let kind = node.get("type").and_then(text_of).unwrap_or_default();
+                let (what, help) = match kind {
+                    "workflow" => ("a workflow under a name that is the same for all customers", EXPORTED_WORKFLOW),
+                    _ => ("an export that is no plain Durable Object class", KEEP_DEPLOYING),
+                };
+                let message = format!("`exports.{name}` sets {what}, which flotilla can't deploy yet");
+                errors.push(("exports", self.error(Code::CannotDeploy, node, message, help)));
+            }
+        }
+        errors
+    }
+
+    fn cannot_deploy(&self, node: &Node, key: &'static str, what: &str) -> (&'static str, Diagnostic) {
         let message = format!("`{key}` sets {what}, which flotilla can't deploy yet");
         let help = if what == CONTAINERS { NO_REGISTRY } else { KEEP_DEPLOYING };
-        self.error(Code::CannotDeploy, node, message, help)
+        (key, self.error(Code::CannotDeploy, node, message, help))
     }
 
     /// Returns the Durable Objects of the code: bindings without a worker, migrations, and declared classes.
@@ -380,6 +424,12 @@ impl<'a> Reading<'a> {
                 if let Some(name) = entry.get(kind.name).and_then(text_of) {
                     add(Subject::Binding(name.to_owned()), entry);
                 }
+            }
+        }
+        let limits = self.get("unsafe").and_then(|node| node.get("bindings")).map(entries);
+        for entry in limits.into_iter().flatten() {
+            if let Some(name) = entry.get("name").and_then(text_of) {
+                add(Subject::Binding(name.to_owned()), entry);
             }
         }
         for node in self.get("compatibility_flags").map(entries).into_iter().flatten() {
