@@ -106,7 +106,14 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                     diagnostics: Mutex::default(),
                 };
                 let mut dev = Dev {
-                    session, arguments, env_file, operator, known: Vec::new(), skipped: Vec::new(), sources: BTreeSet::new(), deploys: 0,
+                    session,
+                    arguments,
+                    env_file,
+                    operator,
+                    known: Vec::new(),
+                    skipped: Vec::new(),
+                    sources: BTreeSet::new(),
+                    deploys: 0,
                 };
                 let done = dev.follow(&mut watch, &stopped);
                 // While something is printed of it, the emulator's threads go on: it is stopped before the printer.

@@ -73,7 +73,8 @@ fn may_have(text: &str, subject: &Subject) -> bool {
         Subject::Flag(flag) => text.contains(flag),
         Subject::Routes => ["domains", "routes", "hosts"].iter().any(|key| text.contains(key)),
         Subject::Crons => text.contains("crons"),
-        Subject::Option(key) => text.contains(if *key == "tail_consumers" { "tailConsumers" } else { key }),
+        Subject::Consumers => text.contains("queueConsumers"),
+        Subject::Option(key) => text.contains(of_spec(key)),
     }
 }
 
@@ -101,6 +102,15 @@ fn has(worker: &Worker, subject: &Subject) -> bool {
     }
 }
 
+/// Returns how specs name an option of wrangler's configuration.
+fn of_spec(key: &'static str) -> &'static str {
+    match key {
+        "tail_consumers" => "tailConsumers",
+        "keep_vars" => "keepVars",
+        key => key,
+    }
+}
+
 fn warning(declared: &Declared) -> Diagnostic {
     let (what, key) = match &declared.subject {
         Subject::Variable(name) => (format!("the variable {name}"), "vars"),
@@ -110,14 +120,7 @@ fn warning(declared: &Declared) -> Diagnostic {
         Subject::Routes => ("routes".to_owned(), "domains` or `routes"),
         Subject::Crons => ("cron triggers".to_owned(), "crons"),
         Subject::Consumers => ("queue consumers".to_owned(), "queueConsumers"),
-        Subject::Option(key) => {
-            let spec = match *key {
-                "tail_consumers" => "tailConsumers",
-                "keep_vars" => "keepVars",
-                key => key,
-            };
-            (format!("`{key}`"), spec)
-        }
+        Subject::Option(key) => (format!("`{key}`"), of_spec(key)),
     };
     let message = format!("{what} of this configuration is in no spec of the pack's customers, so no worker gets it");
     let message = if matches!(declared.subject, Subject::Routes | Subject::Crons | Subject::Consumers) {
