@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 use crate::binding::{Binding, OwnWorkflow};
 use crate::objects::{ClassExport, Migration};
 use crate::spec::{
-    CacheOptions, Delivery, Environment, Jurisdiction, LocationHint, LogLevel, Observability, Placement, Purpose, QueueConsumer,
-    RequestLimits, Route,
+    CacheOptions, Delivery, Environment, Jurisdiction, LocationHint, LogLevel, Observability, Placement, Purpose,
+    QueueConsumer, RequestLimits, Route,
 };
 
 /// The variable by which a worker reports the digest of its bundle.
