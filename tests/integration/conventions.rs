@@ -23,6 +23,16 @@ fn help_and_versions_are_where_people_look() {
     let project = Project::empty();
     let help = project.run(&["help", "deploy"]).exits(0).stdout;
     assert_eq!(help, project.run(&["deploy", "--help"]).exits(0).stdout);
+    // Also of the help command itself.
+    let of_help = project.run(&["help", "help"]).exits(0).stdout;
+    for arguments in [&["help", "--help"][..], &["help", "-h"]] {
+        assert_eq!(project.run(arguments).exits(0).stdout, project.run(&["help"]).exits(0).stdout, "{arguments:?}");
+    }
+    assert_eq!(project.run(&["help", "help", "--help"]).exits(0).stdout, of_help);
+    let of_list = project.run(&["secrets", "list", "--help"]).exits(0).stdout;
+    assert_eq!(project.run(&["secrets", "help", "list", "--help"]).exits(0).stdout, of_list);
+    project.run(&["help", "--nonsense"]).exits(2);
+    assert!(project.run(&["--help"]).exits(0).stdout.contains("\n  man "), "man is listed");
     let version = project.run(&["--version"]).exits(0).stdout;
     assert!(version.starts_with(concat!("flotilla ", env!("CARGO_PKG_VERSION"), " ")), "{version}");
     let target = version.split_whitespace().last().expect("a target");
@@ -222,6 +232,28 @@ fn there_is_a_man_page_for_each_command() {
         assert!(text.contains(".SH NAME") && text.contains(".SH OPTIONS"), "{page}: {text}");
     }
     assert!(pages.keys().all(|page| page.ends_with(".1")), "{:?}", pages.keys());
+    let json = project.run(&["man", "pages", "--json"]).exits(0).json();
+    assert_eq!(json, json!({"folder": "pages", "written": pages.len()}));
+}
+
+#[test]
+fn commands_that_write_files_for_tools_answer_in_json_or_refuse() {
+    let project = fleet(&[("acme", "")]);
+    let schemas = ["customer", "fleet", "layer", "pack"].map(|name| format!("schema/{name}.schema.json"));
+    let outdated = project.run(&["schema", "--check", "--json"]).exits(3).json();
+    assert_eq!(outdated, json!({"outdated": schemas}));
+    assert_eq!(project.run(&["schema", "--json"]).exits(0).json(), json!({"written": schemas}));
+    assert_eq!(project.run(&["schema", "--json"]).exits(0).json(), json!({"written": []}));
+    assert_eq!(project.run(&["schema", "--check", "--json"]).exits(0).json(), json!({"outdated": []}));
+    let one = project.run(&["schema", "customer", "--json"]).exits(0);
+    assert_eq!(one.stdout.lines().count(), 1, "one object on one line");
+    let text: serde_json::Value = serde_json::from_str(&project.run(&["schema", "customer"]).exits(0).stdout).unwrap();
+    assert_eq!(one.json(), text);
+    let refused = project.run(&["completions", "bash", "--json"]).exits(2);
+    assert!(refused.json()["error"].as_str().is_some_and(|error| error.contains("no JSON output")), "{refused:?}");
+    project.write("fleet.yaml", "name: [\n");
+    let broken = project.run(&["schema", "--json"]).exits(1).json();
+    assert!(broken["diagnostics"][0]["code"].is_string(), "{broken}");
 }
 
 #[test]

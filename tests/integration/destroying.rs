@@ -24,6 +24,8 @@ fn what_stays_and_who_calls_is_named_before_anything_is_deleted() {
     ] {
         assert!(dry.contains(line), "no {line} in {dry}");
     }
+    let json = cloud.run(&project, &["destroy", "acme", "--dry-run", "--json"]).exits(0).json();
+    assert_eq!((&json["elsewhere"], &json["shared_workers"]), (&json!(["local"]), &json!([])));
     let other = local(&["destroy", "acme", "--local", "--dry-run"]).exits(0).stderr;
     assert!(other.contains("! also deployed to another API"), "{other}");
     let json = cloud.run(&project, &["destroy", "acme", "--dry-run", "--json"]).exits(0).json();
@@ -53,6 +55,9 @@ fn nothing_that_is_deleted_is_called_orphaned() {
     let done = cloud.run(&project, &["destroy", "acme", "--yes", "-v"]).exits(0);
     assert!(!done.stderr.contains("orphaned domain") && !done.stdout.contains("orphaned domain"), "{done:?}");
     assert_eq!(cloud.scripts().keys().collect::<Vec<_>>(), ["t-bolt"]);
+    let json = cloud.run(&project, &["destroy", "bolt", "--yes", "--json"]).exits(0).json();
+    assert_eq!((&json["specs"], &json["workers"]), (&json!(["customers/bolt.yaml"]), &json!(["t-bolt"])));
+    assert_eq!((&json["applied"], &json["elsewhere"]), (&json!(1), &json!([])));
 }
 
 #[test]

@@ -263,6 +263,9 @@ fn a_terminal_shows_logs_and_takes_keys() {
     terminal.wait_for("t-acme  error  TypeError: boom");
     terminal.press("r");
     terminal.wait_for("no changes in");
+    // Once, also when it has been quiet for longer than it looks.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(terminal.raw().matches("no changes in").count(), 1, "{}", terminal.raw());
     project.write("customers/acme.yaml", "id: acme\nenvironments: { production: {} }\nnonsense: 1\n");
     terminal.wait_for("unknown key `nonsense`");
     terminal.wait_for("nothing deployed in");
@@ -301,6 +304,105 @@ fn a_lost_connection_is_made_again() {
 }
 
 #[test]
+fn logs_say_that_the_emulator_has_stopped() {
+    let project = project();
+    let mut dev = Running::start(command(&project, &["dev", "acme", "--port", "0", "--json"]));
+    dev.deployed();
+    let mut logs = Running::start(command(&project, &["logs", "acme", "--local", "--json"]));
+    let address = format!("http://{}/", project.read(".flotilla/local/address"));
+    let is_followed = (0..200).any(|_| {
+        answer(&address, "t-acme", "/before");
+        logs.lines.recv_timeout(Duration::from_millis(300)).is_ok()
+    });
+    assert!(is_followed, "no event");
+    kill_process(Pid::from_child(&dev.child), Signal::KILL).expect("it is there");
+    dev.child.wait().expect("it ends");
+    // Two attempts.
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(logs.interrupt(), 0);
+    let stderr = logs.stderr.recv_timeout(PATIENCE).expect("stderr");
+    let lost = "the connection to t-acme is lost (the local Cloudflare emulator has stopped); connecting again in ";
+    assert!(stderr.contains(lost), "{stderr}");
+}
+
+/// The folders of workers' sockets.
+fn socket_folders(folder: &std::path::Path) -> Vec<String> {
+    let names = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    names.filter_map(|name| name.into_string().ok()).filter(|name| name.starts_with("local-cloudflare-")).collect()
+}
+
+#[test]
+fn one_that_is_killed_leaves_no_folders_behind() {
+    let project = project();
+    let temporary = tempfile::Builder::new().prefix("t").tempdir_in("/tmp").expect("a folder");
+    let start = || {
+        let mut dev = command(&project, &["dev", "--port", "0", "--json"]);
+        std::os::unix::process::CommandExt::process_group(dev.env("TMPDIR", temporary.path()), 0);
+        let dev = Running::start(dev);
+        dev.deployed();
+        let address = format!("http://{}/", project.read(".flotilla/local/address"));
+        answer(&address, "t-acme", "/");
+        assert!(!socket_folders(temporary.path()).is_empty(), "a worker runs");
+        dev
+    };
+    // As when the machine ends it, and when its terminal is closed: then everything that it started gets the signal, too.
+    for (signal, whole_group) in [(Signal::KILL, false), (Signal::HUP, true)] {
+        let mut dev = start();
+        let pid = Pid::from_child(&dev.child);
+        match whole_group {
+            true => rustix::process::kill_process_group(pid, signal).expect("it is there"),
+            false => kill_process(pid, signal).expect("it is there"),
+        }
+        dev.child.wait().expect("it ends");
+        until("no folder is left", || socket_folders(temporary.path()).is_empty());
+    }
+    // Where even the shells are killed, the next one removes what is left of a process that is gone.
+    let mut dev = start();
+    rustix::process::kill_process_group(Pid::from_child(&dev.child), Signal::KILL).expect("it is there");
+    dev.child.wait().expect("it ends");
+    let left = socket_folders(temporary.path());
+    assert!(!left.is_empty(), "nobody could remove them");
+    let before = std::time::SystemTime::now() - Duration::from_secs(120);
+    for name in &left {
+        let folder = File::open(temporary.path().join(name)).expect("a folder");
+        folder.set_modified(before).expect("its time is set");
+    }
+    let dev = start();
+    let now = socket_folders(temporary.path());
+    assert!(left.iter().all(|name| !now.contains(name)), "{left:?} {now:?}");
+    drop(dev);
+    until("no folder is left", || socket_folders(temporary.path()).is_empty());
+}
+
+#[test]
+fn workers_that_are_skipped_are_counted() {
+    let project = project();
+    project.write("customers/bird.yaml", "id: bird\nenvironments: { production: {} }\ncompatibilityDate: 2099-01-01\n");
+    let dev = Running::start(command(&project, &["dev", "--port", "0", "--json"]));
+    let first = dev.deployed();
+    assert_eq!((&first["deployed"], &first["skipped"][0]["customer"]), (&1.into(), &"bird".into()), "{first}");
+    drop(dev);
+    let mut terminal = Terminal::run(120, command(&project, &["dev", "--port", "0"]));
+    terminal.wait_for(" · 1 customer is skipped");
+    terminal.wait_for("[q]uit");
+    terminal.press("q");
+    let (code, _, screen) = terminal.end();
+    assert_eq!(code, 0, "{screen}");
+    assert!(screen.contains("skipped bird: its compatibility date is in the future"), "{screen}");
+}
+
+#[test]
+fn the_emulator_prints_its_addresses_as_json() {
+    let project = project();
+    let mut local = Running::start(command(&project, &["local", "--port", "0", "--json"]));
+    let object = local.next("address", |object| object["address"].is_string());
+    let address = object["address"].as_str().expect("text");
+    assert_eq!(object["api"], format!("{address}client/v4"));
+    assert!(object["page"].as_str().expect("text").starts_with(address), "{object}");
+    assert_eq!(local.interrupt(), 0);
+}
+
+#[test]
 fn only_one_runs_and_logs_need_one() {
     let project = project();
     let logs = project.run(&["logs", "acme", "--local"]).exits(1);
@@ -309,6 +411,9 @@ fn only_one_runs_and_logs_need_one() {
     let _local = Local::start(&project, None);
     let second = project.run_with(&["dev", "--port", "0"], &[("FLOTILLA_CACHE_DIR", cache().to_str().expect("text"))]);
     assert_eq!(second.code, 5, "{second:?}");
+    for text in ["another local Cloudflare emulator is running", "`flotilla deploy --local`"] {
+        assert!(second.stderr.contains(text) && !second.stderr.contains("unknown"), "{second:?}");
+    }
     let missing = project.run(&["logs", "nobody", "--local"]);
     assert_eq!(missing.code, 2, "{missing:?}");
     let undeployed = project.run(&["logs", "acme", "--local"]).exits(1);

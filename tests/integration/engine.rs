@@ -109,7 +109,7 @@ impl Operator for Recorder {
                 Heard::RunEnded { applied: outcome.applied, failed: outcome.failed, skipped: outcome.skipped }
             }
             Event::NothingPruned => Heard::NothingPruned,
-            Event::Stays { worker, reason } => Heard::Stays((*worker).to_owned(), (*reason).to_owned()),
+            Event::Stay { workers, reason } => Heard::Stays(workers.join(", "), (*reason).to_owned()),
             Event::HostRemoved(host) => Heard::HostRemoved((*host).to_owned()),
             _ => return,
         });

@@ -155,6 +155,13 @@ fn a_whole_deploy_is_taken_back() {
     assert_eq!(uploads(&cloud.take()).into_keys().collect::<Vec<_>>(), ["t-acme", "t-bolt"]);
     assert!(back.stderr.contains("t-coral is not changed: something else has been deployed since"), "{}", back.stderr);
     assert!(back.stderr.contains("t-dune is not changed: nothing ran before"), "{}", back.stderr);
+    // Once more: those with the same reason are on one line.
+    let again = cloud.run(&project, &["rollback", "--run", &run, "--yes"]).exits(1).stderr;
+    assert!(
+        again.contains("t-acme, t-bolt, t-coral are not changed: something else has been deployed since\n"),
+        "{again}"
+    );
+    assert_eq!(again.matches("not changed").count(), 2, "{again}");
 }
 
 #[test]
@@ -195,6 +202,26 @@ fn a_diff_tells_values_and_lines() {
         records.iter().filter(|record| record["kept"] == true).map(|record| record["record"].to_string()).collect();
     let back = cloud.run(&project, &["diff", "acme", &kept[0], &kept[1], "--format", "json"]).exits(0).json();
     assert_eq!(back["diffs"][0]["differences"], json!(["vars.GREETING \"goodbye\" → \"hello\""]));
+    assert_eq!(back["diffs"][0]["code"], "");
+    // The pack's code: the lines that changed, and not only that its bundle has another name.
+    project.edit("packs/tiny/build.mjs", "\"tiny\"", "\"small\"");
+    let pack = cloud.run(&project, &["diff", "acme"]).exits(0).stdout;
+    for part in [
+        "the pack's bundle: runtime/tiny-",
+        "\n--- runtime/tiny-",
+        "\n-export const defineWorker = ",
+        "\n+export const defineWorker = ",
+    ] {
+        assert!(pack.contains(part), "{part:?} is missing: {pack}");
+    }
+    assert!(pack.contains("new Response(\"small\")"), "{pack}");
+    let long: String = (0..1000).map(|line| format!("//! {line} {}\\n", "x".repeat(400))).collect();
+    project.edit("packs/tiny/build.mjs", "'export const", &format!("'{long}export const"));
+    let pack = cloud.run(&project, &["diff", "acme"]).exits(0).stdout;
+    assert!(pack.contains(" lines more; --json has all of them\n") && pack.lines().count() < 400, "{pack}");
+    assert!(pack.lines().all(|line| line.chars().count() <= 301), "a line is cut");
+    let json = cloud.run(&project, &["diff", "acme", "--json"]).exits(0).json();
+    assert!(json["diffs"][0]["code"].as_str().is_some_and(|code| code.lines().count() > 1000), "all of it");
 }
 
 #[test]

@@ -300,6 +300,8 @@ fn jsonc_with_bindings_domains_and_routes() {
   "limits": { "cpu_ms": 50 },
   "placement": { "mode": "smart" },
   "logpush": true,
+  "keep_vars": true,
+  "cache": { "enabled": true, "cross_version_cache": false },
   "tail_consumers": [{ "service": "counters" }],
   "observability": { "enabled": true, "logs": { "enabled": true, "invocation_logs": false } },
 }"#;

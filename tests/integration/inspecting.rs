@@ -135,7 +135,15 @@ fn status_lists_what_is_deployed_whatever_the_specs_are_like() {
     assert_eq!(rows, json!([["t-acme", "unknown", true], ["t-bolt", "unknown", true], ["t-cove", "unknown", true]]));
     assert!(json["diagnostics"].to_string().contains("S0201"), "{json}");
     project.write("fleet.yaml", "[");
-    cloud.run(&project, &["status"]).exits(1);
+    let (rows, json) = status(1);
+    assert_eq!(rows, json!([["t-acme", "unknown", true], ["t-bolt", "unknown", true], ["t-cove", "unknown", true]]));
+    assert!(json["diagnostics"].to_string().contains("Y0"), "{json}");
+    let text = cloud.run(&project, &["status"]).exits(1);
+    assert!(text.stdout.ends_with("3 workers, 3 deployed\n") && text.stderr.contains("fleet.yaml:1"), "{text:?}");
+    // Where the state knows nothing, either, the errors are all there is.
+    let other = crate::fleet::fleet(&[("acme", "")]);
+    other.write("fleet.yaml", "[");
+    assert!(other.run(&["status"]).exits(1).stdout.is_empty());
 }
 
 #[test]
@@ -251,4 +259,59 @@ fn new_names_the_variables_that_every_other_customer_sets() {
     let json =
         project.run(&["new", "dune", "--local", "--yes", "--json", "--set", "vars.CUSTOMER_ID=dune"]).exits(0).json();
     assert_eq!(json["siblings_set"], json!([]), "one of the others doesn't set it");
+    // What most of them set is named all the same.
+    let need = json!({"key": "vars", "name": "SERVICE_DOMAIN", "set_by": 2, "of": 3});
+    assert_eq!(json["needs"], json!([need]));
+    let told = project.run(&["new", "elm", "--offline", "--yes"]).exits(0).stdout;
+    let line = "! 3 of 4 other customers set CUSTOMER_ID: `flotilla edit elm --set vars.CUSTOMER_ID=…`";
+    assert!(told.contains(line) && !told.contains("SERVICE_DOMAIN"), "{told}");
+}
+
+#[test]
+fn new_names_the_bindings_that_other_customers_of_the_pack_have() {
+    let spec =
+        |id: &str| format!("bindings: {{ FILES: {{ r2: {id}-files, jurisdiction: eu }}, SAME: {{ r2: all }} }}\n");
+    let (acme, bolt) = (spec("acme"), spec("bolt"));
+    let project = fleet(&[("acme", &acme), ("bolt", &bolt)]);
+    let told = project.run(&["new", "cafe", "--offline", "--yes"]).exits(0).stdout;
+    let line = "! every other customer sets FILES: `flotilla edit cafe --set 'bindings.FILES.jurisdiction=\"eu\"' --set bindings.FILES.r2=…`";
+    assert!(told.contains(line), "{told}");
+    let set = ["new", "dune", "--offline", "--yes", "--json", "--set", "bindings.FILES={ r2: dune }"];
+    assert_eq!(project.run(&set).exits(0).json()["needs"], json!([]));
+}
+
+#[test]
+fn new_names_what_the_only_other_customer_has_of_its_own() {
+    let project = fleet(&[("acme", "vars: { CUSTOMER_ID: acme, LANGUAGE: de }\n")]);
+    let told = project.run(&["new", "bolt", "--offline", "--yes"]).exits(0).stdout;
+    assert!(told.contains("! the other customer sets CUSTOMER_ID: ") && !told.contains("LANGUAGE"), "{told}");
+}
+
+#[test]
+fn new_and_edit_find_and_create_databases_in_the_local_emulator() {
+    let project = fleet(&[("acme", "")]);
+    let run = |arguments: &[&str]| project.run_with(arguments, &[("FLOTILLA_CACHE_DIR", cache().to_str().unwrap())]);
+    let new = |id: &str, database: &str| {
+        let arguments = ["new", id, "--local", "--yes", "--json", "--domain", &format!("{id}.example.com")];
+        run(&[&arguments[..], &["--database", database]].concat())
+    };
+    let json = new("bolt", "d1-new:bolt-data").exits(0).json();
+    assert_eq!(json["next"], json!(["flotilla plan bolt --local", "flotilla deploy bolt --local"]));
+    let spec = project.read("customers/bolt.yaml");
+    assert!(spec.contains("name: bolt-data") && !spec.contains("id: 0") && spec.matches("id:").count() == 1, "{spec}");
+    let taken = new("cafe", "d1-new:bolt-data").exits(1).stderr;
+    assert!(taken.contains("there is a D1 database bolt-data in that account already"), "{taken}");
+    let held = new("cafe", "d1:bolt-data").exits(1).stderr;
+    assert!(held.contains("the D1 database bolt-data belongs to bolt"), "{held}");
+    assert!(!project.path("customers/cafe.yaml").exists());
+    let edit = ["edit", "acme", "--local", "--yes", "--database", "d1-new:acme-data"];
+    assert!(run(&edit).exits(0).stdout.ends_with("next:\n  flotilla plan acme --local\n"));
+    assert!(project.read("customers/acme.yaml").contains("{ type: d1, name: acme-data }"));
+    // The deploy finds both, and creates none.
+    let plan = run(&["plan", "--local"]).exits(0).stdout;
+    assert!(plan.contains("t-bolt") && plan.contains("bolt.example.com"), "{plan}");
+    run(&["deploy", "--local", "--yes"]).exits(0);
+    let two = run(&["new", "dune", "--local", "--yes", "--database", "d1:acme-data"]).exits(1).stderr;
+    assert!(two.contains("belongs to acme"), "{two}");
+    run(&["new", "dune", "--local", "--offline", "--yes"]).exits(2);
 }

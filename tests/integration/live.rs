@@ -174,6 +174,7 @@ fn what_wrangler_deployed_is_imported_and_deployed_as_the_same() {
                 "triggers": {"crons": ["*/15 * * * *"]},
                 "observability": {"enabled": true, "head_sampling_rate": 0.5},
                 "limits": {"cpu_ms": 40}, "placement": {"mode": "smart"}, "logpush": true,
+                "cache": {"enabled": true},
                 "tail_consumers": [{"service": "legacy"}],
             }),
         );

@@ -69,6 +69,7 @@ mod schema;
 mod secret_sources;
 mod secrets;
 mod selecting;
+mod settings;
 mod since;
 mod support;
 mod terminal;

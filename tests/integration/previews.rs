@@ -453,7 +453,10 @@ fn previews_expire_and_are_put_off_when_they_are_put_up_again() {
     assert_eq!(cloud.http("PATCH", &format!("{path}/script-settings"), &json!({"tags": tags}))["success"], true);
     assert_eq!(list(&cloud, &project)[1]["expired"], true);
     let text = cloud.run(&project, &["preview", "list"]).exits(0).stdout;
-    assert!(text.contains("expired 2001-09-09") && text.contains("customers: bluebird"), "{text}");
+    assert!(
+        text.contains("expired 2001-09-09") && text.contains("  bluebird  ") && text.starts_with("preview  "),
+        "{text}"
+    );
     let removed = cloud.run(&project, &["preview", "down", "--expired", "--yes", "--format", "json"]).exits(0).json();
     assert_eq!(removed["removed"], json!(["old"]));
     assert_eq!(list(&cloud, &project).len(), 1);

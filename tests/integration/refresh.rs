@@ -485,7 +485,7 @@ fn a_state_is_made_anew() {
 fn unlock_tells_who_holds_the_lock_and_removes_only_what_is_stale() {
     let project = Project::empty();
     let unlock = || project.run(&["state", "unlock"]);
-    assert!(unlock().exits(0).stdout.contains("nobody holds the lock of deploys"));
+    assert!(unlock().exits(0).stdout.contains("the lock of deploys is free"));
     let note = |host: &str| {
         format!(
             "{{\"what\":\"deploy\",\"by\":\"ada\",\"host\":\"{host}\",\"process\":7,\"since\":\"2026-11-21T10:00:00Z\",\

@@ -272,6 +272,7 @@ fn c15t_answers_with_and_without_a_database() {
         assert_eq!(init.status(), 200, "{worker}");
         assert!(json(init)["translations"]["translations"].is_object(), "{worker}");
         assert_eq!(local.get(worker, "/status").status(), if database { 200 } else { 503 }, "{worker}");
+        assert_eq!(local.get(worker, "/").status(), 200, "{worker}");
         let nowhere = local.get(worker, "/nowhere");
         assert_eq!(nowhere.status(), 404, "{worker}");
         assert!(!nowhere.text().unwrap().contains("no worker"), "the local Cloudflare answered for {worker}");

@@ -326,6 +326,8 @@ bindings:
   VERSION: { versionMetadata: true }
 limits: { cpuMs: 50, subrequests: 40 }
 placement: { region: aws:us-east-1 }
+cache: { enabled: true, crossVersion: true }
+keepVars: true
 logpush: true
 tailConsumers: [legacy-api]
 observability:

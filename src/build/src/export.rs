@@ -246,7 +246,7 @@ fn readme(customer: &str, pieces: &[&Piece<'_>]) -> String {
         }
         for (binding, leads) in &worker.bindings {
             let kind = leads.kind().map_or("binding", |kind| kind.wrangler);
-            needs.push(format!("`{name}`: what `{binding}` leads to (`{kind}` in wrangler.jsonc)"));
+            needs.push(format!("`{name}`: the resource that `{binding}` points to (`{kind}` in wrangler.jsonc)"));
         }
         let hosts = worker.domains.iter().cloned().chain(worker.routes.iter().map(|route| route.pattern.clone()));
         let hosts: Vec<String> = hosts.map(|host| format!("`{host}`")).collect();

@@ -214,9 +214,10 @@ fn run(pack: &Pack, environment: Vec<(String, String)>, staging: &Path) -> Resul
         .unwrap_or_else(|| Place::file(&format!("{}/pack.yaml", pack.path)));
     let what = lines
         .first()
-        .map_or("it said nothing", |line| line.trim_start_matches(['✘', ' ']).trim_start_matches("[ERROR] "));
+        .map_or("it printed nothing", |line| line.trim_start_matches(['✘', ' ']).trim_start_matches("[ERROR] "));
     let killed = output.status.signal().map(|signal| format!("the command was ended by signal {signal}: "));
-    let help = format!("`{}` said:\n{}", settings.build.join(" "), lines.join("\n"));
+    let said: Vec<String> = lines.iter().map(|line| with_place(&pack.path, line)).collect();
+    let help = format!("`{}` printed:\n{}", settings.build.join(" "), said.join("\n"));
     Err(failed(pack, place, format!("the pack's code does not bundle: {}{what}", killed.unwrap_or_default()), &help))
 }
 
@@ -227,6 +228,14 @@ fn failed(pack: &Pack, place: Place, message: String, help: &str) -> Error {
         help.to_owned()
     };
     Diagnostic::error(Code::RuntimeFailed, place, message, help).into()
+}
+
+/// Returns a line of esbuild with its place as flotilla prints it: the path in the project, and the column counted from 1.
+fn with_place(pack: &str, line: &str) -> String {
+    let Some(place) = position(pack, line) else { return line.to_owned() };
+    let indent = &line[..line.len() - line.trim_start().len()];
+    let rest = line.splitn(4, ':').nth(3).unwrap_or_default();
+    format!("{indent}{place}:{rest}")
 }
 
 /// Returns a place as esbuild prints it: `src/index.ts:3:7:`, its columns counted from 0.

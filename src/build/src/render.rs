@@ -60,7 +60,7 @@ impl<'a> RenderContext<'a> {
         context.insert("routes", &domains.chain(routes).collect::<Vec<Value>>());
         context.insert("services", &services.chain(outside).collect::<Vec<Value>>());
         context.insert("bindings", &bindings);
-        context.insert("options", &bundle::options(worker));
+        context.insert("options", &bundle::wrangler_options(worker));
         context.insert("observability", &bundle::observability(worker));
         let mut context = RenderContext { worker, context, digest: None };
         context.vars(None);

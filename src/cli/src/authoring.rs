@@ -48,8 +48,8 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Reads the project. Returns nothing if the fleet as a whole has an error; to have no customers is none.
-    pub fn open(session: &Session) -> Result<Workspace, Failure> {
+    /// Reads the project, and starts the local emulator if it is the cloud. Returns nothing if the fleet as a whole has an error; to have no customers is none.
+    pub fn open(session: &Session, local: bool) -> Result<Workspace, Failure> {
         let tree = Tree::new(&session.root);
         let fleet = project::read_fleet(&tree).map_err(Failure::invalid)?;
         let ids: BTreeSet<String> = project::spec_files(&tree)
@@ -64,8 +64,15 @@ impl Workspace {
             Err(diagnostics) => return Err(Failure::invalid(diagnostics)),
         };
         let errors = errors.iter().map(identity).collect();
-        let (secrets, cloud, _) = CloudArguments::default().open(session, &fleet)?;
+        let arguments = CloudArguments { local, ..CloudArguments::default() };
+        let (secrets, mut cloud, _) = arguments.open(session, &fleet)?;
+        cloud.start(&session.context())?;
         Ok(Workspace { fleet, secrets, cloud, ui: session.ui.clone(), workers, ids, errors })
+    }
+
+    /// Returns the flag, after a space, with which commands use the same cloud.
+    pub fn local_flag(&self) -> &'static str {
+        if self.cloud.local.is_some() { " --local" } else { "" }
     }
 
     /// Returns the errors that were not there before.
@@ -110,13 +117,14 @@ pub fn run_in_transaction(
     command: &str,
     customer: Option<&str>,
     interrupted: Option<Interrupted>,
+    local: bool,
     carry_out: impl FnOnce(&Workspace, &Transaction) -> Result<Exit, Failure>,
 ) -> Result<Exit, Failure> {
-    let workspace = Workspace::open(session)?;
+    let workspace = Workspace::open(session, local)?;
     let what = customer.map_or(command.to_owned(), |id| format!("{command} {id}"));
     let deleter = |account: &str| database::deleter_of(&workspace, account);
     let transaction = Transaction::begin(session, &what, interrupted, deleter)?;
-    let workspace = if transaction.recovered { Workspace::open(session)? } else { workspace };
+    let workspace = if transaction.recovered { Workspace::open(session, local)? } else { workspace };
     carry_out(&workspace, &transaction).map_err(|failure| transaction.roll_back(failure))
 }
 

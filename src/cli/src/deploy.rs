@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-use flotilla_deploy::deploy::Outcome;
+use flotilla_deploy::deploy::{Failed, Outcome};
 use flotilla_deploy::pace::Priority;
 use flotilla_engine::RunKind;
 use flotilla_engine::addresses;
@@ -113,7 +113,7 @@ pub(super) fn report_deployed(
                 Format::Text => {
                     report::print(&plan::text(planned.view(), &session.ui));
                     if verification.is_some() {
-                        addresses(session, &planned, None);
+                        addresses(session, &planned, &[], None);
                     }
                 }
             }
@@ -134,7 +134,9 @@ pub(super) fn report_deployed(
                     report::print(&apply::summary(&applied.outcome));
                     match &applied.verified {
                         Some(results) => report::print(&verify::text(&session.ui, results)),
-                        None => addresses(session, &applied.planned, Some(&applied.tokens)),
+                        None => {
+                            addresses(session, &applied.planned, &applied.outcome.failures, Some(&applied.tokens));
+                        }
                     }
                 }
             }
@@ -160,8 +162,13 @@ pub(super) fn address_line(worker: &str, width: usize, address: &str, limit: Opt
 }
 
 /// Prints where each worker answers. An address that can't be found out is no reason to fail after a deploy.
-fn addresses(session: &Session, planned: &Planned, tokens: Option<&HashMap<String, SecretString>>) {
-    let Ok(found) = addresses::of_planned(&session.context(), planned, tokens, ADDRESSES) else { return };
+fn addresses(
+    session: &Session,
+    planned: &Planned,
+    failures: &[Failed],
+    tokens: Option<&HashMap<String, SecretString>>,
+) {
+    let Ok(found) = addresses::of_planned(&session.context(), planned, failures, tokens, ADDRESSES) else { return };
     let mut lines: Vec<String> =
         found.listed.iter().map(|(worker, address)| address_line(worker, 31, address, stdout::columns())).collect();
     if found.more > 0 {

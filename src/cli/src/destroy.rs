@@ -1,7 +1,8 @@
 //! `flotilla destroy`.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use flotilla_engine::deploy_fleet::Deployed;
 use flotilla_engine::destroy::{DestroyRequest, Destroyed, destroy};
 use flotilla_engine::destroy_target::{DestroyTarget, OtherCloud};
 use flotilla_model::failure::{Exit, Failure};
@@ -39,6 +40,23 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         approval: given(arguments.yes, arguments.dry_run),
     };
     let Destroyed { target, deployed } = destroy(&session.context(), &request)?;
+    let mut object = json!({
+        "specs": target.specs,
+        "workers": target.workers.iter().map(|((_, worker), _)| worker.as_str()).collect::<Vec<_>>(),
+        "env_files": target.env_files,
+        "callers": target.calling_customers(),
+        "elsewhere": target.elsewhere.iter().map(|other| elsewhere(*other).0).collect::<Vec<_>>(),
+        "shared_workers": target.shared,
+        "dry_run": arguments.dry_run,
+    });
+    if let (Some(Deployed::Applied(applied)), Format::Json) = (&deployed, session.format) {
+        let outcome = serde_json::to_value(&applied.outcome).map_err(anyhow::Error::from)?;
+        if let (Value::Object(object), Value::Object(outcome)) = (&mut object, outcome) {
+            object.extend(outcome);
+        }
+        session.json(&object)?;
+        return Ok(applied.exit());
+    }
     if let Some(deployed) = deployed {
         let exit = report_deployed(session, "flotilla destroy", deployed, &ApplyArguments::default(), None)?;
         if exit == Exit::SomeFailed && session.format == Format::Text {
@@ -47,13 +65,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         return Ok(exit);
     }
     match session.format {
-        Format::Json => {
-            let workers: Vec<&str> = target.workers.iter().map(|((_, worker), _)| worker.as_str()).collect();
-            session.json(&json!({
-                "specs": target.specs, "workers": workers, "env_files": target.env_files, "callers": target.calling_customers(),
-                "dry_run": arguments.dry_run,
-            }))?;
-        }
+        Format::Json => session.json(&object)?,
         Format::Text if arguments.dry_run => report::print(&format!(
             "would delete {} and {}",
             count(target.specs.len(), "spec"),
@@ -63,6 +75,19 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         Format::Text => report::print("deleted; no worker was deployed, as far as the state knows"),
     }
     Ok(Exit::Done)
+}
+
+/// Returns the name of another cloud that customers are deployed to, for programs, and what to do about it, for people.
+fn elsewhere(other: OtherCloud) -> (&'static str, &'static str) {
+    match other {
+        OtherCloud::Cloudflare => {
+            ("cloudflare", "also deployed to Cloudflare: `flotilla destroy` without --local deletes that")
+        }
+        OtherCloud::Local => ("local", "also deployed to the local emulator: `flotilla destroy --local` deletes that"),
+        OtherCloud::OtherApi => {
+            ("other_api", "also deployed to another API: run the command with its CLOUDFLARE_API_BASE_URL")
+        }
+    }
 }
 
 /// Returns a line for each thing that is going to be deleted, and for what stays.
@@ -82,17 +107,7 @@ pub(super) fn lines(ui: &Ui, target: &DestroyTarget) -> Vec<String> {
         ));
     }
     for other in &target.elsewhere {
-        warn(match other {
-            OtherCloud::Cloudflare => {
-                "also deployed to Cloudflare: `flotilla destroy` without --local deletes that".to_owned()
-            }
-            OtherCloud::Local => {
-                "also deployed to the local emulator: `flotilla destroy --local` deletes that".to_owned()
-            }
-            OtherCloud::OtherApi => {
-                "also deployed to another API: run the command with its CLOUDFLARE_API_BASE_URL".to_owned()
-            }
-        });
+        warn(elsewhere(*other).1.to_owned());
     }
     if !target.shared.is_empty() {
         let workers = text::names(&target.shared, NAMES);

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use flotilla_deploy::deploy::{self, Control};
+use flotilla_deploy::deploy::{self, Control, Failed};
 use flotilla_deploy::pace::Priority;
-use flotilla_deploy::plan::Action;
+use flotilla_deploy::plan::{Action, Held};
 use flotilla_engine::RunKind;
 use flotilla_engine::addresses::{self, Addresses};
 use flotilla_engine::cloud::{CloudOptions, PORT};
@@ -32,10 +32,11 @@ use flotilla_model::text::and_more;
 use super::deploy::address_line;
 use super::keys::Keys;
 use super::local::Emulator;
+use super::plan_output::{self, NAMES};
 use super::report::{self, count};
 use super::selection::Selection;
 use super::ui::{Style, clean, duration};
-use super::watch::{self, Edited, Watch};
+use super::watch::{self, Edited, Message, Watch};
 use super::{Format, Session, logs, stdout};
 
 /// The number of events that wait to be printed; a terminal that is slower than that misses some.
@@ -74,7 +75,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 }
                 ui.leave(130);
             }
-            let _ = waker.send(Vec::new());
+            let _ = waker.send(Message::Nothing);
         }
     };
     let on_signal = stop.clone();
@@ -88,16 +89,14 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             |emulator| {
                 let (api, page) = (emulator.running.api_base(), emulator.running.page());
                 match session.format {
-                    Format::Text => report::print(&format!(
-                        "local Cloudflare emulator\n  page  {page}\n  API   {api}"
-                    )),
-                    Format::Json => session.json(&json!({"address": format!("http://{}/", emulator.running.address()), "page": page, "api": api}))?,
+                    Format::Text => report::print(&format!("local Cloudflare emulator\n  page  {page}\n  API   {api}")),
+                    Format::Json => session.json(&emulator.json())?,
                 }
                 stdout::require_written()?;
                 let waker = watch.waker();
                 *keys.lock() = Keys::read(&session.ui, "[r]edeploy  [q]uit", move |key| match key {
                     b'q' | b'Q' => stop(),
-                    b'r' | b'R' => drop(waker.send(vec![PathBuf::new()])),
+                    b'r' | b'R' => drop(waker.send(Message::Everything)),
                     _ => {}
                 });
                 let operator = DevOperator {
@@ -106,7 +105,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                     is_first: AtomicBool::new(true),
                     diagnostics: Mutex::default(),
                 };
-                let mut dev = Dev { session, arguments, env_file, operator, known: Vec::new(), sources: BTreeSet::new(), deploys: 0 };
+                let (known, skipped, sources) = (Vec::new(), Vec::new(), BTreeSet::new());
+                let mut dev = Dev { session, arguments, env_file, operator, known, skipped, sources, deploys: 0 };
                 let done = dev.follow(&mut watch, &stopped);
                 // While something is printed of it, the emulator's threads go on: it is stopped before the printer.
                 emulator.stop();
@@ -182,6 +182,8 @@ struct Dev<'a> {
     known: Vec<Diagnostic>,
     /// The folders of the sources that wrangler bundled.
     sources: BTreeSet<PathBuf>,
+    /// The workers that the last deploy skipped.
+    skipped: Vec<Held>,
     deploys: usize,
 }
 
@@ -258,28 +260,44 @@ impl Dev<'_> {
         Ok(())
     }
 
-    fn report_deployed(&self, deployed: &Deployed, seconds: f64) {
+    fn report_deployed(&mut self, deployed: &Deployed, seconds: f64) {
         let (planned, changed) = match deployed {
             Deployed::Applied(applied) => (&*applied.planned, true),
             Deployed::UpToDate(planned) => (&**planned, false),
             Deployed::DryRun(_) | Deployed::OtherPlan { .. } => return,
         };
-        let (applied, failed) = match deployed {
-            Deployed::Applied(applied) => (applied.outcome.applied, applied.outcome.failed + applied.outcome.skipped),
-            _ => (0, 0),
+        let (applied, failed, failures) = match deployed {
+            Deployed::Applied(applied) => {
+                let outcome = &applied.outcome;
+                (outcome.applied, outcome.failed + outcome.skipped, &outcome.failures[..])
+            }
+            _ => (0, 0, &[][..]),
         };
+        let before = std::mem::replace(&mut self.skipped, planned.plan.held.clone());
         let context = Context::new(&self.session.root, &self.operator);
         if self.session.format == Format::Json {
             let health = health_of_changed(&context, planned, CHECKED);
             let unhealthy: Vec<_> = health.iter().filter(|(_, health)| *health != Health::Healthy).collect();
             let unhealthy: Vec<&str> = unhealthy.iter().map(|(worker, _)| worker.as_str()).collect();
-            let object = json!({"deployed": applied, "failed": failed, "unhealthy": unhealthy, "open": self.known.len(), "seconds": seconds});
+            let object = json!({"deployed": applied, "failed": failed, "skipped": self.skipped, "unhealthy": unhealthy, "open": self.known.len(), "seconds": seconds});
             return drop(self.session.json(&object));
+        }
+        // What has errors was reported with them.
+        let is_new = |held: &&Held| !before.contains(held) && !planned.scan.held.contains(&held.customer);
+        let new: Vec<Held> = self.skipped.iter().filter(is_new).cloned().collect();
+        for (reason, customers) in plan_output::by_reason(&new) {
+            let word = self.session.ui.paint(Style::Warning, "skipped");
+            self.session.ui.line(&format!(
+                "{word} {}: {}",
+                plan_output::names(customers.into_iter(), NAMES),
+                clean(reason)
+            ));
         }
         let errors = report::counts(&self.known).0;
         match (changed, self.deploys) {
             (false, _) if errors > 0 => self.report("nothing deployed", seconds),
-            (false, 1) => self.report(&format!("{} up to date", count(planned.workers, "worker")), seconds),
+            (false, 1) if planned.plan.unchanged == 0 => self.report("nothing deployed", seconds),
+            (false, 1) => self.report(&format!("{} up to date", count(planned.plan.unchanged, "worker")), seconds),
             (false, _) => self.report("no changes", seconds),
             (true, _) => {
                 let failed = if failed > 0 { format!(", {failed} not") } else { String::new() };
@@ -292,7 +310,7 @@ impl Dev<'_> {
         }
         let is_new = planned.plan.changes.iter().any(|change| change.action == Action::Create);
         if self.deploys == 1 || is_new {
-            self.addresses(planned);
+            self.addresses(planned, failures);
         }
         if changed {
             for (worker, health) in health_of_changed(&context, planned, CHECKED) {
@@ -305,9 +323,10 @@ impl Dev<'_> {
     }
 
     /// Prints where workers answer.
-    fn addresses(&self, planned: &Planned) {
+    fn addresses(&self, planned: &Planned, failures: &[Failed]) {
         let context = Context::new(&self.session.root, &self.operator);
-        let Ok(Addresses { listed, more }) = addresses::of_planned(&context, planned, None, ADDRESSES) else { return };
+        let found = addresses::of_planned(&context, planned, failures, None, ADDRESSES);
+        let Ok(Addresses { listed, more }) = found else { return };
         let width = listed.iter().map(|(worker, _)| worker.chars().count()).max().unwrap_or(0);
         let mut lines: Vec<String> =
             listed.iter().map(|(worker, address)| address_line(worker, width, address, stdout::columns())).collect();
@@ -321,12 +340,16 @@ impl Dev<'_> {
 
     fn report(&self, what: &str, seconds: f64) {
         let open = if self.known.is_empty() { String::new() } else { format!(" · {}", report::found(&self.known)) };
+        let skipped = match self.skipped.is_empty() {
+            true => String::new(),
+            false => format!(" · {}", plan_output::skipped(&self.skipped)),
+        };
         let watching = if self.deploys == 1 { "; watching for changes, Ctrl-C stops" } else { "" };
         if self.session.format == Format::Text {
-            report::print(&format!("{what} in {}{open}{watching}", duration(seconds)));
+            report::print(&format!("{what} in {}{skipped}{open}{watching}", duration(seconds)));
         } else {
             drop(self.session.json(&json!({
-                "deployed": 0, "failed": 0, "unhealthy": [], "open": self.known.len(), "seconds": seconds,
+                "deployed": 0, "failed": 0, "skipped": self.skipped, "unhealthy": [], "open": self.known.len(), "seconds": seconds,
             })));
         }
     }
@@ -386,7 +409,7 @@ impl Operator for DevOperator<'_> {
             Event::Deploy(deploy::Event::Failed(..) | deploy::Event::Unhealthy(..) | deploy::Event::Halted(_))
             | Event::NothingSelected
             | Event::SourceUnavailable { .. }
-            | Event::Stays { .. }
+            | Event::Stay { .. }
             | Event::CannotRemove { .. } => self.session.operator.on_event(event),
             _ => {}
         }

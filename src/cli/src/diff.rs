@@ -1,6 +1,9 @@
 //! `flotilla diff`: what differs between the bundles of a customer that are deployed and those that a deploy would upload, or between two
 //! that ran. Reads the state and the files, and sends nothing.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use serde_json::Value;
 use similar::TextDiff;
 
@@ -12,19 +15,23 @@ use flotilla_model::bundle::{BUNDLES, kept_modules};
 use flotilla_model::credential::{self, STARS};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::platform::Module;
 use flotilla_model::progress::Progress as _;
-use flotilla_model::text::{holds_ids, mask_ids, mask_value};
+use flotilla_model::text::{grouped, holds_ids, mask_ids, mask_value};
 use flotilla_spec::project::{id_of, spec_files};
 use flotilla_spec::tree::Tree;
 
 use super::cloud::CloudArguments;
-use super::report;
+use super::report::{self, count};
 use super::status::unknown_accounts;
 use super::ui::{Style, clean, clean_lines, time};
 use super::{Format, Session};
 
 /// The number of earlier uploads of a worker that are searched.
 const UPLOADS: usize = 1000;
+/// The number of lines of the pack's code that are printed, and the width of each, in characters.
+const CODE_LINES: usize = 300;
+const CODE_WIDTH: usize = 300;
 /// The least length of a secret that is replaced wherever it is in a module, in characters.
 const LEAST: usize = 4;
 
@@ -78,11 +85,11 @@ fn planned(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
             let (module, bundle) =
                 build::module(project, runtimes, &worker).map_err(|error| Failure::invalid(vec![*error]))?;
             let pack_bundle = runtimes.of(&worker);
-            let main = pack_bundle.upload_modules("", module.into_bytes()).into_iter().next();
-            let module = main.map(|main| String::from_utf8_lossy(&main.bytes).into_owned());
+            let (module, code) = main_and_others(pack_bundle.upload_modules("", module.into_bytes()));
             let side = Side {
                 source: build::source(&worker, &build::recipe(project, runtimes, unit)),
-                module: module.unwrap_or_default(),
+                module,
+                code,
                 metadata: bundle.metadata,
                 pack_bundle: pack_bundle.file.clone(),
                 digest: bundle.digest,
@@ -118,7 +125,7 @@ fn planned(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
                 "deployed": live.map(|live| live.digest),
                 "planned": after.as_ref().map(|after| after.digest),
                 "differences": change.values, "module": change.module, "metadata": change.metadata,
-                "runtime": change.pack_bundle,
+                "runtime": change.pack_bundle, "code": change.code,
             }));
             continue;
         }
@@ -173,7 +180,7 @@ fn records(session: &Session, arguments: &Arguments, from: i64) -> Result<Exit, 
         if session.format == Format::Json {
             objects.push(serde_json::json!({
                 "worker": after.worker.1, "from": before.id, "to": after.id, "differences": change.values,
-                "module": change.module, "metadata": change.metadata, "runtime": change.pack_bundle,
+                "module": change.module, "metadata": change.metadata, "runtime": change.pack_bundle, "code": change.code,
             }));
             continue;
         }
@@ -199,6 +206,8 @@ struct Side {
     source: Value,
     /// The text of its module.
     module: String,
+    /// The other modules, which all workers of the pack share.
+    code: Vec<Module>,
     metadata: Value,
     /// The file of the pack's bundle.
     pack_bundle: String,
@@ -212,10 +221,11 @@ impl Side {
         let script = state.object(&stored.runtime)?.unwrap_or_default().into();
         // The main module comes first: the worker's own, or that of wrangler's bundle.
         let modules = kept_modules("", module, &stored.runtime_file, &script).unwrap_or_default();
-        let bytes = modules.first().map(|main| &main.bytes[..]).unwrap_or_default();
+        let (module, code) = main_and_others(modules);
         Ok(Side {
             source: stored.source.clone(),
-            module: String::from_utf8_lossy(bytes).into_owned(),
+            module,
+            code,
             metadata: stored.metadata.clone(),
             pack_bundle: stored.runtime_file.clone(),
             digest,
@@ -236,6 +246,15 @@ impl Side {
     }
 }
 
+/// Returns the text of the main module, which is the first, and the modules beside it.
+fn main_and_others(mut modules: Vec<Module>) -> (String, Vec<Module>) {
+    if modules.is_empty() {
+        return (String::new(), Vec::new());
+    }
+    let main = modules.remove(0);
+    (String::from_utf8_lossy(&main.bytes).into_owned(), modules)
+}
+
 /// The differences between two bundles.
 #[derive(Default)]
 struct Differences {
@@ -246,6 +265,8 @@ struct Differences {
     metadata: String,
     /// The files of the packs' bundles, if they differ.
     pack_bundle: Option<(String, String)>,
+    /// The lines of the pack's code that differ.
+    code: String,
 }
 
 impl Differences {
@@ -267,6 +288,7 @@ impl Differences {
             pack_bundle: both
                 .filter(|(before, after)| before.pack_bundle != after.pack_bundle)
                 .map(|(before, after)| (before.pack_bundle.clone(), after.pack_bundle.clone())),
+            code: both.map(|(before, after)| without(&secrets, code_differences(before, after))).unwrap_or_default(),
         }
     }
 
@@ -277,15 +299,63 @@ impl Differences {
         if let Some((before, after)) = &self.pack_bundle {
             report::print(&format!("  the pack's bundle: {} → {}", clean(before), clean(after)));
         }
-        for line in [&self.metadata, &self.module].into_iter().flat_map(|text| text.lines()) {
+        let print = |line: &str| {
             let style = match line.as_bytes().first() {
                 Some(b'+') => Style::Good,
                 Some(b'-') => Style::Error,
                 _ => Style::Dim,
             };
             report::print(&session.ui.paint(style, clean_lines(line).trim_end()));
+        };
+        [&self.metadata, &self.module].into_iter().flat_map(|text| text.lines()).for_each(print);
+        // Bundled code has no end, and lines without an end.
+        for line in self.code.lines().take(CODE_LINES) {
+            match line.char_indices().nth(CODE_WIDTH) {
+                Some((end, _)) => print(&format!("{}…", &line[..end])),
+                None => print(line),
+            }
+        }
+        if let more @ 1.. = self.code.lines().count().saturating_sub(CODE_LINES) {
+            report::print(&format!("… and {} more; --json has all of them", count(more, "line")));
         }
     }
+}
+
+/// Returns the lines of the pack's code that differ. The name of its one module changes with it; wrangler's modules keep theirs.
+fn code_differences(before: &Side, after: &Side) -> String {
+    if before.pack_bundle == after.pack_bundle {
+        return String::new();
+    }
+    let pairs: Vec<(Option<&Module>, Option<&Module>)> = match (&before.code[..], &after.code[..]) {
+        ([before], [after]) => vec![(Some(before), Some(after))],
+        (before, after) => {
+            let find = |side: &'_ [Module], name: &str| side.iter().position(|module| module.name == name);
+            let names: BTreeSet<&str> = before.iter().chain(after).map(|module| module.name.as_str()).collect();
+            let pair = |name| (find(before, name).map(|at| &before[at]), find(after, name).map(|at| &after[at]));
+            names.into_iter().map(pair).collect()
+        }
+    };
+    let differ = |module: &(Option<&Module>, Option<&Module>)| {
+        module.0.map(|before| &before.bytes) != module.1.map(|after| &after.bytes)
+    };
+    let mut text = String::new();
+    for (before, after) in pairs.into_iter().filter(differ) {
+        let name = |module: Option<&Module>| module.map_or("nothing", |module| module.name.as_str()).to_owned();
+        let (from, to) = (name(before), name(after));
+        let as_text = |module: Option<&Module>| match module {
+            Some(module) => std::str::from_utf8(&module.bytes).ok().map(str::to_owned),
+            None => Some(String::new()),
+        };
+        match (as_text(before), as_text(after)) {
+            (Some(before), Some(after)) => text += &unified_of(&before, &after, &from, &to),
+            _ => {
+                let size = |module: Option<&Module>| module.map_or(0, |module| module.bytes.len() as u64);
+                let (size_before, size_after) = (grouped(size(before)), grouped(size(after)));
+                text += &format!("--- {from}\n+++ {to}\n binary: {size_before} bytes → {size_after} bytes\n");
+            }
+        }
+    }
+    text
 }
 
 /// Returns the records to compare: two for each worker of the customer.
@@ -377,5 +447,11 @@ fn without(secrets: &[String], text: String) -> String {
 }
 
 fn unified(before: &str, after: &str, name: &str) -> String {
-    TextDiff::from_lines(before, after).unified_diff().header(name, name).to_string()
+    unified_of(before, after, name, name)
+}
+
+fn unified_of(before: &str, after: &str, from: &str, to: &str) -> String {
+    // Of code without anything in common, the best differences could take minutes.
+    let lines = TextDiff::configure().timeout(Duration::from_secs(2)).diff_lines(before, after);
+    lines.unified_diff().header(from, to).to_string()
 }

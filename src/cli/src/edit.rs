@@ -79,8 +79,11 @@ pub(super) struct Arguments {
     /// Store a new value of one of the customer's secrets, read from stdin
     #[arg(long, value_name = "NAME")]
     rotate_secret: Option<String>,
+    /// Check hosts, and find or create the database, in the local Cloudflare emulator; the spec names the database, so that a deploy to Cloudflare finds or creates it there
+    #[arg(long, conflicts_with = "rotate_token")]
+    local: bool,
     /// Send no requests: don't check hosts or tokens
-    #[arg(long, visible_alias = "local")]
+    #[arg(long, conflicts_with = "local")]
     offline: bool,
     #[command(flatten)]
     writing: WritingArguments,
@@ -120,7 +123,7 @@ struct Edits {
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let (customer, interrupted) = (arguments.customer.as_deref(), arguments.writing.interrupted);
-    run_in_transaction(session, "edit", customer, interrupted, |workspace, transaction| {
+    run_in_transaction(session, "edit", customer, interrupted, arguments.local, |workspace, transaction| {
         carry_out(session, workspace, arguments, transaction)
     })
 }
@@ -261,7 +264,7 @@ impl Editor<'_> {
             let account_id = deployment.account_id(workspace);
             let id = database::make(transaction, &mut access.requester, &account_id, name)?;
             let text = write::read(session, deployment.file())?;
-            let entry = Database::D1 { name: name.clone(), id: Some(id) }.entry().unwrap_or_default();
+            let entry = Database::D1 { name: name.clone(), id: Some(id) }.entry(workspace).unwrap_or_default();
             let text = edit::yaml(&text, &Change::Set(path.clone(), entry), &ORDER)
                 .map_err(|refused| Failure::new(refused.to_string()))?;
             write::file(session, transaction, deployment.file(), &text)?;
@@ -284,7 +287,7 @@ impl Editor<'_> {
             None => false,
         };
         transaction.commit()?;
-        let next = format!("flotilla plan {}", deployment.worker.customer);
+        let next = format!("flotilla plan {}{}", deployment.worker.customer, workspace.local_flag());
         if session.format == Format::Json {
             let set = edits
                 .set
@@ -476,7 +479,7 @@ impl Editor<'_> {
             let mut items: Vec<String> = vec!["no more".to_owned(), "add one".to_owned()];
             items.extend(names.iter().map(
                 |(name, enabled)| {
-                    if *enabled { name.clone() } else { format!("{name} (not used)") }
+                    if *enabled { name.clone() } else { format!("{name} (disabled)") }
                 },
             ));
             match self.prompter.select("Destination", &items, 0)? {
@@ -488,14 +491,14 @@ impl Editor<'_> {
                 }
                 index => {
                     let (name, enabled) = &names[index - 2];
-                    let use_it = if *enabled { "don't use it" } else { "use it again" };
-                    let items = [use_it, "change a setting", "take it out"].map(str::to_owned);
+                    let use_it = if *enabled { "disable it" } else { "enable it" };
+                    let items = [use_it, "change a setting", "remove it"].map(str::to_owned);
                     match self.prompter.select(name, &items, 0)? {
                         0 => self.enable(name, !enabled)?,
                         1 => {
                             let path = self.destination(name)?;
                             let setting = self.prompter.line("Which setting", "", |text| {
-                                if text.is_empty() { Err("it needs a name".to_owned()) } else { Ok(()) }
+                                if text.is_empty() { Err("type its name".to_owned()) } else { Ok(()) }
                             })?;
                             let text = self.prompter.line("Its new value", "", |_| Ok(()))?;
                             let path = path.into_iter().chain(["settings".to_owned(), setting]).collect();
@@ -680,7 +683,7 @@ impl Editor<'_> {
 
     fn database(&mut self, database: &Database) -> Result<(), Failure> {
         let place = self.deployment.place(&self.text()?, &["database".to_owned()]);
-        let entry = database.entry().unwrap_or_else(|| serde_json::json!({"type": "none"}));
+        let entry = database.entry(self.workspace).unwrap_or_else(|| serde_json::json!({"type": "none"}));
         self.edits.secrets.extend(database.secret(&self.deployment.worker.customer));
         if let Database::D1 { name, id: None } = database
             && !self.offline
@@ -742,6 +745,10 @@ impl Editor<'_> {
 
     /// Takes a new token of the account, which has to be valid and to reach the account.
     fn rotate(&mut self, token: SecretString) -> Result<(), Failure> {
+        if self.workspace.cloud.local.is_some() {
+            return Err(Failure::usage("the local emulator has a token of its own, which isn't the account's")
+                .hint("change the account's token without --local"));
+        }
         let name = self.deployment.worker.account.clone();
         if !self.offline {
             let account_id = self.deployment.account_id(self.workspace);

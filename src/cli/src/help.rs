@@ -45,6 +45,7 @@ be mapped; everything else is written.";
 pub(super) const NEW: &str = "Examples:
   flotilla new                                   ask for each setting
   flotilla new acme --domain consent.acme.example --database d1-new:acme-consent --yes
+  flotilla new acme --local --database d1-new:acme-consent --yes    use the local emulator, without an account
   flotilla new acme --offline --destination posthog apiKey=phc_1 --label tier=gold --yes
 
 The API token is typed at the prompt or read from where the account's token is kept, never from the command line. If the command \
@@ -132,7 +133,7 @@ credentials are sent. Exits with 4 if a check fails.";
 
 pub(super) const SECRETS: &str = "Examples:
   flotilla secrets list acme                     list what acme needs, and where each value comes from
-  flotilla secrets list --live                   compare with the secrets that are set at Cloudflare
+  flotilla secrets list --live                   compare with the secrets that are set at Cloudflare, and note which were deleted
   flotilla secrets check                         report what is missing, too large or unused
   flotilla secrets set TURSO_AUTH_TOKEN --customer acme       type the value at a prompt
   pass show acme | flotilla secrets set TURSO_AUTH_TOKEN --customer acme

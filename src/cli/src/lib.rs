@@ -54,6 +54,7 @@ mod stdout;
 mod summary;
 mod table;
 mod timings;
+mod timings_table;
 mod trace_output;
 mod transaction;
 mod ui;
@@ -68,6 +69,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
@@ -232,10 +234,9 @@ enum Command {
         /// The shell to generate completions for
         shell: clap_complete::Shell,
     },
-    /// Write man pages
-    #[command(hide = true)]
+    /// Write the man pages of all commands
     Man {
-        /// Folder to write them to
+        /// The folder to write them to
         folder: PathBuf,
     },
 }
@@ -287,8 +288,13 @@ pub fn helper() -> Option<std::process::ExitCode> {
 pub fn run(arguments: impl IntoIterator<Item = OsString>, version: &'static str) -> Exit {
     clap_complete::CompleteEnv::with_factory(command_line).var(complete::VARIABLE).complete();
     let given: Vec<OsString> = arguments.into_iter().collect();
-    let command = command_line().version(version).color(color::of_arguments(&given));
-    let matches = command.try_get_matches_from(&given);
+    let command = || command_line().version(version).color(color::of_arguments(&given));
+    let matches = match command().try_get_matches_from(&given) {
+        Err(error) if is_help_of_help(&error) => {
+            command().try_get_matches_from(given.iter().filter(|word| *word != "--help" && *word != "-h"))
+        }
+        matches => matches,
+    };
     let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -344,7 +350,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, version: &'static str)
         }
     }
     if let Some(timings) = ui.timings() {
-        ui.line(&timings::table(&timings));
+        timings_table::table(&timings).lines(&ui, stdout::stderr_columns()).iter().for_each(|line| ui.line(line));
     }
     if let (Some(path), Err(error)) = (trace, trace::finish()) {
         ui.failure(&Failure::new(format!("the trace {} can't be written: {error}", path.display())));
@@ -353,6 +359,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, version: &'static str)
         }
     }
     exit
+}
+
+/// Returns whether the help command itself was called with `--help`, which clap takes for the name of a command.
+fn is_help_of_help(error: &clap::Error) -> bool {
+    error.kind() == ErrorKind::InvalidSubcommand
+        && matches!(
+            error.get(ContextKind::InvalidSubcommand),
+            Some(ContextValue::String(word)) if word == "--help" || word == "-h"
+        )
 }
 
 /// Returns whether a command line that can't be parsed asks for JSON.
@@ -367,33 +382,45 @@ fn wants_json(arguments: &[OsString]) -> bool {
 }
 
 /// Prints the completions of a shell.
-fn completions(shell: clap_complete::Shell) -> Result<Exit, Failure> {
+fn completions(shell: clap_complete::Shell, format: Format) -> Result<Exit, Failure> {
+    if format == Format::Json {
+        return Err(Failure::usage("`flotilla completions` prints a script for a shell and has no JSON output")
+            .hint("run it without --json or --format"));
+    }
     report::print(complete::script(&shell.to_string())?.trim_end());
     Ok(Exit::Done)
 }
 
 /// Writes a man page of each command into a folder.
-fn man(folder: &Path) -> Result<Exit, Failure> {
+fn man(folder: &Path, format: Format, ui: &Ui) -> Result<Exit, Failure> {
     let mut command = command_line().disable_help_subcommand(true);
     command.build();
-    std::fs::create_dir_all(folder)
+    let written = std::fs::create_dir_all(folder)
         .map_err(anyhow::Error::from)
         .and_then(|()| man_pages(command, folder))
         .with_context(|| format!("the man pages can't be written to {}", folder.display()))?;
-    report::print(&ui::clean(&format!("wrote man pages to {}", folder.display())));
+    match format {
+        Format::Json => report::json(ui, &serde_json::json!({"folder": folder.to_string_lossy(), "written": written}))?,
+        Format::Text => {
+            let pages = report::count(written, "man page");
+            report::print(&ui::clean(&format!("{pages} written to {}", folder.display())));
+        }
+    }
     Ok(Exit::Done)
 }
 
-/// Writes the man pages of a command and its subcommands. A file that is there is replaced, and a link isn't followed.
-fn man_pages(command: clap::Command, folder: &Path) -> anyhow::Result<()> {
-    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()).cloned() {
-        man_pages(subcommand, folder)?;
+/// Writes the man pages of a command and its subcommands; returns their number. A file that is there is replaced, and a link isn't
+/// followed.
+fn man_pages(command: clap::Command, folder: &Path) -> anyhow::Result<usize> {
+    let mut written = 1;
+    for subcommand in command.get_subcommands().cloned() {
+        written += man_pages(subcommand, folder)?;
     }
     let page = clap_mangen::Man::new(command);
     let mut bytes = Vec::new();
     page.render(&mut bytes)?;
     AtomicFile::new(&folder.join(page.get_filename())).write(&bytes)?;
-    Ok(())
+    Ok(written)
 }
 
 /// Starts what the whole program shares: its threads, its trace.
@@ -440,14 +467,14 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         (Output::Github | Output::Sarif | Output::Markdown, _) => {
             let failure =
                 Failure::usage("only `flotilla check` supports github and sarif, only `flotilla plan` markdown");
-            return Err(failure.hint("every command supports text and json"));
+            return Err(failure.hint("other commands support text and json"));
         }
     };
     if let Command::Completions { shell } = command {
-        return completions(shell);
+        return completions(shell, format);
     }
     if let Command::Man { folder } = command {
-        return man(&folder);
+        return man(&folder, format, ui);
     }
     if let Command::Explain { subject, .. } = &command
         && let Some(exit) = explain::code(ui, format, subject.as_deref())?

@@ -7,6 +7,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use serde_json::{Value, json};
 
 use flotilla_local as local;
 use flotilla_model::atomic_file::AtomicFile;
@@ -16,8 +17,10 @@ use flotilla_model::plain_file;
 use flotilla_spec::project;
 use flotilla_spec::tree::Tree;
 
-use super::{Session, report, stdout};
-use flotilla_engine::cloud::{PORT, address_file, local_folder, local_options, lock_file, platform_limits};
+use super::{Format, Session, report, stdout};
+use flotilla_engine::cloud::{
+    PORT, address_file, cannot_start, local_folder, local_options, lock_file, platform_limits,
+};
 use flotilla_engine::context::FOLDER;
 
 /// The id of an account for those who have none: the emulator takes any.
@@ -71,12 +74,27 @@ impl Emulator {
         }
         change(&mut options);
         let folder = local_folder(&session.root);
-        let lock = Lock::take(&lock_file(&folder), "local")?;
-        let running = local::start(options).map_err(|error| Failure::from(error).hint("--port 0 picks a free port"))?;
+        let lock = Lock::take(&lock_file(&folder), "local Cloudflare emulator").map_err(|mut failure| {
+            if failure.exit == Exit::Refused {
+                failure.hints = vec![
+                    "a project has one: `flotilla deploy --local` and `flotilla logs CUSTOMER --local` use the one that is running".to_owned(),
+                    "or stop that one first, with Ctrl-C or q in its terminal".to_owned(),
+                ];
+            }
+            failure
+        })?;
+        let running = local::start(options).map_err(|error| cannot_start(&folder, error))?;
         let file = address_file(&folder);
         let written = AtomicFile::new(&file).mode(plain_file::PRIVATE).write(running.address().to_string().as_bytes());
-        written.with_context(|| format!("{} can't be written", file.display()))?;
+        let written = written.with_context(|| format!("{} can't be written", file.display()));
+        written.map_err(|error| cannot_start(&folder, error))?;
         Ok(Emulator { running, folder, _lock: lock })
+    }
+
+    /// Returns its addresses.
+    pub(super) fn json(&self) -> Value {
+        let running = &self.running;
+        json!({"address": format!("http://{}/", running.address()), "page": running.page(), "api": running.api_base()})
     }
 
     /// Stops it and ends all workers.
@@ -94,26 +112,31 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             options.limit = limit;
         }
     })?;
-    let api = emulator.running.api_base();
-    let folder = &emulator.folder;
-    let shown =
-        folder.strip_prefix(std::env::current_dir().unwrap_or_default()).unwrap_or(folder).join(local::TOKEN_FILE);
-    report::print(&format!(
-        "local Cloudflare emulator (data in {FOLDER}/local)\n\
-         \x20 API      {api}\n\
-         \x20 page     {} shows workers, requests and logs\n\
-         `flotilla deploy --local` deploys to it; for other tools:\n\
-         \x20 export CLOUDFLARE_API_BASE_URL={api} CLOUDFLARE_ACCOUNT_ID={LOCAL_ACCOUNT}\n\
-         \x20 export CLOUDFLARE_API_TOKEN=$(cat {})\n\
-         Ctrl-C stops it",
-        emulator.running.page(),
-        shown.display()
-    ));
-    stdout::require_written()?;
+    // Before anything is printed: the reader may stop it at once.
     let (sender, end) = channel();
     if !session.ui.on_signal(Box::new(move |_| _ = sender.send(()))) {
         return Err(Failure::new("signal handlers can't be installed"));
     }
+    let api = emulator.running.api_base();
+    let folder = &emulator.folder;
+    let shown =
+        folder.strip_prefix(std::env::current_dir().unwrap_or_default()).unwrap_or(folder).join(local::TOKEN_FILE);
+    if session.format == Format::Json {
+        session.json(&emulator.json())?;
+    } else {
+        report::print(&format!(
+            "local Cloudflare emulator (data in {FOLDER}/local)\n\
+             \x20 API      {api}\n\
+             \x20 page     {} shows workers, requests and logs\n\
+             `flotilla deploy --local` deploys to it; for other tools:\n\
+             \x20 export CLOUDFLARE_API_BASE_URL={api} CLOUDFLARE_ACCOUNT_ID={LOCAL_ACCOUNT}\n\
+             \x20 export CLOUDFLARE_API_TOKEN=$(cat {})\n\
+             Ctrl-C stops it",
+            emulator.running.page(),
+            shown.display()
+        ));
+    }
+    stdout::require_written()?;
     let _ = end.recv();
     emulator.stop();
     Ok(Exit::Done)

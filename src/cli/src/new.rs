@@ -1,7 +1,9 @@
 //! `flotilla new`: from a token to a customer's spec, interactively on a terminal or with flags.
 
 mod answers;
+mod needs;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -23,6 +25,7 @@ use super::ui::{Style, clean};
 use super::{Format, Session};
 use answers::{Answers, Question};
 use flotilla_model::text::mask;
+use needs::Need;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -61,8 +64,11 @@ pub(super) struct Arguments {
     /// Any other key of the spec, such as logLevel=debug or vars.LANGUAGE=de; can be repeated
     #[arg(long = "set", value_name = "PATH=VALUE", value_parser = assignment)]
     sets: Vec<(Vec<String>, Value)>,
+    /// Check the host, and find or create the database, in the local Cloudflare emulator; the spec names the database, so that a deploy to Cloudflare finds or creates it there
+    #[arg(long)]
+    local: bool,
     /// Send no requests: don't check the host or create a database
-    #[arg(long, visible_alias = "local")]
+    #[arg(long, conflicts_with = "local")]
     offline: bool,
     #[command(flatten)]
     writing: WritingArguments,
@@ -77,7 +83,7 @@ fn label(text: &str) -> Result<(String, String), String> {
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let (customer, interrupted) = (arguments.customer.as_deref(), arguments.writing.interrupted);
-    run_in_transaction(session, "new", customer, interrupted, |workspace, transaction| {
+    run_in_transaction(session, "new", customer, interrupted, arguments.local, |workspace, transaction| {
         carry_out(session, workspace, arguments, transaction)
     })
 }
@@ -161,10 +167,17 @@ fn finish(
         }
         _ => false,
     };
-    let siblings_set = answers.unset_variables();
+    let needs = answers.needs();
+    let siblings_set: Vec<&str> = needs
+        .iter()
+        .filter(|need| need.key == "vars" && need.set_by > 0 && need.set_by == need.of)
+        .map(|need| need.name.as_str())
+        .collect();
     let set = |name: &String| format!("flotilla secrets set {name} --customer {}", answers.id);
     let mut next: Vec<String> = answers.unset().iter().map(set).collect();
-    next.extend(["plan", "deploy"].map(|command| format!("flotilla {command} {}", answers.id)));
+    next.extend(
+        ["plan", "deploy"].map(|command| format!("flotilla {command} {}{}", answers.id, workspace.local_flag())),
+    );
     if session.format == Format::Json {
         session.json(&serde_json::json!({
             "customer": answers.id,
@@ -182,21 +195,27 @@ fn finish(
             "stored": stored.iter().map(|(name, _)| name).collect::<Vec<_>>(),
             "missing": left,
             "siblings_set": siblings_set,
+            "needs": needs,
             "next": next,
         }))?;
         return Ok(Exit::Done);
     }
     let good = |text: &str| session.ui.paint(Style::Good, text);
     report::print(&format!("{} {file}", good("wrote")));
-    if !siblings_set.is_empty() {
-        let sets: Vec<String> = siblings_set.iter().map(|name| format!("--set vars.{name}=…")).collect();
-        let sets = sets.join(" ");
-        report::print(&format!(
-            "{} every other customer sets {}: `flotilla edit {} {sets}`",
+    let mut setters: BTreeMap<String, Vec<&Need>> = BTreeMap::new();
+    for need in &needs {
+        setters.entry(need.setters()).or_default().push(need);
+    }
+    for (setters, needs) in setters {
+        let names: Vec<&str> = needs.iter().map(|need| need.name.as_str()).collect();
+        let flags: Vec<String> = needs.iter().flat_map(|need| need.flags()).collect();
+        report::print(&clean(&format!(
+            "{} {setters} {}: `flotilla edit {} {}`",
             session.ui.paint(Style::Warning, "!"),
-            siblings_set.join(", "),
-            answers.id
-        ));
+            names.join(", "),
+            answers.id,
+            flags.join(" ")
+        )));
     }
     if let Some(account) = answers.account.as_ref().filter(|account| account.entry != token::Entry::There) {
         report::print(&format!("{} the account {} in {FLEET_FILE}", good("wrote"), clean(&account.name)));

@@ -13,6 +13,7 @@ use flotilla_deploy::refresh::Seen;
 use flotilla_engine::operator::{Event, LONG_WAIT, Operator, Question};
 use flotilla_model::failure::Failure;
 use flotilla_model::progress::Progress;
+use flotilla_model::text;
 
 use super::control_channel::ControlChannel;
 use super::events::Events;
@@ -20,6 +21,9 @@ use super::plan_output::rollback_lines;
 use super::report::{self, count};
 use super::ui::{Style, Ui, clean, duration};
 use super::{Format, confirmation, destroy, findings, plan};
+
+/// The number of workers that are named of those that stay as they are.
+const NAMES: usize = 12;
 
 /// The number of lanes that are shown beside the progress.
 const LANES: usize = 4;
@@ -126,7 +130,10 @@ impl Operator for Terminal {
                 count(*workers, "worker"),
                 if *workers == 1 { "is" } else { "are" }
             )),
-            Event::Stays { worker, reason } => ui.line(&format!("{} is not changed: {reason}", clean(worker))),
+            Event::Stay { workers, reason } => {
+                let are = if workers.len() == 1 { "is" } else { "are" };
+                ui.line(&format!("{} {are} not changed: {reason}", clean(&text::names(workers, NAMES))));
+            }
             Event::TriggersStay { worker, now, then } => {
                 let list = |texts: &[String]| match texts {
                     [] => "nothing".to_owned(),

@@ -27,7 +27,7 @@ const FEW: usize = 20;
 /// The limit of lines of a kind.
 const LINES: usize = 20;
 /// The limit of names in a line.
-const NAMES: usize = 12;
+pub(super) const NAMES: usize = 12;
 /// The number of examples of a group.
 const EXAMPLES: usize = 3;
 /// The limit of reasons of a change.
@@ -365,13 +365,13 @@ pub fn rollback_lines(ui: &Ui, plan: &Plan) -> Vec<String> {
 }
 
 /// Returns the number of customers that are skipped, in words: `1 customer is skipped`.
-fn skipped(held: &[Held]) -> String {
+pub(super) fn skipped(held: &[Held]) -> String {
     let customers: BTreeSet<&str> = held.iter().map(|held| held.customer.as_str()).collect();
     format!("{} {} skipped", count(customers.len(), "customer"), if customers.len() == 1 { "is" } else { "are" })
 }
 
 /// Groups the customers that are skipped by reason.
-fn by_reason(held: &[Held]) -> Vec<(&str, BTreeSet<&str>)> {
+pub(super) fn by_reason(held: &[Held]) -> Vec<(&str, BTreeSet<&str>)> {
     let mut reasons: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for Held { customer, reason, .. } in held {
         // Once, in however many environments.
@@ -452,7 +452,7 @@ fn first(words: &[impl AsRef<str>], limit: usize, between: &str) -> String {
 }
 
 /// Joins names up to a limit, and adds the number of the others.
-fn names<'a>(names: impl Iterator<Item = &'a str>, limit: usize) -> String {
+pub(super) fn names<'a>(names: impl Iterator<Item = &'a str>, limit: usize) -> String {
     text::names(&names.map(clean).collect::<Vec<_>>(), limit)
 }
 

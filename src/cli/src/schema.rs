@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::plain_file;
@@ -12,8 +12,8 @@ use flotilla_spec::project::{self, Fleet};
 use flotilla_spec::schema;
 use flotilla_spec::tree::Tree;
 
-use super::Session;
 use super::report::{self, count};
+use super::{Format, Session};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -37,29 +37,34 @@ enum Which {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let fleet = match project::read_fleet(&Tree::new(&session.root)) {
-        Ok(fleet) if fleet.broken_packs.is_empty() => fleet,
-        // The schemas have the destination types of all packs.
-        found => {
-            let errors = found.map_or_else(
-                |errors| errors,
-                |fleet| fleet.broken_packs.into_values().flat_map(|pack| pack.errors).collect(),
-            );
-            report::diagnostics(&session.root, &session.ui, &errors);
-            return Ok(Exit::Diagnostics);
-        }
-    };
+    // The schemas have the destination types of all packs.
+    let fleet = project::read_fleet(&Tree::new(&session.root)).map_err(Failure::invalid)?;
+    if !fleet.broken_packs.is_empty() {
+        return Err(Failure::invalid(fleet.broken_packs.into_values().flat_map(|pack| pack.errors).collect()));
+    }
     if let Some(which) = arguments.print {
-        report::print(text(&fleet, which).trim_end());
+        let schema = schema_of(&fleet, which);
+        match session.format {
+            Format::Json => session.json(&schema)?,
+            Format::Text => report::print(&format!("{schema:#}")),
+        }
         return Ok(Exit::Done);
     }
-    let differ = update(session, &fleet, arguments.check)?;
-    report::print(&match (differ, arguments.check) {
-        (0, _) => "schema/ is current".to_owned(),
-        (n, true) => format!("schema/ is out of date: {} differ; run `flotilla schema`", count(n, "file")),
-        (n, false) => format!("{} written to schema/", count(n, "file")),
-    });
-    Ok(if arguments.check && differ > 0 { Exit::Pending } else { Exit::Done })
+    let outdated = update(session, &fleet, arguments.check)?;
+    if session.format == Format::Json {
+        let key = if arguments.check { "outdated" } else { "written" };
+        session.json(&json!({ key: outdated }))?;
+    } else {
+        report::print(&match (outdated.len(), arguments.check) {
+            (0, _) => "schema/ is current".to_owned(),
+            (n, true) => {
+                let differ = if n == 1 { "differs" } else { "differ" };
+                format!("schema/ is out of date: {} {differ}; run `flotilla schema`", count(n, "file"))
+            }
+            (n, false) => format!("{} written to schema/", count(n, "file")),
+        });
+    }
+    Ok(if arguments.check && !outdated.is_empty() { Exit::Pending } else { Exit::Done })
 }
 
 /// Returns the schemas of a project that has just been begun, by path.
@@ -84,15 +89,16 @@ fn of_fleet(root: &Path, fleet: &Fleet) -> Vec<(PathBuf, String)> {
     files
 }
 
-/// Writes the schemas that differ, or only counts them.
-fn update(session: &Session, fleet: &Fleet, dry: bool) -> Result<usize, Failure> {
-    let mut differ = 0;
+/// Writes the schemas that differ, unless it is dry; returns their paths.
+fn update(session: &Session, fleet: &Fleet, dry: bool) -> Result<Vec<String>, Failure> {
+    let mut differ = Vec::new();
     for (path, text) in of_fleet(&session.root, fleet) {
         let current = plain_file::inside(&session.root, &path).and_then(|file| plain_file::read(&file, LIMIT));
         if current.is_ok_and(|found| with_unix_line_ends(found) == text.as_bytes()) {
             continue;
         }
-        differ += 1;
+        let shown = path.strip_prefix(&session.root).unwrap_or(&path);
+        differ.push(shown.to_string_lossy().into_owned());
         if !dry {
             report::write_file(&session.root, &path, text.as_bytes())?;
         }
@@ -101,6 +107,10 @@ fn update(session: &Session, fleet: &Fleet, dry: bool) -> Result<usize, Failure>
 }
 
 fn text(fleet: &Fleet, which: Which) -> String {
+    format!("{:#}\n", schema_of(fleet, which))
+}
+
+fn schema_of(fleet: &Fleet, which: Which) -> Value {
     let catalogue: Map<String, Value> = fleet.packs.values().flat_map(|pack| pack.catalogue.clone()).collect();
     let schema = match which {
         Which::Customer => schema::customer(Some(&catalogue)),
@@ -108,5 +118,5 @@ fn text(fleet: &Fleet, which: Which) -> String {
         Which::Layer => schema::layer(Some(&catalogue)),
         Which::Pack => schema::pack(),
     };
-    format!("{:#}\n", schema::published(schema))
+    schema::published(schema)
 }

@@ -14,7 +14,7 @@ use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
 use flotilla_build::build::{self, Loaded};
-use flotilla_deploy::rotation::{Missing, sending};
+use flotilla_deploy::rotation::{LOST, Missing, sending};
 use flotilla_deploy::state::State;
 use flotilla_model::customer::Worker;
 use flotilla_model::failure::{Exit, Failure};
@@ -80,6 +80,9 @@ struct Row {
     /// The reason why its value isn't known here, if it isn't merely missing in all sources.
     #[serde(skip_serializing_if = "Option::is_none")]
     hidden: Option<String>,
+    /// The source that is the reason.
+    #[serde(skip)]
+    unreadable: Option<String>,
     /// Whether the worker has a secret of that binding.
     deployed: bool,
     status: Status,
@@ -142,7 +145,7 @@ impl Opened {
             let most = self.loaded.project.fleet.limit(&worker.account, Limit::VariableBytes);
             let mut known = BTreeMap::new();
             let rows = worker.secrets.iter().map(|(binding, name)| {
-                let before = live.and_then(|live| live.get(binding));
+                let before = live.and_then(|live| live.get(binding)).filter(|before| *before != LOST);
                 let mut row = Row {
                     customer: worker.customer.clone(),
                     environment: worker.environment,
@@ -152,6 +155,7 @@ impl Opened {
                     source: None,
                     found_as: None,
                     hidden: None,
+                    unreadable: None,
                     deployed: before.is_some(),
                     status: if before.is_some() { Status::Kept } else { Status::Missing },
                     live: None,
@@ -171,7 +175,10 @@ impl Opened {
                         (row.source, row.found_as) = (Some(found.source), Some(found.name));
                     }
                     Finding::Nowhere => {}
-                    Finding::Hidden { source, why, .. } => row.hidden = Some(format!("{source}: {why}")),
+                    Finding::Hidden { source, why, .. } => {
+                        row.hidden = Some(format!("{source}: {why}"));
+                        row.unreadable = Some(source);
+                    }
                 }
                 row
             });
@@ -207,6 +214,7 @@ mod tests {
                 source: None,
                 found_as: None,
                 hidden: None,
+                unreadable: None,
                 deployed: false,
                 status,
                 live: None,

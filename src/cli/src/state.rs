@@ -198,7 +198,7 @@ fn unlock(session: &Session) -> Result<Exit, Failure> {
             note.as_ref().map_or_else(|| "an unknown process".to_owned(), ToString::to_string)
         };
         let (word, text) = match Lock::clear(&path, &session.ui)? {
-            Holder::Nobody => ("free", format!("nobody holds the lock of {what}")),
+            Holder::Nobody => ("free", format!("the lock of {what} is free")),
             Holder::Stale(left) => {
                 ("cleared", format!("the lock of {what} is free; removed a stale lock file of {}", note(&left)))
             }

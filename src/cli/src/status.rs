@@ -16,7 +16,7 @@ use flotilla_model::platform::Home;
 use flotilla_model::platform::{Health, HealthCheck};
 use flotilla_model::spec::Environment;
 use flotilla_model::text::{self, mask};
-use flotilla_spec::project::{Fleet, FleetReading, read_fleet_in_part};
+use flotilla_spec::project::{Fleet, FleetReading, read_fleet_in_part, unknown_fleet};
 use flotilla_spec::tree::Tree;
 
 use super::cloud::CustomersArguments;
@@ -153,7 +153,10 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 in_part = fleet;
                 &in_part
             }
-            FleetReading { fleet: None, .. } => return Err(Failure::invalid(errors)),
+            FleetReading { fleet: None, .. } => {
+                in_part = unknown_fleet(&Tree::new(&session.root));
+                &in_part
+            }
         },
     };
     let (_, cloud, state) = cloud.open(session, fleet)?;

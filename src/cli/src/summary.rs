@@ -43,7 +43,7 @@ pub fn applied(command: &str, outcome: &Outcome) -> String {
         (outcome.retries, "repeated"),
         (outcome.throttled, "throttled"),
         (outcome.overtaken as u64, "overtaken by another deploy"),
-        (outcome.unhealthy as u64, "not well"),
+        (outcome.unhealthy as u64, "unhealthy"),
     ];
     figures.extend(
         others.iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{} {what}", grouped(*number))),

@@ -1,4 +1,4 @@
-//! `--timings`: where the time went, as a table and as JSON.
+//! `--timings`: where the time went, as values and as JSON. The table is `timings_table`'s.
 
 use std::time::Duration;
 
@@ -8,15 +8,18 @@ use serde::Serialize;
 /// One phase, or a sum.
 #[derive(Clone, Serialize)]
 pub struct Timing {
-    phase: String,
+    /// The name of the phase.
+    pub phase: String,
     /// The wall-clock time.
-    seconds: f64,
+    pub seconds: f64,
     /// The time of all threads of this process, without npm and Node.js.
-    cpu_seconds: f64,
+    pub cpu_seconds: f64,
     /// The part of the whole time.
-    share: f64,
-    items: Option<u64>,
-    items_per_second: Option<f64>,
+    pub share: f64,
+    /// The items that it handled.
+    pub items: Option<u64>,
+    /// The number of them in a second.
+    pub items_per_second: Option<f64>,
 }
 
 /// The measurements of a phase.
@@ -56,52 +59,9 @@ pub fn timings(measured: &[Measured], wall: Duration, cpu: Duration) -> Vec<Timi
     rows
 }
 
-/// The same for people.
-pub fn table(timings: &[Timing]) -> String {
-    let head = ["phase", "wall", "CPU", "share", "items", "items/s"].map(str::to_owned);
-    let rows: Vec<[String; 6]> = std::iter::once(head)
-        .chain(timings.iter().map(|timing| {
-            [
-                timing.phase.clone(),
-                format!("{:.3} s", timing.seconds),
-                format!("{:.3} s", timing.cpu_seconds),
-                format!("{:.0} %", timing.share * 100.0),
-                timing.items.map(|items| items.to_string()).unwrap_or_default(),
-                timing.items_per_second.map(|rate| format!("{rate:.0}")).unwrap_or_default(),
-            ]
-        }))
-        .collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 6] = std::array::from_fn(width);
-    let line = |row: &[String; 6]| {
-        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
-            0 => format!("{cell:width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_rows_make_up_the_total() {
-        let second = Duration::from_secs(1);
-        let phase = |phase: &str, wall, items| Measured { phase: phase.to_owned(), wall, cpu: second, items };
-        let measured = [phase("reading customers", second, 500), phase("building", 2 * second, 0)];
-        assert_eq!(
-            table(&timings(&measured, 4 * second, 3 * second)),
-            "\
-phase                 wall      CPU  share  items  items/s
-reading customers  1.000 s  1.000 s   25 %    500      500
-building           2.000 s  1.000 s   50 %
-other              1.000 s  1.000 s   25 %
-total              4.000 s  3.000 s  100 %"
-        );
-    }
 
     #[test]
     fn the_processors_time_is_counted() {

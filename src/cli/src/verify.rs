@@ -95,7 +95,7 @@ pub(super) fn text(ui: &Ui, results: &Results) -> String {
     let mut shown: Vec<&Report> = Vec::new();
     let mut left = 0;
     for report in &results.workers {
-        // Who is not well is shown in any case.
+        // Unhealthy workers are shown in any case.
         if report.status == Status::Failed || shown.len() < ROWS { shown.push(report) } else { left += 1 }
     }
     let mut head = vec![Column::new("worker", Fit::Name), Column::new("address", Fit::Whole(2))];

@@ -5,7 +5,7 @@ mod folders;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use notify::EventKind;
@@ -107,13 +107,23 @@ pub(super) fn sources(root: &Path, bundles: &PackBundles) -> BTreeSet<PathBuf> {
     own.filter_map(|file| file.parent()?.canonicalize().ok()).collect()
 }
 
+/// A message to a watch.
+pub(super) enum Message {
+    /// These paths were edited; the empty one: events were lost, and everything may have been.
+    Edited(Vec<PathBuf>),
+    /// Everything counts as edited, as somebody asks for it.
+    Everything,
+    /// Nothing was edited: the turn ends early.
+    Nothing,
+}
+
 /// Watches the files that a fleet is built from.
 pub(super) struct Watch {
     root: PathBuf,
     /// Files that concern the whole fleet, beside those that fleet.yaml names.
     more: Vec<PathBuf>,
-    sender: Sender<Vec<PathBuf>>,
-    receiver: Receiver<Vec<PathBuf>>,
+    sender: Sender<Message>,
+    receiver: Receiver<Message>,
     folders: Folders,
     /// Whether a folder has come since all was looked at in quiet.
     unsettled: bool,
@@ -129,7 +139,7 @@ impl Watch {
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let paths = paths(event);
             if !paths.is_empty() {
-                let _ = events.send(paths);
+                let _ = events.send(Message::Edited(paths));
             }
         });
         let mut folders = Folders::new(root, watcher.map_err(|error| cannot(&error))?);
@@ -143,25 +153,25 @@ impl Watch {
         self.folders.set_sources(sources);
     }
 
-    /// Returns what wakes up a turn: the empty path stands for an edit of everything, no path for none.
-    pub(super) fn waker(&self) -> Sender<Vec<PathBuf>> {
+    /// Returns what wakes up a turn.
+    pub(super) fn waker(&self) -> Sender<Message> {
         self.sender.clone()
     }
 
     /// Waits a while for edits. `has_fleet`: the fleet is known, so that edits of customers concern those alone.
     pub(super) fn turn(&mut self, has_fleet: bool) -> Result<Option<Edited>, Failure> {
-        let paths = edits(&self.receiver);
+        let (paths, everything) = edits(&self.receiver);
         self.start = Instant::now();
         // Where a folder has come, files may have come into it before it was watched: once it is quiet, all is looked at again.
         if self.folders.follow(&paths)? {
             self.unsettled = true;
             return Ok(Some(Edited::Fleet));
         }
-        if paths.is_empty() && std::mem::take(&mut self.unsettled) {
+        if paths.is_empty() && !everything && std::mem::take(&mut self.unsettled) {
             return Ok(Some(Edited::Fleet));
         }
         self.unsettled |= paths.iter().any(|path| path.is_dir() && self.folders.concerns(path));
-        if paths.iter().any(|path| self.more.contains(path)) {
+        if everything || paths.iter().any(|path| self.more.contains(path)) {
             return Ok(Some(Edited::Fleet));
         }
         Ok(edited(&self.root, &paths, &self.folders, has_fleet))
@@ -178,17 +188,23 @@ fn paths(event: notify::Result<notify::Event>) -> Vec<PathBuf> {
     }
 }
 
-/// Returns the next edits; none if there are none for a while.
-fn edits(receiver: &Receiver<Vec<PathBuf>>) -> Vec<PathBuf> {
-    let Ok(mut paths) = receiver.recv_timeout(LOOK) else { return Vec::new() };
+/// Returns the next edits, none if there are none for a while, and whether everything counts as edited.
+fn edits(receiver: &Receiver<Message>) -> (Vec<PathBuf>, bool) {
+    let (mut paths, mut everything) = (Vec::new(), false);
+    let mut next = receiver.recv_timeout(LOOK);
     let start = Instant::now();
-    while start.elapsed() < AT_MOST {
-        match receiver.recv_timeout(QUIET) {
-            Ok(more) => paths.extend(more),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+    while let Ok(message) = next {
+        match message {
+            Message::Edited(more) => paths.extend(more),
+            Message::Everything => everything = true,
+            Message::Nothing => {}
         }
+        if start.elapsed() >= AT_MOST {
+            break;
+        }
+        next = receiver.recv_timeout(QUIET);
     }
-    paths
+    (paths, everything)
 }
 
 /// Classifies the edits of these paths; none if they don't concern flotilla.

@@ -149,6 +149,14 @@ impl Requester {
         })
     }
 
+    /// The same, without another attempt where the answer isn't final: for callers that wait and try again themselves.
+    pub fn ask_once(&mut self, home: &Home, call: &Call) -> Result<Reply, CallError> {
+        self.request_within(home, call, 1).map_err(|error| match error {
+            RequestError::Call(error) => error,
+            other => CallError::Unavailable(other.to_string()),
+        })
+    }
+
     /// Returns the account's part of its workers.dev addresses; nothing if it has none.
     pub fn subdomain(&mut self, home: &Home) -> Result<Option<String>, RequestError> {
         match self.request(home, &Call::FindSubdomain)? {
@@ -159,6 +167,11 @@ impl Requester {
 
     /// Makes one call, and retries it until its answer is final.
     pub fn request(&mut self, home: &Home, call: &Call) -> Result<Reply, RequestError> {
+        self.request_within(home, call, u32::MAX)
+    }
+
+    /// Makes one call, up to a number of attempts.
+    fn request_within(&mut self, home: &Home, call: &Call, most: u32) -> Result<Reply, RequestError> {
         let Some(account) = self.accounts.get(&home.account_id).or_else(|| self.accounts.get("")) else {
             let message = format!("there is no token for the account {}", home.account_id);
             return Err(RequestError::Call(CallError::Unauthorized(message)));
@@ -173,6 +186,9 @@ impl Requester {
             match &result {
                 Err(CallError::Throttled { retry_after }) => lane.throttled(ticket, *retry_after),
                 _ => lane.answered(ticket, quota.as_ref()),
+            }
+            if attempt > most {
+                return result.map_err(RequestError::Call);
             }
             let failed = result.as_ref().err().cloned();
             match (attempts.decide(&home.account_id, result), failed) {
@@ -437,6 +453,16 @@ mod tests {
         let events = bench.events.lock().unwrap();
         assert_eq!(*events, ["attempt 2: HTTP 502", "resumed", "attempt 3: HTTP 502", "resumed"]);
         assert_eq!(bench.requester.requests, 3);
+    }
+
+    #[test]
+    fn what_is_tried_once_is_not_repeated() {
+        for error in [CallError::Unavailable("HTTP 502".to_owned()), CallError::Throttled { retry_after: None }] {
+            let answer = error.clone();
+            let mut bench = bench(Rate::of(100, 10 * SECOND), "", Box::new(move |_| Err(answer.clone())));
+            assert_eq!(bench.requester.ask_once(&home(), &list()), Err(error));
+            assert_eq!(bench.requester.requests, 1);
+        }
     }
 
     #[test]

@@ -3,6 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+/// In place of a fingerprint: the secret was deployed, and the platform was seen without it since. No value has this fingerprint.
+pub const LOST: &str = "lost";
+
 /// The part of a worker's secrets that an upload sends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sending {
@@ -27,6 +30,8 @@ pub struct Missing {
 /// the worker has, or none if it is new or if they are unknown (an upload was interrupted); `known` the fingerprints
 /// of the values that are known here, by binding.
 ///
+/// A secret that the platform has [lost](LOST) isn't live.
+///
 /// Only what differs is sent, and a value that isn't known here stays as it is live. But the platform keeps either
 /// all secrets that aren't sent or none: where a binding is removed, all others have to be sent.
 pub fn sending(
@@ -34,6 +39,8 @@ pub fn sending(
     live: Option<&BTreeMap<String, String>>,
     known: &BTreeMap<String, String>,
 ) -> Result<Sending, Missing> {
+    let live = live.map(|live| without_lost(live.clone()));
+    let live = live.as_ref();
     let removed: BTreeSet<String> =
         live.into_iter().flat_map(BTreeMap::keys).filter(|binding| !wanted.contains_key(*binding)).cloned().collect();
     let kept = live.filter(|_| removed.is_empty());
@@ -60,6 +67,12 @@ pub fn sending(
     let explains = live
         .is_some_and(|live| wanted.iter().any(|(binding, name)| missing.contains(name) && live.contains_key(binding)));
     Err(Missing { names: missing, removed: if explains { removed } else { BTreeSet::new() } })
+}
+
+/// Returns fingerprints without those of secrets that the platform has lost.
+pub fn without_lost(mut live: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    live.retain(|_, fingerprint| fingerprint != LOST);
+    live
 }
 
 impl std::fmt::Display for Missing {
@@ -110,6 +123,14 @@ mod tests {
         assert_eq!(described(Some(live), &[]), "+");
         assert_eq!(described(Some(&[("A", "1")]), &[("B", "2")]), "B+", "a new binding is sent");
         assert_eq!(described(Some(&[("A", "1")]), &[("A", "1")]), "no value for NAME");
+    }
+
+    #[test]
+    fn what_the_platform_has_lost_is_sent_again() {
+        let live: &[_] = &[("A", "1"), ("B", LOST)];
+        assert_eq!(described(Some(live), &[("A", "1"), ("B", "2")]), "B+");
+        assert_eq!(described(Some(live), &[("A", "1")]), "no value for NAME");
+        assert_eq!(described(Some(&[("A", "1"), ("B", "2"), ("GONE", LOST)]), &[]), "+", "there is nothing to remove");
     }
 
     #[test]

@@ -27,6 +27,8 @@ use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
 use flotilla_model::tags::Triggers;
 
+use crate::rotation::LOST;
+
 pub use history::{Entry, Record, Run, RunId, Stored, deflated};
 pub use hosts::{HostTarget, Table};
 
@@ -431,6 +433,17 @@ impl State {
     pub fn forget_id(&mut self, account_id: &str, kind: ResourceKind, name: &str) -> Result<(), Failure> {
         let sql = "DELETE FROM found WHERE account_id = ? AND kind = ? AND name = ?";
         self.run(sql, [account_id, kind.as_ref(), name])
+    }
+
+    /// Notes that the platform has lost these secrets of a live worker, so that the next plan sends them again.
+    pub fn mark_lost_secrets(&mut self, id: &WorkerId, bindings: &BTreeSet<String>) -> Result<(), Failure> {
+        let Some(mut deployed) = self.one(id)? else { return Ok(()) };
+        let secrets = deployed.live.secrets.iter_mut().filter(|(binding, _)| bindings.contains(*binding));
+        secrets.for_each(|(_, fingerprint)| LOST.clone_into(fingerprint));
+        let live = serde_json::to_string(&deployed.live).expect("BUG: what is live is JSON");
+        let (home, worker) = id;
+        let sql = "UPDATE deployed SET live = ? WHERE account_id = ? AND namespace = ? AND worker = ?";
+        self.run(sql, params![live, home.account_id, namespace(home), worker])
     }
 
     /// Returns the fingerprinter of secrets.

@@ -1,6 +1,7 @@
 //! Follows the requests, console lines and exceptions of a worker as they happen: starts a tail, reads its stream, starts another one
 //! where the connection is lost, and deletes it at the end. Reports events; prints nothing.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flotilla_http::{Received, Timeouts, WebSocket};
@@ -26,6 +27,9 @@ const RECONNECTS: [Duration; 5] = [
     Duration::from_secs(8),
     Duration::from_secs(16),
 ];
+/// The time after which a connection counts as one that holds: the waits before the next one begin again with the shortest. A server that
+/// accepts connections and closes them at once is given up after a while, like one that doesn't answer.
+const STEADY: Duration = Duration::from_secs(30);
 const TIMEOUTS: Timeouts = Timeouts {
     connect: Duration::from_secs(10),
     silence: Duration::from_secs(10),
@@ -41,6 +45,8 @@ pub struct Tail<'a> {
     pub worker: &'a str,
     /// The filters that an event has to pass, in the platform's form.
     pub filters: &'a [Value],
+    /// Returns the reason why the platform can't answer at the moment, where that is known: then nothing is sent to it.
+    pub outage: &'a (dyn Fn() -> Option<String> + Sync),
 }
 
 /// An event of following a worker.
@@ -79,6 +85,21 @@ enum End {
     Lost(String),
 }
 
+/// The waits between connections.
+#[derive(Default)]
+struct Reconnects(usize);
+
+impl Reconnects {
+    /// Returns the wait after a connection that held for this time; none where it is to be given up.
+    fn after(&mut self, held: Duration) -> Option<Duration> {
+        if held >= STEADY {
+            self.0 = 0;
+        }
+        self.0 += 1;
+        RECONNECTS.get(self.0 - 1).copied()
+    }
+}
+
 impl Tail<'_> {
     /// Follows the worker until `stops`.
     pub fn follow(
@@ -87,44 +108,61 @@ impl Tail<'_> {
         stops: &dyn Fn() -> bool,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), TailError> {
-        let (mut attempt, mut connected) = (0, false);
+        let clock = Arc::clone(&requester.lock().clock);
+        let (mut reconnects, mut connected) = (Reconnects::default(), false);
         while !stops() {
-            let lost = match self.start(requester) {
+            let mut since = None;
+            let lost = match self.start(requester, connected) {
                 Ok((id, url)) => {
                     let end = self.read(&url, stops, &mut |event| {
                         if let Event::Connected { .. } = event {
                             on_event(Event::Connected { again: connected });
-                            (attempt, connected) = (0, true);
+                            (since, connected) = (Some(clock.now()), true);
                         } else {
                             on_event(event);
                         }
                     });
-                    // Also one whose connection is lost: only so many can be there at once. It may have ended by itself.
-                    let _ =
-                        requester.lock().try_ask(self.home, &Call::DeleteTail { worker: self.worker.to_owned(), id });
+                    // Also one whose connection is lost: only so many can be there at once. It may have ended by itself, so it is tried once.
+                    if (self.outage)().is_none() {
+                        let call = Call::DeleteTail { worker: self.worker.to_owned(), id };
+                        let _ = requester.lock().ask_once(self.home, &call);
+                    }
                     match end {
                         End::Stopped => return Ok(()),
                         End::Lost(reason) => reason,
                     }
                 }
-                Err(TailError::Refused(CallError::Unavailable(reason))) if connected => reason,
+                Err(TailError::Refused(error @ (CallError::Unavailable(_) | CallError::Throttled { .. })))
+                    if connected =>
+                {
+                    error.to_string()
+                }
                 Err(error) => return Err(error),
             };
-            let Some(wait) = RECONNECTS.get(attempt) else { return Err(TailError::Lost(lost)) };
-            attempt += 1;
-            on_event(Event::Lost { reason: &lost, wait: *wait });
-            let end = Instant::now() + *wait;
-            while Instant::now() < end && !stops() {
-                std::thread::sleep(LOOK.min(end.saturating_duration_since(Instant::now())));
+            let lost = (self.outage)().unwrap_or(lost);
+            let held = since.map_or(Duration::ZERO, |since| clock.now().saturating_sub(since));
+            let Some(wait) = reconnects.after(held) else { return Err(TailError::Lost(lost)) };
+            on_event(Event::Lost { reason: &lost, wait });
+            let end = clock.now() + wait;
+            while clock.now() < end && !stops() {
+                clock.sleep(LOOK.min(end.saturating_sub(clock.now())));
             }
         }
         Ok(())
     }
 
-    /// Starts a tail; returns its id and the address of its stream.
-    fn start(&self, requester: &Mutex<Requester>) -> Result<(String, String), TailError> {
+    /// Starts a tail; returns its id and the address of its stream. For another time it is tried once: the caller waits and tries again.
+    fn start(&self, requester: &Mutex<Requester>, again: bool) -> Result<(String, String), TailError> {
+        if let Some(reason) = (self.outage)() {
+            return Err(TailError::Refused(CallError::Unavailable(reason)));
+        }
         let call = Call::StartTail { worker: self.worker.to_owned(), filters: self.filters.to_vec() };
-        match requester.lock().try_ask(self.home, &call) {
+        let mut requester = requester.lock();
+        let reply = match again {
+            true => requester.ask_once(self.home, &call),
+            false => requester.try_ask(self.home, &call),
+        };
+        match reply {
             Ok(Reply::Tail { id, url, .. }) => Ok((id, url)),
             Ok(_) => Err(TailError::NotDeployed),
             Err(error) => Err(TailError::Refused(error)),
@@ -177,5 +215,125 @@ impl Tail<'_> {
             }
         };
         End::Lost(reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::net::TcpListener;
+    use std::ops::ControlFlow;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use flotilla_model::clock::{Clock, FakeClock};
+    use flotilla_model::platform::{Health, HealthCheck, Platform, Quota};
+    use tokio_tungstenite::tungstenite::accept_hdr;
+    use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+    use tokio_tungstenite::tungstenite::http::HeaderValue;
+
+    use crate::pace::{Lane, Rate};
+    use crate::requester::Account;
+
+    use super::*;
+
+    /// A platform whose tails are at this address.
+    struct Tails {
+        url: String,
+        calls: Arc<AtomicUsize>,
+    }
+
+    impl Platform for Tails {
+        fn call(&self, _: &Home, call: &Call) -> (Result<Reply, CallError>, Option<Quota>) {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            let reply = match call {
+                Call::StartTail { .. } => {
+                    Reply::Tail { id: "t".to_owned(), url: self.url.clone(), expires_at: String::new() }
+                }
+                _ => Reply::Done,
+            };
+            (Ok(reply), None)
+        }
+
+        fn health(&self, _: &HealthCheck) -> Health {
+            unreachable!("nobody asks for it")
+        }
+    }
+
+    /// A server that accepts every connection and closes it at once; its address.
+    fn closes_at_once() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let protocol = |_: &Request, mut response: Response| {
+                    response.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(PROTOCOL));
+                    Ok(response)
+                };
+                let mut socket = accept_hdr(stream.unwrap(), protocol).unwrap();
+                let _ = socket.close(None).and_then(|()| socket.flush());
+            }
+        });
+        format!("ws://{address}/")
+    }
+
+    /// Follows a worker until that ends; returns what was reported, the end, the time that it took and the number of calls.
+    fn followed(
+        url: String,
+        outage: &(dyn Fn() -> Option<String> + Sync),
+    ) -> (Vec<String>, TailError, Duration, usize) {
+        let (clock, calls) = (Arc::new(FakeClock::default()), Arc::new(AtomicUsize::new(0)));
+        let lane = Arc::new(Lane::new(Rate::of(1000, Duration::from_secs(1)), clock.clone() as Arc<dyn Clock>));
+        let accounts = HashMap::from([("a".to_owned(), Account { name: "main".to_owned(), lane })]);
+        let platform = Tails { url, calls: Arc::clone(&calls) };
+        let observer = Box::new(|_: &crate::requester::Event<'_>| ControlFlow::Continue(()));
+        let requester = Requester::new(Box::new(platform), accounts, clock.clone(), observer);
+        let home = Home { account_id: "a".to_owned(), namespace: None };
+        let tail = Tail { home: &home, worker: "acme", filters: &[], outage };
+        let mut events = Vec::new();
+        let end = tail.follow(&Mutex::new(requester), &|| false, &mut |event| {
+            events.push(match event {
+                Event::Connected { again } => format!("connected, again: {again}"),
+                Event::Lost { reason, wait } => format!("{reason}, {} s", wait.as_secs()),
+                Event::Message(message) => message.to_string(),
+            });
+        });
+        (events, end.unwrap_err(), clock.now(), calls.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn a_server_that_closes_at_once_is_given_up_with_longer_waits_before() {
+        let (events, end, time, calls) = followed(closes_at_once(), &|| None);
+        let lost = |seconds: u64| format!("the server closed it, {seconds} s");
+        let again = "connected, again: true".to_owned();
+        let wanted: Vec<String> = ["connected, again: false".to_owned(), lost(1)]
+            .into_iter()
+            .chain([2, 4, 8, 16].into_iter().flat_map(|seconds| [again.clone(), lost(seconds)]))
+            .chain([again.clone()])
+            .collect();
+        assert_eq!(events, wanted);
+        assert_eq!(end, TailError::Lost("the server closed it".to_owned()));
+        assert!(time >= Duration::from_secs(31), "{time:?}");
+        // Each tail is started once and deleted once.
+        assert_eq!(calls, 12);
+    }
+
+    #[test]
+    fn nothing_is_sent_to_a_platform_that_has_stopped() {
+        let looks = AtomicUsize::new(0);
+        let outage = || (looks.fetch_add(1, Ordering::Relaxed) > 0).then(|| "the emulator has stopped".to_owned());
+        let (events, end, _, calls) = followed(closes_at_once(), &outage);
+        assert_eq!(events[..2], ["connected, again: false", "the emulator has stopped, 1 s"]);
+        assert_eq!((events.len(), events.last().unwrap().as_str()), (6, "the emulator has stopped, 16 s"));
+        assert_eq!(end, TailError::Lost("the emulator has stopped".to_owned()));
+        assert_eq!(calls, 1, "the tail was started, and nothing else was sent");
+    }
+
+    #[test]
+    fn after_a_connection_that_held_the_waits_begin_again() {
+        let mut reconnects = Reconnects::default();
+        let waits = |reconnects: &mut Reconnects| [0, 29, 29].map(|held| reconnects.after(Duration::from_secs(held)));
+        assert_eq!(waits(&mut reconnects), [1, 2, 4].map(|wait| Some(Duration::from_secs(wait))));
+        assert_eq!(reconnects.after(STEADY), Some(RECONNECTS[0]));
+        assert_eq!(reconnects.after(Duration::ZERO), Some(RECONNECTS[1]));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use secrecy::SecretString;
 
+use flotilla_deploy::deploy::Failed;
 use flotilla_deploy::state::{Deployed, ResourceKind, State, WorkerId};
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::Home;
@@ -116,11 +117,12 @@ pub struct Addresses {
     pub more: usize,
 }
 
-/// Lists the addresses of the workers that a plan changed, or of all that were selected if it changed none. What
+/// Lists the addresses of the workers that a plan changed, without those that failed, or of all that were selected if it changed none. What
 /// isn't known yet is requested with `tokens`.
 pub fn of_planned(
     context: &Context<'_>,
     planned: &Planned,
+    failures: &[Failed],
     tokens: Option<&HashMap<String, SecretString>>,
     limit: usize,
 ) -> Result<Addresses, Failure> {
@@ -147,7 +149,8 @@ pub fn of_planned(
             }
         })?;
     } else {
-        for change in &planned.plan.changes {
+        let failed: BTreeSet<&str> = failures.iter().map(|failed| failed.worker.as_str()).collect();
+        for change in planned.plan.changes.iter().filter(|change| !failed.contains(change.worker.as_str())) {
             if let Some(deployed) = state.one(&change.id())? {
                 add(change.id(), &deployed);
             }

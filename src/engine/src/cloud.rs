@@ -1,6 +1,7 @@
 //! The cloud that a run is about: accounts, their tokens, the API's address; or the local Cloudflare emulator.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -83,10 +84,7 @@ impl Cloud {
             // Each account of the fleet is one of its own, named after itself.
             let folder = local_folder(&context.root);
             let running = running(&folder);
-            let ids = fleet
-                .accounts
-                .keys()
-                .map(|name| (name.clone(), Some(Digest::of(name.as_bytes()).to_string()[..32].to_owned())));
+            let ids = fleet.accounts.keys().map(|name| (name.clone(), Some(local_account_id(name))));
             return Ok(Cloud {
                 base: running.map_or_else(String::new, api),
                 local: Some(running.map_or(PORT, |address| address.port())),
@@ -147,10 +145,21 @@ impl Cloud {
         let progress = context.operator.background();
         let mut options = local_options(&context.root, progress, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         options.limits = self.limits.clone();
-        let running = local::start(options)?;
+        let running = local::start(options).map_err(|error| cannot_start(&local_folder(&context.root), error))?;
         self.base = running.api_base();
         self.running = Some(running);
         Ok(())
+    }
+
+    /// Returns why the local emulator that was found running can't be reached at its address any more; nothing while it can, and for
+    /// other clouds.
+    pub fn outage(&self) -> Option<String> {
+        let folder = self.folder.as_deref().filter(|_| self.running.is_none() && !self.base.is_empty())?;
+        match running(folder) {
+            None => Some("the local Cloudflare emulator has stopped".to_owned()),
+            Some(address) if api(address) == self.base => None,
+            Some(address) => Some(format!("the local Cloudflare emulator now listens on {address}")),
+        }
     }
 
     /// The home of an account's workers. Without the account's id, a home that nothing is deployed to.
@@ -181,7 +190,8 @@ impl Cloud {
         accounts: impl IntoIterator<Item = &'a str>,
         secrets: &Secrets,
     ) -> Result<HashMap<String, SecretString>, Failure> {
-        let own = self.folder.as_deref().map(local::own_token).transpose()?;
+        let token = |folder| local::own_token(folder).map_err(|error| cannot_start(folder, error));
+        let own = self.folder.as_deref().map(token).transpose()?;
         self.tokens_with(own, fleet, accounts, secrets)
     }
 
@@ -244,6 +254,11 @@ impl Cloud {
     }
 }
 
+/// Returns the id that an account has in the local emulator.
+pub fn local_account_id(name: &str) -> String {
+    Digest::of(name.as_bytes()).to_string()[..32].to_owned()
+}
+
 /// Returns the API's address: Cloudflare's own, or the one that the environment sets. A project's file that sets another is refused, as
 /// it would send the account's token there.
 pub fn api_base(secrets: &Secrets) -> Result<String, Failure> {
@@ -291,6 +306,22 @@ fn api(address: SocketAddr) -> String {
     format!("http://{address}/client/v4")
 }
 
+/// Returns the failure for an emulator that can't start: another program has its port, or its folder can't be written to.
+pub fn cannot_start(folder: &Path, error: anyhow::Error) -> Failure {
+    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    let kinds: Vec<ErrorKind> = kinds.collect();
+    let failure = Failure::from(error.context("the local Cloudflare emulator can't start"));
+    if kinds.contains(&ErrorKind::AddrInUse) {
+        return failure.hint("--port 0 picks a free port");
+    }
+    match kinds.iter().any(|kind| matches!(kind, ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)) {
+        true => {
+            failure.hint(format!("it keeps its data in {}: make that folder and its files writable", folder.display()))
+        }
+        false => failure,
+    }
+}
+
 /// Returns how the local Cloudflare emulator of a project is started.
 pub fn local_options(
     root: &Path,
@@ -298,7 +329,8 @@ pub fn local_options(
     address: SocketAddr,
 ) -> Result<local::Options, Failure> {
     let mut options = local::Options::new(local_folder(root));
-    options.token = Some(local::own_token(&options.folder)?);
+    let token = local::own_token(&options.folder).map_err(|error| cannot_start(&options.folder, error))?;
+    options.token = Some(token);
     options.address = address;
     options.make_bound = true;
     options.group = Some(Arc::new(|tags: &[String]| {

@@ -1,16 +1,19 @@
-//! Lists the secrets that workers have at the platform: their names, as the platform never shows a value. Compares nothing and changes nothing.
+//! Lists the secrets that workers have at the platform: their names, as the platform never shows a value. Notes in the state which were
+//! deleted there, so that the next deploy sends them again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_deploy::requester::RequestError;
+use flotilla_deploy::state::{State, WorkerId};
 use flotilla_model::customer::Worker;
 use flotilla_model::failure::Failure;
+use flotilla_model::lock::Lock;
 use flotilla_model::platform::{Call, CallError, Reply};
 use flotilla_spec::project::Fleet;
 use flotilla_spec::secrets::Secrets;
 
 use crate::cloud::Cloud;
-use crate::context::Context;
+use crate::context::{Context, LOCK};
 use crate::requests::PlatformRequester;
 
 /// The secrets of a worker at the platform.
@@ -90,4 +93,17 @@ pub fn list_live_secrets(
         true => Ok(listed),
         false => Err(unreachable.swap_remove(0)),
     }
+}
+
+/// Notes in the state that the platform has lost secrets, so that the next deploy sends them again. Fails where a deploy is running: it may be
+/// sending them.
+pub fn mark_lost_secrets(
+    context: &Context<'_>,
+    cloud: &Cloud,
+    lost: &BTreeMap<WorkerId, BTreeSet<String>>,
+) -> Result<(), Failure> {
+    let lock = Lock::take_from_all(&context.folder().join(LOCK), "secrets list", context.operator)?;
+    let mut state = State::open(&cloud.state)?;
+    state.rely_on(Some(&lock));
+    state.all(|state| lost.iter().try_for_each(|(id, bindings)| state.mark_lost_secrets(id, bindings)))
 }

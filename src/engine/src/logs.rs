@@ -20,6 +20,8 @@ use crate::selection::Selection;
 /// The most workers that are followed at once: each takes a connection.
 pub const AT_ONCE: usize = 20;
 
+const START_IT: &str = "start it in another terminal: `flotilla dev`, or `flotilla local`";
+
 /// The workers whose logs are followed, and what of them.
 pub struct LogsRequest<'a> {
     /// The customers and environments.
@@ -68,8 +70,7 @@ pub fn follow_logs(
     let secrets = request.cloud.secrets(context, fleet)?;
     let mut cloud = Cloud::new(context, fleet, &request.cloud, &secrets)?;
     if cloud.local.is_some() && cloud.base.is_empty() {
-        return Err(Failure::new("the local Cloudflare emulator is not running")
-            .hint("start it in another terminal: `flotilla dev`, or `flotilla local`"));
+        return Err(Failure::new("the local Cloudflare emulator is not running").hint(START_IT));
     }
     let home = |worker: &Worker| cloud.home(&worker.account, worker.namespace.as_deref());
     let (followed, dispatched): (Vec<&Worker>, Vec<&Worker>) =
@@ -84,16 +85,17 @@ pub fn follow_logs(
     let homes: Vec<_> = followed.iter().map(|worker| home(worker)).collect();
     let ids: BTreeSet<String> = homes.iter().map(|home| home.account_id.clone()).collect();
     let requester = PlatformRequester::new(context, fleet, &mut cloud, &secrets, &ids)?;
+    let outage = || cloud.outage();
     let requester: Mutex<Requester> = Mutex::new(requester.into_inner());
     let failures: Vec<Failure> = std::thread::scope(|scope| {
         let follow = |(worker, home)| {
-            let (requester, filters) = (&requester, &request.filters);
+            let (requester, filters, outage) = (&requester, &request.filters, &outage);
             let worker: &Worker = worker;
             scope.spawn(move || {
-                let tail = Tail { home, worker: &worker.name, filters };
+                let tail = Tail { home, worker: &worker.name, filters, outage };
                 let ended = tail.follow(requester, &|| stops(), &mut |event| on_event(worker, event));
                 ended.err().map(|error| {
-                    let failure = failure_of(worker, &error);
+                    let failure = failure_of(worker, &error, outage().is_some());
                     on_failure(&failure);
                     failure
                 })
@@ -124,7 +126,8 @@ fn no_tails(worker: &Worker, local: Option<u16>) -> Failure {
     }
 }
 
-fn failure_of(worker: &Worker, error: &TailError) -> Failure {
+/// The failure for a worker that can't be followed. `stopped`: the local emulator has stopped.
+fn failure_of(worker: &Worker, error: &TailError, stopped: bool) -> Failure {
     let name = &worker.name;
     match error {
         TailError::NotDeployed => {
@@ -135,6 +138,12 @@ fn failure_of(worker: &Worker, error: &TailError) -> Failure {
                 .hint("the token needs the permission `Workers Tail: Read`")
         }
         TailError::Refused(error) => Failure::new(format!("{name} can't be tailed: {error}")),
-        TailError::Lost(reason) => Failure::new(format!("the connection to {name} is lost: {reason}")),
+        TailError::Lost(reason) => {
+            let failure = Failure::new(format!("the connection to {name} is lost: {reason}"));
+            match stopped {
+                true => failure.hint(START_IT),
+                false => failure,
+            }
+        }
     }
 }

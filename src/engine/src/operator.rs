@@ -74,10 +74,10 @@ pub enum Event<'a> {
     HostRemoved(&'a str),
     /// This number of the workers to create exists already, deployed by another machine.
     AlreadyThere(usize),
-    /// A worker stays as it is.
-    Stays {
-        /// The worker.
-        worker: &'a str,
+    /// Workers stay as they are.
+    Stay {
+        /// The workers.
+        workers: &'a [&'a str],
         /// The reason.
         reason: &'a str,
     },

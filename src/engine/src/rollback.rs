@@ -91,9 +91,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Roll
         Target::Customers { customers, record, environment } => of_customers(&state, customers, *record, *environment)?,
     };
     let Back { changes, stay, kept, runs_already } = back;
-    for (worker, reason) in stay.iter().take(SHOWN) {
-        context.operator.on_event(&Event::Stays { worker, reason });
-    }
+    report_stay(context, &stay);
     let plan = Plan::of(changes, &Wave::of(&fleet.file.deploy.waves));
     // 3. Safety.
     approval::check_digest(&request.approval, &plan)?;
@@ -141,9 +139,7 @@ pub(crate) fn roll_back_wave(
 ) -> Result<usize, Failure> {
     let operator = ctx.context.operator;
     let Back { changes, stay, kept, .. } = of_run(state, run, Some(ids))?;
-    for (worker, reason) in &stay {
-        operator.on_event(&Event::Stays { worker, reason });
-    }
+    report_stay(ctx.context, &stay);
     if changes.is_empty() {
         return Ok(0);
     }
@@ -174,6 +170,17 @@ struct Kept {
     worker: String,
     now: Vec<String>,
     then: Vec<String>,
+}
+
+/// Reports the workers that stay as they are, those with the same reason together.
+fn report_stay(context: &Context<'_>, stay: &[(String, String)]) {
+    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (worker, reason) in stay {
+        reasons.entry(reason).or_default().push(worker);
+    }
+    for (reason, workers) in reasons {
+        context.operator.on_event(&Event::Stay { workers: &workers, reason });
+    }
 }
 
 fn report_kept(context: &Context<'_>, kept: &[Kept]) {

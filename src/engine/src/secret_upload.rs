@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use flotilla_build::build;
 use flotilla_deploy::plan::{Change, Step};
-use flotilla_deploy::rotation::Missing;
+use flotilla_deploy::rotation::{Missing, without_lost};
 use flotilla_deploy::state::{State, Uncertainty, WorkerId};
 use flotilla_model::customer::{DIGEST_VARIABLE, Worker};
 use flotilla_model::failure::Failure;
@@ -75,7 +75,7 @@ impl LiveSecrets {
         }
         let state = self.state.lock();
         let live = state.one(id)?.filter(|deployed| deployed.drift.is_none());
-        Ok(live.map(|deployed| deployed.live.secrets))
+        Ok(live.map(|deployed| without_lost(deployed.live.secrets)))
     }
 
     /// Returns whether a worker is in the state, and its secrets aren't known.

@@ -1,6 +1,6 @@
 //! The formats that specs require: of names, ids, days and addresses. Pure text.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use flotilla_model::binding::{self, Binding, Form};
 
@@ -65,6 +65,15 @@ pub fn is_date(text: &str) -> bool {
         && digits(day, 2)
         && (1..=12).contains(&number(month))
         && (1..=31).contains(&number(day))
+}
+
+/// Returns the options of a cache as a spec writes them, from how wrangler and the API do.
+pub fn cache(options: &Value) -> Option<Value> {
+    let mut cache = json!({"enabled": options.get("enabled")?.as_bool()?});
+    if let Some(cross_version) = options.get("cross_version_cache").and_then(Value::as_bool) {
+        cache["crossVersion"] = cross_version.into();
+    }
+    Some(cache)
 }
 
 /// Returns whether a text is the address of a Turso database.

@@ -22,7 +22,7 @@ use flotilla_model::platform::{Call, CallError, ListedWorker, ReadModule, Reply}
 use flotilla_model::tags;
 
 use super::code::is_module_path;
-use super::forms::{fits, is_date, is_secret_name, is_turso, is_variable};
+use super::forms::{cache, fits, is_date, is_secret_name, is_turso, is_variable};
 use super::{Findings, LiveAccount, LiveWorker};
 
 /// The day of workers that were uploaded with none. Source: Cloudflare docs, Workers › Compatibility dates.
@@ -262,8 +262,8 @@ impl Reading<'_> {
         let consumers = settings["tail_consumers"].as_array().map_or(&[][..], Vec::as_slice);
         let names: Vec<&str> = consumers.iter().filter_map(|consumer| consumer["service"].as_str()).collect();
         self.set_list("tailConsumers", &names);
-        if settings["cache_options"]["enabled"] == true {
-            self.left_out(format!("a spec cannot express the cache settings of `{}`", self.name), KEEP);
+        if let Some(options) = cache(&settings["cache_options"]).filter(|options| options["enabled"] == true) {
+            self.set("cache", options);
         }
     }
 

@@ -16,7 +16,7 @@ use flotilla_model::names;
 use flotilla_spec::yaml::{Kind, Node};
 
 use super::Findings;
-use super::forms::{is_date, is_secret_name, is_turso, is_variable};
+use super::forms::{cache, is_date, is_secret_name, is_turso, is_variable};
 use super::keys::{Fate, key};
 use super::wrangler::{Config, entries, items, text};
 
@@ -267,6 +267,12 @@ impl Mapping<'_, '_> {
                     "`placement: smart` is kept",
                 );
             }
+        }
+        if self.config.get("keep_vars").is_some_and(|node| node.to_value() == true) {
+            self.set("keepVars", true.into());
+        }
+        if let Some(options) = self.config.get("cache").and_then(|node| cache(&node.to_value())) {
+            self.set("cache", options);
         }
         if let Some(Value::Bool(logpush)) = self.config.get("logpush").map(Node::to_value) {
             self.set("logpush", logpush.into());

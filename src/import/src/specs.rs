@@ -26,11 +26,13 @@ use naming::{expected, name, prefix};
 use refer::refer;
 
 /// The keys that several customers can share in `defaults` of fleet.yaml.
-const SHARED: [&str; 11] = [
+const SHARED: [&str; 13] = [
     "account",
+    "cache",
     "compatibilityDate",
     "compatibilityFlags",
     "crons",
+    "keepVars",
     "limits",
     "logpush",
     "observability",

@@ -5,7 +5,7 @@ use flotilla_spec::yaml;
 use serde_json::{Map, Value};
 
 /// The order of keys at each level; others follow by name.
-const ORDER: [&str; 34] = [
+const ORDER: [&str; 36] = [
     "type",
     "id",
     "name",
@@ -25,6 +25,7 @@ const ORDER: [&str; 34] = [
     "workersDev",
     "database",
     "vars",
+    "keepVars",
     "secrets",
     "services",
     "bindings",
@@ -34,6 +35,7 @@ const ORDER: [&str; 34] = [
     "observability",
     "limits",
     "placement",
+    "cache",
     "logpush",
     "tailConsumers",
     "production",

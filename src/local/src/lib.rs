@@ -160,7 +160,7 @@ pub fn known_token(folder: &Path) -> Option<String> {
 /// When the file can't be read or written.
 pub fn own_token(folder: &Path) -> anyhow::Result<String> {
     let file = folder.join(TOKEN_FILE);
-    let cannot = || format!("can't use {}", file.display());
+    let cannot = || format!("{} can't be written", file.display());
     std::fs::create_dir_all(folder).with_context(cannot)?;
     // What others could read, or is no file, is replaced.
     if let Some(token) = known_token(folder) {
@@ -196,6 +196,7 @@ pub struct Running {
 pub fn start(options: Options) -> anyhow::Result<Running> {
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("local-cloudflare").enable_all().build()?;
     let wanted = options.address;
+    workerd::remove_leftovers();
     let cloud = Arc::new(cloud::Cloud::open(options)?);
     let (listener, egress) = runtime.block_on(async {
         let listener = TcpListener::bind(wanted).await.with_context(|| match wanted.port() {

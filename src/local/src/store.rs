@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension as _, Params, Row, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Params, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -83,6 +83,21 @@ pub struct Store {
     generation: AtomicU64,
 }
 
+/// Returns the reason why a database can't be opened: that it is no database, or that its folder can't be written to.
+fn cannot_open(error: rusqlite::Error, file: &Path) -> anyhow::Error {
+    let file = file.display();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            anyhow::Error::from(error).context(format!("{file} isn't a database of the local Cloudflare emulator"))
+        }
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            let error = std::io::Error::new(std::io::ErrorKind::PermissionDenied, error);
+            anyhow::Error::from(error).context(format!("{file} can't be written"))
+        }
+        _ => anyhow::Error::from(error).context(format!("{file} can't be opened")),
+    }
+}
+
 impl Store {
     /// Opens or creates `cloudflare.db` and `key` in `folder`.
     ///
@@ -91,11 +106,11 @@ impl Store {
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("can't create {}", folder.display()))?;
         let file = folder.join("cloudflare.db");
-        let db = Connection::open(&file).with_context(|| format!("can't open {}", file.display()))?;
+        let db = Connection::open(&file).map_err(|error| cannot_open(error, &file))?;
         // Nothing here is worth an fsync per upload: a killed process loses nothing, a power cut the last writes.
         db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000;")
             .and_then(|()| db.execute_batch(SCHEMA))
-            .with_context(|| format!("{} isn't a database of the local Cloudflare", file.display()))?;
+            .map_err(|error| cannot_open(error, &file))?;
         db.set_prepared_statement_cache_capacity(128);
         let seal = Seal::open(&folder.join("key"))?;
         let store = Self { db: Mutex::new(db), seal, large: Mutex::default(), generation: AtomicU64::new(0) };

@@ -1,6 +1,7 @@
 //! One workerd process: how it is started, how it reports that it listens, how it ends. Knows processes; not what they run.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::Metadata;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -19,20 +20,23 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const KEPT: usize = 16 << 10;
 
 /// Runs workerd ("$@") and ends it when stdin closes, so that no workerd outlives its parent however that ends, `kill -9`
-/// included. Descriptor 3 of workerd is our stdout and nothing else is, so its end is workerd's end. Its folder goes with it.
+/// included. Descriptor 3 of workerd is our stdout and nothing else is, so its end is workerd's end. Its folder goes with it: once
+/// workerd runs, the shell ends by no signal of the terminal, which goes to all its processes, and prints nothing to a parent that is
+/// gone, as that would end it before the folder is removed.
 const WATCH: &str = r#"
 exec 4<&0
 "$@" 3>&1 1>&2 4<&- </dev/null &
 workerd=$!
-exec >&-
-{ read -r _ <&4; kill -9 "$workerd"; } 2>/dev/null &
+trap '' HUP INT QUIT TERM PIPE
+exec >&- 2>/dev/null
+{ read -r _ <&4; kill -9 "$workerd"; } &
 watch=$!
 exec 4<&-
 wait "$workerd"
-kill "$watch" 2>/dev/null
+kill -9 "$watch"
+rm -f socket config.capnp
 folder=$PWD
-rm -f socket
-cd / && rmdir "$folder" 2>/dev/null
+cd / && rmdir "$folder"
 "#;
 
 /// The longest path of a socket that all systems take, in bytes.
@@ -205,9 +209,33 @@ impl Process {
     }
 }
 
+/// The beginning of the names of folders with sockets; the id of their process follows.
+const PREFIX: &str = "local-cloudflare-";
+
+/// Removes the folders of workers whose emulator and whose shell were killed, so that nothing could remove them: those of this user on
+/// whose sockets nothing listens. Others' are left alone.
+pub fn remove_leftovers() {
+    let Ok(own) = private_folder().and_then(|folder| folder.path().metadata()) else { return };
+    let mut places = vec![std::env::temp_dir(), PathBuf::from("/tmp")];
+    places.dedup();
+    for entry in places.iter().filter_map(|place| std::fs::read_dir(place).ok()).flatten().flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        // One that doesn't listen yet is starting.
+        let is_settled =
+            |found: &Metadata| found.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > PATIENCE));
+        let is_own =
+            entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == own.uid() && is_settled(&found));
+        if is_own && std::os::unix::net::UnixStream::connect(entry.path().join(SOCKET)).is_err() {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// Creates a folder that only its owner can enter, with a path that is short enough for a socket.
 fn private_folder() -> std::io::Result<TempDir> {
-    let prefix = format!("local-cloudflare-{}-", std::process::id());
+    let prefix = format!("{PREFIX}{}-", std::process::id());
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix).permissions(std::fs::Permissions::from_mode(0o700));
     let folder = builder.tempdir()?;

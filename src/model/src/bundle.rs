@@ -207,8 +207,18 @@ fn metadata(worker: &Worker, main: &str) -> Value {
     metadata
 }
 
-/// Returns the options of a worker beside its bindings and its compatibility, as the API and wrangler write them.
-pub fn options(worker: &Worker) -> BTreeMap<&'static str, Value> {
+/// The key of the cache's options in metadata; wrangler's configuration calls it `cache`.
+const CACHE_OPTIONS: &str = "cache_options";
+/// The key by which canonical metadata, as wrangler's configuration, says that variables stay; an upload keeps bindings of their types.
+const KEEP_VARS: &str = "keep_vars";
+
+/// Returns the options of a worker as wrangler's configuration writes them.
+pub fn wrangler_options(worker: &Worker) -> BTreeMap<&'static str, Value> {
+    options(worker).into_iter().map(|(key, value)| (if key == CACHE_OPTIONS { "cache" } else { key }, value)).collect()
+}
+
+/// Returns the options of a worker beside its bindings and its compatibility, as the API writes them.
+fn options(worker: &Worker) -> BTreeMap<&'static str, Value> {
     let limits = worker.limits.as_ref().map(|limits| {
         let both = [("cpu_ms", limits.cpu_ms), ("subrequests", limits.subrequests)];
         both.into_iter().filter_map(|(key, limit)| Some((key, limit?))).collect::<BTreeMap<_, _>>()
@@ -219,11 +229,20 @@ pub fn options(worker: &Worker) -> BTreeMap<&'static str, Value> {
         Placement::Host { host } => json!({"mode": "targeted", "host": host}),
         Placement::Hostname { hostname } => json!({"mode": "targeted", "hostname": hostname}),
     });
+    let cache = worker.cache.as_ref().map(|cache| {
+        let mut options = json!({"enabled": cache.enabled});
+        if let Some(cross_version) = cache.cross_version {
+            options["cross_version_cache"] = cross_version.into();
+        }
+        options
+    });
     let tail = worker.tail_consumers.as_ref();
     let tail = tail.map(|names| names.iter().map(|name| json!({"service": name})).collect::<Vec<_>>());
     let all = [
         ("limits", limits.map(|limits| json!(limits))),
         ("placement", placement),
+        (CACHE_OPTIONS, cache),
+        (KEEP_VARS, worker.keep_vars.then_some(Value::Bool(true))),
         ("logpush", worker.logpush.map(Value::Bool)),
         ("tail_consumers", tail.map(Value::Array)),
     ];
@@ -282,6 +301,10 @@ pub fn upload_metadata<'a>(
     });
     bindings.push(json!({"type": "plain_text", "name": DIGEST_VARIABLE, "text": bundle.digest}));
     metadata["tags"] = json!(tags);
+    let mut keep = keep.to_vec();
+    if metadata.as_object_mut().is_some_and(|metadata| metadata.remove(KEEP_VARS).is_some()) {
+        keep.extend(["plain_text", "json"]);
+    }
     if !keep.is_empty() {
         metadata["keep_bindings"] = json!(keep);
     }
@@ -349,6 +372,8 @@ pub fn differences(old: &Value, new: &Value) -> Vec<Reason> {
         ("observability", "observability"),
         ("limits", "limits"),
         ("placement", "placement"),
+        (CACHE_OPTIONS, "cache"),
+        (KEEP_VARS, "keepVars"),
         ("logpush", "logpush"),
         ("tail_consumers", "tailConsumers"),
         ("main_module", "the module's name"),

@@ -321,7 +321,7 @@ fn npm_run(what: &str, folder: &Path, command: &str) -> Result<(), Failure> {
     } else {
         Failure::new(format!("`npm {command}` failed for {what} ({})", ended.status))
     };
-    Err(failure.hint(format!("npm said:\n{}", last.join("\n"))))
+    Err(failure.hint(format!("npm printed:\n{}", last.join("\n"))))
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::binding::Binding;
 use crate::spec::{
-    Delivery, Environment, Jurisdiction, LocationHint, LogLevel, Observability, Placement, Purpose, RequestLimits,
-    Route,
+    CacheOptions, Delivery, Environment, Jurisdiction, LocationHint, LogLevel, Observability, Placement, Purpose,
+    RequestLimits, Route,
 };
 
 /// The variable by which a worker reports the digest of its bundle.
@@ -103,6 +103,12 @@ pub struct Worker {
     /// The place where it runs, if not near its callers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
+    /// Whether variables that it has at Cloudflare alone stay.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_vars: bool,
+    /// The cache in front of it, if the spec defines it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheOptions>,
     /// Whether its logs go to the account's Logpush jobs, if the spec defines it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logpush: Option<bool>,

@@ -361,7 +361,11 @@ pub fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item = &'a 
             let other = candidate.to_lowercase().replace(['_', '-'], "");
             (strsim::damerau_levenshtein(&folded, &other), candidate)
         })
-        .filter(|(distance, candidate)| *distance <= candidate.chars().count().div_ceil(3).min(4))
+        // One edit for each three letters that the shorter one begins.
+        .filter(|(distance, candidate)| {
+            let shorter = candidate.chars().count().min(folded.chars().count());
+            *distance <= shorter.div_ceil(3).min(4)
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
@@ -384,5 +388,9 @@ mod tests {
         assert_eq!(did_you_mean("trusted_origins", ["trustedOrigins"]), Some("trustedOrigins"));
         assert_eq!(did_you_mean("prod", ["development", "production"]), Some("production"));
         assert_eq!(did_you_mean("colour", ["pixelId", "accessToken"]), None);
+        assert_eq!(did_you_mean("bogus", ["logpush"]), None);
+        assert_eq!(did_you_mean("tyni", ["tiny"]), Some("tiny"));
+        assert_eq!(did_you_mean("nmae", ["name"]), Some("name"));
+        assert_eq!(did_you_mean("ib", ["id"]), Some("id"));
     }
 }

@@ -86,7 +86,9 @@ impl Note {
             std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
         Note {
             what: what.to_owned(),
-            by: set("USER").or_else(|| set("LOGNAME")).unwrap_or_else(|| "unknown".to_owned()),
+            by: set("USER")
+                .or_else(|| set("LOGNAME"))
+                .unwrap_or_else(|| format!("user {}", rustix::process::geteuid().as_raw())),
             host: host_name(),
             process: std::process::id(),
             since: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
@@ -239,7 +241,7 @@ impl Lock {
         if let Holder::Elsewhere(note, age) = left(path, &mut file, progress, patience) {
             let ago = age.as_secs();
             let what = if note.what == what { what } else { "command" };
-            let what = format!("another {what} is running on another host: {note}; it was heard of {ago} s ago");
+            let what = format!("another {what} is running on another host: {note}; last sign of life {ago} s ago");
             return Err(Failure::refused(what)
                 .hint("wait for it to end")
                 .hint(format!(
@@ -369,7 +371,7 @@ mod tests {
             assert_eq!(Lock::clear_after(&path, &Silent, WHILE).unwrap(), Holder::Stale(Some(far())));
             assert_eq!(Lock::clear_after(&path, &Silent, WHILE).unwrap(), Holder::Nobody);
         }
-        // Just heard of: that is known without waiting.
+        // A recent sign of life: that is known without waiting.
         leave(&path, &far(), now);
         let failure = Lock::take_after(&path, "deploy", &Silent, Duration::MAX).err().unwrap();
         assert!(failure.to_string().contains("on far-away") && failure.exit == Exit::Refused, "{failure}");

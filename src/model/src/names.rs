@@ -11,8 +11,8 @@ const PLATFORM: [&str; 2] = ["workers.dev", "pages.dev"];
 /// The error in a name, and what to write instead.
 pub type Wrong = (String, String);
 
-/// Returns a worker's name: lower-case letters, digits and hyphens, at most 63.
-/// Source: Cloudflare's API pattern for script names, and DNS, as the name becomes a label on workers.dev.
+/// Checks a worker's name: lower-case letters, digits, underscores and hyphens, at most 63.
+/// Source: Cloudflare's API pattern for script names, `^[a-z0-9_][a-z0-9-_]*$`, and DNS, as the name becomes a label on workers.dev.
 pub fn worker(name: &str) -> Result<(), Wrong> {
     let length = name.len();
     if length > limits::WORKER_NAME_LENGTH {
@@ -21,10 +21,11 @@ pub fn worker(name: &str) -> Result<(), Wrong> {
             "shorten the customer's id or `workerName` in fleet.yaml".to_owned(),
         ));
     }
-    label(name).map_err(|wrong| {
+    // What a host name can't have, but wrangler's names and certificates of workers.dev can.
+    label(&name.replace('_', "0")).map_err(|wrong| {
         (
             format!("the worker name `{name}` {wrong}"),
-            "names are lower-case letters, digits and hyphens, with a letter or digit at both ends".to_owned(),
+            "names are lower-case letters, digits, underscores and hyphens, without a hyphen at either end".to_owned(),
         )
     })
 }
@@ -479,6 +480,8 @@ mod tests {
     fn worker_names() {
         assert_eq!(worker(&"a".repeat(63)), Ok(()));
         assert!(worker(&"a".repeat(64)).is_err());
-        assert!(worker("a_b").is_err() && worker("-a").is_err() && worker("").is_err());
+        assert_eq!((worker("temp_mail"), worker("_a_")), (Ok(()), Ok(())));
+        assert!(worker("-a").is_err() && worker("a_-").is_err() && worker("").is_err());
+        assert!(worker("a.b").unwrap_err().0.contains("has '.' in it"));
     }
 }

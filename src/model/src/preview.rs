@@ -95,7 +95,9 @@ pub fn check_id(id: &str) -> Result<(), String> {
     if names::label(id).is_ok() && id.len() <= ID_LENGTH {
         return Ok(());
     }
-    Err(format!("an id is lower-case letters, digits and hyphens between them, {ID_LENGTH} at the most: 123, pr-7"))
+    Err(format!(
+        "expected lower-case letters, digits and hyphens between them, at most {ID_LENGTH} characters, such as 123 or pr-7"
+    ))
 }
 
 /// Returns the owner in its workers' tags.

@@ -130,6 +130,11 @@ pub enum Reason {
         /// The name of its binding.
         name: String,
     },
+    /// A secret was deleted at Cloudflare by somebody else.
+    SecretLost {
+        /// The name of its binding.
+        name: String,
+    },
     /// A secret that the upload needs has no value here: it is what a deploy fails on, not a cause of the change.
     SecretMissing {
         /// The name under which it is looked up.
@@ -451,6 +456,7 @@ impl fmt::Display for Statement<'_> {
             Reason::SourceRemoved { file } => write!(f, "{file} is no longer bundled"),
             Reason::ToolChanged { old, new } => write!(f, "flotilla itself changed: {old} → {new}"),
             Reason::SecretChanged { name } => write!(f, "secret {name} changed"),
+            Reason::SecretLost { name } => write!(f, "secret {name} is no longer set at Cloudflare"),
             Reason::SecretMissing { name } => write!(f, "secret {name} has no value here"),
             Reason::DomainAdded { new } => write!(f, "domain {new} added"),
             Reason::DomainRemoved { old } => write!(f, "domain {old} removed"),
@@ -594,6 +600,7 @@ mod tests {
             (Reason::SourceRemoved { file: file() }, "templates/tiny/a.tera is no longer bundled"),
             (Reason::ToolChanged { old: old(), new: new() }, "flotilla itself changed: 1 → 2"),
             (Reason::SecretChanged { name: text("KEY") }, "secret KEY changed"),
+            (Reason::SecretLost { name: text("KEY") }, "secret KEY is no longer set at Cloudflare"),
             (Reason::SecretMissing { name: text("KEY") }, "secret KEY has no value here"),
             (Reason::DomainAdded { new: text("a.example") }, "domain a.example added"),
             (Reason::DomainRemoved { old: text("a.example") }, "domain a.example removed"),

@@ -155,6 +155,9 @@ pub struct Settings {
     /// `{ worker: customer }` the customer's id.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}))]
     pub vars: Option<BTreeMap<String, Value>>,
+    /// Whether variables that the worker has at Cloudflare and the spec doesn't have stay, such as those that were set in the dashboard.
+    /// Default: false.
+    pub keep_vars: Option<bool>,
     /// Secrets of the worker, each a reference to a secret's name. Values are never in a spec.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Z][A-Z0-9_]*$"}))]
     pub secrets: Option<BTreeMap<String, SecretReference>>,
@@ -180,6 +183,8 @@ pub struct Settings {
     /// Where the worker runs: `smart`, close to the services that it calls; or `{ region: aws:us-east-1 }`; or close to a `host` and port
     /// or a `hostname`. Default: close to its callers.
     pub placement: Option<Placement>,
+    /// Whether Cloudflare keeps the worker's answers in a cache in front of it, as their `Cache-Control` says. Default: no.
+    pub cache: Option<CacheOptions>,
     /// Whether the worker's logs go to the account's Logpush jobs. Default: left as it is.
     pub logpush: Option<bool>,
     /// Names of workers outside the fleet that receive the worker's logs. Default: left as it is; `[]` is none.

@@ -20,7 +20,7 @@ use flotilla_model::failure::Failure;
 use flotilla_model::names;
 use flotilla_model::spec::{Environment, Identity, OneOrMore};
 
-pub use fleet::{Fleet, FleetReading, LeftOutRules, read_fleet, read_fleet_in_part};
+pub use fleet::{Fleet, FleetReading, LeftOutRules, read_fleet, read_fleet_in_part, unknown_fleet};
 pub use layers::{Layer, check_layer_files};
 pub use unread::{SpecFiles, spec_files, unread_env_files, unread_layers};
 

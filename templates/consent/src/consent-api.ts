@@ -19,7 +19,7 @@ export interface ConsentApi {
   database(env: Env): Database | undefined;
 }
 
-// c15t's status, at both of its paths, asks the database; so does all that keeps or reads consents.
+// c15t's status, at both of its paths, asks the database; so does all that keeps or reads consents. Without a database, `/` is not c15t's.
 const needsDatabase = (path: string): boolean =>
   path === "/" || /^\/(status|subjects|consents|legal-documents)(\/|$)/.test(path);
 

@@ -10,6 +10,15 @@ import { createScripts } from "./scripts.ts";
 
 export type * from "./config.ts";
 
+/** What people read who open the worker's address in a browser. */
+const about = (config: WorkerConfig) => ({
+  service: "consent",
+  worker: config.worker,
+  environment: config.environment,
+  message: "This worker has no database: it serves scripts, and stores no consents. Set `database` in the customer's spec.",
+  paths: ["/health", '/analytics/scripts?consent={"measurement":true}', "/init"],
+});
+
 /** A customer's worker. */
 export function defineWorker(config: WorkerConfig): ModuleWorker {
   const log = createLog(config);
@@ -31,6 +40,13 @@ export function defineWorker(config: WorkerConfig): ModuleWorker {
               const told = url.searchParams.has("peers") ? { ...health, peers: await peers(env) } : health;
               return json(health.status === "healthy" ? 200 : 503, told);
             });
+            break;
+          case "/":
+            // With a database, c15t answers with its status.
+            response =
+              config.database.type === "none"
+                ? await readOnly(request, () => json(200, about(config)))
+                : await api.answer(request, url, env);
             break;
           case "/analytics/scripts":
             response = await readOnly(request, () => scripts(url));

@@ -221,8 +221,12 @@ test("methods, and c15t without a database", async () => {
   const refused = await get(worker(), "/health", { method: "POST" });
   assert.deepEqual([refused.status, refused.headers.get("allow")], [405, "GET, HEAD, OPTIONS"]);
   assert.equal(await (await get(worker(), "/health", { method: "HEAD" })).text(), "");
-  const answers = { "/init": 200, "/status": 503, "/": 503, "/subjects/sub_1": 503, "/nowhere": 404, "/docs": 404, "/spec.json": 404 };
+  const answers = { "/init": 200, "/status": 503, "/": 200, "/subjects/sub_1": 503, "/nowhere": 404, "/docs": 404, "/spec.json": 404 };
   for (const [path, status] of Object.entries(answers)) assert.equal((await get(worker(), path)).status, status, path);
+  // The first thing that somebody sees who opens the address.
+  const about = await (await get(worker(), "/")).json();
+  assert.deepEqual([about.service, about.worker, about.paths[0]], ["consent", "c15t-acme", "/health"]);
+  assert.equal((await get(worker(), "/", { method: "POST" })).status, 405);
   const german = await (await get(worker(), "/init", { headers: { "accept-language": "de" } })).json();
   assert.equal(german.translations.language, "de");
 });

@@ -73,7 +73,7 @@ fn may_have(text: &str, subject: &Subject) -> bool {
         Subject::Flag(flag) => text.contains(flag),
         Subject::Routes => ["domains", "routes", "hosts"].iter().any(|key| text.contains(key)),
         Subject::Crons => text.contains("crons"),
-        Subject::Option(key) => text.contains(if *key == "tail_consumers" { "tailConsumers" } else { key }),
+        Subject::Option(key) => text.contains(spec_key(key)),
     }
 }
 
@@ -92,9 +92,20 @@ fn has(worker: &Worker, subject: &Subject) -> bool {
         Subject::Option(key) => match *key {
             "limits" => worker.limits.is_some(),
             "placement" => worker.placement.is_some(),
+            "cache" => worker.cache.is_some(),
+            "keep_vars" => worker.keep_vars,
             "logpush" => worker.logpush.is_some(),
             _ => worker.tail_consumers.is_some(),
         },
+    }
+}
+
+/// Returns the key of a spec for one of wrangler's.
+fn spec_key(key: &'static str) -> &'static str {
+    match key {
+        "tail_consumers" => "tailConsumers",
+        "keep_vars" => "keepVars",
+        key => key,
     }
 }
 
@@ -106,10 +117,7 @@ fn warning(declared: &Declared) -> Diagnostic {
         Subject::Flag(flag) => (format!("the compatibility flag {flag}"), "compatibilityFlags"),
         Subject::Routes => ("routes".to_owned(), "domains` or `routes"),
         Subject::Crons => ("cron triggers".to_owned(), "crons"),
-        Subject::Option(key) => {
-            let spec = if *key == "tail_consumers" { "tailConsumers" } else { key };
-            (format!("`{key}`"), spec)
-        }
+        Subject::Option(key) => (format!("`{key}`"), spec_key(key)),
     };
     let message = format!("{what} of this configuration is in no spec of the pack's customers, so no worker gets it");
     let message = if matches!(declared.subject, Subject::Routes | Subject::Crons) {

@@ -263,6 +263,8 @@ impl<'a> WorkerResolver<'a, '_> {
             observability: observability(settings),
             limits: settings.limits.clone().filter(|limits| *limits != RequestLimits::default()),
             placement: settings.placement.clone(),
+            keep_vars: settings.keep_vars.unwrap_or(false),
+            cache: settings.cache.clone(),
             logpush: settings.logpush,
             tail_consumers: settings.tail_consumers.as_ref().map(|names| names.iter().cloned().collect()),
             delivery: settings.delivery.unwrap_or(Delivery::Automatic),

@@ -18,6 +18,7 @@ use super::super::transaction::{DeleteDatabase, Transaction};
 use super::super::ui::clean;
 use super::Workspace;
 use super::token::{home, names};
+use flotilla_engine::cloud::local_account_id;
 use flotilla_engine::requests::PlatformRequester;
 use flotilla_model::text::mask;
 
@@ -86,10 +87,11 @@ pub enum Database {
 }
 
 impl Database {
-    /// Returns its entry in the spec.
-    pub fn entry(&self) -> Option<Value> {
+    /// Returns its entry in the spec. An id in the local emulator means nothing at Cloudflare, so that its name stands for it.
+    pub fn entry(&self, workspace: &Workspace) -> Option<Value> {
         match self {
             Database::None => None,
+            Database::D1 { name, .. } if workspace.cloud.local.is_some() => Some(json!({"type": "d1", "name": name})),
             Database::D1 { name, id: None } => Some(json!({"type": "d1", "name": name})),
             Database::D1 { name, id: Some(id) } => Some(json!({"type": "d1", "name": name, "id": id})),
             Database::Turso { url, .. } => {
@@ -102,7 +104,7 @@ impl Database {
     pub fn line(&self) -> String {
         match self {
             Database::None => "none".to_owned(),
-            Database::D1 { name, id: None } => format!("D1 {name}, which is created"),
+            Database::D1 { name, id: None } => format!("D1 {name} (will be created)"),
             Database::D1 { name, id: Some(id) } => format!("D1 {name} ({})", mask(id)),
             Database::Turso { url, .. } => format!("Turso {url}"),
         }
@@ -142,10 +144,16 @@ pub struct Databases<'a> {
 
 impl Databases<'_> {
     /// Returns the other customer of the fleet that a database belongs to.
-    fn holder(&self, id: &str) -> Option<&str> {
+    fn holder(&self, name: &str, id: &str) -> Option<&str> {
+        let is_local = self.workspace.cloud.local.is_some();
         let has = |worker: &&customer::Worker| {
-            matches!(&worker.database, customer::Database::D1 { id: Some(other), .. } if other == id)
-                && worker.customer != self.own
+            let is_it = match &worker.database {
+                // In the local emulator, names alone are known.
+                customer::Database::D1 { name: other, .. } if is_local => other == name,
+                customer::Database::D1 { id: Some(other), .. } => other == id,
+                _ => false,
+            };
+            is_it && worker.customer != self.own
         };
         self.workspace.workers.iter().find(has).map(|worker| worker.customer.as_str())
     }
@@ -169,7 +177,7 @@ impl Databases<'_> {
                     Failure::new(format!("there is no D1 database {name} in that account"))
                         .hint(format!("create it: --database d1-new:{name}"))
                 })?;
-                if let Some(holder) = self.holder(&id) {
+                if let Some(holder) = self.holder(&name, &id) {
                     return Err(Failure::new(format!("the D1 database {name} belongs to {holder}")));
                 }
                 Ok(Database::D1 { name, id: Some(id) })
@@ -193,7 +201,7 @@ impl Databases<'_> {
             match prompter.select("Database", &kinds, 0)? {
                 1 => {
                     let all = self.list()?;
-                    let line = |(name, id): &(String, String)| match self.holder(id) {
+                    let line = |(name, id): &(String, String)| match self.holder(name, id) {
                         Some(holder) => format!("{name} ({}), used by {holder}", mask(id)),
                         None => format!("{name} ({})", mask(id)),
                     };
@@ -202,7 +210,7 @@ impl Databases<'_> {
                     let index = prompter.select("D1 database", &items, 0)?;
                     match all.get(index) {
                         None => {}
-                        Some((name, id)) => match self.holder(id) {
+                        Some((name, id)) => match self.holder(name, id) {
                             Some(holder) => prompter.note(&format!("{name} is the database of {holder}")),
                             None => return Ok(Database::D1 { name: name.clone(), id: Some(id.clone()) }),
                         },
@@ -276,7 +284,18 @@ pub fn make(
 pub fn deleter_of(workspace: &Workspace, account_id: &str) -> Result<DeleteDatabase, Failure> {
     let named =
         workspace.fleet.accounts.iter().find(|(name, _)| workspace.cloud.home(name, None).account_id == account_id);
-    let token = named.and_then(|(_, account)| workspace.secrets.token(&account.token.secret));
+    let token = match named {
+        Some((name, _)) if workspace.cloud.local.is_some() => {
+            let tokens = workspace.cloud.tokens(&workspace.fleet, [name.as_str()], &workspace.secrets)?;
+            tokens.into_values().next()
+        }
+        named => named.and_then(|(_, account)| workspace.secrets.token(&account.token.secret)),
+    };
+    let is_local = workspace.fleet.accounts.keys().any(|name| local_account_id(name) == account_id);
+    if token.is_none() && is_local {
+        return Err(Failure::new("the interrupted command created a database in the local emulator")
+            .hint("run the command again with --local, which deletes it"));
+    }
     let token = token.ok_or_else(|| {
         Failure::new(format!("there is no token here for the account {}", mask(account_id)))
             .hint("set it, as `flotilla plan` says")

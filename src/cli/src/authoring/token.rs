@@ -73,10 +73,18 @@ pub fn access(prompter: &Prompter, workspace: &Workspace, account: Option<&str>)
         .filter(|(name, _)| account.is_none_or(|account| account == name.as_str()))
         .filter_map(|(name, account)| Some((name, workspace.secrets.token(&account.token.secret)?)))
         .collect();
-    if !prompter.is_interactive() {
+    if !prompter.is_interactive() || workspace.cloud.local.is_some() {
         let only = accounts.keys().next().filter(|_| accounts.len() == 1).map(String::as_str);
         let default = accounts.contains_key("default").then_some("default");
-        let name = account.or(default).or(only).ok_or_else(|| prompter.missing("the account", "--account NAME"))?;
+        let name = match account.or(default).or(only) {
+            Some(name) => name,
+            None if prompter.is_interactive() => {
+                let names: Vec<String> = accounts.keys().cloned().collect();
+                let picked = prompter.select("Account", &names, 0)?;
+                accounts.keys().nth(picked).map(String::as_str).unwrap_or_default()
+            }
+            None => return Err(prompter.missing("the account", "--account NAME")),
+        };
         // What isn't set is told as any command tells it.
         let tokens = workspace.cloud.tokens(&workspace.fleet, [name], &workspace.secrets)?;
         let token = tokens.into_values().next().ok_or_else(|| Failure::new("BUG: an account has no token"))?;

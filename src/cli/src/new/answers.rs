@@ -1,12 +1,10 @@
 //! The answers that make a new customer: asked for step by step, or given as flags. It is long as each answer comes
 //! in both ways.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use flotilla_model::customer::{SHARED, Worker};
+use flotilla_model::customer::Worker;
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::Failure;
 use flotilla_model::names;
@@ -15,13 +13,14 @@ use flotilla_spec::edit::Change;
 use flotilla_spec::secrets::Finding;
 use flotilla_spec::yaml::{self, Kind};
 
-use super::super::authoring::Workspace;
 use super::super::authoring::database::{Database, Databases, Wanted};
 use super::super::authoring::destinations::{self, Destination};
 use super::super::authoring::host::{self, Host};
 use super::super::authoring::token::{self, Access, Account, Entry};
+use super::super::authoring::{Workspace, answer};
 use super::super::prompts::Prompter;
 use super::super::ui::clean;
+use super::needs::{self, Need};
 use super::{Arguments, spec_file, spec_text};
 use flotilla_model::text::mask;
 
@@ -151,33 +150,29 @@ impl<'a> Answers<'a> {
         &self.sets
     }
 
-    /// Returns the variables that every other customer has, with values of its own, and that this one doesn't have yet.
-    pub fn unset_variables(&self) -> Vec<String> {
-        let mut values: BTreeMap<&str, BTreeMap<&str, &Value>> = BTreeMap::new();
-        let workers = self.workspace.workers.iter().filter(|worker| worker.customer != SHARED);
-        let siblings: BTreeSet<&str> = workers.clone().map(|worker| worker.customer.as_str()).collect();
-        for worker in workers {
-            for (name, value) in &worker.vars {
-                values.entry(name).or_default().entry(&worker.customer).or_insert(value);
-            }
-        }
-        let is_set = |name: &str| self.sets.iter().any(|(path, _)| path.iter().map(String::as_str).eq(["vars", name]));
-        let own = values.into_iter().filter(|(name, values)| {
-            let differ = values.values().any(|value| Some(value) != values.values().next());
-            siblings.len() > 1 && values.len() == siblings.len() && differ && !is_set(name)
-        });
-        own.map(|(name, _)| name.to_owned()).collect()
+    /// Returns the variables and bindings that the customer probably needs and that aren't set yet.
+    pub fn needs(&self) -> Vec<Need> {
+        let pack = self.pack.clone().or_else(|| implied_pack(self.workspace));
+        let mut needs = needs::needs(self.workspace, pack.as_deref());
+        needs.retain(|need| !self.sets.iter().any(|(path, _)| path.iter().take(2).eq([need.key, need.name.as_str()])));
+        needs
     }
 
     /// Returns the value that a variable of every other customer suggests: the id where it is theirs, the host where it is theirs.
     fn likely_value(&self, name: &str) -> String {
         let mut workers = self.workspace.workers.iter().filter(|worker| worker.vars.contains_key(name));
         let value = |worker: &Worker| worker.vars[name].as_str().map(str::to_owned);
-        if workers.clone().all(|worker| value(worker).as_deref() == Some(worker.customer.as_str())) {
+        if workers.clone().next().is_some()
+            && workers.clone().all(|worker| value(worker).as_deref() == Some(worker.customer.as_str()))
+        {
             return self.id.clone();
         }
         let has_host = |worker: &Worker| value(worker).is_some_and(|value| worker.domains.contains(&value));
-        if workers.all(has_host) { self.host.name().unwrap_or_default().to_owned() } else { String::new() }
+        if workers.clone().next().is_some() && workers.all(has_host) {
+            self.host.name().unwrap_or_default().to_owned()
+        } else {
+            String::new()
+        }
     }
 
     fn account(&mut self) -> Result<(), Failure> {
@@ -195,7 +190,8 @@ impl<'a> Answers<'a> {
             return self.account_without_requests(d1);
         };
         self.zone = None;
-        let account = if prompter.is_interactive() {
+        let is_local = workspace.cloud.local.is_some();
+        let account = if prompter.is_interactive() && !is_local {
             self.ask_account(&mut access)?
         } else {
             let name = access.of.clone().unwrap_or_default();
@@ -278,7 +274,9 @@ impl<'a> Answers<'a> {
         }
         self.host = Host::None;
         let of_zone = self.zone.clone().filter(|_| prompter.is_interactive());
-        if of_zone.is_none() && (self.access.is_some() || !prompter.is_interactive()) {
+        // The local emulator takes any zone.
+        let asks = of_zone.is_some() || self.access.is_none() || workspace.cloud.local.is_some();
+        if !asks || !prompter.is_interactive() {
             return Ok(());
         }
         loop {
@@ -408,14 +406,35 @@ impl<'a> Answers<'a> {
             self.origins = split(&prompter.line("Origins that call it from a browser", &default, valid)?);
         }
         if prompter.is_interactive() {
-            for name in self.unset_variables() {
-                let prompt = format!("Variable {name}, which every other customer sets (empty: leave it out)");
-                let value = prompter.line(&prompt, &self.likely_value(&name), |_| Ok(()))?;
-                if !value.is_empty() {
-                    self.sets.push((vec!["vars".to_owned(), name], Value::String(value)));
-                }
+            for need in self.needs() {
+                self.ask_need(&need)?;
             }
         }
+        Ok(())
+    }
+
+    /// Asks for a variable or a binding; an empty answer leaves it out.
+    fn ask_need(&mut self, need: &Need) -> Result<(), Failure> {
+        let (name, setters) = (&need.name, need.setters());
+        let path = vec![need.key.to_owned(), name.clone()];
+        if need.fields.is_empty() {
+            let prompt = format!("Variable {name}, which {setters} (empty: leave it out)");
+            let value = self.prompter.line(&prompt, &self.likely_value(name), |_| Ok(()))?;
+            if !value.is_empty() {
+                self.sets.push((path, Value::String(value)));
+            }
+            return Ok(());
+        }
+        let mut fields = need.fields.clone();
+        for field in &need.own {
+            let prompt = format!("Binding {name}, which {setters}: its {field} (empty: leave it out)");
+            let value = self.prompter.line(&prompt, "", |_| Ok(()))?;
+            if value.is_empty() {
+                return Ok(());
+            }
+            fields.insert(field.clone(), answer(&value));
+        }
+        self.sets.push((path, Value::Object(fields)));
         Ok(())
     }
 
@@ -485,7 +504,7 @@ impl<'a> Answers<'a> {
             entries.push(("trustedOrigins", json!(self.origins)));
         }
         entries.extend(self.host.entry());
-        entries.extend(self.database.entry().map(|database| ("database", database)));
+        entries.extend(self.database.entry(self.workspace).map(|database| ("database", database)));
         if !self.destinations.is_empty() {
             let all: Vec<Value> = self.destinations.iter().map(Destination::entry).collect();
             entries.push(("destinations", Value::Array(all)));
@@ -507,7 +526,7 @@ impl<'a> Answers<'a> {
     /// Returns the secrets that the spec refers to and that have no value yet.
     pub fn unset(&self) -> Vec<String> {
         let stored = self.secrets();
-        let database = self.database.entry().map(|entry| entry["token"]["secret"].clone());
+        let database = self.database.entry(self.workspace).map(|entry| entry["token"]["secret"].clone());
         let settings = self.destinations.iter().flat_map(|destination| destination.settings.values());
         let names = database.into_iter().chain(settings.map(|value| value["secret"].clone()));
         let mut names: Vec<String> = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();

@@ -9,9 +9,11 @@ use flotilla_engine::previews::{created, list_previews};
 use flotilla_model::clock::{Clock as _, SystemClock};
 use flotilla_model::customer::SHARED;
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::text::grouped;
 
 use super::super::cloud::CloudArguments;
-use super::super::report::{self, count};
+use super::super::report;
+use super::super::table::{Cell, Column, Fit, Table};
 use super::super::ui::{Style, clean, time};
 use super::super::{Format, Session};
 
@@ -58,17 +60,30 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         report::print("there are no previews");
         return Ok(Exit::Done);
     }
+    let mut table = Table::new(&[
+        Column::new("preview", Fit::Name),
+        Column::number("workers", Fit::Whole(3)),
+        Column::new("created", Fit::Whole(2)),
+        Column::new("expires", Fit::Whole(1)),
+        Column::new("customers", Fit::Cut(4)),
+        Column::new("hosts", Fit::Cut(5)),
+    ]);
     for row in rows {
-        let until = match (&row.expires, row.expired) {
-            (Some(at), true) => session.ui.paint(Style::Warning, &format!("expired {at}")),
-            (Some(at), false) => format!("until {at}"),
-            (None, _) => "no expiry".to_owned(),
+        let expires = match (&row.expires, row.expired) {
+            (Some(at), true) => Cell::styled(format!("expired {at}"), Style::Warning),
+            (Some(at), false) => at.as_str().into(),
+            (None, _) => "never".into(),
         };
-        let workers = count(row.workers.len(), "worker");
-        report::print(&format!("{:20}  {workers}, made {}, {until}", clean(&row.id), row.created));
         let list = |names: &BTreeSet<String>| clean(&names.iter().cloned().collect::<Vec<_>>().join(", "));
-        report::print(&format!("  customers: {}", list(&row.customers)));
-        report::print(&format!("  hosts: {}", list(&row.hosts)));
+        table.row([
+            clean(&row.id).into(),
+            grouped(row.workers.len() as u64).into(),
+            row.created.into(),
+            expires,
+            list(&row.customers).into(),
+            list(&row.hosts).into(),
+        ]);
     }
+    table.print(&session.ui);
     Ok(Exit::Done)
 }

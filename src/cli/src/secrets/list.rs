@@ -1,5 +1,7 @@
 //! `flotilla secrets list`.
 
+use std::collections::BTreeSet;
+
 use flotilla_model::failure::{Exit, Failure};
 
 use super::super::cloud::CustomersArguments;
@@ -62,6 +64,11 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         ]);
     }
     table.print(&session.ui);
+    // Once for each source, and not in each row.
+    let hidden: BTreeSet<&str> = rows.iter().filter_map(|row| row.hidden.as_deref()).collect();
+    for reason in hidden {
+        session.ui.line(&format!("{} {}", session.ui.paint(Style::Warning, "!"), clean(reason)));
+    }
     let missing = rows.iter().filter(|row| row.status == Status::Missing).count();
     report::print(&format!("{}, {missing} missing", count(rows.len(), "secret")));
     Ok(Exit::Done)
@@ -69,10 +76,10 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 
 /// Returns the source of a value, with its name there if that isn't the binding's.
 fn from(row: &Row) -> String {
-    match (&row.source, &row.found_as, &row.hidden) {
+    match (&row.source, &row.found_as, &row.unreadable) {
         (Some(source), Some(name), _) if *name != row.binding => format!("{} ({name})", clean(source)),
         (Some(source), ..) => clean(source),
-        (None, _, Some(hidden)) => clean(hidden),
+        (None, _, Some(source)) => format!("{} can't be read", clean(source)),
         (None, ..) => format!("{} is nowhere", row.name),
     }
 }

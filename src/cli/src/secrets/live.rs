@@ -1,8 +1,11 @@
 //! `flotilla secrets list --live`: the secrets that specs need beside those that are set at Cloudflare.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Serialize;
 
-use flotilla_engine::live_secrets::{LiveSecrets, list_live_secrets};
+use flotilla_deploy::state::WorkerId;
+use flotilla_engine::live_secrets::{LiveSecrets, list_live_secrets, mark_lost_secrets};
 use flotilla_model::customer::Worker;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::spec::Environment;
@@ -114,6 +117,7 @@ pub(super) fn run(session: &Session, mut opened: Opened, selection: &Selection) 
             }
         }
     }
+    let is_marked = mark(session, &opened, &workers, &report)?;
     let number = |presence| report.secrets.iter().filter(|row| row.live == Some(presence)).count();
     let missing = number(Presence::Missing);
     let exit = match (missing, report.failures.len()) {
@@ -136,10 +140,9 @@ pub(super) fn run(session: &Session, mut opened: Opened, selection: &Selection) 
         }
         last = &failure.about.error;
     }
-    if report.secrets.iter().any(is_lost) {
+    if is_marked {
         session.ui.line(&format!(
-            "{} a deploy sends a secret only when its value changes; set one that was deleted at Cloudflare again with `npx wrangler secret put NAME \
-             --name WORKER`, or give it a new value with `flotilla secrets rotate NAME`, and deploy",
+            "{} secrets were deleted at Cloudflare; the state has that now, and the next `flotilla deploy` sends them again",
             paint(Style::Warning, "help:"),
         ));
     }
@@ -156,7 +159,32 @@ pub(super) fn run(session: &Session, mut opened: Opened, selection: &Selection) 
     Ok(exit)
 }
 
-/// Returns whether Cloudflare lacks a secret that the state has as deployed, so that the next deploy doesn't send it.
+/// Notes in the state what Cloudflare has lost; returns whether that is something, and noted.
+fn mark(session: &Session, opened: &Opened, workers: &[Worker], report: &Report) -> Result<bool, Failure> {
+    let mut lost: BTreeMap<WorkerId, BTreeSet<String>> = BTreeMap::new();
+    let key = |worker: &Worker| (worker.customer.clone(), worker.environment, worker.name.clone());
+    let workers: BTreeMap<_, &Worker> = workers.iter().map(|worker| (key(worker), worker)).collect();
+    for row in report.secrets.iter().filter(|row| is_lost(row)) {
+        let Some(worker) = workers.get(&(row.customer.clone(), row.environment, row.worker.clone())) else { continue };
+        let id = (opened.cloud.home(&worker.account, worker.namespace.as_deref()), worker.name.clone());
+        lost.entry(id).or_default().insert(row.binding.clone());
+    }
+    if lost.is_empty() {
+        return Ok(false);
+    }
+    match mark_lost_secrets(&session.context(), &opened.cloud, &lost) {
+        Ok(()) => Ok(true),
+        Err(failure) if failure.exit == Exit::Refused => {
+            session
+                .ui
+                .failure(&failure.hint("then run this command again, so that the next deploy sends what was deleted"));
+            Ok(false)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Returns whether Cloudflare lacks a secret that the state had as deployed.
 fn is_lost(row: &Row) -> bool {
     row.live == Some(Presence::Missing) && matches!(row.status, Status::Unchanged | Status::Kept)
 }
@@ -170,7 +198,8 @@ fn named(row: &Row) -> [Cell; 6] {
         Some(Presence::Unknown) | None => Cell::styled("unknown", Style::Warning),
     };
     let next = match row.status {
-        _ if is_lost(row) => Cell::styled("not sent: deployed, by the state", Style::Warning),
+        Status::Unchanged if is_lost(row) => Cell::styled("sent again", Style::Good),
+        Status::Kept if is_lost(row) => Cell::styled("no value", Style::Error),
         Status::Unchanged | Status::Kept => Cell::styled("not sent", Style::Dim),
         Status::Changed => Cell::styled("sent, the value changed", Style::Warning),
         Status::New => Cell::styled("sent", Style::Good),

@@ -19,6 +19,7 @@ use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::{BINDING_MISSING, CallError, Quota, Reply};
 use flotilla_model::reason::Reason;
+use flotilla_model::text::count;
 use flotilla_model::uploaded::Uploaded;
 
 impl Run<'_> {
@@ -397,7 +398,8 @@ impl Run<'_> {
     pub(super) fn check_failure_budget(&mut self) {
         let failed = self.outcome.failed + self.outcome.unhealthy;
         if failed >= self.ctx.budget.count && self.outcome.halted.is_none() {
-            self.halt(format!("{failed} changes failed, which is the limit (`deploy.failures`)"));
+            let changes = count(failed, "change");
+            self.halt(format!("{changes} failed, which is the limit (`deploy.failures`)"));
         }
     }
 }

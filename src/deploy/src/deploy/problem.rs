@@ -48,11 +48,10 @@ impl NextStep {
                 "set a valid API token for the account, or give it the missing permission, and run the same command again"
             }
             NextStep::Zone => {
-                "add the zone to the account and let the token read it, or correct `zone` in the spec: by itself, the same command fails in \
-                 the same way"
+                "add the zone to the account and let the token read it, or correct `zone` in the spec; otherwise, the same command fails again"
             }
             NextStep::Host => {
-                "free the host where it is in use, as the failure says: by itself, the same command fails in the same way"
+                "free the host where it is in use, as the failure says; otherwise, the same command fails again"
             }
             NextStep::Adopt => {
                 "adopt the worker with `flotilla deploy --adopt WORKER`, or give yours another name with `workerName`: nothing of another \

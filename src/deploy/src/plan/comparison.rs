@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Action, Change, Desired, Options, RecordedWorker, Step};
+use crate::rotation::LOST;
 use crate::state::{Deployed, DeployedResources, InFlight, Uncertainty, WorkerId};
 use flotilla_model::bundle::{by_name, differences, workers};
 use flotilla_model::customer::Database;
@@ -142,8 +143,10 @@ fn upload_reasons(wanted: &Desired<'_>, deployed: &Deployed, known: &RecordedWor
         }
     }
     for (name, fingerprint) in &wanted.secrets {
-        if live.secrets.get(name).is_some_and(|before| before != fingerprint) {
-            reasons.push(Reason::SecretChanged { name: name.clone() });
+        match live.secrets.get(name) {
+            Some(before) if before == LOST => reasons.push(Reason::SecretLost { name: name.clone() }),
+            Some(before) if before != fingerprint => reasons.push(Reason::SecretChanged { name: name.clone() }),
+            _ => {}
         }
     }
     reasons

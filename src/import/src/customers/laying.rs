@@ -57,6 +57,8 @@ impl Reading<'_, '_> {
             "crons",
             "limits",
             "placement",
+            "cache",
+            "keepVars",
             "logpush",
             "tailConsumers",
             "secrets",

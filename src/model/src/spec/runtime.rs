@@ -64,6 +64,18 @@ pub struct Traces {
     pub destinations: Option<Vec<String>>,
 }
 
+/// Cloudflare's cache in front of a worker: its answers are kept as their `Cache-Control` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct CacheOptions {
+    /// Whether it is used.
+    pub enabled: bool,
+    /// Whether answers of an older version of the worker may be given. Default: false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cross_version: Option<bool>,
+}
+
 /// Limits per request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -117,7 +117,7 @@ pub enum Subject {
     Routes,
     /// Cron triggers.
     Crons,
-    /// One of the options `limits`, `placement`, `logpush` and `tail_consumers`, by its key.
+    /// One of the options `limits`, `placement`, `cache`, `keep_vars`, `logpush` and `tail_consumers`, by its key.
     Option(&'static str),
 }
 
@@ -391,7 +391,7 @@ impl<'a> Reading<'a> {
         routes.into_iter().for_each(|node| add(Subject::Routes, node));
         let crons = self.get("triggers").and_then(|triggers| triggers.get("crons")).filter(|node| !is_empty(node));
         crons.into_iter().for_each(|node| add(Subject::Crons, node));
-        for key in ["limits", "placement", "logpush", "tail_consumers"] {
+        for key in ["limits", "placement", "cache", "keep_vars", "logpush", "tail_consumers"] {
             if let Some(node) = self.get(key).filter(|node| !is_empty(node)) {
                 add(Subject::Option(key), node);
             }

@@ -211,6 +211,14 @@ pub fn read_fleet_in_part(tree: &Tree) -> FleetReading {
     FleetReading { fleet: Some(Fleet { is_partial: !errors.is_empty(), left_out_rules, ..fleet }), errors }
 }
 
+/// Returns the fleet of a project whose fleet.yaml can't be read at all: it names nothing. For commands that look at what the state knows.
+pub fn unknown_fleet(tree: &Tree) -> Fleet {
+    let text = b"name: fleet\npacks: {}\naccounts: {}\n";
+    let document = yaml::parse(FLEET_FILE, text).0.expect("BUG: it is YAML");
+    let file = FleetFile::deserialize(&document.root.to_value()).expect("BUG: it is a fleet");
+    Fleet { is_partial: true, ..read_parts(tree, document, file, text, &mut Vec::new()) }
+}
+
 /// Returns fleet.yaml as JSON, with something in place of the required keys that were left out.
 fn readable(root: &Node) -> Value {
     let mut value = root.to_value();
