@@ -7,8 +7,10 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use flotilla_deploy::cloudflare::Cloudflare;
+use flotilla_model::binding::OwnWorkflow;
 use flotilla_model::paging::Page;
 use flotilla_model::platform::{Call, CallError, Home, Platform as _, Reply};
+use flotilla_model::spec::QueueConsumer;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
@@ -114,6 +116,15 @@ impl Operation {
             Call::VerifyToken { .. } => "VerifyToken",
             Call::ListZones { .. } => "ListZones",
             Call::ListAccounts { .. } => "ListAccounts",
+            Call::ListQueues { .. } => "ListQueues",
+            Call::CreateQueue { .. } => "CreateQueue",
+            Call::CreateConsumer { .. } => "CreateConsumer",
+            Call::UpdateConsumer { .. } => "UpdateConsumer",
+            Call::DeleteConsumer { .. } => "DeleteConsumer",
+            Call::ReadWorkflow { .. } => "ReadWorkflow",
+            Call::PutWorkflow { .. } => "PutWorkflow",
+            Call::DeleteWorkflow { .. } => "DeleteWorkflow",
+            Call::ListWorkflows { .. } => "ListWorkflows",
         };
         format!("{what}{namespace}")
     }
@@ -170,6 +181,8 @@ fn operations() -> Vec<Operation> {
     let pairs: Arc<[(String, String)]> = Arc::new([(text("a.example.com"), name())]);
     let refused_keys = json!({"successful_key_count": 0, "unsuccessful_keys": ["a.example.com"]});
     let few_keys = json!({"successful_key_count": 0, "unsuccessful_keys": []});
+    let consumer = json!({"consumer_id": ID, "type": "worker", "script": "w-acme", "settings": {"batch_size": 10}});
+    let workflow = json!({"name": "f", "script_name": "w-acme", "class_name": "F"});
     let page = || Page::First;
     let zone_id = || ZONE.to_owned();
     let row_of = |key: &str| json!([{key: 7}]);
@@ -365,6 +378,54 @@ fn operations() -> Vec<Operation> {
             vec![row_of("id"), json!([with(&zone, "account", json!(null))])],
         ),
         operation(Call::ListAccounts { page: page() }, json!([{"name": "A", "id": ACCOUNT}]), vec![row_of("name")]),
+        operation(
+            Call::ListQueues { name: None, page: page() },
+            json!([{"queue_id": ID, "queue_name": "q", "consumers": [consumer]}]),
+            vec![row_of("queue_id"), json!([{"queue_id": ID, "queue_name": "q", "consumers": [{"script": "w-acme"}]}])],
+        ),
+        operation(
+            Call::CreateQueue { name: text("q") },
+            json!({"queue_id": ID, "queue_name": "q"}),
+            vec![json!({"queue_id": ID, "queue_name": "r"}), json!({"queue_name": "q"})],
+        ),
+        operation(
+            Call::CreateConsumer { worker: name(), queue_id: text(ID), consumer: QueueConsumer::default() },
+            consumer.clone(),
+            vec![with(&consumer, "script", json!("w-other")), with(&consumer, "consumer_id", json!(null))],
+        ),
+        operation(
+            Call::UpdateConsumer {
+                worker: name(),
+                queue_id: text(ID),
+                id: text(ID),
+                consumer: QueueConsumer::default(),
+            },
+            consumer.clone(),
+            vec![with(&consumer, "script", json!("w-other")), with(&consumer, "consumer_id", json!(null))],
+        ),
+        missing(operation(Call::DeleteConsumer { queue_id: text(ID), id: text(ID) }, json!(null), Vec::new()), 10104),
+        missing(
+            operation(
+                Call::ReadWorkflow { name: text("f") },
+                workflow.clone(),
+                vec![with(&workflow, "name", json!("g")), json!({"name": "f"})],
+            ),
+            10200,
+        ),
+        operation(
+            Call::PutWorkflow {
+                name: text("f"),
+                workflow: OwnWorkflow(json!({"script_name": "w-acme", "class_name": "F"})),
+            },
+            workflow.clone(),
+            vec![with(&workflow, "name", json!("g"))],
+        ),
+        missing(operation(Call::DeleteWorkflow { name: text("f") }, json!(null), Vec::new()), 10200),
+        operation(
+            Call::ListWorkflows { page: page() },
+            json!([workflow]),
+            vec![row_of("name"), json!([{"name": "f"}])],
+        ),
     ]
 }
 
@@ -413,7 +474,11 @@ fn an_answer_that_its_operation_does_not_document_proves_nothing() {
             let is_fine = is_fine
                 || matches!(
                     operation.call,
-                    Call::Delete { .. } | Call::DeleteDatabase { .. } | Call::DeleteTail { .. }
+                    Call::Delete { .. }
+                        | Call::DeleteDatabase { .. }
+                        | Call::DeleteTail { .. }
+                        | Call::DeleteConsumer { .. }
+                        | Call::DeleteWorkflow { .. }
                 );
             let answered = stub.json(&operation, 200, &envelope(&result));
             match is_fine {
@@ -477,7 +542,7 @@ fn a_deletion_by_tag_has_deleted_one_worker_or_none() {
 fn a_404_is_believed_only_with_the_code_of_that_thing() {
     let stub = Stub::start();
     for operation in operations() {
-        for code in [7000, 7003, 1000, 10007, 10009, 10013, 10092, 7404, 100_114, 100_119] {
+        for code in [7000, 7003, 1000, 10007, 10009, 10013, 10092, 10104, 10200, 7404, 100_114, 100_119] {
             let answered = stub.json(&operation, 404, &refusal(code));
             let is_missing = match (operation.missing, operation.home.namespace.is_some()) {
                 // The script of a namespace has the code of an account's worker, too, and is not there without its namespace.

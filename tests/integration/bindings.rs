@@ -13,6 +13,7 @@ fn the_documents_table_is_the_codes() {
             Form::OneOf(options) => format!(" ({})", options.join(", ")),
             Form::Texts => " (a list)".to_owned(),
             Form::Count => " (a number)".to_owned(),
+            Form::Duration => " (a duration)".to_owned(),
             Form::True | Form::Text | Form::Pattern(_) => String::new(),
         };
         let more: Vec<String> = kind.fields[1..]

@@ -24,6 +24,7 @@ import cjs from "./parts/common.cjs";
 import { packaged } from "packaged";
 import { Buffer } from "node:buffer";
 declare const VERSION: string;
+export class Counter { fetch() { return new Response("counted"); } }
 export default {
   async fetch(_: Request, env: Record<string, unknown>): Promise<Response> {
     const { exports } = await WebAssembly.instantiate(wasm, {});
@@ -43,6 +44,8 @@ const CONFIG: &str = r#"{
   "find_additional_modules": true,
   "base_dir": "src",
   "define": { "VERSION": "'1.2'" },
+  "durable_objects": { "bindings": [{ "name": "COUNTER", "class_name": "Counter" }] },
+  "migrations": [{ "tag": "v1", "new_sqlite_classes": ["Counter"] }],
   "rules": [
     { "type": "ESModule", "globs": ["parts/*.mjs"] },
     { "type": "CommonJS", "globs": ["parts/*.cjs"] },
@@ -167,10 +170,13 @@ fn every_kind_of_module_is_deployed_as_wrangler_does_it_and_rolled_back() {
         assert!(modules.iter().any(|part| part.contains(kind)), "{kind}");
     }
     let state = |local: &Local| {
-        let settings = local.api(&format!("/accounts/{ACCOUNT}/workers/scripts/web-acme/settings"));
-        ["bindings", "compatibility_date", "compatibility_flags", "observability"].map(|key| settings[key].clone())
+        let mut settings = local.api(&format!("/accounts/{ACCOUNT}/workers/scripts/web-acme/settings"));
+        settings["bindings"].as_array_mut().unwrap().sort_by_key(|binding| binding["name"].to_string());
+        ["bindings", "compatibility_date", "compatibility_flags", "observability", "migration_tag"]
+            .map(|key| settings[key].clone())
     };
     assert_eq!(state(&at_theirs), state(&at_ours));
+    assert_eq!(state(&at_ours)[4], "v1");
     let answer = |local: &Local, worker: &str| json(local.get(worker, "/"));
     let first = answer(&at_ours, "web-acme");
     assert_eq!(answer(&at_theirs, "web-acme"), first);
@@ -314,6 +320,17 @@ fn errors_have_their_places_in_the_project_and_hold_back_its_customers_alone() {
     let report = run(&project, &["build"]).exits(1).stderr;
     assert!(report.contains("Could not resolve \"./nowhere\"") && report.contains("greet.ts:1:8"), "{report}");
     assert!(report.contains("Could not resolve \"nobody\"") && report.contains("greet.ts:2:8"), "{report}");
+}
+
+#[test]
+fn a_class_that_the_code_does_not_export_is_an_error() {
+    let project = fleet();
+    project.edit("apps/web/wrangler.jsonc", "[\"Counter\"] }]", "[\"Counter\", \"Tally\"] }]");
+    let told = run(&project, &["build"]).exits(1).stderr;
+    assert!(told.contains("error[P0611]: the code doesn't export the Durable Object class `Tally`"), "{told}");
+    assert!(told.contains("apps/web/wrangler.jsonc:12:"), "{told}");
+    project.edit("apps/web/src/index.ts", "export class Counter", "export class Tally {}\nexport class Counter");
+    run(&project, &["build"]).exits(0);
 }
 
 #[test]

@@ -12,9 +12,9 @@ use crate::folders::temporary_folder;
 use crate::support::{Project, repository};
 
 /// The codes that files of these cause, and nothing a few lines of text can show.
-const WITHOUT_EXAMPLE: [&str; 14] = [
+const WITHOUT_EXAMPLE: [&str; 16] = [
     "Y0101", "Y0102", "Y0103", "Y0104", "Y0109", "Y0110", "S0215", "L0402", "L0403", "L0409", "F0501", "F0502",
-    "F0508", "P0608",
+    "F0508", "P0608", "P0610", "P0611",
 ];
 
 /// The codes that another command than `check` gives, and that command.

@@ -1,5 +1,5 @@
-//! Injects each kind of fault at every call of a deploy, one at a time: with domains, routes in two zones, crons, a database, secrets, and
-//! hosts in KV. A deploy that says that it is done has done it, and after whatever came of the fault, the next deploys do the rest:
+//! Injects each kind of fault at every call of a deploy, one at a time: with domains, routes in two zones, crons, a database, secrets, consumers
+//! of queues, a workflow, migrations, and hosts in KV. A deploy that says that it is done has done it, and after whatever came of the fault, the next deploys do the rest:
 //! what is live then is what a deploy without a fault gives, and the state has it.
 
 use std::collections::BTreeMap;
@@ -52,6 +52,9 @@ fn project() -> Project {
         ),
     );
     project.write(".env", "ACME_KEY=a-secret-value\n");
+    let manifest = project.read("packs/tiny/pack.yaml");
+    let classes = "durableObjects: { COUNTER: Counter }\nmigrations:\n  - { tag: v1, newSqliteClasses: [Counter] }\n";
+    project.write("packs/tiny/pack.yaml", format!("{manifest}{classes}"));
     project
 }
 
@@ -62,7 +65,8 @@ fn first(project: &Project) {
             "customers/acme.yaml",
             "id: acme\ndomains: [acme.example.com]\ncrons: ['0 3 * * *']\n\
              routes: [{ pattern: 'a.example.org/*', zone: example.org }, { pattern: 'a.example.net/*', zone: example.net }]\n\
-             database: { type: d1, name: of-acme }\nsecrets: { KEY: { secret: ACME_KEY } }\n",
+             database: { type: d1, name: of-acme }\nsecrets: { KEY: { secret: ACME_KEY } }\n\
+             queueConsumers: { jobs: { maxRetries: 5 }, more: {} }\nbindings: { FLOW: { workflow: flow, class: Flow } }\n",
         )
         .write("customers/bird.yaml", "id: bird\ndomains: [bird.example.com]\nroutes: [{ pattern: 'b.example.org/*', zone: example.org }]\n")
         .write("customers/shop.yaml", "id: shop\naccount: platform\ndomains: [shop.example.com, www.example.com]\n");
@@ -76,8 +80,10 @@ fn second(project: &Project) {
             "customers/acme.yaml",
             "id: acme\ndomains: [new.example.com]\ncrons: ['0 4 * * *']\nworkersDev: false\nvars: { A: b }\n\
              routes: [{ pattern: 'c.example.org/*', zone: example.org }]\n\
-             database: { type: d1, name: of-acme }\nsecrets: { KEY: { secret: ACME_KEY } }\n",
+             database: { type: d1, name: of-acme }\nsecrets: { KEY: { secret: ACME_KEY } }\n\
+             queueConsumers: { jobs: { maxRetries: 6, deadLetterQueue: dead } }\nbindings: { FLOW: { workflow: flow, class: Other } }\n",
         )
+        .edit("packs/tiny/pack.yaml", "newSqliteClasses: [Counter] }\n", "newSqliteClasses: [Counter] }\n  - { tag: v2, newSqliteClasses: [Tally] }\n")
         .write("customers/shop.yaml", "id: shop\naccount: platform\ndomains: [shop.example.com]\n");
 }
 
@@ -111,7 +117,9 @@ fn live(cloud: &Cloud) -> BTreeMap<String, Value> {
                     rows(crons["schedules"].clone()).into_iter().map(|row| row["cron"].clone()).collect();
                 live.insert(format!("{path}/more"), json!([get(&format!("{path}/subdomain"))["enabled"], crons]));
             }
-            let mut bindings = rows(get(&format!("{path}/settings"))["bindings"].clone());
+            let mut settings = get(&format!("{path}/settings"));
+            live.insert(format!("{path}/migration"), settings["migration_tag"].take());
+            let mut bindings = rows(settings["bindings"].take());
             for binding in &mut bindings {
                 // Which id a database has is chance.
                 binding
@@ -126,6 +134,18 @@ fn live(cloud: &Cloud) -> BTreeMap<String, Value> {
         }
         for database in rows(get(&format!("{base}/d1/database"))) {
             live.insert(format!("database {}", database["name"]), json!(true));
+        }
+        for queue in rows(get(&format!("{base}/queues"))) {
+            let consumers = rows(queue["consumers"].clone());
+            let consumers =
+                consumers.iter().map(|row| json!([row["script"], row["settings"], row["dead_letter_queue"]]));
+            live.insert(format!("queue {}", queue["queue_name"]), consumers.collect());
+        }
+        for workflow in rows(get(&format!("{base}/workflows"))) {
+            live.insert(
+                format!("workflow {}", workflow["name"]),
+                json!([workflow["script_name"], workflow["class_name"]]),
+            );
         }
         for table in rows(get(&format!("{base}/storage/kv/namespaces"))) {
             let path = format!("{base}/storage/kv/namespaces/{}/keys", table["id"].as_str().expect("an id"));

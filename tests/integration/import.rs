@@ -622,6 +622,7 @@ name = "full-preview"
         ]
     );
     let spec = both.spec("full");
+    assert!(spec.contains("queueConsumers:") && spec.contains("jobs:"), "{spec}");
     assert!(spec.contains("delivery: manual") && spec.contains("#   full: "), "{spec}");
     assert!(spec.contains("SPECIAL: { worker: special }"), "{spec}");
     both.fleet.run(&["check"]).exits(0);

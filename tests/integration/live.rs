@@ -301,7 +301,7 @@ fn what_the_account_answers_is_taken_as_it_is() {
         name: name.to_owned(),
         etag: "e".to_owned(),
         has_assets: true,
-        has_classes: true,
+        migration_tag: Some("v1".to_owned()),
         ..Default::default()
     };
     let answer = |call: &Call| match call {

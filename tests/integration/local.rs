@@ -4,6 +4,7 @@ mod api;
 mod browser;
 mod client;
 mod guard;
+mod handlers;
 mod limits;
 mod page;
 mod serving;

@@ -49,6 +49,7 @@ mod local;
 mod moves;
 mod network;
 mod new;
+mod objects;
 mod openapi;
 mod outputs;
 mod ownership;

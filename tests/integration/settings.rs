@@ -16,7 +16,9 @@ fn variables(cloud: &Cloud, worker: &str) -> Vec<String> {
     let bindings = settings["bindings"].as_array().expect("a list");
     let of_type = |binding: &&Value| matches!(binding["type"].as_str(), Some("plain_text" | "json"));
     let names = bindings.iter().filter(of_type).filter_map(|binding| binding["name"].as_str());
-    names.filter(|name| !name.starts_with("FLOTILLA_")).map(str::to_owned).collect()
+    let mut names: Vec<String> = names.filter(|name| !name.starts_with("FLOTILLA_")).map(str::to_owned).collect();
+    names.sort();
+    names
 }
 
 #[test]

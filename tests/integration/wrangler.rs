@@ -420,6 +420,76 @@ fn every_binding_is_the_same_by_wrangler_and_by_flotilla() {
 }
 
 #[test]
+fn classes_consumers_and_workflows_are_the_same_by_wrangler_and_by_flotilla() {
+    let (project, local, variables) = bound(
+        "bindings:\n  FLOW: { workflow: \"{customer}-flow\", class: Flow }\n  JOBS: { queue: \"{customer}-jobs\" }\n\
+         queueConsumers: { \"{customer}-jobs\": { maxBatchSize: 7, maxRetries: 2, deadLetterQueue: \"{customer}-dead\" } }\n",
+    );
+    let manifest = project.read("templates/worker/pack.yaml");
+    let classes = "durableObjects: { COUNTER: Counter }\nmigrations:\n  - { tag: v1, newClasses: [Old] }\n  \
+                   - { tag: v2, newSqliteClasses: [Counter], renamedClasses: [{ from: Old, to: Older }] }\n";
+    project.write("templates/worker/pack.yaml", format!("{manifest}{classes}"));
+    let code = project.read("templates/worker/src/index.ts");
+    let classes = "import { DurableObject, WorkflowEntrypoint } from \"cloudflare:workers\";\n\
+                   export class Counter extends DurableObject {}\nexport class Older extends DurableObject {}\n\
+                   export class Flow extends WorkflowEntrypoint {}\n";
+    project.write("templates/worker/src/index.ts", format!("{classes}{code}"));
+    let account = format!("/accounts/{ACCOUNT}");
+    for queue in ["acme-jobs", "acme-dead"] {
+        local.call(Method::POST, &format!("{account}/queues"), Some(json!({"queue_name": queue})));
+    }
+    project.run(&["build"]).exits(0);
+    fits_the_schema(&project, ["production/acme"]);
+    let state = || {
+        let mut settings = local.api(&format!("{account}/workers/scripts/app-acme/settings"));
+        let mut bindings = settings["bindings"].as_array().unwrap().clone();
+        bindings.sort_by_key(|binding| binding["name"].to_string());
+        settings["bindings"] = bindings.into();
+        for key in ["tags", "annotations"] {
+            settings.as_object_mut().unwrap().remove(key);
+        }
+        let queues = local.api(&format!("{account}/queues"));
+        let consumers =
+            queues.as_array().unwrap().iter().flat_map(|queue| queue["consumers"].as_array().unwrap().clone());
+        let consumers =
+            consumers.map(|row| json!([row["queue_name"], row["script"], row["settings"], row["dead_letter_queue"]]));
+        let flow = local.api(&format!("{account}/workflows/acme-flow"));
+        let classes = local.api(&format!("{account}/workers/durable_objects/namespaces"));
+        let classes =
+            classes.as_array().unwrap().iter().map(|row| json!([row["script"], row["class"], row["use_sqlite"]]));
+        json!({
+            "settings": settings, "consumers": consumers.collect::<Vec<_>>(), "workflow": [flow["script_name"], flow["class_name"]],
+            "classes": classes.collect::<Vec<_>>(),
+        })
+    };
+    let home = temporary_folder();
+    let mut command = wrangler(&project.path("out/production/acme"), home.path());
+    run(command.arg("deploy").env("WRANGLER_LOG", "debug").envs(variables.clone()), home.path());
+    assert!(!sent_elsewhere(), "wrangler asked for another host");
+    let theirs = state();
+    assert_eq!(theirs["settings"]["migration_tag"], "v2");
+    assert_eq!(theirs["classes"], json!([["app-acme", "Counter", true], ["app-acme", "Older", false]]));
+    assert_eq!(theirs["workflow"], json!(["app-acme", "Flow"]));
+
+    let queues = local.api(&format!("{account}/queues"));
+    let queue = queues.as_array().unwrap().iter().find(|queue| queue["queue_name"] == "acme-jobs").unwrap().clone();
+    let path = format!("{account}/queues/{}/consumers", queue["queue_id"].as_str().unwrap());
+    let consumer = queue["consumers"][0]["consumer_id"].as_str().unwrap();
+    local.call(Method::DELETE, &format!("{path}/{consumer}"), None);
+    local.call(Method::DELETE, &format!("{account}/workflows/acme-flow"), None);
+    local.call(Method::DELETE, &format!("{account}/workers/scripts/app-acme"), None);
+    let environment: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    project.run_with(&["deploy", "--yes"], &environment).exits(0);
+    assert_eq!(state(), theirs);
+    let again = project.run_with(&["plan", "--refresh", "--format", "json"], &environment).exits(0).json();
+    assert_eq!((&again["update"], &again["unchanged"]), (&json!(0), &json!(1)), "{again}");
+    // What wrangler deploys over it is no drift.
+    let mut command = wrangler(&project.path("out/production/acme"), home.path());
+    run(command.arg("deploy").envs(variables.clone()), home.path());
+    assert_eq!(state(), theirs);
+}
+
+#[test]
 fn bindings_run_in_workerd_and_what_is_not_there_says_so() {
     let (project, local, variables) = bound(
         "bindings: { CACHE: { kv: KV }, SESSIONS: { d1: D1 }, LEGACY: { worker: legacy-api }, FILES: { r2: files }, \

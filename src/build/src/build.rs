@@ -30,6 +30,7 @@ use crate::manifest::{DirtyReason, Output, Record, Stamp, Unit};
 use crate::out::Out;
 use crate::pack_bundle;
 use crate::renderer::{Part, Rendered, Request};
+use crate::syntax;
 use crate::wrangler_bundle::{Compatibility, wrangler_bundle};
 use dirty::{Recipes, dirty_reasons};
 use files::Done;
@@ -38,10 +39,12 @@ use flotilla_model::customer::Worker;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, sorted};
 use flotilla_model::digest::ShortHash;
 use flotilla_model::failure::Failure;
+use flotilla_model::modules::ModuleKind;
 use flotilla_model::progress::Progress;
 use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
 use flotilla_model::trace;
+use flotilla_spec::pack::Pack;
 use flotilla_spec::tree::Tree;
 
 pub use declared::{missing_code, not_in_specs};
@@ -149,7 +152,13 @@ pub fn pack_bundles(
             });
         };
         match bundled {
-            Ok(bundle) => bundles.insert(name, variant, bundle),
+            Ok(bundle) => {
+                let missing = missing_classes(pack, &bundle);
+                match missing.is_empty() {
+                    true => bundles.insert(name, variant, bundle),
+                    false => add(missing),
+                }
+            }
             Err(pack_bundle::Error::Diagnostics(found)) => add(found),
             Err(pack_bundle::Error::Failure(found)) => {
                 let help = found.hints.first().map_or("the other packs are built all the same", String::as_str);
@@ -164,6 +173,24 @@ pub fn pack_bundles(
         Some(failure) if bundles.is_empty() => Err(failure),
         _ => scan.block(errors).map(|()| bundles).map_err(Failure::invalid),
     }
+}
+
+/// Returns an error for each Durable Object class of a pack that its bundle doesn't export, as far as that is known.
+fn missing_classes(pack: &Pack, bundle: &PackBundle) -> Vec<Diagnostic> {
+    let Some(modules) = &bundle.modules else { return Vec::new() };
+    let main = modules.list.iter().find(|module| module.name == modules.main && module.kind == ModuleKind::Esm);
+    let text = main.and_then(|main| std::str::from_utf8(&main.bytes).ok());
+    let Some(exports) = text.and_then(syntax::exports) else { return Vec::new() };
+    let missing = pack.objects.classes().into_iter().filter(|class| !exports.contains(*class));
+    let error = |class: &str| {
+        let place = pack.objects.place_of(class).cloned();
+        let place = place.unwrap_or_else(|| Place::file(&format!("{}/pack.yaml", pack.path)));
+        let message = format!("the code doesn't export the Durable Object class `{class}`");
+        let help =
+            "export the class from the main module: `export { CLASS } from …`; or delete or rename it with a migration";
+        Diagnostic::error(Code::MissingClass, place, message, help.replace("CLASS", class))
+    };
+    missing.map(error).collect()
 }
 
 /// The part of the fleet that a build is for.

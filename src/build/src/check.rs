@@ -98,7 +98,12 @@ fn shared(group: &[UniqueClaim]) -> Option<Diagnostic> {
             let role = first.claimant.role.as_deref().unwrap_or("web");
             format!("give each worker its own: `workers: {{ {role}: {{ {} }} }}`", key(code))
         } else {
-            "give each customer its own".to_owned()
+            match code {
+                Code::DuplicateConsumer | Code::DuplicateWorkflow => {
+                    "give each customer its own: write `{customer}` in the name".to_owned()
+                }
+                _ => "give each customer its own".to_owned(),
+            }
         };
         (format!("by {} workers: {}{more}", group.len(), sample.join(", ")), help)
     };
@@ -327,6 +332,10 @@ fn named(resource: &ClaimedResource) -> (Code, String) {
         ClaimedResource::DatabaseName { name, .. } => (Code::SharedDatabase, format!("the database `{name}`")),
         ClaimedResource::Secrets(owner) => (Code::ForeignSecret, format!("the secrets `{owner}…`")),
         ClaimedResource::Host(host) => (Code::SharedHost, format!("the host `{host}`")),
+        ClaimedResource::QueueConsumer { queue, .. } => {
+            (Code::DuplicateConsumer, format!("the consumer of the queue `{queue}`"))
+        }
+        ClaimedResource::Workflow { name, .. } => (Code::DuplicateWorkflow, format!("the workflow `{name}`")),
     }
 }
 
@@ -336,6 +345,8 @@ fn key(code: Code) -> &'static str {
         Code::DuplicateDomain => "domains: […]",
         Code::DuplicateWorkerName => "workerName: …",
         Code::SharedDatabase => "database: { … }",
+        Code::DuplicateConsumer => "queueConsumers: { … }",
+        Code::DuplicateWorkflow => "bindings: { … }",
         _ => "routes: […]",
     }
 }

@@ -69,6 +69,8 @@ impl ProvenanceLookup<'_> {
                 let index = domain.and_then(|domain| self.worker.domains.iter().position(|other| other == domain));
                 index.and_then(|index| self.sorted("domains", &index.to_string(), &["takeOver"]))
             }
+            ["queueConsumers", queue, rest @ ..] => self.consumer(queue, rest),
+            ["migrations" | "exports", ..] => None,
             ["destinations", index, rest @ ..] => self.destination(index, rest),
             ["database", "binding"] => None,
             path => self.there(path),
@@ -76,7 +78,9 @@ impl ProvenanceLookup<'_> {
         match (found, path) {
             (Some(place), _) => Provenance::At(place),
             (None, ["customer" | "customerName" | "file" | "environment" | "role" | "namespace" | "name"])
-            | (None, ["destinations", _, "id"] | ["database", "binding"]) => Provenance::Derived,
+            | (None, ["destinations", _, "id"] | ["database", "binding"] | ["migrations" | "exports", ..]) => {
+                Provenance::Derived
+            }
             (None, _) => Provenance::Default,
         }
     }
@@ -109,6 +113,17 @@ impl ProvenanceLookup<'_> {
         // A domain can be an object with its name.
         let index = items.as_array()?.iter().position(|item| item == wanted || item["name"] == *wanted)?.to_string();
         self.there(&[&[list, &index], rest].concat())
+    }
+
+    /// Returns a queue that is consumed: its name may be written with placeholders.
+    fn consumer(&self, queue: &str, rest: &[&str]) -> Option<Place> {
+        let filled = |written: &str| {
+            let name = written.replace("{customer}", self.worker.customer.trim_start_matches('_'));
+            name.replace("{environment}", self.worker.environment.as_ref())
+        };
+        let consumers = self.merged.get("queueConsumers")?.to_value();
+        let written = consumers.as_object()?.keys().find(|written| filled(written) == queue)?;
+        self.there(&[&["queueConsumers", written], rest].concat())
     }
 
     /// Returns a destination: those that aren't in use here are left out of the worker.

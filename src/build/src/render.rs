@@ -46,6 +46,10 @@ impl<'a> RenderContext<'a> {
         // Those within the fleet stand in the same list.
         let outside = bindings.remove("services");
         let outside = outside.as_ref().and_then(Value::as_array).into_iter().flatten().cloned();
+        if !worker.queue_consumers.is_empty() {
+            let consumers = worker.queue_consumers.iter().map(|(queue, consumer)| consumer.wrangler(queue));
+            bindings.entry("queues").or_default()["consumers"] = consumers.collect();
+        }
         let mut context = Context::new();
         context.insert("worker", worker);
         context.insert("runtime", &runtime);

@@ -1,5 +1,7 @@
 //! Checks that a rendered file matches its name: each is parsed before it is written. Doesn't know where it comes from.
 
+use std::collections::BTreeSet;
+
 use oxc_allocator::Allocator;
 use oxc_parser::Parser;
 use oxc_span::SourceType;
@@ -35,6 +37,15 @@ fn script(text: &str) -> Result<(), Wrong> {
     }
 }
 
+/// Returns the names that a module exports; none if it exports what another module has, or isn't JavaScript.
+pub fn exports(text: &str) -> Option<BTreeSet<String>> {
+    let allocator = Allocator::default();
+    let parsed = Parser::new(&allocator, text, SourceType::mjs()).parse();
+    let record = &parsed.module_record;
+    let is_known = !parsed.panicked && record.star_export_entries.is_empty();
+    is_known.then(|| record.exported_bindings.keys().map(ToString::to_string).collect())
+}
+
 fn jsonc(text: &str) -> Result<(), Wrong> {
     match jsonc_parser::parse_to_value(text, &jsonc::OPTIONS) {
         Ok(_) => Ok(()),
@@ -51,6 +62,15 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_exports_of_a_module_are_known_unless_they_are_another_modules() {
+        let names = |text: &str| exports(text).map(|names| names.into_iter().collect::<Vec<_>>());
+        let text = "class A {}\nvar b = 1;\nexport { A, b as Flow, A as default };\nexport class C {}";
+        assert_eq!(names(text), Some(["A", "C", "Flow", "default"].map(str::to_owned).to_vec()));
+        assert_eq!(names("export * from './a.js';"), None);
+        assert_eq!(names("export {"), None);
+    }
 
     #[test]
     fn each_language_by_its_extension() {

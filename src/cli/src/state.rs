@@ -72,6 +72,15 @@ struct Row {
     domains: BTreeSet<String>,
     routes: BTreeSet<String>,
     crons: BTreeSet<String>,
+    /// The queues that it consumes.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    queue_consumers: BTreeSet<String>,
+    /// The workflows that it runs.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    workflows: BTreeSet<String>,
+    /// The tag of the last migration of its Durable Object classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    migration_tag: Option<String>,
     /// The names of the secrets' bindings.
     secrets: BTreeSet<String>,
     /// The drift that was found in the cloud.
@@ -118,6 +127,9 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
             domains: deployed.live.domains.into_keys().collect(),
             routes: deployed.live.routes.into_keys().collect(),
             crons: deployed.live.crons,
+            queue_consumers: deployed.live.consumers.into_keys().collect(),
+            workflows: deployed.live.workflows.into_keys().collect(),
+            migration_tag: deployed.live.migration_tag,
             secrets: deployed.live.secrets.into_keys().collect(),
             drift: deployed.drift.map(|drift| drift.to_string()),
             interrupted: in_flight.contains_key(&id),
@@ -148,6 +160,9 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
             line("domains", &row.domains);
             line("routes", &row.routes);
             line("crons", &row.crons);
+            line("consumes", &row.queue_consumers);
+            line("workflows", &row.workflows);
+            line("migration", &row.migration_tag.iter().cloned().collect());
             line("secrets", &row.secrets);
             line("workers.dev", &BTreeSet::from([if row.workers_dev { "on" } else { "off" }.to_owned()]));
         }

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use flotilla_model::failure::Failure;
 use flotilla_model::paging::Page;
 use flotilla_model::platform::{
-    Call, CallError, DATABASES_PER_PAGE, Health, HealthCheck, Home, KV_PER_PAGE, Left, Module, Platform, Policy, Quota,
-    Reply, SCRIPTS_PER_PAGE, ZONES_PER_PAGE,
+    Call, CallError, DATABASES_PER_PAGE, Health, HealthCheck, Home, KV_PER_PAGE, Left, Module, Platform, Policy,
+    QUEUES_PER_PAGE, Quota, Reply, SCRIPTS_PER_PAGE, WORKFLOWS_PER_PAGE, ZONES_PER_PAGE,
 };
 
 mod content;
@@ -249,6 +249,35 @@ impl Cloudflare {
             Call::DeleteKeys { namespace_id, keys } => self
                 .request(home, Method::POST, &format!("{account}/storage/kv/namespaces/{namespace_id}/bulk/delete"))
                 .json(&json!(keys[..])),
+            Call::ListQueues { name, page } => {
+                let query = [format!("per_page={QUEUES_PER_PAGE}")];
+                let name = name.as_ref().map(|name| format!("name={}", escape(name)));
+                self.list(home, &format!("{account}/queues"), query.into_iter().chain(name), page)
+            }
+            Call::CreateQueue { name } => {
+                self.request(home, Method::POST, &format!("{account}/queues")).json(&json!({"queue_name": name}))
+            }
+            Call::CreateConsumer { worker, queue_id, consumer } => self
+                .request(home, Method::POST, &format!("{account}/queues/{queue_id}/consumers"))
+                .json(&consumer.api(worker)),
+            Call::UpdateConsumer { worker, queue_id, id, consumer } => self
+                .request(home, Method::PUT, &format!("{account}/queues/{queue_id}/consumers/{id}"))
+                .json(&consumer.api(worker)),
+            Call::DeleteConsumer { queue_id, id } => {
+                self.request(home, Method::DELETE, &format!("{account}/queues/{queue_id}/consumers/{id}"))
+            }
+            Call::ReadWorkflow { name } => {
+                self.request(home, Method::GET, &format!("{account}/workflows/{}", escape(name)))
+            }
+            Call::PutWorkflow { name, workflow } => {
+                self.request(home, Method::PUT, &format!("{account}/workflows/{}", escape(name))).json(&workflow.0)
+            }
+            Call::DeleteWorkflow { name } => {
+                self.request(home, Method::DELETE, &format!("{account}/workflows/{}", escape(name)))
+            }
+            Call::ListWorkflows { page } => {
+                self.list(home, &format!("{account}/workflows"), [format!("per_page={WORKFLOWS_PER_PAGE}")], page)
+            }
             Call::VerifyToken { of_account: false } => self.request(home, Method::GET, "/user/tokens/verify"),
             Call::VerifyToken { of_account: true } => {
                 self.request(home, Method::GET, &format!("{account}/tokens/verify"))
@@ -378,6 +407,15 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
             | Call::ReadKey { .. }
             | Call::PutKeys { .. }
             | Call::DeleteKeys { .. }
+            | Call::ListQueues { .. }
+            | Call::CreateQueue { .. }
+            | Call::CreateConsumer { .. }
+            | Call::UpdateConsumer { .. }
+            | Call::DeleteConsumer { .. }
+            | Call::ReadWorkflow { .. }
+            | Call::PutWorkflow { .. }
+            | Call::DeleteWorkflow { .. }
+            | Call::ListWorkflows { .. }
     );
     if matches!(status, 400 | 401 | 403) && UNAUTHORIZED.contains(&code) && !apart {
         // Before it is known which account a token is for, it has none.

@@ -16,12 +16,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 
 use crate::state::{Deployed, InFlight, Stored, Uncertainty, WorkerId};
+use flotilla_model::binding::OwnWorkflow;
 use flotilla_model::bundle::{Bundle, Resource, by_name, workers};
 use flotilla_model::customer::Worker;
 use flotilla_model::digest::Digest;
+use flotilla_model::objects::{self, Migration, UnknownTag};
 use flotilla_model::platform::{Home, SCRIPTS_PER_PAGE};
 use flotilla_model::reason::{Reason, with_details};
-use flotilla_model::spec::{Delivery, Environment, Jurisdiction, LocationHint};
+use flotilla_model::spec::{Delivery, Environment, Jurisdiction, LocationHint, QueueConsumer};
 
 pub use hosts::{HostChange, READ_ONE_BY_ONE};
 pub use planned_action::{HostAction, PlannedAction};
@@ -129,11 +131,67 @@ pub enum Step {
     SetCrons {
         crons: BTreeSet<String>,
     },
+    /// Finds the queue of this name, or creates it.
+    CreateQueue {
+        name: String,
+    },
+    /// Makes the worker the consumer of a queue, or changes the settings with which it is.
+    SetConsumer {
+        queue: String,
+        consumer: QueueConsumer,
+    },
+    RemoveConsumer {
+        queue: String,
+    },
+    /// Deploys a workflow of the worker's own.
+    PutWorkflow {
+        name: String,
+        workflow: OwnWorkflow,
+    },
+    /// Deletes a workflow of a worker that is deleted.
+    DeleteWorkflow {
+        name: String,
+    },
     /// Deletes the database of this name, which only this worker uses: that of a preview.
     DeleteDatabase {
         name: String,
     },
     Delete,
+}
+
+/// The migrations of Durable Object classes that an upload goes through.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedMigration {
+    /// The tag of the last one that is live, as far as the state knows.
+    pub from: Option<String>,
+    /// The migrations of this upload.
+    pub steps: Vec<Migration>,
+    /// All of the bundle's.
+    #[serde(skip)]
+    pub all: Vec<Migration>,
+}
+
+impl PlannedMigration {
+    /// Returns those of the planned ones that a worker with this live tag, which is bound to these classes, goes through now. The error
+    /// says why it isn't what was planned.
+    pub fn of_live(&self, live: Option<&str>, bound: &BTreeSet<String>) -> Result<&[Migration], String> {
+        let shown = live.filter(|tag| !tag.is_empty()).unwrap_or("none");
+        let pending = objects::pending(&self.all, live).map_err(|UnknownTag(tag)| unknown_tag(&tag))?;
+        let now = &pending[..objects::at_once(pending, bound)];
+        // Less than was planned is nothing that nobody has seen: somebody else, or an attempt whose answer was lost, did the rest.
+        match now.iter().all(|migration| self.steps.contains(migration)) {
+            true => Ok(now),
+            false => Err(format!("the plan is stale: the worker's live Durable Object migration is {shown} now")),
+        }
+    }
+}
+
+/// Returns why nothing is done to a worker whose live migration the pack doesn't have.
+pub fn unknown_tag(tag: &str) -> String {
+    format!(
+        "its live Durable Object migration `{tag}` is none of the pack's: add the missing migrations to the pack, in the order in which \
+         they were applied"
+    )
 }
 
 /// One entry of a plan.
@@ -160,7 +218,10 @@ pub struct Change {
     pub was: Option<Digest>,
     /// The wave that it belongs to, from 0.
     pub wave: usize,
-    /// Whether the worker that it deletes has Durable Objects of its own, whose data goes with it.
+    /// The migrations of Durable Object classes that its upload goes through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub migration: Option<PlannedMigration>,
+    /// Whether it destroys data of Durable Objects: with the worker that it deletes, or with a class.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub destroys_objects: bool,
     /// Whether it may overwrite a worker that this fleet doesn't manage: `--adopt` names it.
@@ -332,6 +393,13 @@ pub fn decide(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Option
         let (worker, reason) = (Some(worker.name.clone()), reason.to_owned());
         return Decision::Held(Held { customer, environment, worker, reason, is_refused: false });
     }
+    // Which of the pack's migrations it went through isn't known.
+    let live_tag = known.live.and_then(|live| live.live.migration_tag.as_deref());
+    if let Err(UnknownTag(tag)) = objects::pending(&objects::migrations_of(&wanted.bundle.metadata), live_tag) {
+        let (customer, environment) = (worker.customer.clone(), Some(worker.environment));
+        let (worker, reason) = (Some(worker.name.clone()), unknown_tag(&tag));
+        return Decision::Held(Held { customer, environment, worker, reason, is_refused: true });
+    }
     match comparison::change(wanted, known, options) {
         Some(change) => Decision::Change(Box::new(change)),
         None => Decision::Unchanged,
@@ -351,6 +419,7 @@ pub fn back(id: &WorkerId, live: &Deployed, (to, bundle): (Digest, &Stored), rea
         digest: to,
         was: Some(live.digest),
         wave: 0,
+        migration: None,
         destroys_objects: false,
         adopts: false,
         home: id.0.clone(),
@@ -487,10 +556,21 @@ impl Plan {
     pub fn requests(&self) -> BTreeMap<&str, usize> {
         let mut requests = BTreeMap::new();
         for change in &self.changes {
-            // What is moved is looked up first.
-            let moves =
-                change.steps.iter().filter(|step| matches!(step, Step::MoveDomain { .. } | Step::MoveRoute { .. }));
-            *requests.entry(change.account.as_str()).or_default() += change.steps.len() + moves.count();
+            // What is moved is looked up first, and so is what others may have.
+            let looked_up = |step: &&Step| {
+                matches!(
+                    step,
+                    Step::MoveDomain { .. }
+                        | Step::MoveRoute { .. }
+                        | Step::CreateQueue { .. }
+                        | Step::SetConsumer { .. }
+                        | Step::RemoveConsumer { .. }
+                        | Step::PutWorkflow { .. }
+                        | Step::DeleteWorkflow { .. }
+                )
+            };
+            let lookups = change.steps.iter().filter(looked_up).count();
+            *requests.entry(change.account.as_str()).or_default() += change.steps.len() + lookups;
         }
         for (account, count) in hosts::requests(&self.hosts) {
             *requests.entry(account).or_default() += count;
@@ -553,6 +633,7 @@ impl Change {
             digest,
             was: None,
             wave: 0,
+            migration: None,
             destroys_objects: false,
             adopts: false,
             home: Home { account_id: "a".to_owned(), namespace: None },
@@ -596,6 +677,7 @@ mod tests {
                 .collect(),
             crons: worker.crons.clone(),
             secrets: BTreeMap::from([("S".to_owned(), "1".to_owned())]),
+            ..DeployedResources::default()
         };
         let deployed = Deployed {
             account: worker.account.clone(),

@@ -14,11 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::state::WorkerId;
+use flotilla_model::binding::OwnWorkflow;
 use flotilla_model::digest::Digest;
 use flotilla_model::limits;
 use flotilla_model::platform::{Home, ListedDomain, ListedWorker};
 use flotilla_model::reason::{Reason, changed_outside};
-use flotilla_model::spec::Environment;
+use flotilla_model::spec::{Environment, QueueConsumer};
 use flotilla_model::tags::{self, Triggers};
 
 pub use inventory::{Inventory, Scope, Zone, take};
@@ -48,6 +49,12 @@ pub struct Row {
     pub routes: BTreeMap<String, (String, String)>,
     /// Crons.
     pub crons: BTreeSet<String>,
+    /// The queues that it consumes.
+    pub consumers: BTreeMap<String, QueueConsumer>,
+    /// The workflows of its own.
+    pub workflows: BTreeMap<String, OwnWorkflow>,
+    /// The tag of the last migration of its Durable Object classes.
+    pub migration_tag: Option<String>,
 }
 
 /// A worker as it should be.
@@ -346,7 +353,7 @@ pub fn with_objects(inventory: &Inventory) -> BTreeSet<WorkerId> {
     let of_home = |(home, workers): (&Home, &BTreeMap<String, ListedWorker>)| {
         let listed: Vec<WorkerId> = workers
             .values()
-            .filter(|listed| listed.has_classes)
+            .filter(|listed| listed.migration_tag.is_some())
             .map(|listed| (home.clone(), listed.name.clone()))
             .collect();
         listed
@@ -411,6 +418,8 @@ pub fn tagged(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &Refres
             domains: row.domains.keys().cloned().collect(),
             patterns: row.routes.keys().cloned().collect(),
             crons: row.crons.clone(),
+            consumers: row.consumers.clone(),
+            workflows: row.workflows.clone(),
         };
         // What is uploaded again gets its tags then.
         let settled = row.digest == Some(wanted.digest) && triggers == wanted.triggers;
@@ -557,8 +566,68 @@ fn corrected(
             routes.extend(own.map(|route| (route.pattern.clone(), (zone_id.clone(), route.id.clone()))));
         }
     }
-    let (account, etag) = (account.to_owned(), listed.etag.clone());
-    Row { account, customer, environment, digest, etag, workers_dev, domains, routes, crons }
+    let (consumers, workflows) = parts(inventory, id, row, wanted, settled(listed, wanted));
+    let (account, etag, migration_tag) = (account.to_owned(), listed.etag.clone(), listed.migration_tag.clone());
+    // The list of a namespace may not have it.
+    let migration_tag = migration_tag.or_else(|| {
+        let is_listed = home.namespace.is_none() || row.is_some_and(|row| row.etag != etag);
+        row.filter(|_| !is_listed).and_then(|row| row.migration_tag.clone())
+    });
+    Row {
+        account,
+        customer,
+        environment,
+        digest,
+        etag,
+        workers_dev,
+        domains,
+        routes,
+        crons,
+        consumers,
+        workflows,
+        migration_tag,
+    }
+}
+
+/// Returns the queues that a worker consumes and the workflows that it defines: as listed, and where nothing was listed, as they were.
+fn parts(
+    inventory: &Inventory,
+    (home, name): &WorkerId,
+    row: Option<&Row>,
+    wanted: Option<&Wanted>,
+    is_settled: bool,
+) -> (BTreeMap<String, QueueConsumer>, BTreeMap<String, OwnWorkflow>) {
+    let wanted_consumer = |queue: &str| wanted.and_then(|wanted| wanted.triggers.consumers.get(queue));
+    let consumers = match inventory.queues.get(&home.account_id).filter(|_| home.namespace.is_none()) {
+        Some(queues) => {
+            let own = queues.iter().filter_map(|queue| {
+                let mut consumers = queue.consumers.iter();
+                let live = consumers.find(|consumer| consumer.worker.as_deref() == Some(name))?;
+                // What isn't set in a spec has a value all the same.
+                let known = [wanted_consumer(&queue.name), row.and_then(|row| row.consumers.get(&queue.name))];
+                let met = known.into_iter().flatten().find(|consumer| consumer.is_met_by(&live.consumer));
+                Some((queue.name.clone(), met.unwrap_or(&live.consumer).clone()))
+            });
+            own.collect()
+        }
+        None => row.map(|row| row.consumers.clone()).unwrap_or_default(),
+    };
+    let before = row.map(|row| row.workflows.clone()).unwrap_or_default();
+    let workflows = match inventory.workflows.get(&home.account_id).filter(|_| home.namespace.is_none()) {
+        Some(listed) => {
+            let own = listed.iter().filter(|workflow| workflow.worker == *name);
+            let known = own.map(|workflow| {
+                let wanted =
+                    wanted.filter(|_| is_settled).and_then(|wanted| wanted.triggers.workflows.get(&workflow.name));
+                // Its settings aren't listed: one that isn't known is deployed again.
+                let known = before.get(&workflow.name).or(wanted).cloned();
+                (workflow.name.clone(), known.unwrap_or(OwnWorkflow(serde_json::Value::Null)))
+            });
+            known.collect()
+        }
+        None => before,
+    };
+    (consumers, workflows)
 }
 
 /// The target of a domain or route, among the workers of its account.

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use flotilla_model::binding::OwnWorkflow;
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::fingerprint::Fingerprints;
@@ -24,7 +25,7 @@ use flotilla_model::lock::Lock;
 use flotilla_model::plain_file::{self, HeldFile};
 use flotilla_model::platform::Home;
 use flotilla_model::reason::Reason;
-use flotilla_model::spec::Environment;
+use flotilla_model::spec::{Environment, QueueConsumer};
 use flotilla_model::tags::Triggers;
 
 use crate::rotation::LOST;
@@ -128,6 +129,18 @@ pub struct DeployedResources {
     pub crons: BTreeSet<String>,
     /// The keyed fingerprint of each secret.
     pub secrets: BTreeMap<String, String>,
+    /// The queues that it consumes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub consumers: BTreeMap<String, QueueConsumer>,
+    /// The workflows of its own, as they were deployed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub workflows: BTreeMap<String, OwnWorkflow>,
+    /// The tag of the last migration of its Durable Object classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration_tag: Option<String>,
+    /// Whether it has Durable Object classes of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_objects: bool,
 }
 
 impl DeployedResources {
@@ -138,6 +151,8 @@ impl DeployedResources {
             domains: self.domains.keys().cloned().collect(),
             patterns: self.routes.keys().cloned().collect(),
             crons: self.crons.clone(),
+            consumers: self.consumers.clone(),
+            workflows: self.workflows.clone(),
         }
     }
 }
@@ -174,6 +189,12 @@ pub enum Uncertainty {
     Crons,
     /// Whether its database was created; a lookup finds out.
     Database,
+    /// Whether a queue was created; a lookup finds out.
+    Queue,
+    /// Whether it consumes a queue, and how.
+    Consumer(String),
+    /// Whether a workflow of its own is deployed as defined.
+    Workflow(String),
     /// Whether it has a domain.
     Domain(String),
     /// Whether it has a route.
@@ -619,6 +640,7 @@ mod tests {
             routes: BTreeMap::new(),
             crons: BTreeSet::new(),
             secrets: BTreeMap::new(),
+            ..DeployedResources::default()
         };
         let deployed = Deployed {
             account: "default".to_owned(),

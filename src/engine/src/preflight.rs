@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 
-use flotilla_deploy::plan::{Action, HostChange, READ_ONE_BY_ONE, Step};
+use flotilla_deploy::plan::{Action, Change, HostChange, READ_ONE_BY_ONE, Step};
 use flotilla_deploy::refresh::{Inventory, Scope, take};
 use flotilla_deploy::safety::{self, Attach, Intent, Refusal};
 use flotilla_deploy::state::{ResourceKind, State, Table, WorkerId};
@@ -28,8 +28,10 @@ const SHOWN: usize = 20;
 /// More deletions than are allowed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExcessDeletions {
-    /// The number of workers that the plan deletes.
+    /// The number of workers that the plan deletes, or whose Durable Objects it destroys.
     pub planned: usize,
+    /// The number of those among them that stay, and lose Durable Objects.
+    pub with_objects: usize,
     /// The number of workers that may be deleted.
     pub allowed: usize,
     /// The number of deployed workers.
@@ -38,14 +40,17 @@ pub struct ExcessDeletions {
 
 impl fmt::Display for ExcessDeletions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ExcessDeletions { planned, allowed, live } = *self;
-        write!(f, "the plan deletes {} of {live}, and {allowed} may be deleted at once", count(planned, "worker"))
+        let ExcessDeletions { planned, with_objects, allowed, live } = *self;
+        let what = if with_objects > 0 { " or their Durable Objects" } else { "" };
+        write!(f, "the plan deletes {} of {live}{what}, and {allowed} may be deleted at once", count(planned, "worker"))
     }
 }
 
 /// Returns the deletions of a plan, if they are more than is allowed at once.
 pub fn excess_deletions(planned: &Planned, max_deletions: Option<usize>) -> Option<ExcessDeletions> {
-    let number = planned.plan.count(Action::Delete);
+    // A class of Durable Objects holds as much as a worker does.
+    let is_deletion = |change: &&Change| change.action == Action::Delete || change.destroys_objects;
+    let number = planned.plan.changes.iter().filter(is_deletion).count();
     if number == 0 {
         return None;
     }
@@ -60,7 +65,8 @@ pub fn excess_deletions(planned: &Planned, max_deletions: Option<usize>) -> Opti
     };
     let live = planned.live;
     let allowed = max_deletions.unwrap_or_else(|| safety::deletions(count_of_all, percent, live));
-    (number > allowed).then_some(ExcessDeletions { planned: number, allowed, live })
+    let with_objects = number - planned.plan.count(Action::Delete);
+    (number > allowed).then_some(ExcessDeletions { planned: number, with_objects, allowed, live })
 }
 
 /// Refuses to delete more than is allowed at once.

@@ -244,7 +244,8 @@ fn add_uncertain(
 }
 
 fn row(deployed: &Deployed) -> Row {
-    let DeployedResources { etag, workers_dev, domains, routes, crons, .. } = deployed.live.clone();
+    let DeployedResources { etag, workers_dev, domains, routes, crons, consumers, workflows, migration_tag, .. } =
+        deployed.live.clone();
     Row {
         account: deployed.account.clone(),
         customer: deployed.customer.clone(),
@@ -255,6 +256,9 @@ fn row(deployed: &Deployed) -> Row {
         domains,
         routes,
         crons,
+        consumers,
+        workflows,
+        migration_tag,
     }
 }
 
@@ -360,6 +364,10 @@ fn deployed(
             crons: row.crons.clone(),
             // Which values another machine uploaded, nobody knows here.
             secrets: same.map(|before| before.live.secrets.clone()).unwrap_or_default(),
+            consumers: row.consumers.clone(),
+            workflows: row.workflows.clone(),
+            has_objects: row.migration_tag.is_some() || same.is_some_and(|before| before.live.has_objects),
+            migration_tag: row.migration_tag.clone(),
         },
     }
 }

@@ -13,6 +13,7 @@ use flotilla_deploy::plan::{self, Change, Plan, Wave};
 use flotilla_deploy::state::{Deployed, Record, RunId, State, Stored, WorkerId};
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
+use flotilla_model::objects;
 use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
 use flotilla_model::tags::Triggers;
@@ -201,7 +202,7 @@ fn kept(state: &State, id: &WorkerId, live: &Deployed, stored: &Stored) -> Resul
     then.extend(names("crons", "").into_iter().map(|cron| format!("cron {cron}")));
     let hosts = before.get("hosts").and_then(|hosts| hosts["names"].as_array()).into_iter().flatten();
     then.extend(hosts.filter_map(Value::as_str).map(str::to_owned));
-    let Triggers { workers_dev, domains, patterns, crons } = live.live.triggers();
+    let Triggers { workers_dev, domains, patterns, crons, .. } = live.live.triggers();
     let mut now: BTreeSet<String> = domains.into_iter().chain(patterns).collect();
     now.extend(crons.iter().map(|cron| format!("cron {cron}")));
     now.extend(state.hosts_of(id)?);
@@ -213,6 +214,33 @@ fn kept(state: &State, id: &WorkerId, live: &Deployed, stored: &Stored) -> Resul
     let only = |one: &BTreeSet<String>, other: &BTreeSet<String>| one.difference(other).cloned().collect::<Vec<_>>();
     let kept = Kept { worker: id.1.clone(), now: only(&now, &then), then: only(&then, &now) };
     Ok((!kept.now.is_empty() || !kept.then.is_empty()).then_some(kept))
+}
+
+/// Returns why a worker can't go back to a bundle: its Durable Object classes are others since, and Cloudflare takes no migration back.
+fn migrated_since(worker: &str, live: &Deployed, runs: Option<&Stored>, to: &Stored) -> Option<String> {
+    let target = objects::migrations_of(&to.metadata).last().map(|migration| migration.tag.clone());
+    let tag = |tag: &Option<String>| tag.clone().unwrap_or_else(|| "none".to_owned());
+    let why = if target != live.live.migration_tag {
+        format!(
+            "its Durable Object migration is {}, and that bundle's is {}",
+            tag(&live.live.migration_tag),
+            tag(&target)
+        )
+    } else if runs.is_some_and(|runs| objects::exports_of(&runs.metadata) != objects::exports_of(&to.metadata)) {
+        "its declared Durable Object classes differ from that bundle's".to_owned()
+    } else {
+        // A class that the bundle binds and that this worker no longer has.
+        let classes = |stored: &Stored| objects::bound_classes(&stored.metadata, worker);
+        let is_known = |class: &String| {
+            runs.is_some_and(|runs| {
+                objects::classes(&objects::migrations_of(&runs.metadata)).contains_key(class.as_str())
+            })
+        };
+        let uses_migrations = live.live.migration_tag.is_some();
+        let gone = classes(to).into_iter().find(|class| uses_migrations && runs.is_some() && !is_known(class))?;
+        format!("that bundle binds the Durable Object class {gone}, which the worker no longer has")
+    };
+    Some(format!("{why}: a rollback across a migration isn't possible; deploy a fix instead"))
 }
 
 fn reason(live: &Deployed, to: &Record) -> Reason {
@@ -295,6 +323,10 @@ impl Back {
             }
             Some(to) => match if state.is_kept(&to.digest)? { state.stored(&to.digest)? } else { None } {
                 Some(stored) => {
+                    if let Some(reason) = migrated_since(&id.1, live, state.stored(&live.digest)?.as_ref(), &stored) {
+                        self.stay.push((id.1, reason));
+                        return Ok(());
+                    }
                     self.kept.extend(kept(state, &id, live, &stored)?);
                     self.changes.push(plan::back(&id, live, (to.digest, &stored), reason(live, to)));
                 }

@@ -209,12 +209,7 @@ fn kept_upload(
     let needs = Needs { customer: &change.customer, environment: change.environment, names: &names };
     let sent = live.keeping(secrets, &needs, change)?;
     // The hosts and crons that it has stay as they are.
-    let triggers = kept.live.as_ref().map(|there| Triggers {
-        workers_dev: there.live.workers_dev,
-        domains: there.live.domains.keys().cloned().collect(),
-        patterns: there.live.routes.keys().cloned().collect(),
-        crons: there.live.crons.clone(),
-    });
+    let triggers = kept.live.as_ref().map(|there| there.live.triggers());
     let pending = triggers.is_none();
     let (triggers, digest) = (triggers.unwrap_or_default(), &change.digest);
     let mut tags = tags::of(owner, &change.customer, change.environment, digest, &triggers, pending);

@@ -45,6 +45,9 @@ pub fn fits(binding: &Binding) -> bool {
             (Some(value), Form::Text) => value.as_str().is_some_and(|text| !text.is_empty()),
             (Some(value), Form::OneOf(options)) => value.as_str().is_some_and(|text| options.contains(&text)),
             (Some(value), Form::Count) => value.as_u64().is_some_and(|count| count > 0),
+            (Some(value), Form::Duration) => {
+                value.as_u64().is_some_and(|time| time > 0) || value.as_str().is_some_and(|text| !text.is_empty())
+            }
             (Some(value), Form::Texts) => {
                 value.as_array().is_some_and(|items| !items.is_empty() && items.iter().all(Value::is_string))
             }

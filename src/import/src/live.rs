@@ -451,7 +451,7 @@ impl Reading<'_> {
             let message = format!("the static assets of `{}` can't be read, and a spec can't say them", self.name);
             self.lost("its assets", message, KEEP);
         }
-        if listed.has_classes {
+        if listed.migration_tag.is_some() {
             let message = format!("`{}` has classes of Durable Objects that migrations made", self.name);
             self.lost("its classes", message, KEEP);
         }

@@ -5,7 +5,7 @@ use flotilla_spec::yaml;
 use serde_json::{Map, Value};
 
 /// The order of keys at each level; others follow by name.
-const ORDER: [&str; 36] = [
+const ORDER: [&str; 37] = [
     "type",
     "id",
     "name",
@@ -38,6 +38,7 @@ const ORDER: [&str; 36] = [
     "cache",
     "logpush",
     "tailConsumers",
+    "queueConsumers",
     "production",
     ENVIRONMENTS,
     "workers",

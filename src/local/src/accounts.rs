@@ -108,21 +108,7 @@ pub fn put_subdomain(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
     })
 }
 
-/// A list of what there is none of here.
-pub fn nothing(call: &Call) -> Outcome {
-    Ok(Answer::page(&[], 1, call.number("per_page", 1000)?))
-}
-
-/// `GET …/queues`: no queue is kept here, and one of any name exists. wrangler lists those that a worker sends to, by
-/// several `name`s, and uploads nothing if one is missing.
-pub fn queues(call: &Call) -> Outcome {
-    let names = call.query.iter().filter(|(key, _)| key == "name").map(|(_, name)| name);
-    let queues: Vec<Value> =
-        names.map(|name| json!({"queue_id": digest(name.as_bytes())[..32], "queue_name": name})).collect();
-    Ok(Answer::page(&queues, 1, 100))
-}
-
-/// `GET …/r2/buckets/{name}`: likewise for buckets.
+/// `GET …/r2/buckets/{name}`: a bucket of any name exists.
 pub fn bucket(name: &str) -> Outcome {
     Ok(Answer::ok(&json!({"name": name, "creation_date": "2026-01-01T00:00:00.000Z", "storage_class": "Standard"})))
 }

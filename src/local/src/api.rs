@@ -13,7 +13,8 @@ use super::store::Key;
 use super::upload::Upload;
 use super::workers::Loaded;
 use super::{
-    accounts, databases, domains, journal, kv, namespaces, scripts, secrets, settings, tails, triggers, versions, zones,
+    accounts, databases, domains, journal, kv, namespaces, objects, queues, scripts, secrets, settings, tails,
+    triggers, versions, workflows, zones,
 };
 
 /// The path that the API begins with.
@@ -118,8 +119,7 @@ const OTHERS: &[(&str, &str, Run)] = &[
     ("GET", "accounts/*/workers/domains/records/*", Other(|r| domains::read(r.cloud, r.names[0], r.names[1]))),
     ("GET", "accounts/*/workers/domains/*", Other(|r| domains::read(r.cloud, r.names[0], r.names[1]))),
     ("DELETE", "accounts/*/workers/domains/*", Other(|r| domains::delete(r.cloud, r.names[0], r.names[1]))),
-    // There are no Durable Objects here; wrangler asks before it deletes a worker.
-    ("GET", "accounts/*/workers/durable_objects/namespaces", Other(|r| accounts::nothing(r.call))),
+    ("GET", "accounts/*/workers/durable_objects/namespaces", Other(|r| objects::list(r.cloud, r.names[0], r.call))),
     ("GET", "accounts/*/workers/dispatch/namespaces", Other(|r| namespaces::list(r.cloud, r.names[0]))),
     ("POST", "accounts/*/workers/dispatch/namespaces", Other(|r| namespaces::create(r.cloud, r.names[0], r.call))),
     ("GET", "accounts/*/workers/dispatch/namespaces/*", Other(|r| namespaces::read(r.cloud, r.names[0], r.names[1]))),
@@ -130,7 +130,22 @@ const OTHERS: &[(&str, &str, Run)] = &[
     ),
     ("GET", NAMESPACE_SCRIPTS, Other(|r| namespaces::scripts(r.cloud, r.names[0], r.names[1], r.call))),
     ("DELETE", NAMESPACE_SCRIPTS, Other(|r| namespaces::delete_tagged(r.cloud, r.names[0], r.names[1], r.call))),
-    ("GET", "accounts/*/queues", Other(|r| accounts::queues(r.call))),
+    ("GET", "accounts/*/queues", Other(|r| queues::list(r.cloud, r.names[0], r.call))),
+    ("POST", "accounts/*/queues", Other(|r| queues::create(r.cloud, r.names[0], r.call))),
+    ("GET", "accounts/*/queues/*", Other(|r| queues::one(r.cloud, r.names[0], r.names[1], false))),
+    ("DELETE", "accounts/*/queues/*", Other(|r| queues::one(r.cloud, r.names[0], r.names[1], true))),
+    ("GET", "accounts/*/queues/*/consumers", Other(|r| queues::consumers(r.cloud, r.names[0], r.names[1]))),
+    (
+        "POST",
+        "accounts/*/queues/*/consumers",
+        Other(|r| queues::create_consumer(r.cloud, r.names[0], r.names[1], r.call)),
+    ),
+    ("PUT", CONSUMER, Other(|r| queues::change_consumer(r.cloud, r.names[0], r.names[1], r.names[2], r.call))),
+    ("DELETE", CONSUMER, Other(|r| queues::change_consumer(r.cloud, r.names[0], r.names[1], r.names[2], r.call))),
+    ("GET", "accounts/*/workflows", Other(|r| workflows::list(r.cloud, r.names[0], r.call))),
+    ("GET", "accounts/*/workflows/*", Other(|r| workflows::one(r.cloud, r.names[0], r.names[1], r.call))),
+    ("PUT", "accounts/*/workflows/*", Other(|r| workflows::one(r.cloud, r.names[0], r.names[1], r.call))),
+    ("DELETE", "accounts/*/workflows/*", Other(|r| workflows::one(r.cloud, r.names[0], r.names[1], r.call))),
     ("GET", "accounts/*/r2/buckets/*", Other(|r| accounts::bucket(r.names[1]))),
     ("GET", "accounts/*/d1/database", Other(|r| databases::list(r.cloud, r.names[0], r.call))),
     ("POST", "accounts/*/d1/database", Other(|r| databases::create(r.cloud, r.names[0], r.call))),
@@ -161,6 +176,7 @@ const OTHERS: &[(&str, &str, Run)] = &[
 ];
 
 const NAMESPACE_SCRIPTS: &str = "accounts/*/workers/dispatch/namespaces/*/scripts";
+const CONSUMER: &str = "accounts/*/queues/*/consumers/*";
 const KV: &str = "accounts/*/storage/kv/namespaces";
 const KV_NAMESPACE: &str = "accounts/*/storage/kv/namespaces/*";
 const KV_VALUE: &str = "accounts/*/storage/kv/namespaces/*/values/*";

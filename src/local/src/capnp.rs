@@ -13,6 +13,8 @@ use serde_json::Value;
 
 /// The socket on which workerd listens, in its folder. A port of this machine would answer any user and any web page that finds it.
 pub const SOCKET: &str = "socket";
+/// The socket beside it, on which handlers are called that no request reaches: `scheduled()`, `queue()`, `tail()`.
+pub const TRIGGER_SOCKET: &str = "trigger";
 
 /// Everything that workerd needs to run one worker.
 #[derive(Debug, Default)]
@@ -31,6 +33,18 @@ pub struct WorkerSource {
     pub version: String,
     /// The account.
     pub account: String,
+    /// The worker's name.
+    pub name: String,
+    /// Its Durable Object classes: the name, the id under which objects are stored, and whether that is in SQLite.
+    pub objects: Vec<(String, String, bool)>,
+    /// The folder of stored objects, an absolute path.
+    pub folder: String,
+    /// Whether it has the Cache API.
+    pub has_cache: bool,
+    /// Whether it gets the events of other workers.
+    pub is_tail: bool,
+    /// Whether its handlers can be called that no request reaches.
+    pub has_triggers: bool,
     /// The words with which the worker's events are sent to the egress listener, see [`traced`]; empty: they aren't sent.
     pub trace: String,
 }
@@ -59,6 +73,10 @@ pub struct Config {
     services: BTreeMap<String, String>,
     /// The internal modules that bindings are made by, with their code.
     modules: BTreeMap<&'static str, &'static str>,
+    /// The number of sockets on which workerd listens.
+    pub sockets: usize,
+    /// Whether the worker has Durable Objects.
+    pub has_objects: bool,
 }
 
 /// Writes the configuration.
@@ -68,6 +86,12 @@ pub struct Config {
 pub fn config(source: &WorkerSource, outside: &Outside) -> Result<Config, String> {
     let mut config = Config::default();
     let mut modules = String::new();
+    let entry = source.modules.first().filter(|_| source.is_tail && !source.classic);
+    if let Some((name, ..)) = entry {
+        let code = TAIL_ENTRY.replace("ENTRY", &serde_json::json!(format!("./{name}")).to_string());
+        let file = config.file(code.into_bytes());
+        let _ = writeln!(modules, "    (name = \"local-cloudflare-entry.js\", esModule = embed \"{file}\"),");
+    }
     for (name, kind, body) in &source.modules {
         let kind = match kind.as_str() {
             "application/javascript+module" | "text/javascript+module" => "esModule",
@@ -107,6 +131,15 @@ pub fn config(source: &WorkerSource, outside: &Outside) -> Result<Config, String
              compatibilityDate = \"{TRACER_DATE}\", globalOutbound = \"traces\");\n"
         );
     }
+    if source.has_cache {
+        config.service(outside, "cache", &format!("cache {}", word(&[&source.account])));
+    }
+    let (triggers, trigger_socket) =
+        if source.has_triggers { triggers(&mut config, source, entry.is_some()) } else { Default::default() };
+    let objects = objects(&mut config, source);
+    let cache = if source.has_cache { ", cacheApiOutbound = \"cache\"" } else { "" };
+    config.has_objects = !source.objects.is_empty();
+    config.sockets = 1 + usize::from(source.has_triggers);
     let tails = if tracer.is_empty() { "" } else { ", tails = [\"tracer\"]" };
     let flags: Vec<String> = source.flags.iter().map(|flag| text(flag)).collect();
     let services: String = config.services.values().cloned().collect();
@@ -123,14 +156,55 @@ pub fn config(source: &WorkerSource, outside: &Outside) -> Result<Config, String
          const config :Workerd.Config = (\nextensions = [\n{extensions}  ],\n\
          services = [\n    (name = \"worker\", worker = .worker),\n{services}  ],\n\
          sockets = [(name = \"http\", address = \"unix:{SOCKET}\", service = \"worker\",\n\
-         http = (forwardedProtoHeader = \"x-forwarded-proto\"))]);\n\
+         http = (forwardedProtoHeader = \"x-forwarded-proto\")){trigger_socket}]);\n\
          const worker :Workerd.Worker = (\n  {code},\n  bindings = [\n{bindings}  ],\n\
-         compatibilityDate = {}, compatibilityFlags = [{}], globalOutbound = \"outbound\"{tails});\n{tracer}",
+         compatibilityDate = {}, compatibilityFlags = [{}], globalOutbound = \"outbound\"{tails}{cache}{objects});\n\
+         {tracer}{triggers}",
         text(&source.date),
         flags.join(", "),
     );
     config.files.push(("config.capnp".to_owned(), whole.into_bytes()));
     Ok(config)
+}
+
+/// Returns the part of a worker's configuration about its Durable Object classes.
+fn objects(config: &mut Config, source: &WorkerSource) -> String {
+    if source.objects.is_empty() {
+        return String::new();
+    }
+    let disk = format!("    (name = \"objects\", disk = (path = {}, writable = true)),\n", text(&source.folder));
+    config.services.insert("objects".to_owned(), disk);
+    let class = |(class, id, sqlite): &(String, String, bool)| {
+        format!("(className = {}, uniqueKey = {}, enableSql = {sqlite})", text(class), text(id))
+    };
+    let classes: Vec<String> = source.objects.iter().map(class).collect();
+    format!(",\ndurableObjectNamespaces = [{}], durableObjectStorage = (localDisk = \"objects\")", classes.join(", "))
+}
+
+/// Returns the worker beside a worker that calls those of its handlers that no request reaches, and its socket.
+fn triggers(config: &mut Config, source: &WorkerSource, has_tail: bool) -> (String, String) {
+    let file = config.file(TRIGGERS.as_bytes().to_vec());
+    config.services.insert("triggers".to_owned(), "    (name = \"triggers\", worker = .triggers),\n".to_owned());
+    let mut bindings = "    (name = \"worker\", service = \"worker\"),\n".to_owned();
+    for (class, ..) in &source.objects {
+        let (name, class) = (text(&format!("object {class}")), text(class));
+        let _ = writeln!(
+            bindings,
+            "    (name = {name}, durableObjectNamespace = (className = {class}, serviceName = \"worker\")),"
+        );
+    }
+    if has_tail {
+        bindings += "    (name = \"tail\", service = (name = \"worker\", entrypoint = \"LocalCloudflareTail\")),\n";
+    }
+    let worker = format!(
+        "const triggers :Workerd.Worker = (\n  modules = [(name = \"triggers.js\", esModule = embed \"{file}\")],\n\
+         bindings = [\n{bindings}  ],\ncompatibilityDate = \"{TRIGGERS_DATE}\",\n\
+         compatibilityFlags = [\"service_binding_extra_handlers\", \"rpc\"]);\n"
+    );
+    (
+        worker,
+        format!(",\n(name = \"triggers\", address = \"unix:{TRIGGER_SOCKET}\", service = \"triggers\", http = ())"),
+    )
 }
 
 impl Config {
@@ -199,8 +273,20 @@ impl Config {
                 format!("r2Bucket = {}", self.service_of_binding(outside, service))
             }
             "queue" => {
-                let service = format!("queue {}", word(&[&field("queue_name")]));
+                let service = format!("queue {}", word(&[&source.account, &field("queue_name")]));
                 format!("queue = {}", self.service_of_binding(outside, service))
+            }
+            "durable_object_namespace" if [String::new(), source.name.clone()].contains(&field("script_name")) => {
+                let class = field("class_name");
+                match source.objects.iter().any(|(known, ..)| *known == class) {
+                    true => format!("durableObjectNamespace = {}", text(&class)),
+                    false => self.absent(name, &format!("the Durable Object class {class}"), ""),
+                }
+            }
+            "durable_object_namespace" => {
+                self.modules.insert(OBJECTS_MODULE, OBJECTS);
+                let names = word(&[&source.account, &field("script_name"), &field("class_name")]);
+                wrapped(OBJECTS_MODULE, &self.service_of_binding(outside, format!("object {names}")))
             }
             "service" if binding.get("entrypoint").is_some_and(|entry| !entry.is_null() && entry != "default") => {
                 self.absent(name, "a service binding to an entrypoint", "")
@@ -285,6 +371,98 @@ const DISPATCH: &str = "export default ({ fetcher }) => ({
     },
   }),
 });
+";
+
+/// The header by which the worker beside a worker knows which of its Durable Objects a request is for.
+pub const OBJECT: &str = "x-local-object";
+
+/// The worker beside a worker that calls its handlers.
+const TRIGGERS: &str = "const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+const body = (kind, encoded) => {
+  const data = bytes(encoded);
+  if (kind === 'v8') return { serializedBody: data };
+  if (kind === 'bytes') return { body: data };
+  const text = new TextDecoder().decode(data);
+  return { body: kind === 'json' ? JSON.parse(text) : text };
+};
+const call = async (job, env) => {
+  if (job.kind === 'scheduled') {
+    return await env.worker.scheduled({ scheduledTime: new Date(job.time), cron: job.cron });
+  }
+  if (job.kind === 'tail') {
+    await env.tail.deliver(job.events);
+    return { outcome: 'ok' };
+  }
+  const messages = job.messages.map(({ id, timestamp, kind, body: encoded, attempts }) => (
+    { id, timestamp: new Date(timestamp), attempts, ...body(kind, encoded) }));
+  return await env.worker.queue(job.queue, messages);
+};
+export default {
+  async fetch(request, env) {
+    const object = request.headers.get('x-local-object');
+    if (object !== null) {
+      const { class: name, name: of, id } = JSON.parse(object);
+      const namespace = env['object ' + name];
+      if (namespace === undefined) return new Response('it has no Durable Object class ' + name, { status: 500 });
+      const headers = new Headers(request.headers);
+      headers.delete('x-local-object');
+      const stub = namespace.get(id === undefined ? namespace.idFromName(of) : namespace.idFromString(id));
+      return await stub.fetch(new Request(request, { headers }));
+    }
+    try {
+      return Response.json(await call(await request.json(), env));
+    } catch (error) {
+      return Response.json({ outcome: 'exception', error: String(error) });
+    }
+  },
+};
+";
+/// Its compatibility date.
+const TRIGGERS_DATE: &str = "2024-09-23";
+
+/// The entry of a worker that gets the events of other workers: the worker's own, with a way to hand them over.
+const TAIL_ENTRY: &str = "import { WorkerEntrypoint } from 'cloudflare:workers';
+import * as entry from ENTRY;
+export * from ENTRY;
+export default entry.default;
+export class LocalCloudflareTail extends WorkerEntrypoint {
+  async deliver(events) {
+    const own = entry.default;
+    const handler = typeof own === 'function' ? new own(this.ctx, this.env) : own;
+    if (typeof handler?.tail !== 'function') throw new Error('Handler does not export a tail() function.');
+    await handler.tail(events, this.env, this.ctx);
+  }
+}
+";
+
+/// The internal module behind bindings to Durable Objects of other workers, which run in processes of their own.
+const OBJECTS_MODULE: &str = "local:objects";
+/// A namespace whose objects can be fetched from. Their own methods can't be called from another process.
+const OBJECTS: &str = "export default ({ fetcher }) => {
+  const id = (of) => ({ ...of, toString: () => of.id ?? of.name, equals: (other) => String(other) === (of.id ?? of.name) });
+  const get = (of) => new Proxy({
+    id: of,
+    name: of.name,
+    async fetch(input, init) {
+      const request = new Request(input, init);
+      request.headers.set('x-local-object', JSON.stringify({ name: of.name, id: of.id }));
+      return await fetcher.fetch(request);
+    },
+  }, {
+    get(target, key) {
+      if (key in target || typeof key === 'symbol' || key === 'then') return target[key];
+      throw new Error('the local Cloudflare calls Durable Objects of other workers by fetch() alone, not by ' + String(key) + '()');
+    },
+  });
+  return {
+    idFromName: (name) => id({ name }),
+    idFromString: (text) => id({ id: text }),
+    newUniqueId() { throw new Error('the local Cloudflare makes no new ids for Durable Objects of other workers'); },
+    get,
+    getByName: (name) => get(id({ name })),
+    jurisdiction() { return this; },
+  };
+};
 ";
 
 /// The internal module behind bindings to what the emulator doesn't have.

@@ -1,5 +1,6 @@
 //! The whole emulated account in one value, as the operations share it. Knows its parts; not their work.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use hyper::header::HeaderValue;
@@ -8,6 +9,7 @@ use serde_json::Value;
 
 use super::Options;
 use super::activity::Activity;
+use super::caches::Caches;
 use super::call::Call;
 use super::clock::{Clock, stamp};
 use super::directory::{Directory, Group};
@@ -19,7 +21,7 @@ use super::limits::{Meter, PlatformLimits, RateLimit};
 use super::seal::digest;
 use super::store::Store;
 use super::tail_list::Tails;
-use super::workers::Workers;
+use super::workers::{self, Ground, Workers};
 
 /// Everything that outlives a request.
 pub struct Cloud {
@@ -72,9 +74,18 @@ pub struct Cloud {
     pub workers: Workers,
     /// Open libSQL streams.
     pub streams: Streams,
+    /// The batches of queues that are on their way.
+    pub deliveries: Mutex<HashMap<String, u64>>,
+    /// The Cache API's entries.
+    pub caches: Caches,
 }
 
 impl Cloud {
+    /// Returns the stores that the workers need to run.
+    pub fn ground(&self) -> Ground<'_> {
+        Ground { store: &self.store, activity: &self.activity, folder: &self.folder }
+    }
+
     /// Answers the page of a list that a request asks for: `usual` entries unless it says how many, and no more than `most`.
     ///
     /// # Errors
@@ -90,7 +101,7 @@ impl Cloud {
     /// When the folder can't be used.
     pub fn open(options: Options) -> anyhow::Result<Self> {
         let store = Store::open(&options.folder)?;
-        Ok(Self {
+        let cloud = Self {
             page_key: match &options.token {
                 Some(token) => digest(format!("page {token}").as_bytes())[..32].to_owned(),
                 None => store.seal.id(),
@@ -118,7 +129,11 @@ impl Cloud {
             health_path: options.health_path,
             tails: Tails::default(),
             workers: Workers::new(options.workerd),
-        })
+            deliveries: Mutex::default(),
+            caches: Caches::default(),
+        };
+        workers::sweep_objects(&cloud.store, &cloud.folder).map_err(|refusal| anyhow::anyhow!(refusal.message))?;
+        Ok(cloud)
     }
 
     /// Returns whether a request carries the emulator's own token, if it has one.

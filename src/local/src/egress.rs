@@ -10,14 +10,15 @@ use hyper::{Request, Response};
 use serde_json::{Value, json};
 
 use super::call::{decode, pairs};
-use super::capnp::{CALL, DISPATCHED, THROWN};
+use super::capnp::{CALL, DISPATCHED, OBJECT, THROWN};
 use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
 use super::routing::{
-    Body, Dropped, From, Target, blocking, forward, forward_or_throw, host, of_host, respond, text, words,
+    Body, Dropped, From, Target, blocking, forward, forward_or_throw, host, of_host, respond, text, to_object, trigger,
+    words,
 };
 use super::store::{self, Key};
-use super::{databases, kv, libsql, r2};
+use super::{databases, kv, libsql, queues, r2};
 
 /// The most bytes of a worker's events that come at once.
 const EVENTS: usize = 8 << 20;
@@ -43,7 +44,9 @@ pub async fn answer(cloud: Arc<Cloud>, mut request: Request<Incoming>) -> Result
             }
             ["kv", id] => to_kv(&cloud, id, request).await.map_or_else(|refusal| text(500, &refusal.message), respond),
             ["r2", bucket] => to_r2(&cloud, bucket, request).await,
-            ["trace", version, worker] => to_activity(&cloud, version, worker, request).await,
+            ["trace", version, worker] => to_activity(cloud, version, worker, request).await,
+            ["cache", account] => to_cache(&cloud, account, request).await,
+            ["object", object] => to_object_of(&cloud, object, request).await,
             ["queue", queue] => to_queue(&cloud, queue, request).await,
             _ => outbound(&cloud, request).await,
         },
@@ -129,7 +132,7 @@ async fn to_r2(cloud: &Cloud, bucket: &str, request: Request<Incoming>) -> Respo
 }
 
 /// Takes the events of a worker from the tracer beside it.
-async fn to_activity(cloud: &Cloud, version: &str, worker: &str, request: Request<Incoming>) -> Response<Body> {
+async fn to_activity(cloud: Arc<Cloud>, version: &str, worker: &str, request: Request<Incoming>) -> Response<Body> {
     let body = Limited::new(request.into_body(), EVENTS).collect().await;
     let events = body.ok().and_then(|body| serde_json::from_slice::<Vec<Value>>(&body.to_bytes()).ok());
     let names: Vec<String> = worker.split('/').map(decode).collect();
@@ -137,20 +140,77 @@ async fn to_activity(cloud: &Cloud, version: &str, worker: &str, request: Reques
         return text(400, "these are no events of a worker\n");
     };
     let key = Key::new(account, namespace, name);
-    events.into_iter().for_each(|event| cloud.activity.add(&key, version, event));
+    events.iter().for_each(|event| cloud.activity.add(&key, version, event.clone()));
+    let settings = blocking(|| cloud.store.read(|db| store::get(db, &key))).map(|worker| worker.settings);
+    let mut events = events;
+    // workerd doesn't know the name under which a worker is deployed.
+    events.iter_mut().for_each(|event| event["scriptName"] = key.name.clone().into());
+    let consumers = settings.ok().and_then(|settings| settings.get("tail_consumers")?.as_array().cloned());
+    for name in consumers.iter().flatten().filter_map(|consumer| consumer["service"].as_str()) {
+        let (cloud, consumer) = (cloud.clone(), Key::of_account(&key.account, name));
+        let job = json!({"kind": "tail", "events": events});
+        tokio::spawn(async move { to_tail(&cloud, &consumer, &job).await });
+    }
     text(200, "")
 }
 
-/// Answers workerd's queue binding: messages are noted in the journal and not delivered.
+/// Hands events over to a worker that gets those of another one.
+async fn to_tail(cloud: &Cloud, consumer: &Key, job: &Value) {
+    let Ok(worker) = blocking(|| cloud.store.read(|db| store::get(db, consumer))) else { return };
+    // One that was started before it got any can't take them.
+    let is_unready = |answer: &Value| answer["error"].as_str().is_some_and(|why| why.contains("reading 'deliver'"));
+    if let Ok(answer) = trigger(cloud, &worker, job).await
+        && is_unready(&answer)
+    {
+        cloud.workers.restart(worker.id);
+        let _ = trigger(cloud, &worker, job).await;
+    }
+}
+
+/// Answers workerd's Cache API.
+async fn to_cache(cloud: &Cloud, account: &str, request: Request<Incoming>) -> Response<Body> {
+    let (method, headers) = (request.method().as_str().to_owned(), request.headers().clone());
+    let scheme = words(&headers, "x-forwarded-proto");
+    // A cache that a worker opens by its name is apart from the others.
+    let name = words(&headers, "cf-cache-namespace");
+    let key = format!("{account} {name} {scheme}://{}{}", words(&headers, header::HOST), request.uri());
+    let body = collect(request).await;
+    respond(cloud.caches.answer(&method, &key, &body, (cloud.clock)()))
+}
+
+/// Passes a request to a Durable Object of another worker.
+async fn to_object_of(cloud: &Cloud, object: &str, mut request: Request<Incoming>) -> Response<Body> {
+    let names: Vec<String> = object.split('/').map(decode).collect();
+    let [account, script, class] = names.as_slice() else { return text(400, "this is no Durable Object\n") };
+    let mut object: Value = serde_json::from_str(words(request.headers(), OBJECT)).unwrap_or_default();
+    request.headers_mut().remove(OBJECT);
+    if !object.is_object() {
+        return text(400, "this is no Durable Object\n");
+    }
+    object["class"] = class.as_str().into();
+    let key = Key::of_account(account, script);
+    match blocking(|| cloud.store.read(|db| store::get(db, &key))) {
+        Ok(worker) => to_object(cloud, &worker, request, &object.to_string()).await,
+        Err(refusal) => text(502, &format!("the Durable Object's worker {script}: {}\n", refusal.message)),
+    }
+}
+
+/// Answers workerd's queue binding: what is sent is noted in the journal, and waits for the queue's consumer.
 async fn to_queue(cloud: &Cloud, queue: &str, request: Request<Incoming>) -> Response<Body> {
     let (method, path) = (request.method().as_str().to_owned(), request.uri().path().to_owned());
+    let names: Vec<String> = queue.split('/').map(decode).collect();
+    let [account, queue] = names.as_slice() else { return text(400, "this is no queue\n") };
+    let headers = request.headers().clone();
     let body = collect(request).await;
     let sent = path.trim_start_matches('/');
-    let entry = json!({"method": method, "queue": decode(queue), "sent": sent, "bytes": body.len()});
-    cloud.journal.lock().add(entry, 200);
-    // Nothing is kept, so nothing waits.
-    let metrics = json!({"backlogCount": 0, "backlogBytes": 0, "oldestMessageTimestamp": 0});
-    respond(Answer::json(200, &json!({"metadata": {"metrics": metrics}})))
+    let entry = json!({"method": method, "queue": queue, "sent": sent, "bytes": body.len()});
+    let outcome = blocking(|| queues::send(cloud, (account, queue), &path, &headers, &body));
+    let answer = outcome.unwrap_or_else(|refusal| {
+        let message = format!("{} ({})", refusal.message, refusal.code);
+        Answer::bytes(refusal.status, "text/plain", message.into_bytes())
+    });
+    cloud.journal.lock().add(entry, answer.status);
+    respond(answer)
 }
 
 /// Answers workerd's KV binding: `/key` with `GET`, `PUT`, `DELETE`, and `GET /` to list.

@@ -12,6 +12,8 @@ pub struct Answer {
     pub content_type: String,
     /// Further headers, lower-case names.
     pub headers: Vec<(&'static str, String)>,
+    /// Headers with names of others, likewise.
+    pub more: Vec<(String, String)>,
     /// The bytes of the body.
     pub body: Vec<u8>,
 }
@@ -26,7 +28,7 @@ impl Answer {
     /// Bytes of another type than JSON.
     #[must_use]
     pub fn bytes(status: u16, content_type: &str, body: Vec<u8>) -> Self {
-        Self { status, content_type: content_type.to_owned(), headers: Vec::new(), body }
+        Self { status, content_type: content_type.to_owned(), headers: Vec::new(), more: Vec::new(), body }
     }
 
     /// Success: the envelope around `result`.

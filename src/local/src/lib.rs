@@ -2,7 +2,7 @@
 //! request, and the deployed workers, served by workerd. Knows nothing of flotilla.
 //!
 //! Everything is stored in one folder: `cloudflare.db` (the account's objects), `d1/` and `libsql/` (the workers'
-//! databases) and `key`. Secrets are stored sealed with that key, which only keeps their plain text out of the folder:
+//! databases), `objects/` (the workers' Durable Objects) and `key`. Secrets are stored sealed with that key, which only keeps their plain text out of the folder:
 //! whoever can read the folder can open them, so use made-up credentials.
 //!
 //! It sends nothing anywhere, and what workers fetch never leaves the machine.
@@ -10,10 +10,12 @@
 mod accounts;
 mod activity;
 mod api;
+mod caches;
 mod call;
 mod capnp;
 mod clock;
 mod cloud;
+mod crons;
 mod databases;
 mod directory;
 mod domains;
@@ -28,7 +30,9 @@ mod kv;
 mod libsql;
 mod limits;
 mod namespaces;
+mod objects;
 mod page;
+mod queues;
 mod r2;
 mod routing;
 mod scripts;
@@ -45,6 +49,7 @@ mod upload;
 mod versions;
 mod workerd;
 mod workers;
+mod workflows;
 mod zones;
 
 use std::fs::Metadata;
@@ -230,6 +235,8 @@ async fn serve_until(
         // An error means that the sender is gone, which is as good as told to stop.
         _ = stopped => {}
         () = serve::listen(listener, move |request| serve::answer(outer.clone(), request)) => {}
+        () = queues::run(cloud.clone()) => {}
+        () = crons::run(cloud.clone()) => {}
         () = serve::listen(egress, move |request| egress::answer(inner.clone(), request)) => {}
         () = async {
             loop {

@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Either, Full};
+use http_body_util::{BodyExt as _, Either, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{self, HeaderValue};
+use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::net::UnixStream;
 
+use super::capnp::{OBJECT, TRIGGER_SOCKET};
 use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
 use super::store::{self, Key, Worker};
@@ -145,7 +147,7 @@ where
     let mut last = String::new();
     let mut tried: Vec<PathBuf> = Vec::new();
     for _ in 0..CONNECTS {
-        let socket = match cloud.workers.socket(&cloud.store, &cloud.activity, worker).await {
+        let socket = match cloud.workers.socket(cloud.ground(), worker).await {
             Ok(socket) => socket,
             Err(StartError::Page(status, why)) => {
                 let version = worker.version.as_deref().unwrap_or_default();
@@ -189,6 +191,45 @@ where
     }
 }
 
+/// The most bytes of what a worker answers to an event.
+const MOST_RESULT: usize = 1 << 20;
+
+/// Calls a handler of a worker that no request reaches: `scheduled()`, `queue()`. Returns what became of it.
+///
+/// # Errors
+/// Why the worker can't be called.
+pub async fn trigger(cloud: &Cloud, worker: &Worker, job: &Value) -> Result<Value, String> {
+    let socket = match cloud.workers.socket(cloud.ground(), worker).await {
+        Ok(socket) => socket.with_file_name(TRIGGER_SOCKET),
+        Err(StartError::Page(_, why)) => return Err(why),
+        Err(StartError::Refused(refusal)) => return Err(refusal.message),
+    };
+    let stream = UnixStream::connect(&socket).await.map_err(|error| format!("workerd can't be reached: {error}"))?;
+    let request = Request::post("/").header(header::HOST, "trigger").body(Full::<Bytes>::from(job.to_string()));
+    let request = request.map_err(|error| error.to_string())?;
+    let response = pass(stream, request).await;
+    let body = Limited::new(response.into_body(), MOST_RESULT).collect().await;
+    let body = body.map_err(|error| error.to_string())?.to_bytes();
+    serde_json::from_slice(&body).map_err(|_| String::from_utf8_lossy(&body).into_owned())
+}
+
+/// Passes a request to a Durable Object of a worker: `object` is its class and its name or id, as JSON.
+pub async fn to_object(cloud: &Cloud, worker: &Worker, request: Request<Incoming>, object: &str) -> Response<Body> {
+    let socket = match cloud.workers.socket(cloud.ground(), worker).await {
+        Ok(socket) => socket.with_file_name(TRIGGER_SOCKET),
+        Err(StartError::Page(status, why)) => return text(status, &format!("{why}\n")),
+        Err(StartError::Refused(refusal)) => return text(500, &format!("{}\n", refusal.message)),
+    };
+    let mut request = request;
+    if let Ok(object) = HeaderValue::from_str(object) {
+        request.headers_mut().insert(OBJECT, object);
+    }
+    match UnixStream::connect(&socket).await {
+        Ok(stream) => pass(stream, request).await,
+        Err(error) => text(502, &format!("{}: workerd can't be reached: {error}\n", worker.key.name)),
+    }
+}
+
 /// Requests a worker's health check, whatever comes of it: its events show that.
 pub async fn check(cloud: &Cloud, worker: &Worker) {
     let host = format!("{}.localhost", worker.key.name);
@@ -211,9 +252,15 @@ pub fn respond(answer: Answer) -> Response<Body> {
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     let all = answer.headers.iter().map(|(name, value)| (*name, value.as_str()));
-    for (name, value) in all.chain([("content-type", answer.content_type.as_str())]) {
+    let kind = Some(("content-type", answer.content_type.as_str())).filter(|(_, kind)| !kind.is_empty());
+    for (name, value) in all.chain(kind) {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
+        }
+    }
+    for (name, value) in &answer.more {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+            headers.append(name, value);
         }
     }
     response

@@ -10,7 +10,7 @@ use super::store::{self, Key, Version, Worker};
 use super::upload::{UNVERSIONED, Upload};
 use super::versions;
 use super::workers::Loaded;
-use super::{accounts, triggers};
+use super::{accounts, objects, triggers};
 
 /// `GET …/workers/scripts`: every worker of the account on one page, as Cloudflare does.
 pub fn list(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
@@ -83,6 +83,7 @@ pub fn put(cloud: &Cloud, key: &Key, call: &Call, upload: &Upload, loaded: Optio
             None => create(cloud, db, key, call.source(), &now)?,
         };
         let previous = store::latest(db, worker.id)?;
+        let serving = store::serving(db, &worker)?;
         if let Some(expected) = call.header("if-match")
             && previous
                 .as_ref()
@@ -93,6 +94,7 @@ pub fn put(cloud: &Cloud, key: &Key, call: &Call, upload: &Upload, loaded: Optio
         let version = versions::add(cloud, db, &worker, previous.as_ref(), (upload, loaded), call, &now)?;
         let deployment = versions::deploy(cloud, db, &worker, &version, &json!({}), call.source(), &now)?;
         let mut worker = worker;
+        objects::apply(cloud, db, &mut worker, (serving.as_ref(), &version), &upload.metadata, loaded)?;
         for name in UNVERSIONED {
             // What isn't sent stays: wrangler sets tags by a later PATCH, and only when they changed.
             if let Some(value) = upload.metadata.get(name) {
@@ -152,6 +154,9 @@ pub fn script(worker: &Worker, version: Option<&Version>) -> Value {
         "tail_consumers": setting("tail_consumers"),
         "usage_model": "standard", "has_assets": false,
     });
+    if let Some(tag) = setting(objects::TAG) {
+        shown[objects::TAG] = tag;
+    }
     if let Some(observability) = setting("observability").filter(|value| !value.is_null()) {
         shown["observability"] = observability;
     }
@@ -229,6 +234,7 @@ pub fn remove(db: &rusqlite::Connection, worker: &Worker) -> Result<(), Refusal>
             "DELETE FROM route WHERE account = ?1 AND script = ?2",
             "DELETE FROM domain WHERE account = ?1 AND service = ?2",
             "DELETE FROM schedule WHERE account = ?1 AND script = ?2",
+            "DELETE FROM consumer WHERE script = ?2 AND queue IN (SELECT id FROM queue WHERE account = ?1)",
         ] {
             store::run(db, sql, [&worker.key.account, &worker.key.name])?;
         }

@@ -2,6 +2,7 @@
 //! not what the API answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -12,11 +13,13 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::call::pairs;
 use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
 use super::faults::Fault;
 use super::routing::{Body, Dropped, From, Target, blocking, forward, host, of_host, respond, text, words};
-use super::{api, index, libsql, store, tails};
+use super::store::Worker;
+use super::{api, crons, index, libsql, store, tails};
 
 /// Room for the metadata and the other parts of a form beside the modules, in bytes.
 const MARGIN: usize = 16 << 20;
@@ -64,6 +67,7 @@ pub async fn answer(cloud: Arc<Cloud>, request: Request<Incoming>) -> Result<Res
     let is_own = is_own_host(&host);
     let target = if is_own { Ok(None) } else { blocking(|| of_host(&cloud, From::Outside, false, &host, &path)) };
     match target {
+        Ok(Some(Target::Worker(worker))) if path == SCHEDULED => return Ok(scheduled(&cloud, &worker, &request).await),
         Ok(Some(Target::Worker(worker))) => return Ok(forward(&cloud, &worker, request, None).await),
         Ok(Some(Target::NoWorker(why))) => return Ok(text(404, &why)),
         Ok(None) => {}
@@ -107,6 +111,9 @@ pub async fn answer(cloud: Arc<Cloud>, request: Request<Incoming>) -> Result<Res
     match found {
         Ok(Some(worker)) => {
             let rest = segments[prefix..].join("/");
+            if format!("/{rest}") == SCHEDULED {
+                return Ok(scheduled(&cloud, &worker, &request).await);
+            }
             let mut response = forward(&cloud, &worker, request, Some(&format!("/{rest}"))).await;
             // Its page has the emulator's own origin: as it is sandboxed, it can't read the emulator's page, nor another worker's.
             response.headers_mut().append(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX));
@@ -114,6 +121,29 @@ pub async fn answer(cloud: Arc<Cloud>, request: Request<Incoming>) -> Result<Res
         }
         Ok(None) => Ok(text(404, &format!("no worker named {name} is deployed here\n"))),
         Err(refusal) => Ok(text(500, &refusal.message)),
+    }
+}
+
+/// The path by which a worker's `scheduled()` is called on request, as `wrangler dev` has it.
+const SCHEDULED: &str = "/cdn-cgi/handler/scheduled";
+
+/// Calls a worker's `scheduled()`, for the cron and the time of the query. No web page can do that.
+async fn scheduled(cloud: &Cloud, worker: &Worker, request: &Request<Incoming>) -> Response<Body> {
+    if let Some(why) = from_page(request.headers()) {
+        return text(403, &format!("{why}: schedules are run for no web pages\n"));
+    }
+    let query = pairs(request.uri().query().unwrap_or_default());
+    let find = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let time = find("time").and_then(|time| time.parse().ok()).map(Duration::from_millis);
+    let cron = find("cron").unwrap_or("* * * * *");
+    match crons::call(cloud, &worker.key, cron, time.unwrap_or_else(|| (cloud.clock)())).await {
+        Ok(answer) => {
+            let outcome = answer["outcome"].as_str().unwrap_or("unknown");
+            let status = if outcome == "ok" { 200 } else { 500 };
+            let why = answer["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
+            text(status, &format!("{outcome}{why}\n"))
+        }
+        Err(why) => text(500, &format!("{why}\n")),
     }
 }
 

@@ -9,7 +9,7 @@ use super::envelope::{Answer, Outcome, Refusal};
 use super::scripts::tags;
 use super::store::{self, Key, Version, Worker};
 use super::upload::{UNVERSIONED, check_bindings, check_options, check_tags, object, resolve, shown};
-use super::versions;
+use super::{objects, versions};
 
 fn active(db: &rusqlite::Connection, worker: &Worker) -> Result<Version, Refusal> {
     store::serving(db, worker)?.ok_or_else(Refusal::no_worker)
@@ -107,7 +107,7 @@ fn merge(worker: &mut Worker, sent: &Map<String, Value>) {
 fn unversioned(worker: &Worker) -> Value {
     let mut shown = json!({"logpush": false, "tail_consumers": [], "tags": []});
     for (name, value) in &worker.settings {
-        if !value.is_null() {
+        if !value.is_null() && name != objects::TAG {
             shown[name] = value.clone();
         }
     }
@@ -118,6 +118,9 @@ fn all(worker: &Worker, version: &Version) -> Value {
     let mut settings = unversioned(worker);
     settings["bindings"] = shown(&version.bindings).into();
     settings["usage_model"] = "standard".into();
+    if let Some(tag) = worker.settings.get(objects::TAG) {
+        settings[objects::TAG] = tag.clone();
+    }
     for (name, value) in &version.options {
         settings[name] = value.clone();
     }

@@ -52,6 +52,21 @@ CREATE INDEX IF NOT EXISTS domain_zone ON domain (zone);
 CREATE TABLE IF NOT EXISTS schedule (
     account TEXT NOT NULL, script TEXT NOT NULL, cron TEXT NOT NULL, created TEXT NOT NULL, modified TEXT NOT NULL,
     PRIMARY KEY (account, script, cron)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS object_class (
+    worker INTEGER NOT NULL REFERENCES worker ON DELETE CASCADE, class TEXT NOT NULL, id TEXT NOT NULL, sqlite INTEGER NOT NULL,
+    PRIMARY KEY (worker, class)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS queue (
+    id TEXT PRIMARY KEY, account TEXT NOT NULL, name TEXT NOT NULL, created TEXT NOT NULL, UNIQUE (account, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS consumer (
+    id TEXT PRIMARY KEY, queue TEXT NOT NULL UNIQUE REFERENCES queue ON DELETE CASCADE, script TEXT NOT NULL, body TEXT NOT NULL,
+    created TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS message (
+    id INTEGER PRIMARY KEY, uid TEXT NOT NULL, queue TEXT NOT NULL REFERENCES queue ON DELETE CASCADE, kind TEXT NOT NULL,
+    body BLOB NOT NULL, sent INTEGER NOT NULL, due INTEGER NOT NULL, attempts INTEGER NOT NULL, taken INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS message_due ON message (queue, taken, due);
+CREATE TABLE IF NOT EXISTS workflow (
+    id TEXT PRIMARY KEY, account TEXT NOT NULL, name TEXT NOT NULL, script TEXT NOT NULL, class TEXT NOT NULL, body TEXT NOT NULL,
+    created TEXT NOT NULL, modified TEXT NOT NULL, UNIQUE (account, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS namespace (
     id TEXT PRIMARY KEY, account TEXT NOT NULL, name TEXT NOT NULL, created TEXT NOT NULL, modified TEXT NOT NULL,
     trusted INTEGER NOT NULL, UNIQUE (account, name)) WITHOUT ROWID;
@@ -263,7 +278,7 @@ pub struct Worker {
     pub enabled: bool,
     /// Its versions have preview URLs.
     pub previews: bool,
-    /// The settings that aren't versioned: `tags`, `logpush`, `observability`, `tail_consumers`.
+    /// The settings that aren't versioned: `tags`, `logpush`, `observability`, `tail_consumers`; and the tag of the last migration.
     pub settings: Map<String, Value>,
 }
 
@@ -460,4 +475,24 @@ pub fn save(db: &Connection, worker: &Worker, now: &str) -> Result<(), Refusal> 
 pub fn count(db: &Connection, sql: &str, parameters: &[&str]) -> Result<u64, Refusal> {
     let count: i64 = db.prepare_cached(sql)?.query_row(rusqlite::params_from_iter(parameters), |row| row.get(0))?;
     Ok(count.unsigned_abs())
+}
+
+/// A Durable Object class of a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Class {
+    /// Its name.
+    pub name: String,
+    /// The id of its namespace, under which its objects are stored.
+    pub id: String,
+    /// Whether they are stored in SQLite.
+    pub sqlite: bool,
+}
+
+/// The classes of a worker.
+///
+/// # Errors
+/// When the database fails.
+pub fn classes(db: &Connection, worker: i64) -> Result<Vec<Class>, Refusal> {
+    let sql = "SELECT class, id, sqlite FROM object_class WHERE worker = ?1 ORDER BY class";
+    rows(db, sql, [worker], |row| Ok(Class { name: row.get(0)?, id: row.get(1)?, sqlite: row.get(2)? }))
 }

@@ -27,8 +27,16 @@ const TYPES: [&str; 10] = [
 ];
 
 /// The options of a version that are stored as they were sent.
-const OPTIONS: [&str; 7] =
-    ["compatibility_date", "compatibility_flags", "annotations", "limits", "placement", "usage_model", "cache_options"];
+const OPTIONS: [&str; 8] = [
+    "compatibility_date",
+    "compatibility_flags",
+    "annotations",
+    "limits",
+    "placement",
+    "usage_model",
+    "cache_options",
+    "exports",
+];
 
 /// The options that belong to the worker and not to a version.
 pub const UNVERSIONED: [&str; 4] = ["tags", "logpush", "observability", "tail_consumers"];

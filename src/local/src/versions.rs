@@ -11,7 +11,7 @@ use super::envelope::{Answer, Outcome, Refusal};
 use super::store::{self, Key, Version, Worker};
 use super::upload::{Upload, is_secret, shown};
 use super::workers::Loaded;
-use super::{databases, kv};
+use super::{databases, kv, objects, queues};
 
 /// Refuses bindings to what isn't there. The codes are those that wrangler's users report.
 ///
@@ -37,6 +37,10 @@ pub fn check_references(cloud: &Cloud, db: &Connection, account: &str, bindings:
                 }
                 let found = exists("SELECT 1 FROM kv_namespace WHERE account = ?1 AND id = ?2", &id)?;
                 (found, 10041, format!("KV namespace {id:?}"))
+            }
+            "queue" if cloud.make_bound => {
+                queues::make(cloud, db, account, &text(binding, "queue_name"))?;
+                continue;
             }
             "service" => {
                 let name = text(binding, "service");
@@ -170,6 +174,7 @@ pub fn strict(call: &Call) -> Result<bool, Refusal> {
 /// `POST …/versions`: a version that doesn't serve yet.
 pub fn create(cloud: &Cloud, key: &Key, call: &Call, upload: &Upload, loaded: Option<&Loaded>) -> Outcome {
     strict(call)?;
+    objects::refuse(&upload.metadata)?;
     let now = cloud.now();
     cloud.store.write(|db| {
         let worker = store::get(db, key)?;

@@ -34,7 +34,7 @@ watch=$!
 exec 4<&-
 wait "$workerd"
 kill -9 "$watch"
-rm -f socket config.capnp
+rm -f socket trigger config.capnp
 folder=$PWD
 cd / && rmdir "$folder"
 "#;
@@ -118,6 +118,8 @@ pub struct Process {
     pub startup: Duration,
     /// The text that the worker printed while it was loaded.
     pub printed: String,
+    /// Whether it has Durable Objects.
+    pub has_objects: bool,
     child: Child,
     // Its end is what ends workerd.
     stdin: Option<ChildStdin>,
@@ -141,7 +143,8 @@ impl Process {
         let mut child = Command::new("sh")
             .args(["-c", WATCH, "workerd"])
             .arg(&binary.path)
-            .args(["serve", "--control-fd=3", "config.capnp"])
+            // The worker that calls handlers has a flag that is experimental.
+            .args(["serve", "--experimental", "--control-fd=3", "config.capnp"])
             .current_dir(folder.path())
             // Only what the worker is bound to: nothing of ours may leak into it.
             .env_clear()
@@ -169,10 +172,14 @@ impl Process {
         let stdout = child.stdout.take();
         let mut lines = BufReader::new(stdout.ok_or("BUG: stdout is piped")?).lines();
         let listening = async {
+            let mut left = config.sockets.max(1);
             while let Ok(Some(line)) = lines.next_line().await {
                 let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
                 if event["event"] == "listen" {
-                    return true;
+                    left -= 1;
+                    if left == 0 {
+                        return true;
+                    }
                 }
             }
             false
@@ -184,7 +191,7 @@ impl Process {
                 }
                 let startup = started.elapsed();
                 let printed = said.lock().trim().to_owned();
-                Ok(Self { socket, startup, printed, child, stdin, _folder: folder })
+                Ok(Self { socket, startup, printed, has_objects: config.has_objects, child, stdin, _folder: folder })
             }
             Ok(false) => {
                 // It ended. Its last words may still be on their way.

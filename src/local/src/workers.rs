@@ -71,6 +71,8 @@ pub struct Workers {
 struct Slot {
     version: String,
     turn: AtomicU64,
+    /// The process of an earlier version: two can't have the same Durable Objects at once.
+    replaces: parking_lot::Mutex<Option<Arc<Slot>>>,
     /// Held while the process starts, so that one start serves all who wait.
     process: Mutex<Option<Running>>,
 }
@@ -117,7 +119,7 @@ impl Workers {
     ///
     /// # Errors
     /// The reason why it can't run.
-    pub async fn socket(&self, store: &Store, activity: &Activity, worker: &Worker) -> Result<PathBuf, StartError> {
+    pub async fn socket(&self, ground: Ground<'_>, worker: &Worker) -> Result<PathBuf, StartError> {
         let id = worker
             .version
             .as_deref()
@@ -134,8 +136,12 @@ impl Workers {
             running.used = Instant::now();
             return Ok(running.process.socket.clone());
         }
-        let version = store.read(|db| store::version(db, worker.id, id))?;
-        let process = self.start(store, activity, worker, &version).await?;
+        let replaced = slot.replaces.lock().take();
+        if let Some(replaced) = replaced {
+            end(replaced).await;
+        }
+        let version = ground.store.read(|db| store::version(db, worker.id, id))?;
+        let process = self.start(ground, worker, &version).await?;
         let socket = process.socket.clone();
         *running = Some(Running { process, used: Instant::now() });
         Ok(socket)
@@ -145,27 +151,26 @@ impl Workers {
     fn slot(&self, worker: i64, version: &str) -> (Arc<Slot>, Vec<Arc<Slot>>) {
         let mut slots = self.slots.lock();
         let mut ended = Vec::new();
+        let mut replaces = None;
         if slots.get(&worker).is_some_and(|slot| slot.version != version) {
-            ended.extend(slots.remove(&worker));
+            replaces = slots.remove(&worker);
         }
         if !slots.contains_key(&worker) && slots.len() >= RUNNING {
             let oldest = slots.iter().min_by_key(|(_, slot)| slot.turn.load(Ordering::Relaxed)).map(|(id, _)| *id);
             ended.extend(oldest.and_then(|id| slots.remove(&id)));
         }
-        let new = || Arc::new(Slot { version: version.to_owned(), turn: AtomicU64::new(0), process: Mutex::new(None) });
+        let new = || {
+            let (version, turn, process) = (version.to_owned(), AtomicU64::new(0), Mutex::new(None));
+            Arc::new(Slot { version, turn, replaces: parking_lot::Mutex::new(replaces), process })
+        };
         (slots.entry(worker).or_insert_with(new).clone(), ended)
     }
 
-    async fn start(
-        &self,
-        store: &Store,
-        activity: &Activity,
-        worker: &Worker,
-        version: &Version,
-    ) -> Result<Process, StartError> {
+    async fn start(&self, ground: Ground<'_>, worker: &Worker, version: &Version) -> Result<Process, StartError> {
+        let activity = ground.activity;
         activity.register(&worker.key, worker.tags(), []);
         let binary = self.binary().map_err(|why| StartError::Page(503, why))?;
-        let source = source(store, worker, version, &binary)?;
+        let source = source(ground, worker, version, &binary)?;
         let secrets = source.bindings.iter().filter(|binding| is_secret(binding));
         let secrets = secrets.filter_map(|binding| binding["text"].as_str().map(ToOwned::to_owned));
         activity.register(&worker.key, worker.tags(), secrets);
@@ -223,7 +228,10 @@ impl Workers {
         };
         for (id, slot) in slots {
             let idle = match slot.process.try_lock() {
-                Ok(running) => running.as_ref().is_none_or(|running| running.used.elapsed() > IDLE),
+                // Alarms of Durable Objects have to find their process.
+                Ok(running) => {
+                    running.as_ref().is_none_or(|running| running.used.elapsed() > IDLE && !running.process.has_objects)
+                }
                 Err(_) => false,
             };
             if idle {
@@ -242,6 +250,17 @@ impl Workers {
         for slot in slots {
             end(slot).await;
         }
+    }
+}
+
+impl Workers {
+    /// Forgets the process of a worker: the next call starts another one.
+    pub fn restart(&self, worker: i64) {
+        let mut slots = self.slots.lock();
+        let Some(old) = slots.remove(&worker) else { return };
+        let (version, turn, process) = (old.version.clone(), AtomicU64::new(0), Mutex::new(None));
+        let slot = Slot { version, turn, replaces: parking_lot::Mutex::new(Some(old)), process };
+        slots.insert(worker, Arc::new(slot));
     }
 }
 
@@ -264,6 +283,42 @@ async fn fetch_json(socket: &Path) -> anyhow::Result<Value> {
     Ok(serde_json::from_slice(&body)?)
 }
 
+/// The stores of the workers: what they are made of, and what they log.
+#[derive(Clone, Copy)]
+pub struct Ground<'a> {
+    /// The database.
+    pub store: &'a Store,
+    /// The log of the workers.
+    pub activity: &'a Activity,
+    /// The folder of everything that is stored.
+    pub folder: &'a Path,
+}
+
+/// The folder of the workers' Durable Objects.
+const OBJECTS: &str = "objects";
+
+/// Returns whether a worker gets the events of another one of its account.
+fn is_tail(db: &rusqlite::Connection, key: &store::Key) -> Result<bool, Refusal> {
+    let sql = "SELECT 1 FROM worker, json_each(worker.settings, '$.tail_consumers') AS consumer
+               WHERE worker.account = ?1 AND json_extract(consumer.value, '$.service') = ?2";
+    Ok(key.namespace.is_empty() && store::has(db, sql, [&key.account, &key.name])?)
+}
+
+/// Removes the stored objects of classes that are gone. Done at the start only.
+///
+/// # Errors
+/// When the database fails.
+pub fn sweep_objects(store: &Store, folder: &Path) -> Result<(), Refusal> {
+    let known = store.read(|db| store::rows(db, "SELECT id FROM object_class", [], |row| row.get::<_, String>(0)))?;
+    for entry in std::fs::read_dir(folder.join(OBJECTS)).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(|name| !known.iter().any(|id| id == name)) {
+            // What can't be removed is found again the next time.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(())
+}
+
 /// The entry that answers with the handlers of the real entry's exports.
 const PROBE: &str = "import * as entry from ENTRY;
 const names = (value) => {
@@ -271,8 +326,10 @@ const names = (value) => {
   const known = ['fetch', 'scheduled', 'queue', 'email', 'tail', 'trace', 'alarm'];
   return own && typeof own === 'object' ? known.filter((name) => typeof own[name] === 'function') : [];
 };
+const isClass = (value) => typeof value === 'function' && /^class\\b/.test(Function.prototype.toString.call(value));
 export default { fetch: () => Response.json(Object.fromEntries(
-  Object.entries(entry).map(([name, value]) => [name, names(value)]).filter(([, list]) => list.length))) };
+  Object.entries(entry).map(([name, value]) => [name, names(value)])
+    .filter(([name, list]) => list.length || (name !== 'default' && isClass(entry[name]))))) };
 ";
 
 fn compatibility(date: &Value, flags: &Value, binary: &Binary) -> (String, Vec<String>) {
@@ -280,7 +337,8 @@ fn compatibility(date: &Value, flags: &Value, binary: &Binary) -> (String, Vec<S
     (date, flags.as_array().into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned).collect())
 }
 
-fn source(store: &Store, worker: &Worker, version: &Version, binary: &Binary) -> Result<WorkerSource, Refusal> {
+fn source(ground: Ground<'_>, worker: &Worker, version: &Version, binary: &Binary) -> Result<WorkerSource, Refusal> {
+    let store = ground.store;
     let option = |name: &str| version.options.get(name).cloned().unwrap_or_default();
     let (date, flags) = compatibility(&option("compatibility_date"), &option("compatibility_flags"), binary);
     let modules = store.read(|db| {
@@ -289,6 +347,18 @@ fn source(store: &Store, worker: &Worker, version: &Version, binary: &Binary) ->
         };
         version.modules.iter().map(body).collect::<Result<_, Refusal>>()
     })?;
+    let classes = store.read(|db| store::classes(db, worker.id))?;
+    let folder = ground.folder.join(OBJECTS);
+    if !classes.is_empty() {
+        std::fs::create_dir_all(&folder)
+            .map_err(|error| Refusal::new(500, 10002, format!("can't create {}: {error}", folder.display())))?;
+    }
+    let folder = folder.canonicalize().unwrap_or(folder).to_string_lossy().into_owned();
+    let is_tail = store.read(|db| is_tail(db, &worker.key))?;
+    // In an untrusted namespace, the Cache API is off (Cloudflare docs, Workers for Platforms › Worker isolation).
+    let is_trusted = "SELECT 1 FROM namespace WHERE account = ?1 AND name = ?2 AND trusted";
+    let has_cache = worker.key.namespace.is_empty()
+        || store.read(|db| store::has(db, is_trusted, [&worker.key.account, &worker.key.namespace]))?;
     let opened = |binding: &Value| {
         let mut binding = binding.clone();
         if is_secret(&binding)
@@ -306,6 +376,12 @@ fn source(store: &Store, worker: &Worker, version: &Version, binary: &Binary) ->
         flags,
         version: version.id.clone(),
         account: worker.key.account.clone(),
+        name: worker.key.name.clone(),
+        objects: classes.into_iter().map(|class| (class.name, class.id, class.sqlite)).collect(),
+        folder,
+        has_cache,
+        is_tail,
+        has_triggers: true,
         trace: traced(&version.id, &worker.key),
     })
 }

@@ -16,6 +16,23 @@ use serde_json::{Map, Value, json};
 #[serde(transparent)]
 pub struct Binding(pub Map<String, Value>);
 
+/// A workflow of a worker's own, as the platform has it: its class and its settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OwnWorkflow(pub Value);
+
+impl Ord for OwnWorkflow {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.to_string().cmp(&other.0.to_string())
+    }
+}
+
+impl PartialOrd for OwnWorkflow {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 /// A kind of binding.
 #[derive(Debug)]
 pub struct Kind {
@@ -63,6 +80,8 @@ pub enum Form {
     Texts,
     /// A whole number from 1.
     Count,
+    /// A duration: a number of milliseconds, or text such as `3 days`.
+    Duration,
 }
 
 /// The ids of KV namespaces and Hyperdrive configurations.
@@ -73,6 +92,12 @@ pub const UUID: &str = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f
 pub const NAME: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 /// The key of D1 databases.
 pub const D1: &str = "d1";
+/// The key of queues that are sent to.
+pub const QUEUE: &str = "queue";
+/// The key of Durable Object classes.
+pub const DURABLE_OBJECT: &str = "durableObject";
+/// The key of workflows.
+pub const WORKFLOW: &str = "workflow";
 /// The key of workers that are called, and of those that have a class.
 pub const WORKER: &str = "worker";
 
@@ -94,6 +119,11 @@ const fn more(key: &'static str, name: &'static str, form: Form, about: &'static
     optional(same(key, name, form, about))
 }
 
+/// A setting of a workflow of the worker's own, which isn't part of the binding at the platform.
+const fn of_workflow(key: &'static str, wrangler: &'static str, form: Form, about: &'static str) -> Field {
+    optional(own(key, "", wrangler, form, about))
+}
+
 const fn several(fields: &'static [Field], api: &'static str, wrangler: &'static str) -> Kind {
     Kind { fields, api, wrangler, name: "binding", is_single: false }
 }
@@ -106,7 +136,7 @@ const fn named(fields: &'static [Field], api: &'static str, wrangler: &'static s
     Kind { fields, api, wrangler, name: "name", is_single: false }
 }
 
-use Form::{Count, OneOf, Pattern, Text, Texts, True};
+use Form::{Count, Duration, OneOf, Pattern, Text, Texts, True};
 
 /// Every kind.
 pub const KINDS: &[Kind] = &[
@@ -114,12 +144,7 @@ pub const KINDS: &[Kind] = &[
     several(
         &[
             same("r2", "bucket_name", Text, "An R2 bucket, by name."),
-            more(
-                "jurisdiction",
-                "jurisdiction",
-                OneOf(&["eu", "fedramp", "fedramp-high", "us"]),
-                "r2: the jurisdiction of the bucket.",
-            ),
+            more("jurisdiction", "jurisdiction", OneOf(&JURISDICTIONS), ABOUT_JURISDICTION),
         ],
         "r2_bucket",
         "r2_buckets",
@@ -133,23 +158,56 @@ pub const KINDS: &[Kind] = &[
         "d1_databases",
     ),
     several(
-        &[own("queue", "queue_name", "queue", Text, "A queue that the worker sends to, by name.")],
+        &[own(
+            QUEUE,
+            "queue_name",
+            "queue",
+            Text,
+            "A queue that the worker sends to, by name. `{customer}` and `{environment}` are replaced.",
+        )],
         "queue",
         "queues.producers",
     ),
     named(
         &[
-            same("durableObject", "class_name", Text, "A Durable Object class of another worker, by class name."),
-            same(WORKER, "script_name", Text, ABOUT_WORKER),
+            same("durableObject", "class_name", Text, "A Durable Object class, by class name."),
+            more(WORKER, "script_name", Text, ABOUT_WORKER),
         ],
         "durable_object_namespace",
         "durable_objects.bindings",
     ),
     several(
         &[
-            own("workflow", "workflow_name", "name", Text, "A workflow of another worker, by name."),
+            own(
+                WORKFLOW,
+                "workflow_name",
+                "name",
+                Text,
+                "A workflow, by name. Of a workflow of this worker, `{customer}` and `{environment}` in the name are replaced.",
+            ),
             same("class", "class_name", Text, "workflow: the class of the workflow."),
-            same(WORKER, "script_name", Text, ABOUT_WORKER),
+            more(WORKER, "script_name", Text, ABOUT_WORKER),
+            of_workflow("steps", "limits.steps", Count, "workflow: the maximum number of steps of an instance."),
+            of_workflow(
+                "concurrency",
+                "concurrency.limit",
+                Count,
+                "workflow: the maximum number of instances that run at the same time.",
+            ),
+            of_workflow("schedules", "schedules", Texts, "workflow: cron schedules that start instances."),
+            of_workflow(
+                "successRetention",
+                "default_retention.success_retention",
+                Duration,
+                "workflow: how long instances that succeeded are kept.",
+            ),
+            of_workflow(
+                "errorRetention",
+                "default_retention.error_retention",
+                Duration,
+                "workflow: how long instances that failed are kept.",
+            ),
+            of_workflow("jurisdiction", "jurisdiction", OneOf(&JURISDICTIONS), ABOUT_JURISDICTION),
         ],
         "workflow",
         "workflows",
@@ -259,7 +317,9 @@ pub const KINDS: &[Kind] = &[
 ];
 
 const ABOUT_WORKER: &str = "A worker outside the fleet that is called, by name; with `durableObject` and `workflow`, the worker that \
-                            defines the class.";
+                            defines the class, which is this one by default.";
+const ABOUT_JURISDICTION: &str = "r2, workflow: the jurisdiction of the bucket, or of a workflow of this worker.";
+const JURISDICTIONS: [&str; 4] = ["eu", "fedramp", "fedramp-high", "us"];
 
 impl Kind {
     /// Returns its key in specs.
@@ -283,6 +343,27 @@ impl Binding {
     /// Returns a field's text.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.0.get(key)?.as_str()
+    }
+
+    /// Returns the class of the worker's own that it binds, if it binds a Durable Object class; `worker` is the worker's name.
+    pub fn own_class(&self, worker: &str) -> Option<&str> {
+        self.text(DURABLE_OBJECT).filter(|_| self.text(WORKER).is_none_or(|other| other == worker))
+    }
+
+    /// Returns the workflow of the worker's own that it binds, if it binds one: its name, and the body of the request that deploys it.
+    pub fn own_workflow(&self, worker: &str) -> Option<(String, OwnWorkflow)> {
+        let name = self.text(WORKFLOW).filter(|_| self.text(WORKER).is_none_or(|other| other == worker))?;
+        let mut body = json!({"script_name": worker, "class_name": self.text("class")});
+        let fields = self.kind().map_or(&[][..], |kind| kind.fields);
+        for field in fields.iter().filter(|field| field.api.is_empty()) {
+            let Some(value) = self.0.get(field.key) else { continue };
+            let place = field.wrangler.split('.').fold(&mut body, |at, step| &mut at[step]);
+            *place = match (field.key, value) {
+                ("schedules", Value::Array(crons)) => crons.iter().map(|cron| json!({ "cron": cron })).collect(),
+                _ => value.clone(),
+            };
+        }
+        Some((name.to_owned(), OwnWorkflow(body)))
     }
 
     /// Returns the binding as it is uploaded under a name.
@@ -344,6 +425,10 @@ impl Kind {
                     .and_then(|above| above.remove(last)),
             };
             match value.filter(|value| !value.is_null()) {
+                // wrangler takes a single one as a text, too.
+                Some(Value::String(text)) if field.form == Form::Texts => {
+                    _ = binding.insert(field.key.to_owned(), json!([text]));
+                }
                 Some(value) => _ = binding.insert(field.key.to_owned(), value),
                 None if field.is_required => return None,
                 None => {}
@@ -399,6 +484,7 @@ impl JsonSchema for Binding {
                 Form::OneOf(options) => json!({"type": "string", "enum": options}),
                 Form::Texts => json!({"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1}),
                 Form::Count => json!({"type": "integer", "minimum": 1}),
+                Form::Duration => json!({"type": ["string", "integer"], "minLength": 1, "minimum": 1}),
             };
             schema["description"] = field.about.into();
             properties.insert(field.key.to_owned(), schema);
@@ -447,6 +533,7 @@ mod tests {
             Form::Text => json!("a-name"),
             Form::Texts => json!(["a@example.com"]),
             Form::Count => json!(10),
+            Form::Duration => json!("3 days"),
         };
         Binding(kind.fields.iter().map(|field| (field.key.to_owned(), value(field.form))).collect())
     }
@@ -488,6 +575,30 @@ mod tests {
         assert_eq!(Binding::of_upload(&own), None);
         let old = json!({"type": "d1", "name": "B", "id": "0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01"});
         assert_eq!(Binding::of_upload(&old).unwrap().text(D1), old["id"].as_str());
+    }
+
+    #[test]
+    fn a_workflow_of_the_workers_own_has_settings_beside_its_binding() {
+        let entry = json!({
+            "binding": "FLOW", "name": "orders", "class_name": "Orders", "limits": {"steps": 20}, "schedules": "0 * * * *",
+            "default_retention": {"success_retention": 1000}, "jurisdiction": "eu",
+        });
+        let (_, binding) = Binding::of_wrangler("workflows", &entry).unwrap();
+        assert_eq!(
+            binding.upload("FLOW"),
+            json!({"type": "workflow", "name": "FLOW", "workflow_name": "orders", "class_name": "Orders"})
+        );
+        let body = json!({
+            "script_name": "w", "class_name": "Orders", "limits": {"steps": 20}, "schedules": [{"cron": "0 * * * *"}],
+            "default_retention": {"success_retention": 1000}, "jurisdiction": "eu",
+        });
+        assert_eq!(binding.own_workflow("w"), Some(("orders".to_owned(), OwnWorkflow(body))));
+        let mut of_others = binding;
+        of_others.0.insert(WORKER.to_owned(), "other".into());
+        assert_eq!(of_others.own_workflow("w"), None);
+        assert!(of_others.own_workflow("other").is_some());
+        let room = Binding(json!({"durableObject": "Room"}).as_object().unwrap().clone());
+        assert_eq!((room.own_class("w"), of_others.own_class("w")), (Some("Room"), None));
     }
 
     #[test]

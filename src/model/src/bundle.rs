@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::customer::{DIGEST_VARIABLE, DISPATCHER_BINDING, Database, Dispatch, HOSTS_BINDING, Worker};
 use crate::digest::{Digest, Framed, ShortHash};
 use crate::modules::{BundledModule, ModuleKind, Modules};
+use crate::objects::Migration;
 use crate::platform::Module;
 use crate::reason::{MetadataChange, Reason};
 use crate::spec::{Observability, Placement};
@@ -207,6 +208,17 @@ fn metadata(worker: &Worker, main: &str) -> Value {
     metadata
 }
 
+/// The key of the migrations of Durable Object classes: in canonical metadata and in wrangler's configuration all of them, in an upload those that
+/// the worker has yet to go through.
+pub const MIGRATIONS: &str = "migrations";
+/// The key of declared Durable Object classes.
+pub const EXPORTS: &str = "exports";
+
+/// Returns a value as JSON, unless it is empty.
+fn some<T: serde::Serialize>(value: T, is_empty: impl Fn(&T) -> bool) -> Option<Value> {
+    (!is_empty(&value)).then(|| json!(value))
+}
+
 /// The key of the cache's options in metadata; wrangler's configuration calls it `cache`.
 const CACHE_OPTIONS: &str = "cache_options";
 /// The key by which canonical metadata, as wrangler's configuration, says that variables stay; an upload keeps bindings of their types.
@@ -245,6 +257,8 @@ fn options(worker: &Worker) -> BTreeMap<&'static str, Value> {
         (KEEP_VARS, worker.keep_vars.then_some(Value::Bool(true))),
         ("logpush", worker.logpush.map(Value::Bool)),
         ("tail_consumers", tail.map(Value::Array)),
+        (MIGRATIONS, some(worker.migrations.iter().map(Migration::api).collect::<Vec<_>>(), Vec::is_empty)),
+        (EXPORTS, some(worker.exports.iter().map(|(name, export)| (name, export.api())).collect(), BTreeMap::is_empty)),
     ];
     all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
@@ -290,6 +304,8 @@ pub fn upload_metadata<'a>(
     value: impl Fn(&str) -> Option<&'a str>,
 ) -> Value {
     let mut metadata = bundle.metadata.clone();
+    // Which of them the worker has yet to go through is known when it is sent.
+    metadata.as_object_mut().map(|metadata| metadata.remove(MIGRATIONS));
     let bindings = metadata["bindings"].as_array_mut().expect("BUG: bindings are a list");
     bindings.retain_mut(|binding| {
         if binding["type"] != "secret_text" {
@@ -376,6 +392,7 @@ pub fn differences(old: &Value, new: &Value) -> Vec<Reason> {
         (KEEP_VARS, "keepVars"),
         ("logpush", "logpush"),
         ("tail_consumers", "tailConsumers"),
+        (EXPORTS, "exports"),
         ("main_module", "the module's name"),
     ] {
         let (old, new) = (&old[key], &new[key]);

@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::binding::Binding;
+use crate::binding::{Binding, OwnWorkflow};
+use crate::objects::{ClassExport, Migration};
 use crate::spec::{
     CacheOptions, Delivery, Environment, Jurisdiction, LocationHint, LogLevel, Observability, Placement, Purpose,
-    RequestLimits, Route,
+    QueueConsumer, RequestLimits, Route,
 };
 
 /// The variable by which a worker reports the digest of its bundle.
@@ -89,6 +90,15 @@ pub struct Worker {
     /// The variables that hold the address of another worker → the name of that worker.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub peers: BTreeMap<String, String>,
+    /// The migrations of its Durable Object classes, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub migrations: Vec<Migration>,
+    /// Its declared Durable Object classes by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub exports: BTreeMap<String, ClassExport>,
+    /// The queues that it consumes, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub queue_consumers: BTreeMap<String, QueueConsumer>,
     /// The schedules on which it runs, sorted.
     pub crons: BTreeSet<String>,
     /// The day whose runtime behaviour it gets.
@@ -120,6 +130,11 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// Returns the workflows of its own by name, each as the platform has it.
+    pub fn workflows(&self) -> BTreeMap<String, OwnWorkflow> {
+        self.bindings.values().filter_map(|binding| binding.own_workflow(&self.name)).collect()
+    }
+
     /// Returns the folder under out/ with its files: `production/acme`, or `production/acme/web`.
     pub fn folder(&self) -> String {
         folder(self.environment, &self.customer, self.role.as_deref())

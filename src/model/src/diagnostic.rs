@@ -135,6 +135,10 @@ codes! {
     CloseHosts = "N0315",
     /// A host of a worker in a dispatch namespace that no route or domain of the dispatch worker covers.
     Undispatched = "N0316",
+    /// Two workers consume the same queue.
+    DuplicateConsumer = "N0317",
+    /// Two workers define the same workflow.
+    DuplicateWorkflow = "N0318",
     /// More workers than an account can hold outside dispatch namespaces.
     TooManyWorkers = "L0401",
     /// More variables and secrets than a worker can have.
@@ -189,6 +193,10 @@ codes! {
     NoWrangler = "P0608",
     /// A setting of a pack's wrangler configuration that no spec has, so that no worker gets it.
     NotInSpecs = "P0609",
+    /// Migrations or declared Durable Object classes of a pack that Cloudflare would reject.
+    BadMigration = "P0610",
+    /// A class that a worker binds or that its migrations create, and that its code doesn't export.
+    MissingClass = "P0611",
     /// The entry point of a pack's wrangler project doesn't exist, and nothing that flotilla runs makes it.
     NoEntryPoint = "P0615",
 }

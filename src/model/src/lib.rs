@@ -17,6 +17,7 @@ pub mod limits;
 pub mod lock;
 pub mod modules;
 pub mod names;
+pub mod objects;
 pub mod paging;
 pub mod plain_file;
 pub mod platform;

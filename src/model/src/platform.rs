@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::binding::OwnWorkflow;
 use crate::paging::{Entry, ListPage, Page, Unsteady};
-use crate::spec::{Jurisdiction, LocationHint, Probe};
+use crate::spec::{Jurisdiction, LocationHint, Probe, QueueConsumer};
 use crate::uploaded::Uploaded;
 
 /// A route that exists already. Source: Cloudflare's API, error 10020 of worker routes.
@@ -22,6 +23,11 @@ pub const DATABASE_EXISTS: u64 = 7502;
 pub const BINDING_MISSING: [u64; 2] = [10181, 10041];
 /// A KV namespace whose title is taken. Source: Cloudflare's API, error 10014 of KV.
 pub const KV_EXISTS: u64 = 10014;
+
+/// A queue that has a consumer already. Source: workers-sdk, issue 5347.
+pub const CONSUMER_EXISTS: u64 = 11_004;
+/// An upload whose migrations follow another tag than the live one. Source: workers-sdk, issue 705.
+pub const MIGRATION_TAG_FAILED: u64 = 10_079;
 
 /// A worker that doesn't exist; in a dispatch namespace, either. Source: Cloudflare docs, Workers › Errors, and public clients' probes.
 pub const WORKER_MISSING: [u64; 2] = [10007, 10092];
@@ -37,6 +43,10 @@ pub const DATABASES_PER_PAGE: usize = 10_000;
 pub const ZONES_PER_PAGE: usize = 50;
 /// KV namespaces on a page of their list. Source: Cloudflare's API, KV › List Namespaces: at most 100.
 pub const KV_PER_PAGE: usize = 100;
+/// Queues on a page of their list, and workflows on one of theirs. Source: the SDK cloudflare-typescript 7.3.0, queues and workflows.
+pub const QUEUES_PER_PAGE: usize = 100;
+/// Workflows on a page of their list.
+pub const WORKFLOWS_PER_PAGE: usize = 100;
 /// Keys that one call writes or removes. Source: Cloudflare's API, KV › Write multiple key-value pairs.
 pub const KEYS_PER_CALL: usize = 10_000;
 
@@ -293,6 +303,67 @@ pub enum Call {
         /// The keys, at most [`KEYS_PER_CALL`].
         keys: Arc<[String]>,
     },
+    /// Lists the account's queues with their consumers, a page of [`QUEUES_PER_PAGE`]; with a name, those that have it.
+    ListQueues {
+        /// The name.
+        name: Option<String>,
+        /// The page.
+        page: Page,
+    },
+    /// Creates a queue.
+    CreateQueue {
+        /// Its name.
+        name: String,
+    },
+    /// Makes a worker the consumer of a queue.
+    CreateConsumer {
+        /// The worker's name.
+        worker: String,
+        /// The queue's id.
+        queue_id: String,
+        /// The settings.
+        consumer: QueueConsumer,
+    },
+    /// Changes the settings of a worker that is the consumer of a queue.
+    UpdateConsumer {
+        /// The worker's name.
+        worker: String,
+        /// The queue's id.
+        queue_id: String,
+        /// The consumer's id.
+        id: String,
+        /// The settings.
+        consumer: QueueConsumer,
+    },
+    /// Removes a consumer of a queue.
+    DeleteConsumer {
+        /// The queue's id.
+        queue_id: String,
+        /// The consumer's id.
+        id: String,
+    },
+    /// Reads which worker a workflow is of: [`Reply::HeldBy`], or [`Reply::Nothing`].
+    ReadWorkflow {
+        /// Its name.
+        name: String,
+    },
+    /// Deploys a workflow: which class of which worker it runs, and its settings.
+    PutWorkflow {
+        /// Its name.
+        name: String,
+        /// The request's body.
+        workflow: OwnWorkflow,
+    },
+    /// Deletes a workflow with its instances.
+    DeleteWorkflow {
+        /// Its name.
+        name: String,
+    },
+    /// Lists the account's workflows, a page of [`WORKFLOWS_PER_PAGE`].
+    ListWorkflows {
+        /// The page.
+        page: Page,
+    },
     /// Reads the status of the token that is sent with the call.
     VerifyToken {
         /// Whether it is the account's own, and no user's: each has a path of its own.
@@ -362,6 +433,10 @@ pub enum Reply {
         /// Its modules.
         modules: Vec<ReadModule>,
     },
+    /// The queues of an account.
+    Queues(ListPage<ListedQueue>),
+    /// The workflows of an account.
+    Workflows(ListPage<ListedWorkflow>),
     /// The status of a token: `active`, `disabled`, `expired`.
     Token(String),
     /// The zones that a token reaches.
@@ -400,8 +475,39 @@ pub struct ListedWorker {
     pub tags: Vec<String>,
     /// Whether it has static assets.
     pub has_assets: bool,
-    /// Whether it has classes of Durable Objects of its own, which migrations created.
-    pub has_classes: bool,
+    /// The tag of the last migration of its Durable Object classes; none if it has no classes of its own.
+    pub migration_tag: Option<String>,
+}
+
+/// A queue in the list of its account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListedQueue {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its consumers.
+    pub consumers: Vec<ListedConsumer>,
+}
+
+/// A consumer of a queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListedConsumer {
+    /// Its id.
+    pub id: String,
+    /// The worker; none where programs pull the messages.
+    pub worker: Option<String>,
+    /// Its settings.
+    pub consumer: QueueConsumer,
+}
+
+/// A workflow in the list of its account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListedWorkflow {
+    /// Its name.
+    pub name: String,
+    /// The worker that defines it.
+    pub worker: String,
 }
 
 /// A custom domain in the list of its account.
@@ -454,6 +560,18 @@ impl Entry for ListedDomain {
 impl Entry for ListedRoute {
     fn key(&self) -> &str {
         &self.id
+    }
+}
+
+impl Entry for ListedQueue {
+    fn key(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Entry for ListedWorkflow {
+    fn key(&self) -> &str {
+        &self.name
     }
 }
 

@@ -193,6 +193,53 @@ pub enum Reason {
         /// The crons from now on.
         new: BTreeSet<String>,
     },
+    /// A queue is created, as none of that name is known.
+    QueueCreated {
+        /// Its name.
+        new: String,
+    },
+    /// The worker becomes the consumer of a queue.
+    ConsumerAdded {
+        /// The queue.
+        new: String,
+    },
+    /// The worker consumes a queue with other settings.
+    ConsumerChanged {
+        /// The queue.
+        queue: String,
+    },
+    /// The worker is no longer the consumer of a queue.
+    ConsumerRemoved {
+        /// The queue.
+        old: String,
+    },
+    /// A workflow of the worker's own is deployed, or its settings are changed.
+    WorkflowDeployed {
+        /// Its name.
+        new: String,
+    },
+    /// A workflow of the worker's own is no longer defined; it stays at the platform, with its instances.
+    WorkflowKept {
+        /// Its name.
+        old: String,
+    },
+    /// Migrations of Durable Object classes are applied.
+    Migrated {
+        /// The tag of the last one that was applied before; none if there was none.
+        old: Option<String>,
+        /// The tag of the last one that is applied now.
+        new: String,
+    },
+    /// A Durable Object class is deleted, with the data of all its objects.
+    ClassDeleted {
+        /// The class.
+        class: String,
+    },
+    /// A Durable Object class is unbound: only then, a later deploy can delete it.
+    ClassUnbound {
+        /// The class.
+        class: String,
+    },
     /// Drift: somebody changed the worker by other means.
     ChangedOutside {
         /// The time, as the platform writes it; empty if it isn't known.
@@ -402,6 +449,14 @@ impl Reason {
             Reason::RouteAdded { .. } => "route … added".to_owned(),
             Reason::RouteRemoved { .. } => "route … removed".to_owned(),
             Reason::Crons { new, .. } if !new.is_empty() => "crons …".to_owned(),
+            Reason::QueueCreated { .. } => "queue … is created unless it exists".to_owned(),
+            Reason::ConsumerAdded { .. } => "consumes queue …".to_owned(),
+            Reason::ConsumerChanged { .. } => "consumes queue … with other settings".to_owned(),
+            Reason::ConsumerRemoved { .. } => "no longer consumes queue …".to_owned(),
+            Reason::WorkflowDeployed { .. } => "workflow … deployed".to_owned(),
+            Reason::WorkflowKept { .. } => {
+                "workflow … is no longer defined: it stays at Cloudflare with its instances".to_owned()
+            }
             other => other.statement(),
         }
     }
@@ -470,6 +525,24 @@ impl fmt::Display for Statement<'_> {
             Reason::Crons { new, .. } => {
                 write!(f, "crons {}", new.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
             }
+            Reason::QueueCreated { new } => write!(f, "queue {new} is created unless it exists"),
+            Reason::ConsumerAdded { new } => write!(f, "consumes queue {new}"),
+            Reason::ConsumerChanged { queue } => write!(f, "consumes queue {queue} with other settings"),
+            Reason::ConsumerRemoved { old } => write!(f, "no longer consumes queue {old}"),
+            Reason::WorkflowDeployed { new } => write!(f, "workflow {new} deployed"),
+            Reason::WorkflowKept { old } => {
+                write!(f, "workflow {old} is no longer defined: it stays at Cloudflare with its instances")
+            }
+            Reason::Migrated { old, new } => {
+                write!(f, "Durable Object migrations {} → {new}", old.as_deref().unwrap_or("none"))
+            }
+            Reason::ClassDeleted { class } => {
+                write!(f, "the Durable Object class {class} is deleted with all of its data")
+            }
+            Reason::ClassUnbound { class } => write!(
+                f,
+                "the Durable Object class {class} is unbound; the next deploy deletes it with all of its data"
+            ),
             Reason::ChangedOutside { at, by } => write!(f, "it was {}", changed_outside(at, by.as_deref())),
             Reason::Adopted => f.write_str("it is adopted"),
             Reason::NotManaged => f.write_str("it is no longer managed by this fleet"),
@@ -613,6 +686,22 @@ mod tests {
             (Reason::WorkersDev { old: true, new: false }, "workers.dev off"),
             (Reason::Crons { old: crons(&["* * * * *"]), new: crons(&[]) }, "crons removed"),
             (Reason::Crons { old: crons(&[]), new: crons(&["0 4 * * *", "* * * * *"]) }, "crons * * * * *, 0 4 * * *"),
+            (Reason::QueueCreated { new: text("q") }, "queue q is created unless it exists"),
+            (Reason::ConsumerAdded { new: text("q") }, "consumes queue q"),
+            (Reason::ConsumerChanged { queue: text("q") }, "consumes queue q with other settings"),
+            (Reason::ConsumerRemoved { old: text("q") }, "no longer consumes queue q"),
+            (Reason::WorkflowDeployed { new: text("w") }, "workflow w deployed"),
+            (
+                Reason::WorkflowKept { old: text("w") },
+                "workflow w is no longer defined: it stays at Cloudflare with its instances",
+            ),
+            (Reason::Migrated { old: None, new: text("v2") }, "Durable Object migrations none → v2"),
+            (Reason::Migrated { old: Some(text("v1")), new: text("v2") }, "Durable Object migrations v1 → v2"),
+            (Reason::ClassDeleted { class: text("A") }, "the Durable Object class A is deleted with all of its data"),
+            (
+                Reason::ClassUnbound { class: text("A") },
+                "the Durable Object class A is unbound; the next deploy deletes it with all of its data",
+            ),
             (outside("T", Some("wrangler")), "it was changed by wrangler at T"),
             (outside("", None), "it was changed outside of flotilla"),
             (Reason::Adopted, "it is adopted"),
@@ -661,15 +750,21 @@ mod tests {
         let expected = [
             "D1 database … is created unless it exists",
             "compatibilityFlags … → …",
+            "consumes queue …",
+            "consumes queue … with other settings",
             "crons …",
             "domain … added",
             "domain … removed",
             "flotilla itself changed: … → …",
+            "no longer consumes queue …",
+            "queue … is created unless it exists",
             "rolled back to record …",
             "route … added",
             "route … removed",
             "the pack's bundle changed: … → …",
             "vars.A … → …",
+            "workflow … deployed",
+            "workflow … is no longer defined: it stays at Cloudflare with its instances",
         ];
         assert_eq!(patterns.iter().map(String::as_str).collect::<Vec<_>>(), expected);
         for (reason, sentence) in samples().iter().filter(|(reason, _)| !reason.pattern().contains('…')) {

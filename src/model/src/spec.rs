@@ -4,6 +4,7 @@
 mod database;
 mod fleet;
 mod pack;
+mod queue;
 mod runtime;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde_json::{Map, Value};
 pub use database::*;
 pub use fleet::*;
 pub use pack::*;
+pub use queue::*;
 pub use runtime::*;
 
 use crate::binding::{self, Binding};
@@ -39,7 +41,7 @@ pub struct Identity {
 }
 
 /// The order in which a spec's keys are written; `database.type` is the key `type` within `database`.
-pub const ORDER: [&str; 37] = [
+pub const ORDER: [&str; 38] = [
     "id",
     "name",
     "labels",
@@ -60,6 +62,7 @@ pub const ORDER: [&str; 37] = [
     "bindings",
     "observability",
     "crons",
+    "queueConsumers",
     "workers",
     "environments",
     "database.type",
@@ -170,6 +173,10 @@ pub struct Settings {
     pub bindings: Option<BTreeMap<String, Binding>>,
     /// Cron triggers, in UTC: five fields, as in `*/15 * * * *`.
     pub crons: Option<Vec<String>>,
+    /// The queues that the worker consumes, by name, each with its settings; `{}` is Cloudflare's defaults. `{customer}` and `{environment}`
+    /// in a name are replaced. A queue that doesn't exist is created. Previews consume none.
+    #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z0-9{][A-Za-z0-9{}_-]*$", "maxLength": 80}))]
+    pub queue_consumers: Option<BTreeMap<String, QueueConsumer>>,
     /// The compatibility date of the Workers runtime.
     #[schemars(regex(pattern = "^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"))]
     pub compatibility_date: Option<String>,

@@ -19,13 +19,15 @@
 //! leave the tag as it is: it then names triggers that are no longer desired, and the present ones are requested. A
 //! refresh that found them as desired updates the tag, so that the next one needs no request.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::binding::OwnWorkflow;
 use crate::customer::Worker;
 use crate::digest::{Digest, Framed};
-use crate::spec::Environment;
+use crate::spec::{Environment, QueueConsumer};
 
-/// The triggers of a worker: its workers.dev address, custom domains, the patterns of its routes, crons.
+/// The triggers of a worker: its workers.dev address, custom domains, the patterns of its routes, crons, the queues that it consumes, its
+/// workflows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Triggers {
     /// Whether it answers on workers.dev.
@@ -36,6 +38,10 @@ pub struct Triggers {
     pub patterns: BTreeSet<String>,
     /// Crons.
     pub crons: BTreeSet<String>,
+    /// The queues that it consumes.
+    pub consumers: BTreeMap<String, QueueConsumer>,
+    /// The workflows of its own, as they are deployed.
+    pub workflows: BTreeMap<String, OwnWorkflow>,
 }
 
 impl Triggers {
@@ -46,6 +52,8 @@ impl Triggers {
             domains: worker.domains.clone(),
             patterns: worker.routes.iter().map(|route| route.pattern.clone()).collect(),
             crons: worker.crons.clone(),
+            consumers: worker.queue_consumers.clone(),
+            workflows: worker.workflows(),
         }
     }
 
@@ -56,6 +64,12 @@ impl Triggers {
             // How many there are keeps a domain from being taken for a pattern.
             framed = framed.field(&(list.len() as u64).to_le_bytes());
             framed = list.iter().fold(framed, |framed, one| framed.field(one.as_bytes()));
+        }
+        // What most workers have none of isn't counted: their tags stay as they are.
+        let consumers = self.consumers.iter().map(|(queue, consumer)| consumer.wrangler(queue).to_string());
+        framed = consumers.fold(framed, |framed, one| framed.field(b"consumer").field(one.as_bytes()));
+        for (name, workflow) in &self.workflows {
+            framed = framed.field(b"workflow").field(name.as_bytes()).field(workflow.0.to_string().as_bytes());
         }
         framed.finish()
     }
@@ -210,7 +224,12 @@ mod tests {
         let of = |dev: bool, lists: [&[&str]; 3]| {
             let [domains, patterns, crons] =
                 lists.map(|list| list.iter().map(|item| (*item).to_owned()).collect::<BTreeSet<_>>());
-            Triggers { workers_dev: dev, domains, patterns, crons }.digest()
+            Triggers { workers_dev: dev, domains, patterns, crons, ..Triggers::default() }.digest()
+        };
+        let with = |change: fn(&mut Triggers)| {
+            let mut triggers = Triggers::default();
+            change(&mut triggers);
+            triggers.digest()
         };
         let digests = [
             of(false, [&[], &[], &[]]),
@@ -221,6 +240,12 @@ mod tests {
             of(true, [&["a", "b"], &[], &[]]),
             of(true, [&["a"], &["b"], &[]]),
             of(true, [&["ab"], &[], &[]]),
+            with(|triggers| drop(triggers.consumers.insert("q".to_owned(), QueueConsumer::default()))),
+            with(|triggers| {
+                let consumer = QueueConsumer { max_retries: Some(1), ..QueueConsumer::default() };
+                triggers.consumers.insert("q".to_owned(), consumer);
+            }),
+            with(|triggers| drop(triggers.workflows.insert("w".to_owned(), OwnWorkflow(serde_json::Value::Null)))),
         ];
         assert_eq!(digests.iter().collect::<BTreeSet<_>>().len(), digests.len());
     }

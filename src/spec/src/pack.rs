@@ -1,6 +1,7 @@
 //! A pack, read from its folder: manifest, templates, catalogue, and the sources of its runtime. Doesn't render
 //! and doesn't bundle.
 
+mod objects;
 mod wrangler;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,9 +19,10 @@ use crate::yaml::{self, Document, Node};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::plain_file;
 use flotilla_model::spec::{
-    BUNDLER_KEYS, CatalogueFile, DestinationType, PackFile, Purpose, RuntimeFile, TEMPLATE_KEYS,
+    BUNDLER_KEYS, CatalogueFile, DestinationType, OBJECT_KEYS, PackFile, Purpose, RuntimeFile, TEMPLATE_KEYS,
 };
 
+pub use objects::Objects;
 pub use wrangler::{Declared, Subject, WRANGLER, WranglerProject, relative, unsupported};
 
 /// The most bytes of a template, and of a catalogue.
@@ -53,6 +55,8 @@ pub struct Pack {
     pub types: BTreeMap<String, Type>,
     /// The JSON Schema of each type's settings, for editors.
     pub catalogue: Map<String, Value>,
+    /// The Durable Objects of its code.
+    pub objects: Objects,
     /// The wrangler project that it bundles, if it has no code of its own.
     pub wrangler: Option<WranglerProject>,
 }
@@ -163,11 +167,18 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
         let help = "templates are the files of the pack's folder that end in .tera: remove those that nothing includes";
         diagnostics.push(Diagnostic::error(Code::BadPack, Place::file(&format!("{path}/pack.yaml")), message, help));
     }
-    let mut project = None;
+    let (mut project, mut objects) = (None, Objects::default());
+    if let (false, Some(document)) = (is_wrangler, &document) {
+        objects = Objects::of_pack(document, &manifest);
+        diagnostics.extend(objects.check(document));
+    }
     if let (true, Some(config), Some(document)) = (is_wrangler, text("config"), &document) {
         let place = |key: &str| document.place_of([key]);
         match wrangler::read(tree, path, &config, text("environment").as_deref(), place) {
-            Ok(read) => project = Some(read),
+            Ok(mut read) => {
+                objects = std::mem::take(&mut read.objects);
+                project = Some(read);
+            }
             Err(found) => diagnostics.extend(found),
         }
         templates = vec![(wrangler::TEMPLATE.0.to_owned(), wrangler::TEMPLATE.1.to_owned())];
@@ -208,7 +219,17 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
     };
     let types = catalogue.types.into_iter().flatten().filter_map(|(name, kind)| Some((name, kind?))).collect();
     let (folder, catalogue) = (tree.root.join(path), catalogue.schemas);
-    Ok(Pack { folder, path: path.to_owned(), manifest, templates, partials, types, catalogue, wrangler: project })
+    Ok(Pack {
+        folder,
+        path: path.to_owned(),
+        manifest,
+        templates,
+        partials,
+        types,
+        catalogue,
+        objects,
+        wrangler: project,
+    })
 }
 
 /// The files that npm needs to install what a pack's code uses.
@@ -349,6 +370,10 @@ struct Manifest {
     document: Option<Document>,
 }
 
+/// The keys that a pack with a bundler can't have.
+const EXCLUDED_KEYS: [&str; TEMPLATE_KEYS.len() + OBJECT_KEYS.len()] =
+    [TEMPLATE_KEYS[0], TEMPLATE_KEYS[1], TEMPLATE_KEYS[2], OBJECT_KEYS[0], OBJECT_KEYS[1], OBJECT_KEYS[2]];
+
 /// Returns the errors in which keys a pack has: those of a pack with templates and those of one with a bundler exclude each other.
 fn excluding_keys(document: &Document, value: &Value) -> Vec<Diagnostic> {
     let has = |key: &&&str| wrangler::is_set(value, key);
@@ -356,8 +381,8 @@ fn excluding_keys(document: &Document, value: &Value) -> Vec<Diagnostic> {
     let is_wrangler = document.root.get("bundler").is_some();
     let (excluded, help): (&[&str], &str) = match is_wrangler {
         true => (
-            &TEMPLATE_KEYS,
-            "a pack has templates and a bundle command (`module`, `files`, `runtime`), or `bundler: wrangler` and `config`: keep one of the two",
+            &EXCLUDED_KEYS,
+            "a pack has templates and a bundle command (`module`, `files`, `runtime`), or `bundler: wrangler` and `config`: keep one of the two; with `bundler`, Durable Objects are those of the configuration",
         ),
         false => (
             &BUNDLER_KEYS,

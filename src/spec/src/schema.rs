@@ -754,17 +754,21 @@ mod tests {
             assert!(found.iter().all(|message| message.starts_with("S0206") && !message.contains("eyJ")), "{found:?}");
         }
         let bound = |binding: &str| check(checker, &format!("id: acme\nbindings:\n  B: {binding}\n"));
-        for right in ["{kv: 0f3f6a109a4e4c518f5c2b7d1d2f9a01}", "{r2: a, jurisdiction: null}", "null", "{ai: true}"] {
+        for right in [
+            "{kv: 0f3f6a109a4e4c518f5c2b7d1d2f9a01}",
+            "{r2: a, jurisdiction: null}",
+            "null",
+            "{ai: true}",
+            "{durableObject: Counter}",
+        ] {
             assert_eq!(bound(right), [""; 0], "{right}");
         }
-        let worker = "add `worker`: A worker outside the fleet that is called, by name; with `durableObject` and `workflow`, the worker that defines the \
-                      class";
         for (wrong, message) in [
             ("{kv: 12ab}", "S0205 t.yaml:3:11 `bindings.B.kv` is invalid: \"12ab\"; an id of 32 characters: digits, and letters from a to f".to_owned()),
             ("jobs", "S0202 t.yaml:3:6 `bindings.B` must be a map, but is text; write it as a map: `key: value`".to_owned()),
             ("{queu: jobs}", "S0201 t.yaml:3:7 unknown key `queu` in `bindings.B`; did you mean `queue`?".to_owned()),
             ("{queue: jobs, jurisdiction: eu}", "S0210 t.yaml:3:20 `jurisdiction` doesn't belong to the type of `bindings.B`; its type takes queue".to_owned()),
-            ("{durableObject: Counter}", format!("S0203 t.yaml:3:6 `bindings.B` has no `worker`; {worker}")),
+            ("{workflow: flow}", "S0203 t.yaml:3:6 `bindings.B` has no `class`; add `class`: workflow: the class of the workflow".to_owned()),
             ("{ai: false}", "S0204 t.yaml:3:11 `bindings.B.ai` can't be false; expected true".to_owned()),
         ] {
             assert_eq!(bound(wrong), [message], "{wrong}");

@@ -73,6 +73,7 @@ fn may_have(text: &str, subject: &Subject) -> bool {
         Subject::Flag(flag) => text.contains(flag),
         Subject::Routes => ["domains", "routes", "hosts"].iter().any(|key| text.contains(key)),
         Subject::Crons => text.contains("crons"),
+        Subject::Consumers => text.contains("queueConsumers"),
         Subject::Option(key) => text.contains(spec_key(key)),
     }
 }
@@ -89,6 +90,7 @@ fn has(worker: &Worker, subject: &Subject) -> bool {
         Subject::Flag(flag) => worker.compatibility_flags.contains(flag),
         Subject::Routes => !worker.domains.is_empty() || !worker.routes.is_empty() || worker.hosts.is_some(),
         Subject::Crons => !worker.crons.is_empty(),
+        Subject::Consumers => !worker.queue_consumers.is_empty(),
         Subject::Option(key) => match *key {
             "limits" => worker.limits.is_some(),
             "placement" => worker.placement.is_some(),
@@ -117,10 +119,11 @@ fn warning(declared: &Declared) -> Diagnostic {
         Subject::Flag(flag) => (format!("the compatibility flag {flag}"), "compatibilityFlags"),
         Subject::Routes => ("routes".to_owned(), "domains` or `routes"),
         Subject::Crons => ("cron triggers".to_owned(), "crons"),
+        Subject::Consumers => ("queue consumers".to_owned(), "queueConsumers"),
         Subject::Option(key) => (format!("`{key}`"), spec_key(key)),
     };
     let message = format!("{what} of this configuration is in no spec of the pack's customers, so no worker gets it");
-    let message = if matches!(declared.subject, Subject::Routes | Subject::Crons) {
+    let message = if matches!(declared.subject, Subject::Routes | Subject::Crons | Subject::Consumers) {
         format!("{what} of this configuration are in no spec of the pack's customers, so no worker gets them")
     } else {
         message

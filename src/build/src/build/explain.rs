@@ -158,7 +158,8 @@ pub fn since(
 
 /// Returns a worker as it was uploaded, with what is live by now.
 fn deployed(before: &Value, routes: &BTreeSet<Route>, live: &LiveTriggers) -> Value {
-    let Triggers { workers_dev, domains, patterns, crons } = &live.triggers;
+    // The workflows are bindings, too, which are uploaded.
+    let Triggers { workers_dev, domains, patterns, crons, consumers, workflows: _ } = &live.triggers;
     let zone = |pattern: &str| {
         let now = routes.iter().find(|route| route.pattern == pattern).map(|route| json!(route.zone));
         let then =
@@ -171,6 +172,8 @@ fn deployed(before: &Value, routes: &BTreeSet<Route>, live: &LiveTriggers) -> Va
     before["domains"] = json!(domains);
     before["routes"] = routes.collect();
     before["crons"] = json!(crons);
+    let consumers = if consumers.is_empty() { Value::Null } else { json!(consumers) };
+    copy(&json!({ "queueConsumers": consumers }), &mut before, "queueConsumers");
     copy(&json!({ "hosts": live.hosts }), &mut before, "hosts");
     before
 }
@@ -179,7 +182,7 @@ fn deployed(before: &Value, routes: &BTreeSet<Route>, live: &LiveTriggers) -> Va
 fn of_upload(before: &Value, after: &Value) -> Value {
     let mut before = before.clone();
     let local = ["labels", "takeOver", "delivery"];
-    let with_steps = ["workersDev", "domains", "routes", "crons", "hosts"];
+    let with_steps = ["workersDev", "domains", "routes", "crons", "queueConsumers", "hosts"];
     local.into_iter().chain(with_steps).for_each(|key| copy(after, &mut before, key));
     before
 }
@@ -234,6 +237,7 @@ mod tests {
             domains: texts(&["b.example"]),
             patterns: texts(&["b.example/*", "c.example/*"]),
             crons: texts(&["0 4 * * *"]),
+            ..Triggers::default()
         };
         let hosts = Hosts { table: "shops".to_owned(), names: texts(&["new.example"]) };
         let live = LiveTriggers { triggers, hosts: Some(hosts) };

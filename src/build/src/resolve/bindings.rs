@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use flotilla_model::binding::{Binding, D1};
+use flotilla_model::binding::{Binding, D1, DURABLE_OBJECT, QUEUE, WORKFLOW};
 use flotilla_model::credential;
 use flotilla_model::customer::{
     D1_BINDING, DIGEST_VARIABLE, DISPATCHER_BINDING, Database, Destination, HOSTS_BINDING, SHARED, TURSO_TOKEN,
@@ -13,14 +13,17 @@ use flotilla_model::customer::{
 use flotilla_model::diagnostic::{Code, Diagnostic};
 use flotilla_model::limits::Limit;
 use flotilla_model::names;
+use flotilla_model::objects::{ClassExport, Migration};
+use flotilla_model::spec::QueueConsumer;
 use flotilla_model::text::grouped;
+use flotilla_spec::pack::Objects;
 use flotilla_spec::project::unknown;
 use flotilla_spec::secrets::access;
 use flotilla_spec::yaml::Node;
 
 use super::claim::ClaimedResource;
 use super::peers::{Reference, WORKER_URL};
-use super::worker::{Secrets, Types, WorkerResolver};
+use super::worker::{Secrets, Types, WorkerResolver, filled};
 
 /// The key that makes a variable what its worker is: `{ worker: environment }` or `{ worker: customer }`.
 const OF_WORKER: &str = "worker";
@@ -108,14 +111,29 @@ impl WorkerResolver<'_, '_> {
         secrets: &Secrets,
         database: &Database,
         dispatches: bool,
+        (worker, objects): (&str, Option<&Objects>),
     ) -> BTreeMap<String, Binding> {
         let mut bindings = BTreeMap::new();
         let mut singles: BTreeMap<&str, &str> = BTreeMap::new();
-        for (name, written) in self.settings.bindings.iter().flatten() {
+        let settings = self.settings;
+        let of_pack: BTreeMap<String, Binding> = objects.map(bound_by_pack).unwrap_or_default();
+        let written = settings.bindings.iter().flatten();
+        // What the pack binds is bound, whatever a spec says.
+        let of_spec = written.filter(|(name, binding)| of_pack.get(*name) != Some(binding));
+        for (name, written) in of_spec.chain(&of_pack) {
             let mut binding = written.clone();
             // What a weaker layer doesn't have there is nothing to remove.
             binding.0.retain(|_, value| !value.is_null());
-            let place = self.key_place(&["bindings", name]);
+            let is_packs = of_pack.get(name).is_some_and(|of_pack| std::ptr::eq(of_pack, written));
+            let place = match is_packs {
+                false => self.key_place(&["bindings", name]),
+                // The other use of the name is in the spec.
+                true => {
+                    let maps = ["vars", "secrets", "services"];
+                    let used = maps.into_iter().find_map(|map| self.target.merged.key_place(&[map, name]));
+                    used.unwrap_or_else(|| self.target.subject.place.clone())
+                }
+            };
             let of_dispatch = dispatches && [DISPATCHER_BINDING, HOSTS_BINDING].contains(&name.as_str());
             let services = self.settings.services.iter().flatten().any(|(key, _)| key == name);
             let also = [
@@ -125,12 +143,15 @@ impl WorkerResolver<'_, '_> {
                 (matches!(database, Database::D1 { binding, .. } if binding == name), "the binding of `database`"),
                 (of_dispatch, "how the dispatch worker reaches the namespace"),
                 (name == DIGEST_VARIABLE, "what flotilla gives to each worker itself"),
+                (!is_packs && of_pack.contains_key(name), "a Durable Object class that the pack binds"),
             ];
             for (_, other) in also.into_iter().filter(|(taken, _)| *taken) {
                 let message = format!("`{name}` is a binding, and {other} as well");
                 let help = "give one of them another name";
                 self.push(Diagnostic::error(Code::Conflict, place.clone(), message, help));
             }
+            // In previews, too, it is another one then.
+            let has_environment = binding.text(QUEUE).is_some_and(|queue| queue.contains("{environment}"));
             let is_known = !self.left_out.has("bindings");
             let Some(kind) = binding.kind() else {
                 if !is_known {
@@ -153,8 +174,28 @@ impl WorkerResolver<'_, '_> {
                 let message = format!("`{other}` and `{name}` are both `{}`; a worker has it once", kind.key());
                 self.push(Diagnostic::error(Code::Conflict, place, message, "keep one of them"));
             }
-            if let Some(base) = &self.target.base {
+            // The objects and workflows of a preview's worker are its own.
+            let is_own = binding.own_class(worker).is_some() || binding.own_workflow(worker).is_some();
+            if let (Some(base), false) = (&self.target.base, is_own || has_environment) {
                 self.production_binding(base, name, &binding);
+            }
+            if let Some(queue) = binding.text(QUEUE) {
+                let queue = filled(queue, self.target.subject.id, &self.environment_in_names());
+                binding.0.insert(QUEUE.to_owned(), queue.into());
+            }
+            if let (Some(class), Some(objects), false) = (binding.own_class(worker), objects, is_packs)
+                && !objects.classes().contains(class)
+            {
+                let place = self.place(&["bindings", name, DURABLE_OBJECT]);
+                let message =
+                    format!("`bindings.{name}` is to the Durable Object class `{class}`, which the pack doesn't have");
+                let help = match objects.classes().into_iter().collect::<Vec<_>>().join(", ") {
+                    known if known.is_empty() => {
+                        "add `worker`, the worker that defines it; or a migration to the pack".to_owned()
+                    }
+                    known => format!("the pack has {known}; for a class of another worker, add `worker`"),
+                };
+                self.push(Diagnostic::error(Code::UnknownName, place, message, help));
             }
             if let (D1, Some(id)) = (kind.key(), binding.text(D1)) {
                 let (id, place) = (id.to_owned(), self.place(&["bindings", name, D1]));
@@ -164,6 +205,120 @@ impl WorkerResolver<'_, '_> {
             bindings.insert(name.clone(), binding);
         }
         bindings
+    }
+
+    /// Resolves the names of the worker's own workflows: each is one worker's in its account.
+    pub(super) fn workflows(
+        &mut self,
+        account: &str,
+        namespace: Option<&str>,
+        worker: &str,
+        bindings: &mut BTreeMap<String, Binding>,
+    ) {
+        let mut names = BTreeSet::new();
+        for (binding_name, binding) in bindings.iter_mut() {
+            let Some((pattern, _)) = binding.own_workflow(worker) else { continue };
+            let place = self.place(&["bindings", binding_name, WORKFLOW]);
+            let name = self.own_name(&pattern);
+            if let Some(namespace) = namespace {
+                let message =
+                    format!("workers of the dispatch namespace `{namespace}` can't have workflows of their own");
+                let help = "bind a workflow of a worker outside of the namespace, with `worker`; or use an account without `dispatchNamespace`";
+                self.push(Diagnostic::error(Code::NotInNamespace, place, message, help));
+                continue;
+            }
+            if name.is_empty()
+                || name.len() > 64
+                || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            {
+                let message = format!("`{name}` can't be the name of a workflow");
+                let help = "use up to 64 letters, digits, hyphens and underscores";
+                self.push(Diagnostic::error(Code::WrongForm, place.clone(), message, help));
+            }
+            binding.0.insert(WORKFLOW.to_owned(), name.clone().into());
+            if names.insert(name.clone()) {
+                self.claim(ClaimedResource::Workflow { account: self.account_of_claims(account), name }, place);
+            }
+        }
+    }
+
+    /// Resolves the queues that the worker consumes: each has one consumer.
+    pub(super) fn queue_consumers(
+        &mut self,
+        account: &str,
+        namespace: Option<&str>,
+    ) -> BTreeMap<String, QueueConsumer> {
+        let mut consumers = BTreeMap::new();
+        let settings = self.settings;
+        for (pattern, written) in settings.queue_consumers.iter().flatten() {
+            let place = self.key_place(&["queueConsumers", pattern]);
+            if let Some(namespace) = namespace {
+                let message = format!(
+                    "workers of the dispatch namespace `{namespace}` can't consume queues: wrangler would drop this without a word"
+                );
+                let help = "let a worker outside of the namespace consume the queue and call them; or use an account without `dispatchNamespace`";
+                self.push(Diagnostic::error(Code::NotInNamespace, place, message, help));
+                continue;
+            }
+            let queue = self.own_name(pattern);
+            let dead = written.dead_letter_queue.as_ref().map(|name| self.own_name(name));
+            for (name, place) in [
+                (Some(&queue), place.clone()),
+                (dead.as_ref(), self.place(&["queueConsumers", pattern, "deadLetterQueue"])),
+            ] {
+                let Some(name) = name.filter(|name| !is_queue_name(name)) else { continue };
+                let message = format!("`{name}` can't be the name of a queue");
+                let help = "use up to 63 letters, digits, hyphens and underscores, with a letter or digit at both ends";
+                self.push(Diagnostic::error(Code::WrongForm, place, message, help));
+            }
+            if dead.as_ref() == Some(&queue) {
+                let message = format!(
+                    "the queue `{queue}` is its own dead-letter queue, so messages that fail would never leave it"
+                );
+                let place = self.place(&["queueConsumers", pattern, "deadLetterQueue"]);
+                self.push(Diagnostic::error(
+                    Code::Conflict,
+                    place,
+                    message,
+                    "name another queue, or remove `deadLetterQueue`",
+                ));
+            }
+            let resource =
+                ClaimedResource::QueueConsumer { account: self.account_of_claims(account), queue: queue.clone() };
+            self.claim(resource, place);
+            consumers.insert(queue, QueueConsumer { dead_letter_queue: dead, ..written.clone() });
+        }
+        consumers
+    }
+
+    /// Returns the migrations and the declared classes of the pack's code, with the names of other workers in them.
+    pub(super) fn classes(&self, objects: Option<&Objects>) -> (Vec<Migration>, BTreeMap<String, ClassExport>) {
+        let Some(objects) = objects else { return Default::default() };
+        let (mut migrations, mut exports) = (objects.migrations.clone(), objects.exports.clone());
+        let scripts = migrations.iter_mut().flat_map(|migration| &mut migration.transferred_classes);
+        let workers = exports.values_mut().flat_map(|export| [&mut export.transferred_to, &mut export.transfer_from]);
+        for name in scripts.map(|class| &mut class.from_script).chain(workers.flatten()) {
+            *name = self.own_name(name);
+        }
+        (migrations, exports)
+    }
+
+    /// Returns a name with the customer and the environment in it. A preview's is never that of another environment.
+    fn own_name(&self, pattern: &str) -> String {
+        let (id, environment) = (self.target.subject.id, self.environment_in_names());
+        let name = filled(pattern, id, &environment);
+        match self.target.base.is_some() && !pattern.contains("{environment}") {
+            true => format!("{name}-{environment}"),
+            false => name,
+        }
+    }
+
+    /// Returns an account as claims name it: by the first of its names.
+    fn account_of_claims(&self, account: &str) -> String {
+        match account.is_empty() {
+            true => String::new(),
+            false => self.batch.fleet.first_name(account, |one, other| one.id == other.id).to_owned(),
+        }
     }
 
     /// Checks the limits of a single worker.
@@ -317,4 +472,17 @@ pub(super) fn reserved(name: &str) -> Option<&'static str> {
         TURSO_URL | TURSO_TOKEN | D1_BINDING => Some("it belongs to the database: see `database`"),
         _ => None,
     }
+}
+
+/// Returns the bindings of a pack's Durable Object classes.
+fn bound_by_pack(objects: &Objects) -> BTreeMap<String, Binding> {
+    let binding = |class: &String| Binding([(DURABLE_OBJECT.to_owned(), class.clone().into())].into_iter().collect());
+    objects.bindings.iter().map(|(name, class)| (name.clone(), binding(class))).collect()
+}
+
+/// Returns whether a queue can have this name.
+fn is_queue_name(name: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    let has_ends = !name.starts_with(['-', '_']) && !name.ends_with(['-', '_']);
+    !name.is_empty() && name.len() <= 63 && has_ends && name.bytes().all(is_inner)
 }

@@ -79,6 +79,20 @@ pub enum ClaimedResource {
     Secrets(String),
     /// The host of a route; a customer's workers may share one.
     Host(String),
+    /// The one consumer of a queue.
+    QueueConsumer {
+        /// The account's name.
+        account: String,
+        /// The queue's name.
+        queue: String,
+    },
+    /// A workflow, which one worker defines.
+    Workflow {
+        /// The account's name.
+        account: String,
+        /// The workflow's name.
+        name: String,
+    },
 }
 
 impl ClaimedResource {

@@ -1,4 +1,4 @@
-//! The differences of a worker in a preview: its hosts, its database, no crons. Knows one worker at a time.
+//! The differences of a worker in a preview: its hosts, its database, no crons and no queues that it consumes. Knows one worker at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,7 +65,7 @@ impl Base {
     }
 }
 
-/// Replaces hosts, origins and databases with those of the preview, and removes crons. Returns the replaced hosts.
+/// Replaces hosts, origins and databases with those of the preview, and removes crons and queue consumers. Returns the replaced hosts.
 pub(super) fn adapt(
     fleet: &Fleet,
     preview: &Preview,
@@ -105,6 +105,7 @@ pub(super) fn adapt(
         *origin = preview.origin(origin);
     }
     settings.crons = None;
+    settings.queue_consumers = None;
     if let Some(database) = &mut settings.database
         && database.kind == Some(DatabaseKind::D1)
         && !base.says_database

@@ -13,7 +13,7 @@ use flotilla_model::spec::{
     Delivery, Domain, Environment, LogLevel, Observability, PackFile, PackSetting, RequestLimits, Route, Settings,
 };
 use flotilla_spec::layer::Merged;
-use flotilla_spec::pack::Type;
+use flotilla_spec::pack::{Objects, Type};
 use flotilla_spec::project::unknown;
 use flotilla_spec::yaml::{Document, Kind, Node};
 
@@ -100,7 +100,7 @@ impl Batch<'_> {
     /// Resolves one worker.
     pub(super) fn resolve(&mut self, target: &Target<'_>) {
         let mut value = target.merged.to_value();
-        for map in ["secrets", "services", "bindings"] {
+        for map in ["secrets", "services", "bindings", "queueConsumers"] {
             if let Some(entries) = value.get_mut(map).and_then(Value::as_object_mut) {
                 entries.retain(|_, entry| !entry.is_null());
             }
@@ -157,6 +157,8 @@ pub(super) struct PackInUse<'a> {
     prefix: Option<&'a str>,
     /// None, if not all of it is known.
     manifest: Option<&'a PackFile>,
+    /// The Durable Objects of its code, if all of it is known.
+    pub(super) objects: Option<&'a Objects>,
     pub(super) types: Types<'a>,
 }
 
@@ -210,7 +212,11 @@ impl<'a> WorkerResolver<'a, '_> {
         self.sizes(&reach.account, &vars, secrets.len());
         self.foreign(&secrets);
         self.services(&vars, &secrets);
-        let bindings = self.bindings(&vars, &secrets, &database, dispatches);
+        let objects = pack.as_ref().and_then(|pack| pack.objects);
+        let mut bindings = self.bindings(&vars, &secrets, &database, dispatches, (&name, objects));
+        self.workflows(&reach.account, reach.namespace.as_deref(), &name, &mut bindings);
+        let queue_consumers = self.queue_consumers(&reach.account, reach.namespace.as_deref());
+        let (migrations, exports) = self.classes(objects);
         let (target, settings) = (self.target, self.settings);
         let provenance = settings.trusted_origins.as_ref();
         let trusted_origins = self.checked(provenance, "trustedOrigins", Code::BadOrigin, names::origin);
@@ -254,6 +260,9 @@ impl<'a> WorkerResolver<'a, '_> {
             services: BTreeMap::new(),
             bindings,
             peers: BTreeMap::new(),
+            migrations,
+            exports,
+            queue_consumers,
             crons: crons.into_iter().collect(),
             compatibility_date: settings
                 .compatibility_date
@@ -487,12 +496,18 @@ impl<'a> WorkerResolver<'a, '_> {
         };
         if let Some((name, pack)) = packs.get_key_value(name) {
             let (prefix, manifest) = (Some(pack.manifest.prefix.as_str()), Some(&pack.manifest));
-            return Some(PackInUse { name, prefix, manifest, types: Types::Known(&pack.types) });
+            return Some(PackInUse {
+                name,
+                prefix,
+                manifest,
+                objects: Some(&pack.objects),
+                types: Types::Known(&pack.types),
+            });
         }
         if let Some((name, pack)) = broken.get_key_value(name) {
             self.batch.resolved.broken_parts.insert(name.to_owned());
             let types = pack.types.as_ref().map_or(Types::Unknown, Types::Named);
-            return Some(PackInUse { name, prefix: pack.prefix.as_deref(), manifest: None, types });
+            return Some(PackInUse { name, prefix: pack.prefix.as_deref(), manifest: None, objects: None, types });
         }
         if !fleet.lacks("packs") {
             let place = self.place(&["pack"]);
@@ -585,7 +600,7 @@ impl<'a> WorkerResolver<'a, '_> {
         Some(name)
     }
 
-    fn environment_in_names(&self) -> String {
+    pub(super) fn environment_in_names(&self) -> String {
         self.batch.fleet.preview.as_ref().map_or_else(|| self.target.environment.to_string(), Preview::word)
     }
 

@@ -137,9 +137,9 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserial
 impl From<Script> for ListedWorker {
     fn from(script: Script) -> ListedWorker {
         let Script { id, etag, created_on, modified_on, last_deployed_from, tags, has_assets, migration_tag } = script;
-        let has_classes = !migration_tag.is_empty();
+        let migration_tag = Some(migration_tag).filter(|tag| !tag.is_empty());
         let uploaded_by = last_deployed_from;
-        ListedWorker { name: id, etag, created_on, modified_on, uploaded_by, tags, has_assets, has_classes }
+        ListedWorker { name: id, etag, created_on, modified_on, uploaded_by, tags, has_assets, migration_tag }
     }
 }
 
@@ -256,7 +256,7 @@ mod tests {
                 uploaded_by: Some("wrangler".to_owned()),
                 tags: vec!["flotilla-x".to_owned()],
                 has_assets: true,
-                has_classes: true,
+                migration_tag: Some("v1".to_owned()),
             },
             ListedWorker { name: "v".to_owned(), ..ListedWorker::default() },
         ];

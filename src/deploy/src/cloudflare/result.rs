@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use flotilla_model::paging::{ListPage, Page};
 use flotilla_model::platform::{
-    Call, DATABASES_PER_PAGE, DISPATCH_NAMESPACE_MISSING, Home, KV_PER_PAGE, ListedZone, Reply, WORKER_MISSING,
-    ZONES_PER_PAGE,
+    Call, DATABASES_PER_PAGE, DISPATCH_NAMESPACE_MISSING, Home, KV_PER_PAGE, ListedConsumer, ListedQueue,
+    ListedWorkflow, ListedZone, QUEUES_PER_PAGE, Reply, WORKER_MISSING, WORKFLOWS_PER_PAGE, ZONES_PER_PAGE,
 };
+use flotilla_model::spec::QueueConsumer;
 use flotilla_model::uploaded::Uploaded;
 use serde::Deserialize;
 use serde_json::Value;
@@ -20,6 +21,11 @@ const ROUTE_MISSING: u64 = 10009;
 const DATABASE_MISSING: u64 = 7404;
 /// Cloudflare's code for an account without a workers.dev subdomain. Source: Cloudflare docs, Workers › Errors, and wrangler.
 const SUBDOMAIN_MISSING: u64 = 10007;
+
+/// Cloudflare's code for a queue that doesn't exist. Source: Cloudflare docs, Queues › Error codes.
+const QUEUE_MISSING: u64 = 10_104;
+/// Cloudflare's code for a workflow that doesn't exist. Source: wrangler.
+const WORKFLOW_MISSING: u64 = 10_200;
 
 /// The difference between an answer and what its operation documents, in words.
 type Mismatch = String;
@@ -35,7 +41,11 @@ pub fn read(home: &Home, call: &Call, result: &Value, info: &Value) -> Result<Re
             Ok(Reply::Uploaded(Uploaded { etag, created_on: time("created_on"), modified_on: time("modified_on") }))
         }
         // The result of these isn't documented: that it was a success is all that there is.
-        Call::Delete { .. } | Call::DeleteDatabase { .. } | Call::DeleteTail { .. } => Ok(Reply::Done),
+        Call::Delete { .. }
+        | Call::DeleteDatabase { .. }
+        | Call::DeleteTail { .. }
+        | Call::DeleteConsumer { .. }
+        | Call::DeleteWorkflow { .. } => Ok(Reply::Done),
         Call::StartTail { .. } => Ok(Reply::Tail {
             id: text(result, "id")?,
             url: text(result, "url")?,
@@ -151,6 +161,33 @@ pub fn read(home: &Home, call: &Call, result: &Value, info: &Value) -> Result<Re
         Call::ListKv { page } => names(result, info, ("title", "id"), (page, KV_PER_PAGE)).map(Reply::Names),
         Call::ListKeys { page, .. } => names(result, info, ("name", "name"), (page, KEYS_PER_PAGE)).map(Reply::Names),
         Call::ReadKey { .. } => Err("an envelope in place of a value".to_owned()),
+        Call::ListQueues { name, page } => {
+            let list = list_page(queues(result)?, info, page, QUEUES_PER_PAGE)?;
+            // How many a filter lets through isn't documented to be what is counted.
+            Ok(Reply::Queues(ListPage { total: list.total.filter(|_| name.is_none()), ..list }))
+        }
+        Call::CreateQueue { name } => {
+            same(result, "queue_name", name)?;
+            text(result, "queue_id").map(Reply::Id)
+        }
+        Call::CreateConsumer { worker, .. } | Call::UpdateConsumer { worker, .. } => {
+            match consumer_worker(result) {
+                Some(given) if given != *worker => return Err(format!("the consumer is `{given}`")),
+                _ => {}
+            }
+            text(result, "consumer_id").map(Reply::Id)
+        }
+        Call::ReadWorkflow { name } => {
+            same(result, "name", name)?;
+            text(result, "script_name").map(|worker| Reply::HeldBy(Some(worker)))
+        }
+        Call::PutWorkflow { name, .. } => same(result, "name", name).map(|()| Reply::Done),
+        Call::ListWorkflows { page } => {
+            let workflow =
+                |row: &Value| Ok(ListedWorkflow { name: text(row, "name")?, worker: text(row, "script_name")? });
+            let workflows = rows(result)?.iter().map(workflow).collect::<Result<Vec<_>, Mismatch>>()?;
+            list_page(workflows, info, page, WORKFLOWS_PER_PAGE).map(Reply::Workflows)
+        }
         Call::ListAccounts { page } => names(result, info, ("name", "id"), (page, ZONES_PER_PAGE)).map(Reply::Names),
         Call::ListZones { page, .. } => {
             let zone = |row: &Value| {
@@ -194,6 +231,9 @@ pub fn missing(home: &Home, call: &Call, code: u64) -> Option<Reply> {
         Call::RemoveRoute { .. } => (code == ROUTE_MISSING, Reply::Done),
         Call::ReadRoute { .. } => (code == ROUTE_MISSING, Reply::Nothing),
         Call::DeleteDatabase { .. } => (code == DATABASE_MISSING, Reply::Done),
+        Call::DeleteConsumer { .. } => (code == QUEUE_MISSING, Reply::Done),
+        Call::DeleteWorkflow { .. } => (code == WORKFLOW_MISSING, Reply::Done),
+        Call::ReadWorkflow { .. } => (code == WORKFLOW_MISSING, Reply::Nothing),
         Call::FindSubdomain => (code == SUBDOMAIN_MISSING, Reply::Nothing),
         Call::ReadKey { .. } => (code == KEY_MISSING, Reply::Nothing),
         // A namespace that nobody has created yet.
@@ -219,6 +259,28 @@ fn has_objects(settings: &Value, worker: &str) -> bool {
             && binding["script_name"].as_str().is_none_or(|script| script.is_empty() || script == worker)
     };
     bindings.any(is_own) || settings["migration_tag"].as_str().is_some_and(|tag| !tag.is_empty())
+}
+
+/// The queues of a list, with their consumers.
+fn queues(result: &Value) -> Result<Vec<ListedQueue>, Mismatch> {
+    let consumer = |row: &Value| -> Result<ListedConsumer, Mismatch> {
+        let id = text(row, "consumer_id")?;
+        let worker = consumer_worker(row).filter(|_| row["type"] != "http_pull");
+        Ok(ListedConsumer { id, worker, consumer: QueueConsumer::of_api(row) })
+    };
+    let queue = |row: &Value| {
+        let consumers = match &row["consumers"] {
+            Value::Null => Vec::new(),
+            consumers => rows(consumers)?.iter().map(consumer).collect::<Result<_, Mismatch>>()?,
+        };
+        Ok(ListedQueue { id: text(row, "queue_id")?, name: text(row, "queue_name")?, consumers })
+    };
+    rows(result)?.iter().map(queue).collect()
+}
+
+/// The worker of a consumer, which answers name in several ways: `script` is documented, and wrangler reads `service`, too.
+fn consumer_worker(consumer: &Value) -> Option<String> {
+    ["script", "script_name", "service"].into_iter().find_map(|key| text(consumer, key).ok())
 }
 
 /// The id, host name and worker of each domain.

@@ -1,6 +1,7 @@
 //! Handles answers: updates what is known and recorded, and decides whether the request is sent again. Decides
 //! nothing about what is sent; sends nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::index::ChangeIndex;
@@ -17,6 +18,7 @@ use crate::retry::Verdict;
 use crate::state::{Deployed, DeployedResources, Entry, ResourceKind, Uncertainty, WorkerId};
 use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
+use flotilla_model::objects;
 use flotilla_model::platform::{BINDING_MISSING, CallError, Quota, Reply};
 use flotilla_model::reason::Reason;
 use flotilla_model::text::count;
@@ -129,7 +131,10 @@ impl Run<'_> {
             return self.skip(index);
         }
         let task = self.schedule.task(index);
-        task.is_outcome_unknown |= !task.is_check_due && matches!(result, Err(CallError::Unavailable(_)));
+        let is_lost = matches!(result, Err(CallError::Unavailable(_)));
+        task.is_outcome_unknown |= !task.is_check_due && !task.is_migration_due && is_lost;
+        // It may have gone through its migrations: the next attempt has to know.
+        task.is_migration_due |= is_lost && change.migration.is_some() && *task.step(change) == Step::Upload;
         let Some(result) = self.handle_transient_error(RequestId::Change(index), result) else { return Ok(()) };
         if let Err(CallError::Rejected { code, .. }) = &result
             && BINDING_MISSING.contains(code)
@@ -408,6 +413,12 @@ impl Run<'_> {
 fn uploaded(change: &Change, before: Option<Deployed>, record: &UploadRecord, now: i64) -> Deployed {
     let mut live = before.map(|before| before.live).unwrap_or_default();
     live.secrets.clone_from(&record.secrets);
+    let metadata = &record.stored.metadata;
+    live.has_objects = objects::has_classes(metadata, &change.worker);
+    // A workflow that it no longer defines is left alone from now on.
+    let bindings = metadata["bindings"].as_array().into_iter().flatten();
+    let own: BTreeSet<&str> = bindings.filter_map(|binding| binding["workflow_name"].as_str()).collect();
+    live.workflows.retain(|name, _| own.contains(name.as_str()));
     Deployed { deployed_at: now, rejected: change.rejects, live, ..unknown_worker(change) }
 }
 
@@ -434,6 +445,9 @@ fn needs_worker(step: &Step) -> bool {
         | Step::DropRoute { .. }
         | Step::CreateDatabase { .. }
         | Step::DeleteDatabase { .. }
+        | Step::CreateQueue { .. }
+        | Step::RemoveConsumer { .. }
+        | Step::DeleteWorkflow { .. }
         | Step::Upload => false,
         Step::DetachDomain { .. }
         | Step::TakeDomain { .. }
@@ -443,6 +457,8 @@ fn needs_worker(step: &Step) -> bool {
         | Step::MoveDomain { .. }
         | Step::AddRoute { .. }
         | Step::MoveRoute { .. }
+        | Step::SetConsumer { .. }
+        | Step::PutWorkflow { .. }
         | Step::SetCrons { .. } => true,
     }
 }

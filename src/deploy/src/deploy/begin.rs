@@ -233,6 +233,7 @@ impl Run<'_> {
         self.ctx.state.begin(&id, &in_flight)?;
         let mut task = Task::new(id, steps, live, earlier, left);
         task.is_check_due = self.is_check_needed(change);
+        task.is_migration_due = change.migration.is_some();
         Ok(task)
     }
 

@@ -197,6 +197,8 @@ impl Change {
         let looks = |step: &&Step| {
             matches!(step, Step::DetachDomain { .. } | Step::TakeDomain { .. } | Step::RemoveRoute { .. })
         };
-        usize::from(self.is_checked()) + self.steps.iter().filter(looks).count()
+        // So do the migrations that it still has to go through.
+        let migrations = usize::from(self.migration.is_some());
+        usize::from(self.is_checked()) + migrations + self.steps.iter().filter(looks).count()
     }
 }

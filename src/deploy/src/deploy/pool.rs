@@ -9,11 +9,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use blocking_threadpool::{Builder, ThreadPool};
+use serde_json::Value;
 
 use super::schedule::RequestId;
 use super::{MakeUpload, UploadRecord};
 use crate::plan::Change;
-use flotilla_model::bundle::{Resource, with_ids};
+use flotilla_model::bundle::{MIGRATIONS, Resource, with_ids};
 use flotilla_model::clock::Clock;
 use flotilla_model::platform::{Call, CallError, Health, HealthCheck, Home, Platform, Quota, Reply};
 
@@ -24,8 +25,9 @@ pub type Ids = Vec<(Resource, String, String)>;
 pub enum Job {
     /// A request.
     Call(Home, Call),
-    /// An upload, with the ids that it needs: made when it is its turn, so that no more than what is in flight is in memory.
-    Upload(Box<Change>, Ids),
+    /// An upload, with the ids that it needs and the migrations that it goes through: made when it is its turn, so that no more than what is
+    /// in flight is in memory.
+    Upload(Box<Change>, Ids, Option<Value>),
     /// A health check.
     Health(Box<HealthCheck>),
 }
@@ -64,7 +66,7 @@ pub(super) fn answer(platform: &dyn Platform, make: &MakeUpload, job: Job) -> An
             let (result, quota) = platform.call(&home, &call);
             Answer::Called(result, quota, None)
         }
-        Job::Upload(change, ids) => match make(&change) {
+        Job::Upload(change, ids, migrations) => match make(&change) {
             Err(why) => Answer::NotMade(why),
             Ok(mut upload) => {
                 let id = |resource, name: &str| {
@@ -72,6 +74,9 @@ pub(super) fn answer(platform: &dyn Platform, make: &MakeUpload, job: Job) -> An
                 };
                 if let Err(name) = with_ids(&mut upload.metadata, id) {
                     return Answer::NotMade(format!("the id of `{name}` isn't known"));
+                }
+                if let Some(migrations) = migrations {
+                    upload.metadata[MIGRATIONS] = migrations;
                 }
                 let call =
                     Call::Upload { worker: change.worker.clone(), metadata: upload.metadata, modules: upload.modules };

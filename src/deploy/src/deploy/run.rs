@@ -645,7 +645,10 @@ impl<'a> Run<'a> {
             }
         }
         let job = match next {
-            Next::Upload => Job::Upload(Box::new(change.clone()), self.ids_of(change)),
+            Next::Upload => {
+                let migrations = self.schedule.task(index).migrations.clone();
+                Job::Upload(Box::new(change.clone()), self.ids_of(change), migrations)
+            }
             Next::Call(call) => {
                 self.note_sent_move(index, &call);
                 Job::Call(change.home.clone(), call)

@@ -1,6 +1,8 @@
 //! One change in progress: its next request, and what an answer means for what is live. Pure; knows neither pace nor
 //! state.
 
+use serde_json::Value;
+
 use super::index::StepIndex;
 use super::ownership::Ownership;
 use super::problem::{NO_SCRIPT, NO_SUBDOMAIN, NO_WORKER, NextStep, Problem, TOO_MANY_WORKERS};
@@ -8,8 +10,12 @@ use crate::plan::handover::Host;
 use crate::plan::{Change, Step};
 use crate::retry::Attempts;
 use crate::state::{Deployed, Uncertainty, WorkerId};
+use flotilla_model::objects;
 use flotilla_model::paging::{Page, Pages};
-use flotilla_model::platform::{BINDING_MISSING, Call, CallError, DATABASE_EXISTS, ListedRoute, ROUTE_EXISTS, Reply};
+use flotilla_model::platform::{
+    BINDING_MISSING, CONSUMER_EXISTS, Call, CallError, DATABASE_EXISTS, ListedConsumer, ListedQueue, ListedRoute,
+    MIGRATION_TAG_FAILED, ROUTE_EXISTS, Reply,
+};
 use flotilla_model::tags;
 
 /// The code of the failure to attach a domain that another worker has.
@@ -45,6 +51,12 @@ pub(super) struct Task {
     pub is_outcome_unknown: bool,
     /// Whether the worker's owner is to be looked at before anything else is sent.
     pub is_check_due: bool,
+    /// Whether the worker's live migrations are to be read before it is uploaded.
+    pub is_migration_due: bool,
+    /// The migrations that the upload goes through, as they are sent; none if it goes through none.
+    pub migrations: Option<Value>,
+    /// The tag of the last migration after the upload, if that was found out.
+    pub migration_tag: Option<String>,
     /// The worker's tags when its owner was looked at.
     tags: Vec<String>,
     /// The results of the present step's lookups.
@@ -72,6 +84,10 @@ pub(super) struct StepLookups {
     names: Pages<(String, String)>,
     /// The pages of routes that were read.
     routes: Pages<ListedRoute>,
+    /// The queue that was found.
+    queue: Option<ListedQueue>,
+    /// The pages of queues that were read.
+    queues: Pages<ListedQueue>,
 }
 
 /// The result of looking for something in a list.
@@ -113,6 +129,9 @@ impl Task {
             attempts: Attempts::default(),
             is_outcome_unknown: false,
             is_check_due: false,
+            is_migration_due: false,
+            migrations: None,
+            migration_tag: None,
             tags: Vec::new(),
             found: StepLookups::default(),
             released: None,
@@ -157,7 +176,40 @@ impl Task {
                 jurisdiction: *jurisdiction,
                 location_hint: *location_hint,
             }),
+            Step::Upload if self.is_migration_due => Next::Call(Call::ReadSettings { worker }),
             Step::Upload => Next::Upload,
+            Step::CreateQueue { name } if self.found.id.is_some() => {
+                Next::Call(Call::CreateQueue { name: name.clone() })
+            }
+            Step::SetConsumer { queue: name, .. }
+            | Step::RemoveConsumer { queue: name }
+            | Step::CreateQueue { name }
+                if self.found.queue.is_none() =>
+            {
+                Next::Call(Call::ListQueues { name: Some(name.clone()), page: self.found.page.clone() })
+            }
+            Step::CreateQueue { .. } => Next::Done,
+            Step::SetConsumer { consumer, .. } => {
+                let (queue_id, consumer) = (self.queue().id.clone(), consumer.clone());
+                match self.consumer_of(&worker) {
+                    Some(id) => Next::Call(Call::UpdateConsumer { worker, queue_id, id, consumer }),
+                    None => Next::Call(Call::CreateConsumer { worker, queue_id, consumer }),
+                }
+            }
+            Step::RemoveConsumer { .. } => match self.consumer_of(&worker) {
+                Some(id) => Next::Call(Call::DeleteConsumer { queue_id: self.queue().id.clone(), id }),
+                None => Next::Done,
+            },
+            Step::PutWorkflow { name, .. } | Step::DeleteWorkflow { name } if self.found.id.is_none() => {
+                Next::Call(Call::ReadWorkflow { name: name.clone() })
+            }
+            Step::PutWorkflow { name, workflow } => {
+                Next::Call(Call::PutWorkflow { name: name.clone(), workflow: workflow.clone() })
+            }
+            Step::DeleteWorkflow { name } => match &self.found.id {
+                Some(Some(_)) => Next::Call(Call::DeleteWorkflow { name: name.clone() }),
+                _ => Next::Done,
+            },
             Step::DeleteDatabase { name } => match &self.found.id {
                 None => Next::Call(Call::ListDatabases { name: Some(name.clone()), page: self.found.page.clone() }),
                 Some(Some(id)) => Next::Call(Call::DeleteDatabase { id: id.clone() }),
@@ -249,7 +301,29 @@ impl Task {
             return Ok(false);
         }
         let step = self.step(change);
+        if self.is_migration_due && *step == Step::Upload {
+            return self.on_settings(change, result).map(|()| false);
+        }
         let reply = match (step, result) {
+            // It may be our own doing, by an attempt whose answer was lost: then it is there by now.
+            (Step::CreateQueue { .. }, Err(error @ CallError::Rejected { status: 400 | 409 | 422, .. }))
+                if self.found.id.is_some() && !self.found.exists =>
+            {
+                self.found = StepLookups {
+                    exists: true,
+                    rejected: Some(explained(change, step, &error)),
+                    ..StepLookups::default()
+                };
+                self.attempts = Attempts::default();
+                return Ok(false);
+            }
+            (Step::SetConsumer { .. }, Err(CallError::Rejected { code: CONSUMER_EXISTS, .. }))
+            | (Step::SetConsumer { .. } | Step::RemoveConsumer { .. }, Err(CallError::Rejected { status: 404, .. }))
+                if self.found.id.is_none() =>
+            {
+                self.found = StepLookups { id: Some(None), ..StepLookups::default() };
+                return Ok(false);
+            }
             // That it exists already can be our own doing, by an attempt whose answer was lost.
             (Step::CreateDatabase { .. }, Err(CallError::Rejected { code: DATABASE_EXISTS, .. }))
                 if !self.found.exists =>
@@ -288,6 +362,54 @@ impl Task {
                 };
                 self.found.id = Some(Some(id));
                 return Ok(true);
+            }
+            Step::CreateQueue { .. } if self.found.queue.is_none() && self.found.id.is_none() => {
+                if let Some(rejected) = self.found.rejected.take().filter(|_| self.found.queue.is_none()) {
+                    return Err(rejected);
+                }
+                self.found.id = Some(None);
+                return Ok(false);
+            }
+            Step::CreateQueue { .. } => return Ok(true),
+            Step::SetConsumer { queue, .. } if reply == Reply::Nothing => {
+                return Err(NextStep::Retry.because(format!("the queue {queue} doesn't exist")));
+            }
+            Step::SetConsumer { queue, .. } if !self.found.exists => {
+                self.found.exists = true;
+                let own = self.consumer_of(&change.worker);
+                return match self.queue().consumers.first().filter(|_| own.is_none()) {
+                    None => Ok(false),
+                    Some(ListedConsumer { worker: Some(other), .. }) => Err(NextStep::Input.because(format!(
+                        "the queue {queue} is consumed by the worker {other}, and a queue has one consumer: remove it there, or name another \
+                         queue"
+                    ))),
+                    Some(_) => Err(NextStep::Input.because(format!(
+                        "messages of the queue {queue} are pulled over HTTP, and a queue has one consumer: remove that one, or name another \
+                         queue"
+                    ))),
+                };
+            }
+            // Without the queue, there is no consumer.
+            Step::RemoveConsumer { .. } if !self.found.exists => {
+                self.found.exists = true;
+                let nothing = self.found.queue.is_none() || self.consumer_of(&change.worker).is_none();
+                return Ok(nothing && self.apply(step, Reply::Nothing, &zone));
+            }
+            Step::PutWorkflow { name, .. } if self.found.id.is_none() => match reply {
+                Reply::HeldBy(Some(other)) if other != change.worker => {
+                    return Err(NextStep::Input.because(format!(
+                        "the workflow {name} is defined by the worker {other}: give this one another name, or delete that one"
+                    )));
+                }
+                _ => {
+                    self.found.id = Some(None);
+                    return Ok(false);
+                }
+            },
+            Step::DeleteWorkflow { .. } if self.found.id.is_none() => {
+                let is_own = matches!(&reply, Reply::HeldBy(Some(worker)) if *worker == change.worker);
+                self.found.id = Some(is_own.then(String::new));
+                return Ok(!is_own && self.apply(step, Reply::Nothing, &zone));
             }
             Step::DeleteDatabase { .. } if self.found.id.is_none() => {
                 let id = if let Reply::Id(id) = reply { Some(id) } else { None };
@@ -393,6 +515,39 @@ impl Task {
         Ok(self.apply(step, reply, &zone))
     }
 
+    /// Returns the queue that was found.
+    fn queue(&self) -> &ListedQueue {
+        self.found.queue.as_ref().expect("BUG: the queue was found")
+    }
+
+    /// Returns the id of a worker as the consumer of the queue that was found.
+    fn consumer_of(&self, worker: &str) -> Option<String> {
+        let mut consumers = self.found.queue.iter().flat_map(|queue| &queue.consumers);
+        let own = consumers.find(|consumer| consumer.worker.as_deref() == Some(worker));
+        own.map(|consumer| consumer.id.clone())
+    }
+
+    /// Handles the settings of the worker that is going to be uploaded: which migrations it has yet to go through.
+    fn on_settings(&mut self, change: &Change, result: Result<Reply, CallError>) -> Result<(), Problem> {
+        let settings = match result {
+            Ok(Reply::Settings(settings)) => settings,
+            Ok(_) => Value::Null,
+            Err(error) => {
+                let why = format!("the live migrations of {} can't be read: {error}", change.worker);
+                return Err(NextStep::after(&error).because(why));
+            }
+        };
+        self.is_migration_due = false;
+        let Some(migration) = &change.migration else { return Ok(()) };
+        let live = settings["migration_tag"].as_str();
+        let bound = objects::bound_classes(&settings, &change.worker);
+        let steps = migration.of_live(live, &bound).map_err(|why| NextStep::Plan.because(why))?;
+        self.migrations = objects::payload(live, steps);
+        let last = steps.last().map(|migration| migration.tag.as_str());
+        self.migration_tag = last.or(live.filter(|tag| !tag.is_empty())).map(str::to_owned);
+        Ok(())
+    }
+
     /// Finds what the present step looks for in a page of a list; a reply that is none is returned as it is.
     fn find(&mut self, change: &Change, reply: Reply) -> Result<Found, Problem> {
         let (found, progress) = match (self.step(change), reply) {
@@ -423,6 +578,16 @@ impl Task {
                 });
                 (found, self.found.routes.add(listed).map(|progress| progress.next()))
             }
+            (
+                Step::CreateQueue { name }
+                | Step::SetConsumer { queue: name, .. }
+                | Step::RemoveConsumer { queue: name },
+                Reply::Queues(listed),
+            ) => {
+                self.found.queue = listed.entries.iter().find(|queue| queue.name == *name).cloned();
+                let found = self.found.queue.as_ref().map(|queue| Reply::Id(queue.id.clone()));
+                (found, self.found.queues.add(listed).map(|progress| progress.next()))
+            }
             (_, reply) => return Ok(Found::Reply(reply)),
         };
         match (found, progress) {
@@ -450,8 +615,13 @@ impl Task {
                 if let Reply::Uploaded(uploaded) = reply {
                     (live.etag, live.created_on) = (uploaded.etag, uploaded.created_on.or(live.created_on.take()));
                 }
+                live.migration_tag = self.migration_tag.take().or(live.migration_tag.take());
             }
-            Step::Delete | Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => {}
+            Step::Delete | Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } | Step::CreateQueue { .. } => {}
+            Step::SetConsumer { queue, consumer } => drop(live.consumers.insert(queue.clone(), consumer.clone())),
+            Step::RemoveConsumer { queue } => drop(live.consumers.remove(queue)),
+            Step::PutWorkflow { name, workflow } => drop(live.workflows.insert(name.clone(), workflow.clone())),
+            Step::DeleteWorkflow { name } => drop(live.workflows.remove(name)),
             Step::SetWorkersDev { on } => live.workers_dev = *on,
             Step::SetCrons { crons } => live.crons.clone_from(crons),
             Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } | Step::TakeDomain { domain, .. } => {
@@ -504,6 +674,11 @@ pub(super) fn action_name(step: &Step) -> &'static str {
         Step::Delete => "delete",
         Step::SetWorkersDev { .. } => "set workers.dev",
         Step::SetCrons { .. } => "set crons",
+        Step::CreateQueue { .. } => "create queue",
+        Step::SetConsumer { .. } => "set consumer",
+        Step::RemoveConsumer { .. } => "remove consumer",
+        Step::PutWorkflow { .. } => "deploy workflow",
+        Step::DeleteWorkflow { .. } => "delete workflow",
         Step::AttachDomain { .. } | Step::MoveDomain { .. } => "attach domain",
         Step::DetachDomain { .. } | Step::DropDomain { .. } => "detach domain",
         Step::TakeDomain { .. } => "take domain",
@@ -522,6 +697,9 @@ pub(super) fn uncertainty_of(step: &Step) -> Uncertainty {
         Step::Delete => Uncertainty::Delete,
         Step::SetWorkersDev { .. } => Uncertainty::WorkersDev,
         Step::SetCrons { .. } => Uncertainty::Crons,
+        Step::CreateQueue { .. } => Uncertainty::Queue,
+        Step::SetConsumer { queue, .. } | Step::RemoveConsumer { queue } => Uncertainty::Consumer(queue.clone()),
+        Step::PutWorkflow { name, .. } | Step::DeleteWorkflow { name } => Uncertainty::Workflow(name.clone()),
         Step::AttachDomain { domain }
         | Step::MoveDomain { domain, .. }
         | Step::DetachDomain { domain, .. }
@@ -553,6 +731,8 @@ fn is_trigger(step: &Step) -> bool {
             | Step::TakeDomain { .. }
             | Step::AddRoute { .. }
             | Step::MoveRoute { .. }
+            | Step::SetConsumer { .. }
+            | Step::PutWorkflow { .. }
     )
 }
 
@@ -579,6 +759,13 @@ fn explained(change: &Change, step: &Step, error: &CallError) -> Problem {
         (Step::CreateDatabase { .. } | Step::DeleteDatabase { .. }, CallError::Rejected { status: 401 | 403, .. }) => {
             ("; does the token have the permission `D1: Edit`?".to_owned(), NextStep::Token)
         }
+        (Step::Upload, CallError::Rejected { code: MIGRATION_TAG_FAILED, .. }) => {
+            ("; somebody else migrated its Durable Object classes at the same time".to_owned(), NextStep::Plan)
+        }
+        (
+            Step::CreateQueue { .. } | Step::SetConsumer { .. } | Step::RemoveConsumer { .. },
+            CallError::Rejected { status: 401 | 403, .. },
+        ) => ("; does the token have the permission `Queues: Edit`?".to_owned(), NextStep::Token),
         (Step::Upload, CallError::Rejected { code, .. })
             if BINDING_MISSING.contains(code) && !change.needs.is_empty() =>
         {

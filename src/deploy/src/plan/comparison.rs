@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Action, Change, Desired, Options, RecordedWorker, Step};
+use super::{Action, Change, Desired, Options, PlannedMigration, RecordedWorker, Step};
 use crate::rotation::LOST;
 use crate::state::{Deployed, DeployedResources, InFlight, Uncertainty, WorkerId};
 use flotilla_model::bundle::{by_name, differences, workers};
 use flotilla_model::customer::Database;
 use flotilla_model::digest::Digest;
+use flotilla_model::objects::{self, ClassExport, ClassState};
 use flotilla_model::reason::Reason;
-use flotilla_model::spec::Environment;
+use flotilla_model::spec::{Environment, QueueConsumer};
 
 /// Returns the change of a worker, if it needs one.
 pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Options<'_>) -> Option<Change> {
@@ -28,6 +29,8 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
         None => reasons.push(Reason::New),
         Some(deployed) => reasons.extend(upload_reasons(wanted, deployed, known)),
     }
+    let Migrated { migration, reasons: migrations, destroys_objects } = migrated(wanted, known);
+    reasons.extend(migrations);
     if reasons.is_empty() && is_uncertain(Uncertainty::Upload) {
         reasons.push(Reason::UploadInterrupted);
     }
@@ -98,6 +101,42 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
         reasons.push(Reason::Crons { old: crons.clone(), new: worker.crons.clone() });
         steps.push(Step::SetCrons { crons: worker.crons.clone() });
     }
+    let mut queues = BTreeSet::new();
+    let no_consumers = BTreeMap::new();
+    let consumers = before.map_or(&no_consumers, |live| &live.consumers);
+    for (queue, consumer) in &worker.queue_consumers {
+        let there = consumers.get(queue);
+        if there != Some(consumer) || is_uncertain(Uncertainty::Consumer(queue.clone())) {
+            queues.extend(there.is_none().then_some(queue));
+            let dead =
+                |consumer: Option<&QueueConsumer>| consumer.and_then(|consumer| consumer.dead_letter_queue.clone());
+            queues.extend(consumer.dead_letter_queue.as_ref().filter(|name| dead(there).as_ref() != Some(name)));
+            reasons.push(match there {
+                None => Reason::ConsumerAdded { new: queue.clone() },
+                Some(_) => Reason::ConsumerChanged { queue: queue.clone() },
+            });
+            steps.push(Step::SetConsumer { queue: queue.clone(), consumer: consumer.clone() });
+        }
+    }
+    let (uncertain_consumers, _) = uncertain_parts(&uncertainties);
+    let had: BTreeSet<&str> = consumers.keys().map(String::as_str).chain(uncertain_consumers).collect();
+    for queue in had.into_iter().filter(|queue| !worker.queue_consumers.contains_key(*queue)) {
+        reasons.push(Reason::ConsumerRemoved { old: queue.to_owned() });
+        releases.push(Step::RemoveConsumer { queue: queue.to_owned() });
+    }
+    let (workflows, none) = (worker.workflows(), BTreeMap::new());
+    let live_workflows = before.map_or(&none, |live| &live.workflows);
+    for (name, workflow) in &workflows {
+        if live_workflows.get(name) != Some(workflow) || is_uncertain(Uncertainty::Workflow(name.clone())) {
+            reasons.push(Reason::WorkflowDeployed { new: name.clone() });
+            steps.push(Step::PutWorkflow { name: name.clone(), workflow: workflow.clone() });
+        }
+    }
+    let kept = live_workflows.keys().filter(|name| !workflows.contains_key(*name));
+    reasons.extend(kept.map(|name| Reason::WorkflowKept { old: name.clone() }));
+    // What the upload may be bound to is there before it.
+    reasons.extend(queues.iter().map(|name| Reason::QueueCreated { new: (*name).clone() }));
+    steps.splice(0..0, queues.into_iter().map(|name| Step::CreateQueue { name: name.clone() }));
     steps.append(&mut releases);
     (!steps.is_empty()).then(|| Change {
         customer: worker.customer.clone(),
@@ -110,7 +149,8 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
         digest: wanted.bundle.digest,
         was: live.map(|live| live.digest),
         wave: 0,
-        destroys_objects: false,
+        migration,
+        destroys_objects,
         adopts: false,
         home: wanted.home.clone(),
         revision: live.map(|live| live.revision),
@@ -121,6 +161,65 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
         picked: options.waves.iter().position(|wave| wave.picks(&worker.labels)),
         rank: 0,
     })
+}
+
+/// The changes that an upload makes to Durable Object classes.
+#[derive(Default)]
+struct Migrated {
+    migration: Option<PlannedMigration>,
+    reasons: Vec<Reason>,
+    destroys_objects: bool,
+}
+
+/// Returns what the upload of a worker does with its Durable Object classes. Without anything to do, there is no reason for an upload.
+fn migrated(wanted: &Desired<'_>, known: &RecordedWorker<'_>) -> Migrated {
+    let (metadata, name) = (&wanted.bundle.metadata, wanted.worker.name.as_str());
+    let mut done = Migrated::default();
+    let (all, exports) = (objects::migrations_of(metadata), objects::exports_of(metadata));
+    if all.is_empty() && exports.is_empty() {
+        return done;
+    }
+    let is_same = known.live.is_some_and(|live| live.digest == wanted.bundle.digest);
+    let before = known.bundle.map(|bundle| &bundle.metadata).or(is_same.then_some(metadata));
+    let live_tag = known.live.and_then(|live| live.live.migration_tag.clone());
+    let pending = objects::pending(&all, live_tag.as_deref()).unwrap_or_default();
+    let bound = before.map(|before| objects::bound_classes(before, name)).unwrap_or_default();
+    let (now, later) = pending.split_at(objects::at_once(pending, &bound));
+    // A class that comes and goes within these never had an object.
+    let mut there = objects::classes(&all[..all.len() - pending.len()]);
+    let mut destroyed = Vec::new();
+    if let Some(last) = now.last() {
+        done.reasons.push(Reason::Migrated { old: live_tag.clone(), new: last.tag.clone() });
+        for migration in now {
+            destroyed.extend(
+                migration.deleted_classes.iter().filter(|class| there.remove(class.as_str()).is_some()).cloned(),
+            );
+            for class in &migration.renamed_classes {
+                if let Some(storage) = there.remove(class.from.as_str()) {
+                    there.insert(&class.to, storage);
+                }
+            }
+        }
+        done.migration = Some(PlannedMigration { from: live_tag, steps: now.to_vec(), all: all.clone() });
+    }
+    if !is_same {
+        let unbound =
+            later.iter().flat_map(|migration| &migration.deleted_classes).filter(|class| bound.contains(*class));
+        done.reasons.extend(unbound.map(|class| Reason::ClassUnbound { class: class.clone() }));
+        let deleted =
+            exports.iter().filter(|(_, export)| export.state() == ClassState::Deleted).map(|(class, _)| class);
+        // What isn't known may be there.
+        let was_there = |class: &&String| {
+            let Some(before) = before else { return true };
+            objects::exports_of(before).get(*class).is_some_and(ClassExport::is_live)
+                || objects::classes(&objects::migrations_of(before)).contains_key(class.as_str())
+                || bound.contains(*class)
+        };
+        destroyed.extend(deleted.filter(|_| known.live.is_some()).filter(was_there).cloned());
+    }
+    done.destroys_objects = !destroyed.is_empty();
+    done.reasons.extend(destroyed.into_iter().map(|class| Reason::ClassDeleted { class }));
+    done
 }
 
 /// Returns the reasons for which a live worker is uploaded again.
@@ -169,10 +268,27 @@ fn uncertain(uncertainties: &[Uncertainty]) -> (BTreeSet<&str>, BTreeMap<&str, O
             | Uncertainty::Delete
             | Uncertainty::WorkersDev
             | Uncertainty::Crons
+            | Uncertainty::Queue
+            | Uncertainty::Consumer(_)
+            | Uncertainty::Workflow(_)
             | Uncertainty::Database => {}
         }
     }
     (domains, routes)
+}
+
+/// Returns the queues of which it is unknown whether the worker consumes them, and the workflows of which it is unknown how they are
+/// deployed.
+fn uncertain_parts(uncertainties: &[Uncertainty]) -> (BTreeSet<&str>, BTreeSet<&str>) {
+    let (mut consumers, mut workflows) = (BTreeSet::new(), BTreeSet::new());
+    for uncertainty in uncertainties {
+        match uncertainty {
+            Uncertainty::Consumer(queue) => _ = consumers.insert(queue.as_str()),
+            Uncertainty::Workflow(name) => _ = workflows.insert(name.as_str()),
+            _ => {}
+        }
+    }
+    (consumers, workflows)
 }
 
 /// An orphaned worker, as far as it is known.
@@ -212,6 +328,11 @@ impl<'a> Gone<'a> {
         }
     }
 
+    /// Returns whether it has Durable Objects of its own, as far as the state knows.
+    pub(super) fn has_objects(&self) -> bool {
+        self.live.is_some_and(|live| live.has_objects)
+    }
+
     pub(super) fn deletion(&self, (home, worker): &WorkerId, destroys_objects: bool) -> Change {
         let mut steps = Vec::new();
         let (domains, routes) = uncertain(self.uncertainties);
@@ -230,6 +351,13 @@ impl<'a> Gone<'a> {
         steps.extend(routes.iter().filter_map(|(pattern, zone)| {
             Some(Step::DropRoute { pattern: (*pattern).to_owned(), zone: (*zone)?.to_owned() })
         }));
+        let (consumers, workflows) = uncertain_parts(self.uncertainties);
+        let queues = self.live.iter().flat_map(|live| live.consumers.keys()).map(String::as_str);
+        let queues: BTreeSet<&str> = queues.chain(consumers).collect();
+        steps.extend(queues.into_iter().map(|queue| Step::RemoveConsumer { queue: queue.to_owned() }));
+        let own = self.live.iter().flat_map(|live| live.workflows.keys()).map(String::as_str);
+        let own: BTreeSet<&str> = own.chain(workflows).collect();
+        steps.extend(own.into_iter().map(|name| Step::DeleteWorkflow { name: name.to_owned() }));
         steps.push(Step::Delete);
         Change {
             customer: self.customer.to_owned(),
@@ -245,6 +373,7 @@ impl<'a> Gone<'a> {
             digest: self.digest,
             was: self.live.map(|_| self.digest),
             wave: 0,
+            migration: None,
             destroys_objects,
             adopts: false,
             home: home.clone(),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Change, HostChange, Step};
+use super::{Action, Change, HostChange, PlannedMigration, Step};
 use flotilla_model::digest::{Digest, Framed};
 use flotilla_model::platform::Home;
 use flotilla_model::spec::Environment;
@@ -32,6 +32,9 @@ pub struct PlannedAction {
     pub was: Option<Digest>,
     /// The wave that it belongs to, from 0.
     pub wave: usize,
+    /// The migrations of Durable Object classes that its upload goes through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<PlannedMigration>,
     /// Whether it destroys the data of Durable Objects.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub destroys_objects: bool,
@@ -54,6 +57,10 @@ impl PlannedAction {
             digest: change.digest,
             was: change.was,
             wave: change.wave,
+            migration: change
+                .migration
+                .as_ref()
+                .map(|migration| PlannedMigration { all: Vec::new(), ..migration.clone() }),
             destroys_objects: change.destroys_objects,
             adopts: change.adopts,
         }

@@ -156,7 +156,7 @@ impl<'a> Planner<'a> {
         }
         let is_pruned = self.options.pruned_customers.is_none_or(|customers| customers.contains(gone.customer));
         if self.options.prune && is_pruned {
-            self.changes.push(gone.deletion(id, self.options.objects.contains(id)));
+            self.changes.push(gone.deletion(id, gone.has_objects() || self.options.objects.contains(id)));
         } else {
             let (customer, environment) = (gone.customer.to_owned(), gone.environment);
             self.orphans.push(Orphan { worker: id.1.clone(), customer, environment });

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::state::WorkerId;
 use flotilla_model::paging::{Unsteady, read_list};
-use flotilla_model::platform::{Call, Home, ListedDomain, ListedRoute, ListedWorker, Reply};
+use flotilla_model::platform::{
+    Call, Home, ListedDomain, ListedQueue, ListedRoute, ListedWorker, ListedWorkflow, Reply,
+};
 
 use super::{Row, Wanted, outside};
 
@@ -20,6 +22,10 @@ pub struct Scope {
     pub zones: BTreeSet<(String, String)>,
     /// And by account and name, where the id is not known.
     pub named_zones: BTreeSet<(String, String)>,
+    /// The accounts whose queues are listed.
+    pub queues: BTreeSet<String>,
+    /// The accounts whose workflows are listed.
+    pub workflows: BTreeSet<String>,
 }
 
 /// A zone's routes.
@@ -42,6 +48,10 @@ pub struct Inventory {
     pub zones: BTreeMap<String, Zone>,
     /// The ids of zones that were looked up, by account and name. Those that the account doesn't have are missing.
     pub found: BTreeMap<(String, String), String>,
+    /// The queues of each account that was listed.
+    pub queues: BTreeMap<String, Vec<ListedQueue>>,
+    /// The workflows of each account that was listed.
+    pub workflows: BTreeMap<String, Vec<ListedWorkflow>>,
     /// Whether workers answer on workers.dev, and their crons, where that was requested.
     pub triggers: BTreeMap<WorkerId, (bool, BTreeSet<String>)>,
 }
@@ -51,7 +61,8 @@ impl Scope {
     pub fn account_ids(&self) -> BTreeSet<String> {
         let of_homes = self.homes.iter().map(|home| &home.account_id);
         let of_zones = self.zones.iter().chain(&self.named_zones).map(|(account_id, _)| account_id);
-        of_homes.chain(&self.domains).chain(of_zones).cloned().collect()
+        let others = self.queues.iter().chain(&self.workflows);
+        of_homes.chain(&self.domains).chain(of_zones).chain(others).cloned().collect()
     }
 
     /// Returns the part of one account.
@@ -61,6 +72,8 @@ impl Scope {
         part.domains.retain(|id| id == account_id);
         part.zones.retain(|(id, _)| id == account_id);
         part.named_zones.retain(|(id, _)| id == account_id);
+        part.queues.retain(|id| id == account_id);
+        part.workflows.retain(|id| id == account_id);
         part
     }
 
@@ -77,6 +90,7 @@ impl Scope {
             if !row.domains.is_empty() {
                 scope.domains.insert(home.account_id.clone());
             }
+            scope.add_parts(&home.account_id, !row.consumers.is_empty(), !row.workflows.is_empty());
             let zones = row.routes.values().map(|(zone_id, _)| (home.account_id.clone(), zone_id.clone()));
             scope.zones.extend(zones);
         }
@@ -85,6 +99,8 @@ impl Scope {
             if !wanted.triggers.domains.is_empty() {
                 scope.domains.insert(home.account_id.clone());
             }
+            let triggers = &wanted.triggers;
+            scope.add_parts(&home.account_id, !triggers.consumers.is_empty(), !triggers.workflows.is_empty());
             for name in &wanted.zones {
                 let account_id = home.account_id.clone();
                 match zone_id(&account_id, name) {
@@ -100,9 +116,16 @@ impl Scope {
         scope
     }
 
+    /// Adds the lists of queues and of workflows of an account in which workers have some.
+    fn add_parts(&mut self, account_id: &str, consumes: bool, has_workflows: bool) {
+        self.queues.extend(consumes.then(|| account_id.to_owned()));
+        self.workflows.extend(has_workflows.then(|| account_id.to_owned()));
+    }
+
     /// Returns the number of requests, apart from those that look zones up.
     pub fn requests(&self) -> usize {
-        self.homes.len() + self.domains.len() + self.zones.len() + self.named_zones.len()
+        let parts = self.queues.len() + self.workflows.len();
+        self.homes.len() + self.domains.len() + self.zones.len() + self.named_zones.len() + parts
     }
 }
 
@@ -113,6 +136,8 @@ impl Inventory {
         self.domains.append(&mut other.domains);
         self.zones.append(&mut other.zones);
         self.found.append(&mut other.found);
+        self.queues.append(&mut other.queues);
+        self.workflows.append(&mut other.workflows);
         self.triggers.append(&mut other.triggers);
     }
 }
@@ -155,6 +180,20 @@ pub fn take<E: From<Unsteady>>(
             }
         })?;
         inventory.zones.insert(zone_id, Zone { account_id, routes });
+    }
+    for account_id in &scope.queues {
+        let queues = read_list(|page| match request(&outside(account_id), Call::ListQueues { name: None, page })? {
+            Reply::Queues(queues) => Ok::<_, E>(queues),
+            other => unreachable!("BUG: {other:?} is no list of queues"),
+        })?;
+        inventory.queues.insert(account_id.clone(), queues);
+    }
+    for account_id in &scope.workflows {
+        let workflows = read_list(|page| match request(&outside(account_id), Call::ListWorkflows { page })? {
+            Reply::Workflows(workflows) => Ok::<_, E>(workflows),
+            other => unreachable!("BUG: {other:?} is no list of workflows"),
+        })?;
+        inventory.workflows.insert(account_id.clone(), workflows);
     }
     Ok(inventory)
 }

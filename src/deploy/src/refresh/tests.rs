@@ -64,6 +64,7 @@ impl World {
             domains: names(&["acme.example"]),
             patterns: names(&["acme.test/*"]),
             crons: names(&["* * * * *"]),
+            ..Triggers::default()
         };
         let wanted = Wanted {
             account: "default".to_owned(),
@@ -84,6 +85,9 @@ impl World {
             domains: BTreeMap::from([("acme.example".to_owned(), "d".to_owned())]),
             routes: BTreeMap::from([("acme.test/*".to_owned(), ("z".to_owned(), "r".to_owned()))]),
             crons: triggers.crons.clone(),
+            consumers: BTreeMap::new(),
+            workflows: BTreeMap::new(),
+            migration_tag: None,
         };
         let mut inventory = Inventory::default();
         let worker = listed("w-acme", &tags_of(FLEET, digest("1"), &triggers, "acme"));

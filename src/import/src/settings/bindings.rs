@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use flotilla_model::binding::{self, Binding};
+use flotilla_model::spec::QueueConsumer;
 
 use super::super::forms::{fits, is_database_name, is_uuid, is_variable};
 use super::super::wrangler::{entries, items, text};
@@ -82,8 +83,8 @@ impl Mapping<'_, '_> {
                 let what = if kind.key() == "workflow" { "workflow" } else { "class of Durable Objects" };
                 let class = entry["class_name"].as_str().unwrap_or_default();
                 let message =
-                    format!("the {what} `{class}` is the worker's own, which `wrangler deploy` alone deploys");
-                let help = "keep deploying this worker with it; or move the class to a worker that you do so, and name it: `worker: …`";
+                    format!("the {what} `{class}` is the worker's own, which belongs to its code and so to the pack");
+                let help = "give the pack `bundler: wrangler`, which deploys it, or declare it in the pack's pack.yaml";
                 self.lost(place, section, message, help);
                 continue;
             }
@@ -156,14 +157,15 @@ impl Mapping<'_, '_> {
 
     pub(super) fn queue_consumers(&mut self) {
         for item in items(self.config.get("queues").and_then(|node| node.get("consumers"))) {
+            if let Some((queue, consumer)) = QueueConsumer::of_wrangler(&item.to_value()) {
+                self.entry("queueConsumers", &queue, json!(consumer));
+                continue;
+            }
             let queue = item.get("queue").and_then(text).unwrap_or_default();
-            let help = "uploading the worker doesn't change the consumer at Cloudflare; manage it with `wrangler queues consumer`";
-            self.lost(
-                self.at(item),
-                "queues.consumers",
-                format!("that the worker consumes the queue `{queue}` has nothing in a spec"),
-                help,
-            );
+            let help =
+                "a spec has the settings that Cloudflare documents, in `queueConsumers`; leave out what else there is";
+            let message = format!("the consumer of the queue `{queue}` has settings without a counterpart in a spec");
+            self.lost(self.at(item), "queues.consumers", message, help);
         }
     }
 }

@@ -7,6 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Purpose;
+use crate::binding;
+use crate::objects::{ClassExport, Migration};
 
 /// A pack's manifest: pack.yaml.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -51,6 +53,16 @@ pub struct PackFile {
     /// The memory limit of wrangler and the programs that it starts, in MiB. Default: 4096.
     #[schemars(range(min = 64, max = 1048576))]
     pub build_memory: Option<u64>,
+    /// The Durable Object classes of the pack's own code that each of its workers is bound to, by the names of the bindings:
+    /// `{ ROOMS: Room }`. With `bundler`, those of the configuration.
+    #[schemars(extend("propertyNames" = {"pattern": binding::NAME}), inner(regex(pattern = "^[A-Za-z_$][A-Za-z0-9_$]*$")))]
+    pub durable_objects: Option<BTreeMap<String, String>>,
+    /// The migrations of the Durable Object classes, in order. Only add to the list: Cloudflare applies those after the one that it applied
+    /// last. With `bundler`, those of the configuration.
+    pub migrations: Option<Vec<Migration>>,
+    /// The declared Durable Object classes, by name, instead of `migrations`. With `bundler`, those of the configuration.
+    #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z_$][A-Za-z0-9_$]*$"}))]
+    pub exports: Option<BTreeMap<String, ClassExport>>,
     /// The file with the destination types.
     pub catalogue: Option<String>,
     /// The probes that `flotilla verify` sends to its workers.
@@ -73,6 +85,9 @@ pub enum Bundler {
 pub const TEMPLATE_KEYS: [&str; 3] = ["module", "files", "runtime"];
 /// The keys that only a pack with a `bundler` can have; the first is required there.
 pub const BUNDLER_KEYS: [&str; 6] = ["config", "environment", "wrangler", "buildEnv", "buildTimeout", "buildMemory"];
+
+/// The keys of a pack about Durable Objects, which a pack with a `bundler` has in its configuration.
+pub const OBJECT_KEYS: [&str; 3] = ["durableObjects", "migrations", "exports"];
 
 /// A setting that some packs use and others don't.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -6,12 +6,14 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
+use super::objects::Objects;
 use crate::documents;
 use crate::tree::Tree;
 use crate::yaml::{Document, Kind, Node};
 use flotilla_model::binding::KINDS;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::digest::Digest;
+use flotilla_model::objects::{ClassExport, Migration};
 
 /// The template of the wrangler file of each worker.
 pub const TEMPLATE: (&str, &str) = ("wrangler.jsonc", include_str!("wrangler.jsonc.tera"));
@@ -44,19 +46,17 @@ const NOT_INHERITED: [&str; 18] = [
     "worker_loaders",
 ];
 /// The keys that flotilla can't deploy yet, and what they set.
-const UNSUPPORTED: [(&str, &str); 20] = [
+const UNSUPPORTED: [(&str, &str); 18] = [
     ("agent_memory", "an agent memory"),
     ("ai_search_namespaces", "an AI Search namespace"),
     ("artifacts", "artifacts"),
     ("assets", "static assets"),
-    ("cloudchamber", "containers"),
+    ("cloudchamber", CONTAINERS),
     ("connect", "a connect binding"),
-    ("containers", "containers"),
+    ("containers", CONTAINERS),
     ("data_blobs", "data blobs"),
-    ("exports", "Durable Object classes of the worker's own"),
     ("flagship", "a Flagship binding"),
     ("logfwdr", "a log forwarder"),
-    ("migrations", "migrations of Durable Object classes"),
     ("site", "static assets"),
     ("stream", "a Stream binding"),
     ("streaming_tail_consumers", "streaming tail consumers"),
@@ -66,6 +66,18 @@ const UNSUPPORTED: [(&str, &str); 20] = [
     ("wasm_modules", "WebAssembly modules outside of the code"),
     ("worker_loaders", "a worker loader"),
 ];
+
+/// The key of containers.
+const CONTAINERS: &str = "containers";
+/// The help for a setting that can't be deployed.
+const KEEP_DEPLOYING: &str =
+    "keep deploying this worker with `wrangler deploy`, or move this part to a worker that you deploy so";
+/// The help for containers.
+const NO_REGISTRY: &str = "a container needs an image in Cloudflare's registry, which `wrangler deploy` builds and pushes with Docker: keep \
+                           deploying this worker with it";
+/// The help for a workflow that is exported under one name.
+const EXPORTED_WORKFLOW: &str = "remove it here, and define it in the specs under a name for each customer: \
+                                 `bindings: { FLOW: { workflow: \"{customer}-flow\", class: Flow } }`";
 
 /// A wrangler project.
 pub struct WranglerProject {
@@ -91,6 +103,8 @@ pub struct WranglerProject {
     pub tsconfig: Option<PathBuf>,
     /// The settings of the configuration that specs have to say.
     pub declared: Vec<Declared>,
+    /// The Durable Objects of its code.
+    pub objects: Objects,
 }
 
 /// A setting of a wrangler configuration that flotilla takes from specs.
@@ -117,6 +131,8 @@ pub enum Subject {
     Routes,
     /// Cron triggers.
     Crons,
+    /// Consumers of queues.
+    Consumers,
     /// One of the options `limits`, `placement`, `cache`, `keep_vars`, `logpush` and `tail_consumers`, by its key.
     Option(&'static str),
 }
@@ -188,7 +204,8 @@ pub(super) fn read(
     let folder = real.parent().unwrap_or(&root).to_owned();
     let document = documents::read(&file, &text)?;
     let reading = Reading { document: &document, environment, file: &file };
-    reading.check()?;
+    let objects = reading.objects();
+    reading.check(&objects)?;
     let within = |path: &str| Some(normalized(&folder.join(path))).filter(|path| path.starts_with(&workspace));
     let build = reading.get("build");
     let command = build.and_then(|build| build.get("command")).and_then(text_of);
@@ -219,6 +236,7 @@ pub(super) fn read(
         }),
         tsconfig: document.root.get("tsconfig").and_then(text_of).and_then(&within),
         declared: reading.declared(),
+        objects,
         path: file.clone(),
         digest: Digest::of(&text),
         trees,
@@ -289,7 +307,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Checks that it is a configuration of this environment, with code, and without anything that flotilla can't deploy.
-    fn check(&self) -> Result<(), Vec<Diagnostic>> {
+    fn check(&self, objects: &Objects) -> Result<(), Vec<Diagnostic>> {
         let root = &self.document.root;
         let mut errors = Vec::new();
         if !matches!(root.kind, Kind::Map(_)) {
@@ -317,6 +335,13 @@ impl<'a> Reading<'a> {
             errors.push(Diagnostic::error(Code::BadWranglerConfig, Place::file(self.file), message, help));
         }
         errors.extend(self.unsupported().into_iter().map(|(_, error)| error));
+        for node in self.get("migrations").map(entries).into_iter().flatten() {
+            if Migration::of_api(&node.to_value()).is_none() {
+                let message = "a migration isn't one: it needs a `tag`, and lists of classes".to_owned();
+                errors.push(self.error(Code::BadMigration, node, message, "see wrangler's documentation"));
+            }
+        }
+        errors.extend(objects.check(self.document));
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
@@ -328,26 +353,51 @@ impl<'a> Reading<'a> {
                 errors.push(self.cannot_deploy(node, key, what));
             }
         }
-        let consumers = self.get("queues").and_then(|queues| queues.get("consumers"));
-        if let Some(node) = consumers.filter(|node| !is_empty(node)) {
-            errors.push(self.cannot_deploy(node, "queues.consumers", "a consumer of a queue"));
+        if let Some(Kind::Map(exports)) = self.get("exports").map(|node| &node.kind) {
+            for (name, _, node) in exports.iter().filter(|(.., node)| ClassExport::of_api(&node.to_value()).is_none()) {
+                let kind = node.get("type").and_then(text_of).unwrap_or_default();
+                let (what, help) = match kind {
+                    "workflow" => ("a workflow under a name that is the same for all customers", EXPORTED_WORKFLOW),
+                    _ => ("an export that is no plain Durable Object class", KEEP_DEPLOYING),
+                };
+                let message = format!("`exports.{name}` sets {what}, which flotilla can't deploy yet");
+                errors.push(("exports", self.error(Code::CannotDeploy, node, message, help)));
+            }
         }
-        let objects = self.get("durable_objects").and_then(|objects| objects.get("bindings")).map(entries);
-        let own = objects.into_iter().flatten().filter(|entry| entry.get("script_name").is_none());
-        errors.extend(
-            own.map(|node| self.cannot_deploy(node, "durable_objects", "a Durable Object class of the worker's own")),
-        );
-        let workflows = self.get("workflows").map(entries).into_iter().flatten();
-        let own = workflows.filter(|entry| entry.get("script_name").is_none());
-        errors.extend(own.map(|node| self.cannot_deploy(node, "workflows", "a workflow of the worker's own")));
         errors
     }
 
     fn cannot_deploy(&self, node: &Node, key: &'static str, what: &str) -> (&'static str, Diagnostic) {
         let message = format!("`{key}` sets {what}, which flotilla can't deploy yet");
-        let help =
-            "keep deploying this worker with `wrangler deploy`, or move this part to a worker that you deploy so";
+        let help = if what == CONTAINERS { NO_REGISTRY } else { KEEP_DEPLOYING };
         (key, self.error(Code::CannotDeploy, node, message, help))
+    }
+
+    /// Returns the Durable Objects of the code: bindings without a worker, migrations, and declared classes.
+    fn objects(&self) -> Objects {
+        let mut objects = Objects::default();
+        let place = |node: &Node| self.document.place(node.span);
+        let bindings = self.get("durable_objects").and_then(|objects| objects.get("bindings")).map(entries);
+        for node in bindings.into_iter().flatten().filter(|node| node.get("script_name").is_none()) {
+            if let (Some(name), Some(class)) =
+                (node.get("name").and_then(text_of), node.get("class_name").and_then(text_of))
+            {
+                objects.bind(name, class, place(node));
+            }
+        }
+        for node in self.get("migrations").map(entries).into_iter().flatten() {
+            if let Some(migration) = Migration::of_api(&node.to_value()) {
+                objects.add_migration(migration, place(node));
+            }
+        }
+        if let Some(Kind::Map(exports)) = self.get("exports").map(|node| &node.kind) {
+            for (name, _, node) in exports {
+                if let Some(export) = ClassExport::of_api(&node.to_value()) {
+                    objects.add_export(name, export, place(node));
+                }
+            }
+        }
+        objects
     }
 
     /// Returns what specs have to say in its place.
@@ -391,6 +441,8 @@ impl<'a> Reading<'a> {
         routes.into_iter().for_each(|node| add(Subject::Routes, node));
         let crons = self.get("triggers").and_then(|triggers| triggers.get("crons")).filter(|node| !is_empty(node));
         crons.into_iter().for_each(|node| add(Subject::Crons, node));
+        let consumers = self.get("queues").and_then(|queues| queues.get("consumers")).filter(|node| !is_empty(node));
+        consumers.into_iter().for_each(|node| add(Subject::Consumers, node));
         for key in ["limits", "placement", "cache", "keep_vars", "logpush", "tail_consumers"] {
             if let Some(node) = self.get(key).filter(|node| !is_empty(node)) {
                 add(Subject::Option(key), node);

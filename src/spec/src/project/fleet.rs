@@ -355,6 +355,9 @@ fn fleet_digest(root: &Node, packs: &BTreeMap<String, Pack>) -> Digest {
     for (name, pack) in packs {
         digest = digest.field(name.as_bytes()).field(pack.manifest.prefix.as_bytes());
         digest = digest.field(&serde_json::to_vec(&pack.catalogue).expect("BUG: a catalogue is JSON"));
+        let objects = &pack.objects;
+        let objects = (&objects.bindings, &objects.migrations, &objects.exports);
+        digest = digest.field(&serde_json::to_vec(&objects).expect("BUG: migrations are JSON"));
         if pack.wrangler.is_some() {
             digest = digest.field(b"wrangler");
         }

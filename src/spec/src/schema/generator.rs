@@ -70,7 +70,7 @@ fn settable() -> Value {
         });
         merge_into_layers(&mut schema["$defs"][name]["properties"]);
     }
-    for name in ["Database", "Logs", "Observability", "RequestLimits", "Traces"] {
+    for name in ["Database", "Logs", "Observability", "QueueConsumer", "RequestLimits", "Traces"] {
         merge_into_layers(&mut schema["$defs"][name]["properties"]);
     }
     let kinds: HashSet<&str> = binding::KINDS.iter().map(binding::Kind::key).collect();
