@@ -105,16 +105,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                     is_first: AtomicBool::new(true),
                     diagnostics: Mutex::default(),
                 };
-                let mut dev = Dev {
-                    session,
-                    arguments,
-                    env_file,
-                    operator,
-                    known: Vec::new(),
-                    skipped: Vec::new(),
-                    sources: BTreeSet::new(),
-                    deploys: 0,
-                };
+                let (known, skipped, sources) = (Vec::new(), Vec::new(), BTreeSet::new());
+                let mut dev = Dev { session, arguments, env_file, operator, known, skipped, sources, deploys: 0 };
                 let done = dev.follow(&mut watch, &stopped);
                 // While something is printed of it, the emulator's threads go on: it is stopped before the printer.
                 emulator.stop();
@@ -188,10 +180,10 @@ struct Dev<'a> {
     operator: DevOperator<'a>,
     /// The diagnostics that were printed and not fixed yet.
     known: Vec<Diagnostic>,
-    /// The workers that the last deploy skipped.
-    skipped: Vec<Held>,
     /// The folders of the sources that wrangler bundled.
     sources: BTreeSet<PathBuf>,
+    /// The workers that the last deploy skipped.
+    skipped: Vec<Held>,
     deploys: usize,
 }
 

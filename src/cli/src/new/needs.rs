@@ -82,10 +82,12 @@ pub(super) fn needs(workspace: &Workspace, pack: Option<&str>) -> Vec<Need> {
     needs
 }
 
+/// The values of one key, name and field, by customer.
+type OfCustomers<'a> = BTreeMap<&'a str, (&'a Value, &'a Worker)>;
+
 /// Returns what most of these workers' customers have, each with a value of its own.
 fn of_siblings(workers: &[&Worker], of: usize) -> Vec<Need> {
-    // By key, name and field, the values of each customer.
-    let mut values: BTreeMap<(&'static str, &str, &str), BTreeMap<&str, (&Value, &Worker)>> = BTreeMap::new();
+    let mut values: BTreeMap<(&'static str, &str, &str), OfCustomers<'_>> = BTreeMap::new();
     for worker in workers {
         let vars = worker.vars.iter().map(|(name, value)| (("vars", name.as_str(), ""), value));
         let bindings = worker.bindings.iter().flat_map(|(name, binding)| {
