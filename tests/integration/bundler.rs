@@ -255,7 +255,10 @@ fn what_decides_a_bundle_is_known_and_a_build_without_changes_runs_nothing() {
 #[test]
 fn each_date_and_set_of_flags_has_a_bundle() {
     let project = fleet();
-    project.write("apps/web/src/index.ts", "export default { fetch: () => Response.json(typeof process) };\n");
+    project.write(
+        "apps/web/src/index.ts",
+        "export class Counter {}\nexport default { fetch: () => Response.json(typeof process) };\n",
+    );
     // At that time, wrangler had stand-ins for more of what Node.js has.
     project.edit("fleet.yaml", "2026-06-01", "2024-10-01");
     project.write("customers/bolt.yaml", "id: bolt\ncompatibilityFlags: []\nvars: { A: of bolt }\n");
