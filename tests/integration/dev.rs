@@ -440,7 +440,7 @@ fn workers_of_a_namespace_have_no_tails() {
 fn a_source_outside_of_a_wrangler_projects_folder_is_followed() {
     let project = bundler::fleet();
     project.write("apps/shared/name.ts", "export const name = \"one\";\n");
-    let code = "import { name } from \"../../shared/name\";\nexport default { fetch: () => new Response(name) };\n";
+    let code = "import { name } from \"../../shared/name\";\nexport class Counter {}\nexport default { fetch: () => new Response(name) };\n";
     project.write("apps/web/src/index.ts", code);
     for arguments in [&["dev", "--port", "0", "--json"][..], &["build", "--watch", "--json"]] {
         let mut command = command(&project, arguments);

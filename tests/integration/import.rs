@@ -595,6 +595,10 @@ delivery_delay = 60
 pattern = "*.full.example/*"
 custom_domain = true
 
+[[queues.consumers]]
+queue = "jobs"
+max_batch_size = 5
+
 [env.preview]
 name = "full-preview"
 "#,
@@ -618,7 +622,7 @@ name = "full-preview"
             "lost wrangler.toml:12: the binding `AUTOMATIC` (`kv_namespaces`) has no `id`",
             "lost wrangler.toml:15: `delivery_delay` of the binding `SLOW` (`queues.producers`) has no counterpart in a spec",
             "note wrangler.toml:20: `*.full.example/*` can't be a custom domain: those have neither wildcards nor paths",
-            "left-out wrangler.toml:24: [env.preview] is for previews",
+            "left-out wrangler.toml:28: [env.preview] is for previews",
         ]
     );
     let spec = both.spec("full");

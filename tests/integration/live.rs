@@ -246,11 +246,12 @@ fn what_can_not_be_represented_is_told_with_its_worker() {
     let of =
         |bindings: Value| json!({"main_module": "index.js", "compatibility_date": "2026-06-01", "bindings": bindings});
     let code = "export default { fetch: () => new Response('ok') };\n";
-    account.upload(
-        "own",
-        of(json!([{"type": "durable_object_namespace", "name": "COUNTER", "class_name": "Counter"}])),
-        code,
+    let mut own = of(json!([{"type": "durable_object_namespace", "name": "COUNTER", "class_name": "Counter"}]));
+    own["migrations"] = json!({"new_tag": "v1", "new_sqlite_classes": ["Counter"]});
+    let with_class = format!(
+        "import {{ DurableObject }} from 'cloudflare:workers';\nexport class Counter extends DurableObject {{}}\n{code}"
     );
+    account.upload("own", own, &with_class);
     account.upload("counted", of(json!([{"type": "durable_object_namespace", "name": "COUNTER", "class_name": "Counter", "script_name": "own"}])), code);
     account.upload(
         "odd",
@@ -267,7 +268,13 @@ fn what_can_not_be_represented_is_told_with_its_worker() {
     let words = |worker: &str| {
         told(&live, worker).into_iter().map(|(kind, text)| format!("{}: {text}", kind.as_ref())).collect::<Vec<_>>()
     };
-    assert_eq!(words("own"), ["lost: `own` itself defines the class `Counter`, which a spec cannot express"]);
+    assert_eq!(
+        words("own"),
+        [
+            "lost: `own` itself defines the class `Counter`, which a spec cannot express",
+            "lost: `own` has classes of Durable Objects that migrations made",
+        ]
+    );
     assert_eq!(words("counted"), [""; 0]);
     let counted = live.workers.iter().find(|worker| worker.name == "counted").unwrap();
     assert_eq!(counted.settings["bindings"], json!({"COUNTER": {"durableObject": "Counter", "worker": "own"}}));
