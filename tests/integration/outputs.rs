@@ -28,6 +28,8 @@ fn world() -> (Cloud, Project) {
     project
         .write("theirs/wrangler.toml", "name = \"theirs\"\nmain = \"index.js\"\ncompatibility_date = \"2026-01-15\"\n");
     project.write("theirs/index.js", "export default {};\n");
+    // Code that stays where it is has to be in the fleet's repository.
+    output(Command::new("git").args(["init", "-q"]).arg(project.path("."))).exits(0);
     (cloud, project)
 }
 
