@@ -296,7 +296,8 @@ fn sops_is_run_to_open_its_files() {
     // One that can't, and none at all.
     let list = |path: &str| {
         let mut command = project.command(&["secrets", "list", "acme"]);
-        output(command.env("PATH", path)).exits(0).stdout
+        let run = output(command.env("PATH", path)).exits(0);
+        run.stdout + &run.stderr
     };
     script(
         &project,

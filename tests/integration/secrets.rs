@@ -480,7 +480,7 @@ fn no_source_of_secrets_tells_or_keeps_one() {
     run(&["secrets", "list"]).exits(0);
     std::fs::remove_file(project.path("fleet.age")).unwrap();
     project.write(".env", format!("BY_HAND='{TYPED}\n"));
-    assert!(run(&["secrets", "list"]).exits(0).stdout.contains(".env: line 1, column 9"));
+    assert!(run(&["secrets", "list"]).exits(0).stderr.contains(".env: line 1, column 9"));
     run(&["secrets", "check"]);
     run(&["deploy", "--yes", "--all"]);
     for (name, bytes) in project.files("") {
