@@ -12,7 +12,7 @@ use crate::tools::packages;
 const CODE: &str = "export default { fetch: () => new Response(\"ok\") };\n";
 
 /// A git repository with a project and wrangler among its packages.
-fn project(files: &[(&str, &str)]) -> Project {
+pub fn project(files: &[(&str, &str)]) -> Project {
     let project = Project::at(temporary_folder());
     output(std::process::Command::new("git").args(["init", "-q"]).arg(project.root())).exits(0);
     std::fs::create_dir(project.path("node_modules")).unwrap();
