@@ -323,6 +323,11 @@ fn errors_have_their_places_in_the_project_and_hold_back_its_customers_alone() {
     let report = run(&project, &["build"]).exits(1).stderr;
     assert!(report.contains("Could not resolve \"./nowhere\"") && report.contains("greet.ts:1:8"), "{report}");
     assert!(report.contains("Could not resolve \"nobody\"") && report.contains("greet.ts:2:8"), "{report}");
+    // A package that is listed is to be installed.
+    project.write("apps/web/package.json", "{\"dependencies\": {\"@store/words\": \"1\"}}");
+    project.write("apps/web/src/lib/greet.ts", "import \"@store/words/hello\";\nexport const greet = String;\n");
+    let report = run(&project, &["build"]).exits(1).stderr;
+    assert!(report.contains("apps/web/package.json lists `@store/words`: install the packages"), "{report}");
 }
 
 #[test]

@@ -76,17 +76,14 @@ impl Mapping<'_, '_> {
                 continue;
             }
             let mut entry = self.without_ignored(kind, &name, item);
-            let own = config.name();
+            // A class of the worker's own belongs to its code: the pack has it from this configuration.
             let script = entry["script_name"].as_str().map(str::to_owned);
-            let has_class = matches!(kind.key(), "durableObject" | "workflow");
-            if has_class && (script.is_none() || script == own) {
-                let what = if kind.key() == "workflow" { "workflow" } else { "class of Durable Objects" };
-                let class = entry["class_name"].as_str().unwrap_or_default();
-                let message =
-                    format!("the {what} `{class}` is the worker's own, which belongs to its code and so to the pack");
-                let help = "give the pack `bundler: wrangler`, which deploys it, or declare it in the pack's pack.yaml";
-                self.lost(place, section, message, help);
-                continue;
+            if script.is_none() || script == config.name() {
+                match kind.key() {
+                    binding::DURABLE_OBJECT => continue,
+                    binding::WORKFLOW => _ = entry.as_object_mut().and_then(|entry| entry.remove("script_name")),
+                    _ => {}
+                }
             }
             // wrangler calls a dataset after its binding, unless told otherwise.
             if kind.key() == "analyticsEngine" && entry["dataset"].is_null() {
