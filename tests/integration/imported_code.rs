@@ -93,10 +93,7 @@ const KINDS: [Kind; 12] = [
             ("node_modules/outer/package.json", r#"{ "name": "outer", "dependencies": { "inner": "1.0.0" } }"#),
             ("node_modules/inner/package.json", r#"{ "name": "inner", "main": "inner.js" }"#),
             ("node_modules/inner/inner.js", "export const inner = \"by a package of a package\";\n"),
-            (
-                "index.js",
-                "import { inner } from \"inner\";\nexport default { fetch: () => new Response(inner) };\n",
-            ),
+            ("index.js", "import { inner } from \"inner\";\nexport default { fetch: () => new Response(inner) };\n"),
         ],
         answer: "by a package of a package",
     },
@@ -148,10 +145,7 @@ const KINDS: [Kind; 12] = [
                 "node_modules/.pnpm/router@5.0.9/node_modules/router/router.js",
                 "export const router = \"by pnpm's version\";\n",
             ),
-            (
-                "index.ts",
-                "import { router } from \"router\";\nexport default { fetch: () => new Response(router) };\n",
-            ),
+            ("index.ts", "import { router } from \"router\";\nexport default { fetch: () => new Response(router) };\n"),
         ],
         answer: "by pnpm's version",
     },

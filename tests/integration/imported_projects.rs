@@ -334,7 +334,8 @@ fn a_configuration_that_a_build_makes_is_used_in_its_place() {
             r#"{ "name": "web", "scripts": { "build": "vite build" }, "devDependencies": { "@cloudflare/vite-plugin": "1", "wrangler": "4" } }"#,
         ),
     ]);
-    let missing = "a build makes the configuration that `wrangler deploy` uses in the place of this one, and it has not run";
+    let missing =
+        "a build makes the configuration that `wrangler deploy` uses in the place of this one, and it has not run";
     let imported = import(&project, &[], 0);
     assert_eq!(
         told(&imported),
@@ -350,7 +351,10 @@ fn a_configuration_that_a_build_makes_is_used_in_its_place() {
         "cloudchamber": {}, "logfwdr": { "bindings": [] }, "queues": { "producers": [], "consumers": [] }, "containers": [], "unsafe": {} }"#;
     project.write("dist/web/wrangler.json", made);
     project.write("dist/web/index.js", CODE);
-    project.write(".wrangler/deploy/config.json", r#"{ "configPath": "../../dist/web/wrangler.json", "auxiliaryWorkers": [] }"#);
+    project.write(
+        ".wrangler/deploy/config.json",
+        r#"{ "configPath": "../../dist/web/wrangler.json", "auxiliaryWorkers": [] }"#,
+    );
     std::fs::remove_dir_all(project.path("fleet")).unwrap();
     let imported = import(&project, &[], 0);
     assert_eq!(told(&imported), [format!("note wrangler.toml:6: {missing} for the environment `staging`")]);
