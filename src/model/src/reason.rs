@@ -541,7 +541,7 @@ impl fmt::Display for Statement<'_> {
             }
             Reason::ClassUnbound { class } => write!(
                 f,
-                "the Durable Object class {class} is unbound; the next deploy deletes it with all of its data"
+                "the Durable Object class {class} is unbound; the next deploy deletes it with all of its data, and the code has to export it until then"
             ),
             Reason::ChangedOutside { at, by } => write!(f, "it was {}", changed_outside(at, by.as_deref())),
             Reason::Adopted => f.write_str("it is adopted"),
@@ -700,7 +700,7 @@ mod tests {
             (Reason::ClassDeleted { class: text("A") }, "the Durable Object class A is deleted with all of its data"),
             (
                 Reason::ClassUnbound { class: text("A") },
-                "the Durable Object class A is unbound; the next deploy deletes it with all of its data",
+                "the Durable Object class A is unbound; the next deploy deletes it with all of its data, and the code has to export it until then",
             ),
             (outside("T", Some("wrangler")), "it was changed by wrangler at T"),
             (outside("", None), "it was changed outside of flotilla"),
