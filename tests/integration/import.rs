@@ -599,6 +599,9 @@ custom_domain = true
 queue = "jobs"
 max_batch_size = 5
 
+[[queues.consumers]]
+queue = "<name of the queue>"
+
 [env.preview]
 name = "full-preview"
 "#,
@@ -610,11 +613,15 @@ name = "full-preview"
         ),
         ("python/wrangler.toml", "name = \"python\"\nmain = \"entry.py\"\n"),
         ("database/wrangler.toml", "name = \"database\"\n"),
+        ("command/wrangler.toml", "name = \"command\"\n"),
+        ("command/package.json", "{ \"scripts\": { \"deploy\": \"wrangler deploy --minify index.js\" } }"),
+        ("command/index.js", "export default {};\n"),
     ]);
     let imported = both.import(&[], 4);
     assert_eq!(
         told(&imported),
         [
+            "left-out command/wrangler.toml:1: command/wrangler.toml has no `main`: the script `deploy` of package.json names index.js: `command` is not imported",
             "left-out database/wrangler.toml:1: database/wrangler.toml has no `main`: it deploys no worker: `database` is not imported",
             "left-out python/wrangler.toml:2: it is a worker in Python: `python` is not imported",
             "lost special/wrangler.toml:3: `vpc_networks` sets a VPC network, which flotilla can't deploy yet: `special` is not imported",
@@ -622,7 +629,8 @@ name = "full-preview"
             "lost wrangler.toml:12: the binding `AUTOMATIC` (`kv_namespaces`) has no `id`",
             "lost wrangler.toml:15: `delivery_delay` of the binding `SLOW` (`queues.producers`) has no counterpart in a spec",
             "note wrangler.toml:20: `*.full.example/*` can't be a custom domain: those have neither wildcards nor paths",
-            "left-out wrangler.toml:28: [env.preview] is for previews",
+            "lost wrangler.toml:27: the consumer of the queue `<name of the queue>` isn't one that a spec can have",
+            "left-out wrangler.toml:31: [env.preview] is for previews",
         ]
     );
     let spec = both.spec("full");

@@ -326,6 +326,11 @@ impl<'a> Projects<'a> {
                 return Err((message, help.to_owned()));
             }
         } else if config.get("assets").is_none() && config.get("site").is_none() {
+            if let Some((script, main)) = self.main_of_command(&folder) {
+                let message =
+                    format!("{} has no `main`: the script `{script}` of package.json names {main}", config.what());
+                return Err((message, format!("add `main = \"{main}\"` to the file, and import again")));
+            }
             let message = format!("{} has no `main`: it deploys no worker", config.what());
             return Err((message, "nothing to do; if there is code, add `main = \"src/index.ts\"`".to_owned()));
         }
@@ -363,6 +368,19 @@ impl<'a> Projects<'a> {
         let source = Source::Project { config, environment, wrangler };
         let name = if name.is_empty() { name } else { slug(&name) };
         Ok(Code { name, key, is_copy, source })
+    }
+
+    /// Returns the script of a package.json that deploys the worker of a folder, and the entry point that it names: `wrangler deploy src/index.ts`.
+    fn main_of_command(&self, folder: &Path) -> Option<(String, String)> {
+        let package = read_package(folder)?;
+        let scripts = package["scripts"].as_object()?;
+        scripts.iter().find_map(|(name, command)| {
+            let (_, words) = command.as_str()?.split_once("wrangler ")?;
+            let mut words = words.split_whitespace();
+            words.next().filter(|word| matches!(*word, "deploy" | "publish"))?;
+            let main = words.find(|word| !word.starts_with('-') && folder.join(word).is_file())?;
+            Some((name.clone(), main.to_owned()))
+        })
     }
 
     /// Returns the folders from that of a configuration upwards to the repository's.

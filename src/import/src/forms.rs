@@ -32,6 +32,13 @@ pub fn is_database_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
 }
 
+/// Returns whether a queue can have this name in a spec.
+pub fn is_queue_name(name: &str) -> bool {
+    name.len() <= 80
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
 /// Returns whether the fields of a binding have the format that the schema requires.
 pub fn fits(binding: &Binding) -> bool {
     binding.kind().is_some_and(|kind| {

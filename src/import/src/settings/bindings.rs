@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use flotilla_model::binding::{self, Binding};
 use flotilla_model::spec::QueueConsumer;
 
-use super::super::forms::{fits, is_database_name, is_uuid, is_variable};
+use super::super::forms::{fits, is_database_name, is_queue_name, is_uuid, is_variable};
 use super::super::wrangler::{entries, items, text};
 use super::Mapping;
 use flotilla_spec::yaml::Node;
@@ -154,11 +154,17 @@ impl Mapping<'_, '_> {
 
     pub(super) fn queue_consumers(&mut self) {
         for item in items(self.config.get("queues").and_then(|node| node.get("consumers"))) {
+            let queue = item.get("queue").and_then(text).unwrap_or_default();
+            if !is_queue_name(queue) {
+                let message = format!("the consumer of the queue `{queue}` isn't one that a spec can have");
+                let help = "check the name: placeholders such as `<queue name>` have to be replaced";
+                self.lost(self.at(item), "queues.consumers", message, help);
+                continue;
+            }
             if let Some((queue, consumer)) = QueueConsumer::of_wrangler(&item.to_value()) {
                 self.entry("queueConsumers", &queue, json!(consumer));
                 continue;
             }
-            let queue = item.get("queue").and_then(text).unwrap_or_default();
             let help =
                 "a spec has the settings that Cloudflare documents, in `queueConsumers`; leave out what else there is";
             let message = format!("the consumer of the queue `{queue}` has settings without a counterpart in a spec");
