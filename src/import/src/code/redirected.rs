@@ -8,7 +8,7 @@ use serde_json::Value;
 use flotilla_model::plain_file;
 
 use super::super::wrangler::{Config, NAMES};
-use super::{normalized, read_package};
+use super::read_package;
 
 /// The file that names the configuration.
 const FILE: &str = ".wrangler/deploy/config.json";
@@ -35,7 +35,7 @@ pub(super) fn used<'f>(config: &Config<'_>, folders: impl Iterator<Item = &'f Pa
     // A file that `--config` names is used itself.
     let Some(folder) = folders.first().filter(|_| NAMES.contains(&name)) else { return Used::Own };
     let made = read(&folder.join(FILE)).and_then(|deploy| {
-        let path = normalized(&folder.join(FILE).parent()?.join(deploy["configPath"].as_str()?));
+        let path = plain_file::without_dots(&folder.join(FILE).parent()?.join(deploy["configPath"].as_str()?));
         let made = read(&path).filter(|_| path.starts_with(workspace))?;
         (made["targetEnvironment"].as_str() == config.environment).then_some(path)
     });
