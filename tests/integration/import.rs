@@ -578,6 +578,7 @@ main = "index.js"
 compatibility_date = "2026-01-15"
 upload_source_maps = true
 unknown_key = 1
+account_id = "your-account-id-here"
 
 [[services]]
 binding = "SPECIAL"
@@ -626,11 +627,12 @@ name = "full-preview"
             "left-out python/wrangler.toml:2: it is a worker in Python: `python` is not imported",
             "lost special/wrangler.toml:3: `vpc_networks` sets a VPC network, which flotilla can't deploy yet: `special` is not imported",
             "left-out wrangler.toml:6: `unknown_key` is not a key of wrangler",
-            "lost wrangler.toml:12: the binding `AUTOMATIC` (`kv_namespaces`) has no `id`",
-            "lost wrangler.toml:15: `delivery_delay` of the binding `SLOW` (`queues.producers`) has no counterpart in a spec",
-            "note wrangler.toml:20: `*.full.example/*` can't be a custom domain: those have neither wildcards nor paths",
-            "lost wrangler.toml:27: the consumer of the queue `<name of the queue>` isn't one that a spec can have",
-            "left-out wrangler.toml:31: [env.preview] is for previews",
+            "note wrangler.toml:7: this is not the id of an account, and is left out",
+            "lost wrangler.toml:13: the binding `AUTOMATIC` (`kv_namespaces`) has no `id`",
+            "lost wrangler.toml:16: `delivery_delay` of the binding `SLOW` (`queues.producers`) has no counterpart in a spec",
+            "note wrangler.toml:21: `*.full.example/*` can't be a custom domain: those have neither wildcards nor paths",
+            "lost wrangler.toml:28: the consumer of the queue `<name of the queue>` isn't one that a spec can have",
+            "left-out wrangler.toml:32: [env.preview] is for previews",
         ]
     );
     let spec = both.spec("full");

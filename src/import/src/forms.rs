@@ -8,6 +8,11 @@ fn is_hex(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
+/// Returns whether a text is the id of an account.
+pub fn is_account_id(text: &str) -> bool {
+    text.len() == 32 && is_hex(text)
+}
+
 /// Returns whether a text is a UUID, as databases and certificates have.
 pub fn is_uuid(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
