@@ -578,6 +578,7 @@ main = "index.js"
 compatibility_date = "2026-01-15"
 upload_source_maps = true
 unknown_key = 1
+account_id = "your-account-id-here"
 
 [[services]]
 binding = "SPECIAL"
@@ -599,6 +600,9 @@ custom_domain = true
 queue = "jobs"
 max_batch_size = 5
 
+[[queues.consumers]]
+queue = "<name of the queue>"
+
 [env.preview]
 name = "full-preview"
 "#,
@@ -610,19 +614,25 @@ name = "full-preview"
         ),
         ("python/wrangler.toml", "name = \"python\"\nmain = \"entry.py\"\n"),
         ("database/wrangler.toml", "name = \"database\"\n"),
+        ("command/wrangler.toml", "name = \"command\"\n"),
+        ("command/package.json", "{ \"scripts\": { \"deploy\": \"wrangler deploy --minify index.js\" } }"),
+        ("command/index.js", "export default {};\n"),
     ]);
     let imported = both.import(&[], 4);
     assert_eq!(
         told(&imported),
         [
+            "left-out command/wrangler.toml:1: command/wrangler.toml has no `main`: the script `deploy` of package.json names index.js: `command` is not imported",
             "left-out database/wrangler.toml:1: database/wrangler.toml has no `main`: it deploys no worker: `database` is not imported",
             "left-out python/wrangler.toml:2: it is a worker in Python: `python` is not imported",
             "lost special/wrangler.toml:3: `vpc_networks` sets a VPC network, which flotilla can't deploy yet: `special` is not imported",
             "left-out wrangler.toml:6: `unknown_key` is not a key of wrangler",
-            "lost wrangler.toml:12: the binding `AUTOMATIC` (`kv_namespaces`) has no `id`",
-            "lost wrangler.toml:15: `delivery_delay` of the binding `SLOW` (`queues.producers`) has no counterpart in a spec",
-            "note wrangler.toml:20: `*.full.example/*` can't be a custom domain: those have neither wildcards nor paths",
-            "left-out wrangler.toml:28: [env.preview] is for previews",
+            "note wrangler.toml:7: this is not the id of an account, and is left out",
+            "lost wrangler.toml:13: the binding `AUTOMATIC` (`kv_namespaces`) has no `id`",
+            "lost wrangler.toml:16: `delivery_delay` of the binding `SLOW` (`queues.producers`) has no counterpart in a spec",
+            "note wrangler.toml:21: `*.full.example/*` can't be a custom domain: those have neither wildcards nor paths",
+            "lost wrangler.toml:28: the consumer of the queue `<name of the queue>` isn't one that a spec can have",
+            "left-out wrangler.toml:32: [env.preview] is for previews",
         ]
     );
     let spec = both.spec("full");

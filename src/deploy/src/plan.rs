@@ -179,7 +179,7 @@ impl PlannedMigration {
     pub fn of_live(&self, live: Option<&str>, bound: &BTreeSet<String>) -> Result<&[Migration], String> {
         let shown = live.filter(|tag| !tag.is_empty()).unwrap_or("none");
         let pending = objects::pending(&self.all, live).map_err(|UnknownTag(tag)| unknown_tag(&tag))?;
-        let now = &pending[..objects::at_once(pending, bound)];
+        let now = &pending[..objects::at_once(pending, bound).0];
         // Less than was planned is nothing that nobody has seen: somebody else, or an attempt whose answer was lost, did the rest.
         match now.iter().all(|migration| self.steps.contains(migration)) {
             true => Ok(now),

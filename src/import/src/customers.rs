@@ -109,9 +109,12 @@ pub fn read(
     let name = reading.project_name();
     let default = reading.default_customer(&name);
     let mut found = reading.found(&default);
-    let account = base.as_ref().and_then(|base| base.root.get("account_id")).and_then(text);
+    let account = base.as_ref().and_then(|base| {
+        let node = base.root.get("account_id")?;
+        reading.findings.account_id(text(node)?, base.place(node.span))
+    });
     for worker in &mut found {
-        worker.account_id = worker.account_id.take().or_else(|| account.map(str::to_owned));
+        worker.account_id = worker.account_id.take().or_else(|| account.clone());
     }
     reading.env_files(&mut found);
     let steps = std::mem::take(&mut reading.projects.steps);
@@ -414,6 +417,8 @@ impl<'a> Reading<'a, '_> {
         // A name that no worker of a fleet can have is reported, and not kept.
         let name = if names::worker(&name).is_ok() { name } else { String::new() };
         let mapped = settings(config, &self.live.zones, self.findings);
+        let account_id = config.text("account_id");
+        let account_id = account_id.and_then(|id| self.findings.account_id(id, config.place("account_id")));
         Some(FoundWorker {
             name,
             place: config.start(),
@@ -421,7 +426,7 @@ impl<'a> Reading<'a, '_> {
             customer,
             environment,
             role,
-            account_id: config.text("account_id").filter(|id| !id.is_empty()).map(str::to_owned),
+            account_id,
             implies_workers_dev: config.get("workers_dev").is_none(),
             settings: mapped.settings,
             calls: mapped.calls,

@@ -108,7 +108,7 @@ fn env_file(tree: &Tree, file: &str, findings: &mut Findings, errors: &mut Vec<D
                 findings.note(place.clone(), "`DOMAIN` is the older name of `CUSTOMER_DOMAIN`", help);
                 read.domain.get_or_insert((bare(&value), place));
             }
-            "CLOUDFLARE_ACCOUNT_ID" => read.account_id = Some(value),
+            "CLOUDFLARE_ACCOUNT_ID" => read.account_id = findings.account_id(&value, place),
             "CLOUDFLARE_ZONE_ID" => read.zone_id = Some((value, place)),
             "DATABASE_NAME" => read.database_name = Some((value, place)),
             "DATABASE_ID" => read.database_id = Some(value),

@@ -197,6 +197,15 @@ impl Findings {
         self.push(FindingKind::Invalid, error.place, format!("{} ({})", error.message, error.code), error.help);
     }
 
+    /// Returns the id of an account. One that isn't such an id is a finding, unless there is none at all.
+    fn account_id(&mut self, id: &str, place: Place) -> Option<String> {
+        if !(id.is_empty() || forms::is_account_id(id)) {
+            let help = "it has 32 digits and letters from a to f: correct it and import again, or set CLOUDFLARE_ACCOUNT_ID when you deploy";
+            self.note(place, "this is not the id of an account, and is left out", help);
+        }
+        forms::is_account_id(id).then(|| id.to_owned())
+    }
+
     /// Adds a finding, unless it is there already.
     pub fn push(&mut self, kind: FindingKind, place: Place, message: impl Into<String>, help: impl Into<String>) {
         let finding = Finding { kind, place, message: message.into(), help: help.into() };

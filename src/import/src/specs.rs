@@ -161,8 +161,7 @@ fn read_again(files: &BTreeMap<String, Vec<u8>>) {
 /// Names the accounts that fleet.yaml gets. If there is only one, no spec has to name it.
 fn accounts(found: &mut [FoundWorker], options: ImportOptions<'_>, findings: &mut Findings) -> Vec<(String, Value)> {
     let ids: BTreeSet<String> = found.iter().filter_map(|worker| worker.account_id.clone()).collect();
-    let plain = |id: &String| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-    let ids: Vec<String> = ids.into_iter().filter(plain).collect();
+    let ids: Vec<String> = ids.into_iter().collect();
     let there = options.fleet.map(Existing::accounts).unwrap_or_default();
     if let (Some(_), [], [first, ..]) = (options.fleet, &there[..], &ids[..]) {
         let message = format!("the workers are of the account {first}, and fleet.yaml has no `accounts`");

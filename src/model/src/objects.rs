@@ -329,13 +329,16 @@ pub fn pending<'m>(migrations: &'m [Migration], live: Option<&str>) -> Result<&'
 }
 
 /// Returns how many of these migrations one upload can go through: not those from the first one on that deletes a class which the live
-/// worker is still bound to. Cloudflare wants it unbound by an upload before (error 10061).
-pub fn at_once(pending: &[Migration], bound: &BTreeSet<String>) -> usize {
+/// worker is still bound to. Cloudflare wants it unbound by an upload before (error 10061). With the number come these classes.
+pub fn at_once<'m>(pending: &'m [Migration], bound: &BTreeSet<String>) -> (usize, BTreeSet<&'m str>) {
     // A class that is renamed first is bound under its old name.
     let mut bound: BTreeSet<&str> = bound.iter().map(String::as_str).collect();
+    let (mut count, mut held) = (pending.len(), BTreeSet::new());
     for (index, migration) in pending.iter().enumerate() {
-        if migration.deleted_classes.iter().any(|class| bound.contains(class.as_str())) {
-            return index;
+        let deleted = migration.deleted_classes.iter().map(String::as_str).filter(|class| bound.contains(class));
+        held.extend(deleted);
+        if !held.is_empty() {
+            count = count.min(index);
         }
         for RenamedClass { from, to } in &migration.renamed_classes {
             if bound.remove(from.as_str()) {
@@ -343,7 +346,7 @@ pub fn at_once(pending: &[Migration], bound: &BTreeSet<String>) -> usize {
             }
         }
     }
-    pending.len()
+    (count, held)
 }
 
 /// Returns the migrations of an upload as it is sent, after the live tag.
@@ -485,9 +488,9 @@ mod tests {
             {"tag": "v4", "deletedClasses": ["B"]},
         ]));
         let bound = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-        assert_eq!(at_once(&all, &bound(&["A"])), 2);
-        assert_eq!(at_once(&all, &bound(&["C"])), 3);
-        assert_eq!(at_once(&all, &bound(&[])), 3);
+        assert_eq!(at_once(&all, &bound(&["A"])), (2, BTreeSet::from(["B"])));
+        assert_eq!(at_once(&all, &bound(&["C"])), (3, BTreeSet::new()));
+        assert_eq!(at_once(&all, &bound(&[])), (3, BTreeSet::new()));
         let metadata = json!({"bindings": [
             {"type": "durable_object_namespace", "name": "A", "class_name": "A"},
             {"type": "durable_object_namespace", "name": "B", "class_name": "B", "script_name": "own"},

@@ -541,7 +541,7 @@ impl fmt::Display for Statement<'_> {
             }
             Reason::ClassUnbound { class } => write!(
                 f,
-                "the Durable Object class {class} is unbound; the next deploy deletes it with all of its data"
+                "the Durable Object class {class} is unbound; the next deploy deletes it with all of its data, and the code has to export it until then"
             ),
             Reason::ChangedOutside { at, by } => write!(f, "it was {}", changed_outside(at, by.as_deref())),
             Reason::Adopted => f.write_str("it is adopted"),

@@ -2,13 +2,18 @@
 
 use std::path::{Component, Path};
 
+use serde_json::Value;
+
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+use flotilla_model::plain_file;
 use flotilla_spec::pack::{Pack, WranglerProject};
 
 use super::tools;
 
 /// The most lines of what a program printed that are shown.
 const SHOWN: usize = 12;
+/// The most bytes of a package.json.
+const MOST_BYTES: u64 = 1 << 20;
 /// The mark of an error of wrangler's and esbuild's.
 const ERROR: &str = "[ERROR] ";
 
@@ -64,14 +69,32 @@ fn located(project: &WranglerProject, stderr: &str) -> Vec<Diagnostic> {
             .filter(|line| !line.is_empty() && !is_drawn(line) && !line.contains("Logs were written"))
             .take(SHOWN)
             .collect();
-        let help =
-            if notes.is_empty() { "fix it in the source of the wrangler project".to_owned() } else { notes.join("\n") };
+        let help = not_installed(project, message).unwrap_or_else(|| match notes.is_empty() {
+            true => "fix it in the source of the wrangler project".to_owned(),
+            false => notes.join("\n"),
+        });
         let message = format!("wrangler can't bundle it: {}", message.trim());
         if !found.iter().any(|other| other.place == place && other.message == message) {
             found.push(Diagnostic::error(Code::RuntimeFailed, place, message, help));
         }
     }
     found
+}
+
+/// Returns how to get a package that could not be resolved, if a package.json of the project lists it.
+fn not_installed(project: &WranglerProject, message: &str) -> Option<String> {
+    let name = message.split("Could not resolve \"").nth(1)?.split('"').next()?;
+    let steps = if name.starts_with('@') { 2 } else { 1 };
+    let name = name.split('/').take(steps).collect::<Vec<_>>().join("/");
+    let folders = project.folder.ancestors().take_while(|folder| folder.starts_with(&project.workspace));
+    let lists = |folder: &Path| {
+        let bytes = plain_file::read_through_links(&folder.join("package.json"), MOST_BYTES).ok()?;
+        let package: Value = serde_json::from_slice(&bytes).ok()?;
+        let kinds = ["dependencies", "devDependencies", "optionalDependencies", "peerDependencies"];
+        kinds.iter().any(|kind| package[kind][&name].is_string()).then(|| project.shown(&folder.join("package.json")))
+    };
+    let file = folders.into_iter().find_map(lists)?;
+    Some(format!("{file} lists `{name}`: install the packages of the project, as with `npm ci`"))
 }
 
 /// Returns a place as esbuild prints it, `src/index.ts:3:7:`, its columns counted from 0.

@@ -184,7 +184,8 @@ fn migrated(wanted: &Desired<'_>, known: &RecordedWorker<'_>) -> Migrated {
     let live_tag = known.live.and_then(|live| live.live.migration_tag.clone());
     let pending = objects::pending(&all, live_tag.as_deref()).unwrap_or_default();
     let bound = before.map(|before| objects::bound_classes(before, name)).unwrap_or_default();
-    let (now, later) = pending.split_at(objects::at_once(pending, &bound));
+    let (count, held) = objects::at_once(pending, &bound);
+    let now = &pending[..count];
     // A class that comes and goes within these never had an object.
     let mut there = objects::classes(&all[..all.len() - pending.len()]);
     let mut destroyed = Vec::new();
@@ -203,9 +204,7 @@ fn migrated(wanted: &Desired<'_>, known: &RecordedWorker<'_>) -> Migrated {
         done.migration = Some(PlannedMigration { from: live_tag, steps: now.to_vec(), all: all.clone() });
     }
     if !is_same {
-        let unbound =
-            later.iter().flat_map(|migration| &migration.deleted_classes).filter(|class| bound.contains(*class));
-        done.reasons.extend(unbound.map(|class| Reason::ClassUnbound { class: class.clone() }));
+        done.reasons.extend(held.into_iter().map(|class| Reason::ClassUnbound { class: class.to_owned() }));
         let deleted =
             exports.iter().filter(|(_, export)| export.state() == ClassState::Deleted).map(|(class, _)| class);
         // What isn't known may be there.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use flotilla_model::binding::{self, Binding};
 use flotilla_model::spec::QueueConsumer;
 
-use super::super::forms::{fits, is_database_name, is_uuid, is_variable};
+use super::super::forms::{fits, is_database_name, is_queue_name, is_uuid, is_variable};
 use super::super::wrangler::{entries, items, text};
 use super::Mapping;
 use flotilla_spec::yaml::Node;
@@ -76,17 +76,14 @@ impl Mapping<'_, '_> {
                 continue;
             }
             let mut entry = self.without_ignored(kind, &name, item);
-            let own = config.name();
+            // A class of the worker's own belongs to its code: the pack has it from this configuration.
             let script = entry["script_name"].as_str().map(str::to_owned);
-            let has_class = matches!(kind.key(), "durableObject" | "workflow");
-            if has_class && (script.is_none() || script == own) {
-                let what = if kind.key() == "workflow" { "workflow" } else { "class of Durable Objects" };
-                let class = entry["class_name"].as_str().unwrap_or_default();
-                let message =
-                    format!("the {what} `{class}` is the worker's own, which belongs to its code and so to the pack");
-                let help = "give the pack `bundler: wrangler`, which deploys it, or declare it in the pack's pack.yaml";
-                self.lost(place, section, message, help);
-                continue;
+            if script.is_none() || script == config.name() {
+                match kind.key() {
+                    binding::DURABLE_OBJECT => continue,
+                    binding::WORKFLOW => _ = entry.as_object_mut().and_then(|entry| entry.remove("script_name")),
+                    _ => {}
+                }
             }
             // wrangler calls a dataset after its binding, unless told otherwise.
             if kind.key() == "analyticsEngine" && entry["dataset"].is_null() {
@@ -157,11 +154,17 @@ impl Mapping<'_, '_> {
 
     pub(super) fn queue_consumers(&mut self) {
         for item in items(self.config.get("queues").and_then(|node| node.get("consumers"))) {
+            let queue = item.get("queue").and_then(text).unwrap_or_default();
+            if !is_queue_name(queue) {
+                let message = format!("the consumer of the queue `{queue}` isn't one that a spec can have");
+                let help = "check the name: placeholders such as `<queue name>` have to be replaced";
+                self.lost(self.at(item), "queues.consumers", message, help);
+                continue;
+            }
             if let Some((queue, consumer)) = QueueConsumer::of_wrangler(&item.to_value()) {
                 self.entry("queueConsumers", &queue, json!(consumer));
                 continue;
             }
-            let queue = item.get("queue").and_then(text).unwrap_or_default();
             let help =
                 "a spec has the settings that Cloudflare documents, in `queueConsumers`; leave out what else there is";
             let message = format!("the consumer of the queue `{queue}` has settings without a counterpart in a spec");

@@ -79,7 +79,7 @@ fn samples() -> Vec<(Reason, &'static str)> {
         (Reason::ClassDeleted { class: text("A") }, "the Durable Object class A is deleted with all of its data"),
         (
             Reason::ClassUnbound { class: text("A") },
-            "the Durable Object class A is unbound; the next deploy deletes it with all of its data",
+            "the Durable Object class A is unbound; the next deploy deletes it with all of its data, and the code has to export it until then",
         ),
         (outside("T", Some("wrangler")), "it was changed by wrangler at T"),
         (outside("", None), "it was changed outside of flotilla"),

@@ -23,7 +23,8 @@ pub const WRANGLER: &str = "4.164.0";
 /// The most bytes of a configuration.
 const MOST_BYTES: u64 = 1 << 20;
 /// The way to fix a path of a configuration.
-const CONFIG_HELP: &str = "`config` is the path of a wrangler.toml, wrangler.json or wrangler.jsonc from the pack's folder: ../../apps/web/wrangler.jsonc";
+const CONFIG_HELP: &str = "`config` is the path of a wrangler.toml, wrangler.json or wrangler.jsonc from the pack's folder: ../../apps/web/wrangler.jsonc; if a \
+                           build makes the file, run that first";
 
 /// The keys that wrangler doesn't take over from the top level, apart from those of bindings.
 const NOT_INHERITED: [&str; 18] = [
@@ -256,7 +257,8 @@ fn is_empty(node: &Node) -> bool {
     match &node.kind {
         Kind::Empty | Kind::Null | Kind::Bool(false) => true,
         Kind::List(items) => items.is_empty(),
-        Kind::Map(entries) => entries.is_empty(),
+        // Builds that make a configuration write every key.
+        Kind::Map(entries) => entries.iter().all(|(.., node)| is_empty(node)),
         _ => false,
     }
 }
@@ -289,6 +291,15 @@ impl<'a> Reading<'a> {
         let is_binding = KINDS.iter().any(|kind| kind.wrangler.split('.').next() == Some(key));
         let is_inherited = !is_binding && !NOT_INHERITED.contains(&key);
         own.or_else(|| root.get(key).filter(|_| is_inherited))
+    }
+
+    /// Returns the worker's name, as wrangler makes it of the environment's.
+    fn name(&self) -> Option<String> {
+        let name = |node: &Node| node.get("name").and_then(text_of).map(str::to_owned);
+        let top = || name(&self.document.root);
+        let Some(environment) = self.environment else { return top() };
+        let own = self.document.root.get("env").and_then(|all| all.get(environment)).and_then(name);
+        own.or_else(|| Some(format!("{}-{environment}", top()?)))
     }
 
     fn error(&self, code: Code, node: &Node, message: String, help: &str) -> Diagnostic {
@@ -367,7 +378,12 @@ impl<'a> Reading<'a> {
         let mut objects = Objects::default();
         let place = |node: &Node| self.document.place(node.span);
         let bindings = self.get("durable_objects").and_then(|objects| objects.get("bindings")).map(entries);
-        for node in bindings.into_iter().flatten().filter(|node| node.get("script_name").is_none()) {
+        let name = self.name();
+        let is_own = |node: &&Node| {
+            let script = node.get("script_name").and_then(text_of);
+            script.is_none() || script == name.as_deref()
+        };
+        for node in bindings.into_iter().flatten().filter(is_own) {
             if let (Some(name), Some(class)) =
                 (node.get("name").and_then(text_of), node.get("class_name").and_then(text_of))
             {
