@@ -42,7 +42,7 @@ pub(super) struct Arguments {
     /// Apply a plan saved by `flotilla plan --out FILE`; refused if it is out of date
     #[arg(long, value_name = "FILE", conflicts_with_all = PLANNED)]
     plan: Option<PathBuf>,
-    /// Then check the changed workers as `flotilla verify` does; exit with 4 if a check fails
+    /// After the deploy, check the changed workers as `flotilla verify` does; exit with 4 if a check fails
     #[arg(long)]
     verify: bool,
     #[command(flatten)]

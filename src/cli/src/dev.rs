@@ -50,7 +50,7 @@ const ADDRESSES: usize = 20;
 pub(super) struct Arguments {
     #[command(flatten)]
     selection: Selection,
-    /// The port; 0 takes any that is free
+    /// Port to listen on; 0 uses any free port
     #[arg(long, default_value_t = PORT)]
     port: u16,
     /// Read secrets from this dotenv file instead of the sources in fleet.yaml [default: .env, if it exists]

@@ -41,13 +41,13 @@ pub(super) struct Arguments {
     /// Folder of the project, or one of its wrangler files
     #[arg(value_name = "PATH", required_unless_present = "account")]
     path: Option<PathBuf>,
-    /// Also read what this account runs (needs CLOUDFLARE_API_TOKEN): workers without a file, names of zones
+    /// Also read workers without a file, and the names of zones, from this account (needs CLOUDFLARE_API_TOKEN)
     #[arg(long, value_name = "ID")]
     account: Option<String>,
     /// Name of the fleet [default: the project's]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Customer that the workers belong to where no file names one [default: the project's name]
+    /// Customer that the workers belong to if no file names one [default: the project's name]
     #[arg(long, value_name = "NAME")]
     customer: Option<String>,
     /// Leave out configuration files and folders that match, such as `legacy` or `apps/*/wrangler.dev.*`; can be repeated

@@ -51,7 +51,7 @@ pub(super) struct Arguments {
     /// Generate a CI workflow for an existing project: check and plan pull requests, deploy the main branch
     #[arg(long, value_enum, value_name = "WHERE")]
     ci: Option<Ci>,
-    /// Generate the workflow that deploys a preview of each pull request instead; for GitHub only
+    /// Instead, generate the workflow that deploys a preview of each pull request; for GitHub only
     #[arg(long, requires = "ci")]
     previews: bool,
     /// Shell command with which the workflow installs flotilla [default: npm, which installs this version]

@@ -152,7 +152,7 @@ enum Command {
     /// Create a project, or generate a CI workflow for one
     #[command(after_help = help::INIT)]
     Init(init::Arguments),
-    /// Create a project from one that wrangler deploys, or from a live account
+    /// Create a fleet from a wrangler project or from a live account
     #[command(after_help = help::IMPORT)]
     Import(import::Arguments),
     /// Add a customer, interactively or with flags
@@ -163,7 +163,7 @@ enum Command {
     Edit(edit::Arguments),
     /// Check all specs, fleet.yaml and the packs, and report every error at once
     Check(check::Arguments),
-    /// Build what is out of date in out/
+    /// Build the files in out/ that are out of date
     Build(build::Arguments),
     /// Show what a deploy would do, why, and what it costs
     #[command(after_help = help::PLAN)]
@@ -171,7 +171,7 @@ enum Command {
     /// Build, plan, and deploy what changed
     #[command(after_help = help::DEPLOY)]
     Deploy(deploy::Arguments),
-    /// Return workers to what they ran before
+    /// Roll workers back to what they ran before
     #[command(after_help = help::ROLLBACK)]
     Rollback(rollback::Arguments),
     /// Delete a customer: its spec, its workers, domains and routes
@@ -192,7 +192,7 @@ enum Command {
     },
     /// Show what is deployed: digest, time, address
     Status(status::Arguments),
-    /// Check deployed workers: DNS, TLS, health, and the pack's own checks
+    /// Check deployed workers: DNS, TLS, health, and the pack's other probes
     #[command(after_help = help::VERIFY)]
     Verify(verify::Arguments),
     /// List, check, set and rotate the secrets that workers need
@@ -216,7 +216,7 @@ enum Command {
     /// Run the local Cloudflare emulator: the API, and the deployed workers in workerd
     #[command(after_help = help::LOCAL)]
     Local(local::Arguments),
-    /// Explain a customer: why it is built and deployed; or a diagnostic code; without either, list the codes
+    /// Explain why a customer is built and deployed, or what a diagnostic code means; without an argument, list the codes
     Explain {
         /// Diagnostic code, such as S0201, or customer
         subject: Option<String>,

@@ -58,7 +58,7 @@ pub(super) struct LineArguments {
     /// Delete deployed workers that no spec defines
     #[arg(long)]
     pub prune: bool,
-    /// Compare with what Cloudflare runs instead of the state alone; costs a few list requests
+    /// Compare with what Cloudflare runs, not only with the state; costs a few list requests
     #[arg(long)]
     pub refresh: bool,
     /// Take over an existing worker that this fleet doesn't manage, and overwrite it; `*` and `?` match several

@@ -34,9 +34,9 @@ pub(super) enum Arguments {
     List(list::Arguments),
     /// Report secrets that are missing, too large or unused; sends no requests
     Check(CustomersArguments),
-    /// Set a secret in a dotenv file, plain or encrypted with age; the value is typed or read from stdin
+    /// Set a secret in a dotenv file, plain or encrypted with age; the value is entered at a prompt or read from stdin
     Set(change::SetArguments),
-    /// Replace a secret by a random value, or by one read from stdin
+    /// Replace a secret with a random value, or with one read from stdin
     Rotate(change::RotateArguments),
 }
 

@@ -32,7 +32,7 @@ const COLUMNS: [Column<'_>; 6] = [
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Print the state of all workers, or of one customer's
+    /// Print the state of all workers, or of one customer's workers
     Show(Show),
     /// Rebuild the state from what Cloudflare runs
     Rebuild(Rebuild),
@@ -42,7 +42,7 @@ pub(super) enum Command {
 
 #[derive(clap::Args)]
 pub(super) struct Show {
-    /// The customer
+    /// Customer whose workers to print [default: all]
     #[arg(value_name = "CUSTOMER")]
     customer: Option<String>,
     #[command(flatten)]

@@ -227,7 +227,7 @@ impl Plan {
 pub struct Limits(BTreeMap<Limit, u64>);
 
 impl Limits {
-    /// Returns a limit, if it is another than the plan's.
+    /// Returns a limit, if it differs from the plan's.
     pub fn get(&self, limit: Limit) -> Option<u64> {
         self.0.get(&limit).copied()
     }
@@ -254,7 +254,12 @@ impl JsonSchema for Limits {
             (row.key.to_owned(), json!({"type": "integer", "minimum": 1, "description": description}))
         };
         let properties: Map<String, Value> = TABLE.iter().map(property).collect();
-        schemars::json_schema!({"type": "object", "properties": properties, "additionalProperties": false})
+        schemars::json_schema!({
+            "description": "The limits of an account, its zones and its workers that differ from the plan's.",
+            "type": "object",
+            "properties": properties,
+            "additionalProperties": false
+        })
     }
 }
 
