@@ -280,5 +280,5 @@ fn an_import_into_a_fleet_leaves_its_customers_as_they_are() {
     let refused = from("apps/second", 5);
     assert!(refused.stderr.contains("customers/second.yaml would be overwritten"), "{refused:?}");
     let other = project.run(&["-C", "fleet", "import", "apps/second", "--name", "other"]).exits(2);
-    assert!(other.stderr.contains("has the fleet `first` already"), "{other:?}");
+    assert!(other.stderr.contains("already has the fleet `first`"), "{other:?}");
 }

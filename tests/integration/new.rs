@@ -460,7 +460,7 @@ fn where_nothing_can_be_noted_nothing_is_done() {
     project.write(".flotilla", "a file where a folder belongs");
     let before = project.files("");
     let run = cloud.run(&project, &OPTIONS).exits(5);
-    assert!(run.stderr.contains(".flotilla is a plain file"), "{}", run.stderr);
+    assert!(run.stderr.contains(".flotilla is a regular file"), "{}", run.stderr);
     assert_eq!((project.files(""), databases(&cloud)), (before, Vec::new()));
 }
 

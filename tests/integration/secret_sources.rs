@@ -559,7 +559,7 @@ fn set_and_rotate_say_what_follows_and_never_the_value() {
     }
     let large = "x".repeat(6000);
     let told = piped(&project, &["secrets", "set", "TOKEN"], &large).exits(1).stderr;
-    assert!(told.contains("the value has 6,000 bytes, 5,120 fit"), "{told}");
+    assert!(told.contains("the value has 6,000 bytes, but the limit is 5,120"), "{told}");
     let told = piped(&project, &["secrets", "set", "TOKEN=canary-5"], "").exits(2);
     assert!(!clean(told, "canary-5").stderr.is_empty());
     piped(&project, &["secrets", "set", "TOKEN", "--source", "other.env"], "x").exits(2);

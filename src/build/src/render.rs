@@ -156,7 +156,7 @@ impl Templates {
             Box::new(Diagnostic::error(
                 Code::RenderedInvalid,
                 Place::file(&format!("{}/{name}.tera", self.path)),
-                format!("what it renders for {} ({}) does not parse: {message}", worker.file, worker.environment),
+                format!("the output for {} ({}) can't be parsed: {message}", worker.file, worker.environment),
                 match position {
                     Some((line, column)) => format!("line {line}, column {column} of the rendered {name}: `{shown}`"),
                     None => format!("see the rendered {name}"),

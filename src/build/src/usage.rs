@@ -280,8 +280,8 @@ impl LimitUsage {
         }
         let unit = if self.count == 1 { unit.trim_end_matches('s') } else { unit };
         let message = match &self.zone {
-            Some(zone) => format!("{count} {unit} in the zone `{zone}`, which holds {maximum} (account `{account}`)"),
-            None => format!("{count} {unit} in the account `{account}`, which holds {maximum}"),
+            Some(zone) => format!("{count} {unit} in the zone `{zone}`, which can have {maximum} (account `{account}`)"),
+            None => format!("{count} {unit} in the account `{account}`, which can have {maximum}"),
         };
         let diagnostic = Diagnostic::error(row.code, place, message, help);
         greatest.into_iter().fold(diagnostic, |diagnostic, (place, name, share)| {
@@ -294,14 +294,14 @@ impl LimitUsage {
         let remedy = match self.limit {
             Limit::Workers => {
                 "move them into a dispatch namespace (Workers for Platforms, no limit): set `dispatchNamespace`, and `dispatch` for \
-                 their hosts (docs/guides/use-a-dispatch-namespace.md); or spread the customers over accounts"
+                 their hosts (docs/guides/use-a-dispatch-namespace.md); or spread the customers over several accounts"
             }
-            Limit::Crons => "let one cron do what several do, or spread the customers over accounts",
-            Limit::Databases => "spread the customers over accounts, or use another `type` of database",
+            Limit::Crons => "combine several crons into one, or spread the customers over several accounts",
+            Limit::Databases => "spread the customers over several accounts, or use another `type` of database",
             Limit::CustomDomainsPerZone => {
                 "write hosts under `routes`, which have a limit of their own, each with a proxied DNS record"
             }
-            _ => "let a route with a wildcard take the place of several, or use more zones",
+            _ => "replace several routes with one that has a wildcard, or use more zones",
         };
         format!("{remedy}; {}", fleet.raise(&self.account, self.limit))
     }
@@ -352,7 +352,7 @@ impl<'a> ScriptSizeLimit<'a> {
                 Code::ScriptTooLarge,
                 Place::file(&format!("{}/pack.yaml", self.fleet.packs[pack].path)),
                 format!("the pack's bundle has {size} bytes; an upload to the account `{account}` can have {maximum}"),
-                format!("remove from the bundle what its workers don't need, or minify it; {raise}"),
+                format!("remove unused code from the bundle, or minify it; {raise}"),
             )
         } else {
             Diagnostic::error(

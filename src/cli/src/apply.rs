@@ -61,7 +61,7 @@ pub(super) fn summary(outcome: &Outcome) -> String {
         duration(outcome.seconds)
     );
     if outcome.retries + outcome.throttled > 0 {
-        text += &format!(" · {} repeated, {} throttled", outcome.retries, outcome.throttled);
+        text += &format!(" · {} retried, {} throttled", outcome.retries, outcome.throttled);
     }
     if outcome.overtaken > 0 {
         text += &format!(" · {} overtaken by another deploy", outcome.overtaken);

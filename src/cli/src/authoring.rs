@@ -146,7 +146,7 @@ pub fn value(text: &str) -> Result<Value, String> {
     if let Some(found) = diagnostics.first() {
         return Err(format!("{}; {}", found.message, found.help));
     }
-    let document = document.ok_or_else(|| quoted("YAML takes it for a comment"))?;
+    let document = document.ok_or_else(|| quoted("YAML reads it as a comment"))?;
     let is_whole = yaml::extents(text).is_none_or(|extent| extent.end == text.trim_end().len());
     if is_whole { Ok(document.root.to_value()) } else { Err(quoted("YAML takes a part of it for a comment")) }
 }
@@ -221,9 +221,9 @@ mod tests {
             ("1.10", "`1.10` is a number here, and becomes 1.1"),
             ("0123", "write it in quotes to keep it as it is: \"0123\""),
             ("", "an empty value"),
-            ("#fff", "YAML takes it for a comment: write it in quotes, as in \"#fff\""),
+            ("#fff", "YAML reads it as a comment: write it in quotes, as in \"#fff\""),
             ("a #b", "YAML takes a part of it for a comment: write it in quotes, as in \"a #b\""),
-            ("*/15 * * * *", "put text that begins with `*` into quotes"),
+            ("*/15 * * * *", "put text that begins with `*` in quotes"),
             ("[a", "bracket"),
         ] {
             let error = value(text).unwrap_err();

@@ -60,7 +60,7 @@ impl CloudArguments {
         }
         let failure = Failure::usage(format!("there is no customer `{}`", clean(customer)));
         Err(failure.hint(
-            "customers are the files of customers/, without `.yaml`; `flotilla state show` lists what is deployed",
+            "a customer's id is the name of its file in customers/, without `.yaml`; `flotilla state show` lists what is deployed",
         ))
     }
 

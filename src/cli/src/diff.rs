@@ -141,7 +141,7 @@ fn planned(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     if session.format == Format::Json {
         session.json(&serde_json::json!({ "diffs": objects }))?;
     } else {
-        report::print("compared with the state of this machine; `flotilla plan --refresh` looks at Cloudflare itself");
+        report::print("compared with the state on this machine; `flotilla plan --refresh` compares with Cloudflare");
     }
     Ok(Exit::Done)
 }

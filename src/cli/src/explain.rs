@@ -61,7 +61,7 @@ pub(super) fn customer(session: &Session, subject: &str, cloud: &CloudArguments)
         let ids = scan.records.iter().map(build::id).chain(Code::ALL.iter().map(|code| code.as_str()));
         return Err(match did_you_mean(subject, ids) {
             Some(near) => failure.hint(format!("did you mean `{near}`?")),
-            None => failure.hint(format!("customers are the files of customers/, without `.yaml`; {CODES}")),
+            None => failure.hint(format!("a customer's id is the name of its file in customers/, without `.yaml`; {CODES}")),
         });
     };
     let runtimes = bundled?;
@@ -255,7 +255,7 @@ fn describe(Explanation { rendering, deployed, next }: &Explanation<'_>) -> Stri
     }
     lines.push(format!("  {}", next.head()));
     lines.extend(next.lines().map(|line| format!("    {line}")));
-    lines.push("  made from".to_owned());
+    lines.push("  built from".to_owned());
     lines.extend(rendering.files.iter().map(|file| format!("    {}", clean(file))));
     lines.extend(next.digest.or(rendering.digest).map(|digest| format!("  bundle {digest}")));
     lines.join("\n")

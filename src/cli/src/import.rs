@@ -92,7 +92,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
     if let (Some(fleet), Some(name)) = (&fleet, &arguments.name)
         && fleet.name() != name
     {
-        return Err(Failure::usage(format!("{} has the fleet `{}` already", target.display(), fleet.name()))
+        return Err(Failure::usage(format!("{} already has the fleet `{}`", target.display(), fleet.name()))
             .hint("leave out --name to add to it, or name another folder with -C DIR"));
     }
     let live = match &arguments.account {

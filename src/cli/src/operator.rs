@@ -92,7 +92,7 @@ impl Operator for Terminal {
                 ui.line(&format!("{} no worker is selected", ui.paint(Style::Warning, "warning:")));
             }
             Event::NothingPruned => {
-                ui.line("nothing is pruned: a spec can't be read, and any worker might be its customer's");
+                ui.line("nothing is pruned: a spec can't be read, and any worker might belong to its customer");
             }
             Event::InvalidId(invalid) => self.warning(&clean(&invalid.to_string())),
             Event::SourceUnavailable { source, reason } => {

@@ -224,7 +224,7 @@ fn unlock(session: &Session) -> Result<Exit, Failure> {
             Holder::Elsewhere(by, age) => {
                 held = true;
                 let text = format!(
-                    "the lock of {what} is held on another host: {by}; last sign of life {} s ago. If that process was just killed, run this command again in 20 s: flotilla then waits for a sign of life, and removes the lock if there is none",
+                    "the lock of {what} is held on another host: {by}; it was last renewed {} s ago. If that process was just killed, run this command again in 20 s: flotilla then waits for the lock to be renewed, and removes it if it isn't",
                     age.as_secs()
                 );
                 ("elsewhere", text)

@@ -421,7 +421,7 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
         // Before it is known which account a token is for, it has none.
         let whose = if home.account_id.is_empty() { String::new() } else { format!(" of account {}", home.account_id) };
         return Err(CallError::Unauthorized(format!(
-            "the token{whose} is refused: {message} (HTTP {status}, code {code})"
+            "the token{whose} was rejected: {message} (HTTP {status}, code {code})"
         )));
     }
     match result::missing(home, call, code).filter(|_| status == 404) {

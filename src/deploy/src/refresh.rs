@@ -209,8 +209,8 @@ impl What {
     /// Returns the name of the kind, for summaries.
     pub fn kind(&self) -> &'static str {
         match self {
-            What::Unowned { .. } => "not ours",
-            What::Changed { .. } => "changed by others",
+            What::Unowned { .. } => "not managed",
+            What::Changed { .. } => "drift",
             What::Missing => "missing",
             What::Orphan { .. } => "orphan",
             What::DomainHeld { .. } => "domain held",
@@ -234,10 +234,10 @@ impl Finding {
         let worker = &self.worker;
         match &self.what {
             What::Unowned { fleet: None } => format!(
-                "{worker} exists and is not this fleet's: it is left alone; `--adopt {worker}` makes it this fleet's"
+                "{worker} exists, but this fleet doesn't manage it: it is left alone; `--adopt {worker}` adopts and overwrites it"
             ),
             What::Unowned { fleet: Some(fleet) } => format!(
-                "{worker} belongs to the fleet {fleet}: it is left alone; `--adopt {worker}` makes it this fleet's"
+                "{worker} belongs to the fleet {fleet}: it is left alone; `--adopt {worker}` adopts and overwrites it"
             ),
             What::Changed { at, by } => format!("{worker} was {}", changed_outside(at, other_means(by.as_deref()))),
             What::Missing => format!("{worker} no longer exists"),
@@ -252,7 +252,7 @@ impl Finding {
             ),
             What::DomainMoved { domain, holder } => format!("{domain} of {worker} points to {holder} now"),
             What::DomainGone { domain } => format!("{domain} of {worker} is not attached any more"),
-            What::DomainAdded { domain } => format!("{domain} was attached to {worker} outside of flotilla"),
+            What::DomainAdded { domain } => format!("{domain} was attached to {worker} outside flotilla"),
             What::OrphanedDomain { domain, exists: true, .. } => {
                 format!(
                     "{domain} points to {worker}, which no spec defines; `flotilla prune` detaches it with the worker"
@@ -269,7 +269,7 @@ impl Finding {
                 format!("the route {pattern} of {worker} points to no worker now")
             }
             What::RouteGone { pattern } => format!("the route {pattern} of {worker} no longer exists"),
-            What::RouteAdded { pattern } => format!("the route {pattern} was added for {worker} outside of flotilla"),
+            What::RouteAdded { pattern } => format!("the route {pattern} was added for {worker} outside flotilla"),
             What::OrphanedRoute { pattern, exists: true, .. } => format!(
                 "the route {pattern} points to {worker}, which no spec defines; `flotilla prune` removes it with the worker"
             ),
@@ -277,7 +277,7 @@ impl Finding {
                 "the route {pattern} points to {worker}, which does not exist; `flotilla prune --domains` removes it"
             ),
             What::DeployedElsewhere => format!("{worker} was deployed by another machine"),
-            What::Adopted => format!("{worker} becomes this fleet's"),
+            What::Adopted => format!("{worker} is adopted by this fleet"),
         }
     }
 }

@@ -300,7 +300,7 @@ impl fmt::Display for RequestError {
             RequestError::Call(error) => error.fmt(f),
             RequestError::Limit(waiting) => {
                 let (limit, waited, left) = (waiting.limit(), duration(waiting.waited), duration(waiting.left));
-                write!(f, "{limit} would allow the next request in {left}, and flotilla waited {waited} already")
+                write!(f, "{limit} would allow the next request in {left}, and flotilla has already waited {waited}")
             }
             RequestError::Cancelled => f.write_str("the call was cancelled"),
         }
@@ -421,7 +421,7 @@ mod tests {
         let failure = bench.requester.fetch(&home(), list()).unwrap_err();
         let text = failure.to_string();
         assert!(text.contains("the API rate limit of account main (Cloudflare accepts no requests"), "{text}");
-        assert!(text.contains("would allow the next request in 5 min, and flotilla waited"), "{text}");
+        assert!(text.contains("would allow the next request in 5 min, and flotilla has already waited"), "{text}");
         assert!(failure.hints[0].contains("run the command again later"), "{:?}", failure.hints);
         assert!(bench.clock.now() < PATIENCE, "{:?}", bench.clock.now());
         assert!(bench.clock.now() > PATIENCE / 2, "{:?}", bench.clock.now());

@@ -88,18 +88,18 @@ impl std::fmt::Display for Refusal {
             Refusal::Unowned { worker, fleet: None } => {
                 write!(
                     f,
-                    "{worker} exists and is not this fleet's; `--adopt {worker}` overwrites it and makes it this fleet's"
+                    "{worker} exists, but this fleet doesn't manage it; `--adopt {worker}` adopts and overwrites it"
                 )
             }
             Refusal::Unowned { worker, fleet: Some(fleet) } => write!(
                 f,
-                "{worker} belongs to the fleet {fleet}; `--adopt {worker}` overwrites it and makes it this fleet's"
+                "{worker} belongs to the fleet {fleet}; `--adopt {worker}` adopts and overwrites it"
             ),
             Refusal::DomainHeld { domain, worker, holder, exists } => write!(
                 f,
                 "{domain}, defined for {worker}, points to {holder}, which {}; `{{ name: {domain}, takeOver: true }}` under \
                  `domains` takes it over",
-                if *exists { "is not this fleet's" } else { "does not exist" }
+                if *exists { "this fleet doesn't manage" } else { "does not exist" }
             ),
             Refusal::HostHeld { host, table, worker, holder, fleet } => {
                 let whose = match fleet {
@@ -243,8 +243,8 @@ mod tests {
         assert_eq!(
             refusals,
             [
-                "dashboard exists and is not this fleet's; `--adopt dashboard` overwrites it and makes it this fleet's",
-                "theirs belongs to the fleet else; `--adopt theirs` overwrites it and makes it this fleet's",
+                "dashboard exists, but this fleet doesn't manage it; `--adopt dashboard` adopts and overwrites it",
+                "theirs belongs to the fleet else; `--adopt theirs` adopts and overwrites it",
             ]
         );
         assert_eq!(check(&intent, &["dashboard", "theirs"], &[]).0, [""; 0]);

@@ -280,7 +280,7 @@ impl Undo {
         Ok(true)
     }
 
-    /// Returns a path as the journal has it. One outside of the project has to be absolute, as fleet.yaml has it.
+    /// Returns a path as the journal has it. One outside the project has to be absolute, as fleet.yaml has it.
     fn name(&self, path: &Path) -> Result<String, Failure> {
         let name = path.strip_prefix(&self.root).unwrap_or(path);
         let name = name.to_str().ok_or_else(|| Failure::new(format!("the name of {} is not UTF-8", path.display())))?;
@@ -413,7 +413,7 @@ impl Undo {
                 let left = |what: String| Leftover { what, hint: by_hand() };
                 let path = match name.starts_with('/') {
                     true if self.is_recovered => {
-                        return Err(left(format!("{name} is outside of the project and was not changed")));
+                        return Err(left(format!("{name} is outside the project and was not changed")));
                     }
                     true => PathBuf::from(name),
                     false => plain_file::project_file(&self.root, name)
@@ -698,7 +698,7 @@ mod tests {
                 plain_file::create_folder(&root.join(FOLDER)).unwrap();
                 fs::write(root.join(FOLDER).join("0"), "#!/bin/sh\ntouch /tmp/hacked").unwrap();
             }
-            // Even with a seal, nothing outside of the project or in a folder of git's is touched.
+            // Even with a seal, nothing outside the project or in a folder of git's is touched.
             if let Step::File { path: name, .. } = &step
                 && name != "fleet.yaml"
             {
@@ -733,7 +733,7 @@ mod tests {
         assert!(left[0].what.contains("its copy is lost or was edited"), "{left:?}");
         assert_eq!(fs::read(at("a")).unwrap(), b"new");
         drop(undo);
-        // Its place is outside of the project by now.
+        // Its place is outside the project by now.
         fs::remove_file(at("a")).unwrap();
         symlink("../outside", at("a")).unwrap();
         let left = begin(root).0.roll_back(&mut nothing);
@@ -754,7 +754,7 @@ mod tests {
         undo.write(&outside, b"new").unwrap();
         drop(undo);
         let left = begin(root).0.roll_back(&mut nothing);
-        assert!(left[0].what.ends_with("is outside of the project and was not changed"), "{left:?}");
+        assert!(left[0].what.ends_with("is outside the project and was not changed"), "{left:?}");
         assert!(left[0].hint.contains(".flotilla/undo/"), "{left:?}");
         assert_eq!(fs::read(&outside).unwrap(), b"new");
     }

@@ -27,7 +27,7 @@ pub fn check_folder(root: &Path) -> Result<(), Failure> {
     let of_previews = previews.map(|entry| entry.path().join(FOLDER));
     for folder in [own.clone()].into_iter().chain(of_previews) {
         plain_file::refuse_foreign(&folder).map_err(|error| {
-            Failure::refused(format!("{error}; flotilla keeps plain files and folders there, and nothing was done"))
+            Failure::refused(format!("{error}; flotilla only accepts regular files and folders there; nothing was done"))
                 .hint("remove it if nothing needs it; to keep the folder on another disk, mount that disk there")
         })?;
     }
@@ -36,7 +36,7 @@ pub fn check_folder(root: &Path) -> Result<(), Failure> {
         if std::fs::symlink_metadata(&folder).is_ok_and(|found| !found.is_dir()) {
             let shown = folder.display();
             return Err(Failure::refused(format!(
-                "{shown} is a plain file; flotilla keeps a folder there, and nothing was done"
+                "{shown} is a regular file, but flotilla needs a folder there; nothing was done"
             ))
             .hint("remove it if nothing needs it"));
         }

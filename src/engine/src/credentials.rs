@@ -34,7 +34,7 @@ impl InvalidId {
 
 /// The form of a token, for messages.
 pub const TOKEN_FORM: &str =
-    "tokens are letters, digits, `_` and `-`: set it again, without anything before or after it";
+    "a token consists of letters, digits, `_` and `-`: set it again, without any other characters";
 
 /// The form of an account's id, for messages.
 pub const ACCOUNT_ID_FORM: &str =

@@ -106,7 +106,7 @@ fn find(tree: &Tree, state: &State, customers: &BTreeSet<String>) -> Result<Dest
         // Of one that is gone already, as after a run that ended halfway, there is history.
         if specs.is_empty() && workers.is_empty() && state.records_of(customer, 1)?.is_empty() {
             return Err(Failure::usage(format!("there is no customer `{}`", clean(customer))).hint(format!(
-                "customers are the files of {CUSTOMERS}/, without `.yaml`; `flotilla state show` lists what is deployed"
+                "a customer's id is the name of its file in {CUSTOMERS}/, without `.yaml`; `flotilla state show` lists what is deployed"
             )));
         }
         target.specs.extend(specs);

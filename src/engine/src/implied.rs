@@ -55,17 +55,17 @@ impl Unclear {
             false => self.customers.get(&worker.customer),
         }?;
         let names: Vec<&str> = environments.iter().map(AsRef::as_ref).collect();
-        Some(format!("its `environments` don't say whether it exists in {}", names.join(", ")))
+        Some(format!("its `environments` don't define whether it exists in {}", names.join(", ")))
     }
 
     /// Returns the errors.
     pub fn into_diagnostics(self) -> Vec<Diagnostic> {
         let diagnostic = |(place, environment)| {
             let message = format!(
-                "`environments` doesn't say whether the worker exists in {environment}, where it isn't deployed"
+                "`environments` doesn't define whether the worker exists in {environment}, where it isn't deployed"
             );
             let help = format!(
-                "write `{environment}:` beside the others to deploy it there, or `{environment}: null` to leave it out"
+                "write `{environment}:` next to the others to deploy it there, or `{environment}: null` to leave it out"
             );
             Diagnostic::error(Code::ImpliedEnvironment, place, message, help)
         };

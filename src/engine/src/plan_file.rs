@@ -117,7 +117,7 @@ impl PlanFile {
         let bytes = bytes(path).with_context(|| format!("the plan {shown} can't be read"))?;
         Self::parse(&bytes).map_err(|why| {
             Failure::refused(format!("{shown} {why}; nothing was sent"))
-                .hint("make a new one: flotilla plan --out FILE")
+                .hint("create a new one: flotilla plan --out FILE")
         })
     }
 
@@ -167,7 +167,7 @@ impl PlanFile {
             if number == 1 { "1 change differs".to_owned() } else { format!("{} differ", count(number, "change")) };
         Err(Failure::refused(format!("the plan is stale: {differ} from what is planned now; nothing was sent"))
             .hint(named.join("\n"))
-            .hint("make a new one: flotilla plan --out FILE"))
+            .hint("create a new one: flotilla plan --out FILE"))
     }
 }
 

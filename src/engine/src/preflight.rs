@@ -42,7 +42,7 @@ impl fmt::Display for ExcessDeletions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ExcessDeletions { planned, with_objects, allowed, live } = *self;
         let what = if with_objects > 0 { " or their Durable Objects" } else { "" };
-        write!(f, "the plan deletes {} of {live}{what}, and {allowed} may be deleted at once", count(planned, "worker"))
+        write!(f, "the plan deletes {} of {live}{what}, but at most {allowed} may be deleted at once", count(planned, "worker"))
     }
 }
 
@@ -160,7 +160,7 @@ fn refuse(refusals: Vec<Refusal>) -> Result<(), Failure> {
         return Ok(());
     }
     let number = refusals.len();
-    let what = count(number, if number == 1 { "thing is" } else { "thing" });
+    let what = count(number, if number == 1 { "resource is" } else { "resource" });
     let are = if number == 1 { "" } else { " are" };
     let failure = Failure::refused(format!("{what}{are} not managed by this fleet; nothing was sent"));
     Err(failure.hint(first_lines(refusals.iter().map(ToString::to_string), SHOWN)))

@@ -258,7 +258,7 @@ fn of_customers(
     for customer in customers {
         let workers = state.of_customer(customer)?;
         if workers.is_empty() {
-            return Err(Failure::usage(format!("nothing of a customer `{customer}` is deployed")));
+            return Err(Failure::usage(format!("no worker of a customer `{customer}` is deployed")));
         }
         for (id, live) in workers {
             if environment.is_some_and(|environment| environment != live.environment) {
@@ -319,7 +319,7 @@ impl Back {
             None => self.stay.push((id.1, "nothing ran before".to_owned())),
             Some(to) if to.digest == live.digest => {
                 self.runs_already = true;
-                self.stay.push((id.1, format!("it runs {} already", to.digest.short())));
+                self.stay.push((id.1, format!("it already runs {}", to.digest.short())));
             }
             Some(to) => match if state.is_kept(&to.digest)? { state.stored(&to.digest)? } else { None } {
                 Some(stored) => {

@@ -263,7 +263,7 @@ pub fn refuse_lacked(fleet: &Fleet, missing: BTreeSet<String>) -> Result<(), Fai
     }
     let what = if number == 1 { "1 secret has".to_owned() } else { format!("{number} secrets have") };
     let to_set = match &fleet.file.secrets {
-        None => "set, in the environment or in a dotenv file outside of git:",
+        None => "set, in the environment or in a dotenv file outside git:",
         Some(_) => "set, in one of the sources of fleet.yaml (`flotilla secrets set NAME`):",
     };
     Err(Failure::new(format!("{what} no value; nothing was sent"))
@@ -290,7 +290,7 @@ fn too_large(planned: &Planned, worker: &Worker, sent: &Sent) -> Vec<String> {
     let each = sizes.filter(|(_, size)| *size > most).map(|(binding, size)| {
         let (name, size, most) = (&worker.secrets[binding], grouped(size), grouped(most));
         let raise = fleet.raise(&worker.account, Limit::VariableBytes);
-        format!("{name} for {} has {size} bytes, {most} fit; {raise}", worker.customer)
+        format!("{name} for {} has {size} bytes, but the limit is {most}; {raise}", worker.customer)
     });
     each.collect()
 }

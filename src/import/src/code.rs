@@ -319,7 +319,7 @@ impl<'a> Projects<'a> {
         let has_main = config.text("main").map(|main| normalized(&folder.join(main)));
         if let Some(main) = &has_main {
             if !main.starts_with(self.options.workspace) {
-                let message = "`main` is outside of the project".to_owned();
+                let message = "`main` is outside the project".to_owned();
                 return Err((message, "a worker's code is in the git repository of its configuration".to_owned()));
             }
             if main.extension().is_some_and(|extension| extension == "py") {
@@ -340,7 +340,7 @@ impl<'a> Projects<'a> {
             for (name, span, node) in entries(config.get("define")) {
                 let value = text(node).unwrap_or_default().trim_matches(['"', '\'']);
                 if credential::is_credential(name, value) {
-                    let help = "read it from `env` as a secret, and replace it where it was issued";
+                    let help = "read it from `env` as a secret, and have a new one issued";
                     let message = format!("`define` puts the secret `{name}` into the code");
                     findings.credential(config.document.place(*span), message, help);
                 }

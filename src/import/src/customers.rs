@@ -128,7 +128,7 @@ fn add_named_files(files: &mut Vec<String>, env_files: &EnvFiles, tree: &Tree, f
     for (file, place) in env_files.customers.values().filter_map(|file| file.wrangler.as_ref()) {
         let file = file.trim_start_matches("./");
         let (message, help) = if file.split('/').any(|step| step == "..") || file.starts_with('/') {
-            ("`WRANGLER_CONFIG` is outside of the project", "name a file of the project")
+            ("`WRANGLER_CONFIG` is outside the project", "name a file of the project")
         } else if !tree.has(file) {
             ("`WRANGLER_CONFIG` names a file that does not exist", "name wrangler's file")
         } else {

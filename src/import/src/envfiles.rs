@@ -120,7 +120,7 @@ fn env_file(tree: &Tree, file: &str, findings: &mut Findings, errors: &mut Vec<D
 }
 
 fn secret(read: &mut EnvFile, name: &str, place: Place, findings: &mut Findings) {
-    let told = "its value was not copied; if the file was ever committed, replace it where it was issued";
+    let told = "its value was not copied; if the file was ever committed, have a new one issued";
     let of_account = matches!(name, "CLOUDFLARE_API_TOKEN" | "CF_API_TOKEN" | "CLOUDFLARE_API_KEY" | "CF_API_KEY");
     let (message, help) = if of_account {
         (

@@ -334,7 +334,7 @@ impl Reading<'_> {
         if holds_credential(name, &value) {
             let message =
                 format!("the variable `{name}` of `{}` holds a secret that everybody with access can read", self.name);
-            let help = "it is a secret of the worker now, and its value was not copied; replace it where it was issued";
+            let help = "it is now a secret of the worker, and its value was not copied; have a new one issued";
             if is_secret_name(name) && value.is_string() && !is_reserved(name) {
                 self.findings.credential(place(self.name), message, help);
                 self.entry("secrets", name, json!({"secret": name}));

@@ -173,7 +173,7 @@ impl Mapping<'_, '_> {
         for (name, span, node) in all {
             let (place, value) = (config.document.place(*span), node.to_value());
             let secret = holds_credential(name, &value);
-            let told = "its value was not copied; if the file was ever committed, replace it where it was issued";
+            let told = "its value was not copied; if the file was ever committed, have a new one issued";
             if secret && matches!(name.as_str(), "CLOUDFLARE_API_TOKEN" | "CF_API_TOKEN") {
                 let help = format!(
                     "it is the deploy credential of the account, and no worker needs it: set the environment variable; {told}"

@@ -40,7 +40,7 @@ pub fn open_with(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
 fn require_plain(found: &Metadata) -> io::Result<()> {
     match found.is_file() {
         true => Ok(()),
-        false => Err(io::Error::other(format!("it is {}, not a plain file", kind(found)))),
+        false => Err(io::Error::other(format!("it is {}, not a regular file", kind(found)))),
     }
 }
 
@@ -53,7 +53,7 @@ fn kind(found: &Metadata) -> &'static str {
         () if kind.is_dir() => "a folder",
         () if kind.is_fifo() => "a named pipe",
         () if kind.is_socket() => "a socket",
-        () if kind.is_file() => "a plain file",
+        () if kind.is_file() => "a regular file",
         () => "a device",
     }
 }
@@ -167,7 +167,7 @@ fn is_reserved(name: &str) -> bool {
     matches!(name, ".git" | "git~1" | ".flotilla")
 }
 
-/// Returns the file that a path of a project leads to. An error if that is outside of the project, by a link at its end or on its
+/// Returns the file that a path of a project leads to. An error if that is outside the project, by a link at its end or on its
 /// way, or if it is no plain file; the file doesn't have to exist.
 pub fn inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
     let root_path = root.canonicalize()?;
@@ -279,14 +279,14 @@ mod tests {
         for (name, kind) in
             [("link", "a symbolic link"), ("zero", "a symbolic link"), ("pipe", "a named pipe"), (".", "a folder")]
         {
-            assert_eq!(read(&at(name), 5).unwrap_err().to_string(), format!("it is {kind}, not a plain file"));
+            assert_eq!(read(&at(name), 5).unwrap_err().to_string(), format!("it is {kind}, not a regular file"));
         }
-        assert_eq!(read(Path::new("/dev/zero"), 5).unwrap_err().to_string(), "it is a device, not a plain file");
+        assert_eq!(read(Path::new("/dev/zero"), 5).unwrap_err().to_string(), "it is a device, not a regular file");
         assert_eq!(read(&at("none"), 5).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(read_through_links(&at("link"), 5).unwrap(), b"12345");
         for name in ["zero", "pipe", "."] {
             assert!(
-                read_through_links(&at(name), 5).unwrap_err().to_string().ends_with(", not a plain file"),
+                read_through_links(&at(name), 5).unwrap_err().to_string().ends_with(", not a regular file"),
                 "{name}"
             );
         }

@@ -31,7 +31,7 @@ pub struct Preview {
     /// The shared workers that belong to it. Before it is opened: those that do so whoever refers to them; in between, nothing,
     /// as long as that isn't known.
     pub shared: Option<BTreeSet<String>>,
-    /// The hosts of its workers: what each is outside of the preview, and in it.
+    /// The hosts of its workers: what each is outside the preview, and in it.
     pub hosts: BTreeMap<String, String>,
 }
 

@@ -479,7 +479,7 @@ impl fmt::Display for Statement<'_> {
         match self.0 {
             Reason::New => f.write_str("it is new"),
             Reason::Missing => f.write_str("it is no longer at Cloudflare"),
-            Reason::Recreated => f.write_str("it was deleted outside of flotilla and recreated without its secrets"),
+            Reason::Recreated => f.write_str("it was deleted outside flotilla and recreated without its secrets"),
             Reason::Forced { reason } => write!(f, "forced: {reason}"),
             Reason::UploadInterrupted => f.write_str("an earlier upload was interrupted"),
             Reason::ChangeInterrupted => f.write_str("an earlier change of it was interrupted"),
@@ -563,7 +563,7 @@ impl fmt::Display for Statement<'_> {
 
 /// Returns how and when a worker was changed by other means: `changed by wrangler at …`.
 pub fn changed_outside(at: &str, by: Option<&str>) -> String {
-    let by = by.map_or_else(|| "outside of flotilla".to_owned(), |by| format!("by {by}"));
+    let by = by.map_or_else(|| "outside flotilla".to_owned(), |by| format!("by {by}"));
     if at.is_empty() { format!("changed {by}") } else { format!("changed {by} at {at}") }
 }
 
@@ -643,7 +643,7 @@ mod tests {
         vec![
             (Reason::New, "it is new"),
             (Reason::Missing, "it is no longer at Cloudflare"),
-            (Reason::Recreated, "it was deleted outside of flotilla and recreated without its secrets"),
+            (Reason::Recreated, "it was deleted outside flotilla and recreated without its secrets"),
             (Reason::Forced { reason: text("a → b") }, "forced: a → b"),
             (Reason::UploadInterrupted, "an earlier upload was interrupted"),
             (Reason::ChangeInterrupted, "an earlier change of it was interrupted"),
@@ -703,7 +703,7 @@ mod tests {
                 "the Durable Object class A is unbound; the next deploy deletes it with all of its data",
             ),
             (outside("T", Some("wrangler")), "it was changed by wrangler at T"),
-            (outside("", None), "it was changed outside of flotilla"),
+            (outside("", None), "it was changed outside flotilla"),
             (Reason::Adopted, "it is adopted"),
             (Reason::NotManaged, "it is no longer managed by this fleet"),
             (Reason::Orphaned, "no spec defines it"),

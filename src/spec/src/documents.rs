@@ -131,7 +131,7 @@ impl Reading<'_> {
             },
             Err(error) => {
                 let place = self.place(self.span(error.range().start, error.range().start + 1));
-                let message = format!("it is not JSON: {}", error.kind());
+                let message = format!("the file is not JSON: {}", error.kind());
                 diagnostics.push(Diagnostic::error(Code::Syntax, place, message, help));
                 None
             }

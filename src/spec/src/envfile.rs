@@ -34,8 +34,8 @@ pub fn parse(file: &str, bytes: &[u8]) -> (Document, Vec<Diagnostic>) {
         let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if !is_name {
-            let help = "letters, digits and underscores, not a digit first";
-            wrong(Code::WrongForm, "invalid name of a variable".to_owned(), help);
+            let help = "use letters, digits and underscores; the first character can't be a digit";
+            wrong(Code::WrongForm, "invalid variable name".to_owned(), help);
             continue;
         }
         if !entry.value.is_empty() && SECRET_WORDS.iter().any(|word| name.to_uppercase().contains(word)) {

@@ -150,7 +150,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
     };
     let mut templates = Vec::new();
     for name in module.iter().chain(&files) {
-        let help = format!("it is named in {path}/pack.yaml: add the file or remove it there");
+        let help = format!("{path}/pack.yaml lists it: add the file, or remove it from that list");
         let text = template(name, help);
         templates.extend(text.map(|text| (name.trim_end_matches(".tera").to_owned(), text)));
     }
@@ -261,7 +261,7 @@ pub fn sources(folder: &Path, path: &str, named: &[String]) -> (BTreeMap<String,
             let place =
                 Place { line: error.line(), column: error.column().max(1), ..Place::file(&format!("{path}/{name}")) };
             let help = "npm reads it to install what the pack's code uses: repair it, or run `npm install` in the pack's folder";
-            sources.errors.push(Diagnostic::error(Code::BadPack, place, "it is not JSON", help));
+            sources.errors.push(Diagnostic::error(Code::BadPack, place, "the file is not JSON", help));
         }
     }
     if sources.seen > MOST_SOURCES {
@@ -307,14 +307,14 @@ impl Sources<'_> {
         };
         if path.split('/').any(|step| step == "..") || !target.starts_with(root) {
             let leads = if is_link { "it is a symbolic link that" } else { "it" };
-            return Err(io::Error::other(format!("{leads} leads out of the pack")));
+            return Err(io::Error::other(format!("{leads} points outside the pack")));
         }
         let metadata = target.metadata()?;
         if metadata.is_dir() {
             // A link to a folder above it would never end.
             let above = full.parent().and_then(|above| above.canonicalize().ok());
             if is_link && above.is_none_or(|above| above.starts_with(&target)) {
-                return Err(io::Error::other("it is a symbolic link to a folder that holds it"));
+                return Err(io::Error::other("it is a symbolic link to a folder that contains it"));
             }
             for entry in std::fs::read_dir(&full)? {
                 let name = entry?.file_name();
@@ -447,7 +447,7 @@ impl Default for Catalogue {
 fn read_catalogue(tree: &Tree, path: &str, name: &str, diagnostics: &mut Vec<Diagnostic>) -> Catalogue {
     let mut bad = |place: Place, error: &str| {
         let message = format!("the catalogue can't be read: {error}");
-        let help = "it is JSON: {\"destinations\": {TYPE: {label, requiredConsent, settings}}}";
+        let help = "expected JSON: {\"destinations\": {TYPE: {label, requiredConsent, settings}}}";
         diagnostics.push(Diagnostic::error(Code::BadPack, place, message, help));
     };
     let place = Place::file(&format!("{path}/{name}"));

@@ -157,7 +157,7 @@ pub fn read_spec(tree: &Tree, fleet: Option<&Fleet>, file: &str, bytes: &[u8], c
     {
         written = Some(id.to_owned());
         let place = document.place_of(["id"]);
-        let form = "an id is lower-case letters, digits and hyphens, and the file is called after it";
+        let form = "an id consists of lower-case letters, digits and hyphens, and is the file's name";
         let help = if is_id(expected) {
             // The form of what is to be replaced anyhow is nothing to dwell on.
             diagnostics.retain(|diagnostic| diagnostic.place != place);
@@ -328,7 +328,7 @@ fn empty(file: &str) -> Diagnostic {
     let help = if file == FLEET_FILE {
         "it begins with `name: my-fleet`".to_owned()
     } else {
-        format!("it begins with `id: {}`", id_of(file))
+        format!("write at least `id: {}`", id_of(file))
     };
     Diagnostic::error(Code::EmptyFile, Place::file(file), "the file is empty", help)
 }

@@ -266,7 +266,7 @@ impl Checker {
                 let help = format!("set exactly one of these: {}", self.alternatives(error).join(" | "));
                 at.error(
                     Code::Conflict,
-                    format!("{} matches none, or more than one, of the allowed forms", at.whole),
+                    format!("{} matches none or several of the allowed forms", at.whole),
                     help,
                 )
             }
@@ -391,7 +391,7 @@ pub fn empty_values(document: &Document) -> Vec<Diagnostic> {
                     let is_name = || NAMES.contains(&above) || did_you_mean(above, NAMES).is_some();
                     if matches!(value.kind, Kind::Empty) && !is_name() {
                         let message = format!("`{path}` is empty, which would remove what the defaults and layers set");
-                        let help = "write `null` to remove that, `{}` or `[]` for nothing, or leave the key out";
+                        let help = "write `null` to remove that, `{}` or `[]` for an empty value, or leave the key out";
                         found.push(Diagnostic::error(Code::WrongType, document.place(*span), message, help));
                     }
                     walk(document, value, key, &path, found);
@@ -503,7 +503,7 @@ fn duplicate_item(at: &Located<'_>) -> Diagnostic {
         .iter()
         .find_map(|item| first.insert(item.to_value().to_string(), item.span).map(|before| (before, item.span)));
     let place = at.document.place(twice.map_or(at.node.span, |(_, again)| again));
-    let message = format!("{} has an entry twice", at.what);
+    let message = format!("{} has a duplicate entry", at.what);
     let diagnostic = Diagnostic::error(Code::WrongForm, place, message, "keep one of them");
     match twice {
         Some((first, _)) => diagnostic.also(at.document.place(first), "first defined here"),
@@ -517,7 +517,7 @@ fn of_type(error: &ValidationError<'_>) -> bool {
 }
 
 /// The place where the values of secrets belong.
-const NEVER_HERE: &str = "the value belongs in the environment or in a dotenv file outside of git; if it was ever \
+const NEVER_HERE: &str = "the value belongs in the environment or in a dotenv file outside git; if it was ever \
                           committed, replace it";
 
 /// Reports a wrong reference to a secret: nothing of its value is repeated.
@@ -635,7 +635,7 @@ fn quoting_help(kind: &TypeKind, node: &Node) -> String {
         Kind::Number(_, raw) if wanted == "text" => format!("write it in quotes: \"{raw}\""),
         Kind::Bool(bool) if wanted == "text" => format!("write it in quotes: \"{bool}\""),
         Kind::Empty | Kind::Null => "give it a value, or remove the key".to_owned(),
-        Kind::Text(text) if wanted == "a list" => format!("put it into a list: `[{text}]`"),
+        Kind::Text(text) if wanted == "a list" => format!("write it as a list: `[{text}]`"),
         _ if wanted == "a map" => "write it as a map: `key: value`".to_owned(),
         Kind::Text(text) if wanted == "true or false" => match text.to_lowercase().as_str() {
             "yes" | "on" | "y" => "write `true`: in YAML 1.2, on and yes are text".to_owned(),
@@ -656,18 +656,18 @@ fn explain_pattern(pattern: &str) -> String {
             "lower-case letters, digits and hyphens, with a letter or digit at both ends".to_owned()
         }
         "^[A-Z][A-Z0-9_]*$" => {
-            "the name of a secret: upper-case letters, digits and underscores, as in TURSO_AUTH_TOKEN".to_owned()
+            "expected the name of a secret: upper-case letters, digits and underscores, as in TURSO_AUTH_TOKEN".to_owned()
         }
-        "^[A-Za-z_][A-Za-z0-9_]*$" => "letters, digits and underscores, not a digit first".to_owned(),
-        binding::ID => "an id of 32 characters: digits, and letters from a to f".to_owned(),
-        binding::UUID => "an id of the form 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01".to_owned(),
-        "^[0-9]+$" => "digits alone, in quotes".to_owned(),
-        "^[0-9]+\\.[0-9]+\\.[0-9]+$" => "a version, exactly: 4.164.0".to_owned(),
-        "\\.(toml|json|jsonc)$" => "the path of a wrangler.toml, wrangler.json or wrangler.jsonc".to_owned(),
-        "^smart$" => "`smart`, or a map: `{ region: aws:us-east-1 }`".to_owned(),
-        "^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$" => "a day: 2026-06-01".to_owned(),
+        "^[A-Za-z_][A-Za-z0-9_]*$" => "use letters, digits and underscores; the first character can't be a digit".to_owned(),
+        binding::ID => "expected an id of 32 characters: digits, and letters from a to f".to_owned(),
+        binding::UUID => "expected an id such as 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01".to_owned(),
+        "^[0-9]+$" => "expected only digits, in quotes".to_owned(),
+        "^[0-9]+\\.[0-9]+\\.[0-9]+$" => "expected an exact version, such as 4.164.0".to_owned(),
+        "\\.(toml|json|jsonc)$" => "expected the path of a wrangler.toml, wrangler.json or wrangler.jsonc".to_owned(),
+        "^smart$" => "expected `smart`, or a map: `{ region: aws:us-east-1 }`".to_owned(),
+        "^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$" => "expected a date, such as 2026-06-01".to_owned(),
         "^(libsql|https)://[^\\s/?#@]+/?$" => {
-            "an address without a path or credentials: libsql://acme.turso.io".to_owned()
+            "expected an address without a path or credentials, such as libsql://acme.turso.io".to_owned()
         }
         other => format!("expected a match of {other}"),
     }
@@ -742,7 +742,7 @@ mod tests {
                 "S0201 t.yaml:2:1 unknown key `trusted_origins` in a customer; did you mean `trustedOrigins`?",
                 "S0202 t.yaml:3:13 `workersDev` must be true or false, but is \"on\"; write `true`: in YAML 1.2, on and yes are text",
                 "S0204 t.yaml:4:11 `logLevel` can't be \"verbos\"; allowed: debug, info, warn, error",
-                "S0202 t.yaml:5:10 `domains` must be a list, but is \"a.example\"; put it into a list: `[a.example]`",
+                "S0202 t.yaml:5:10 `domains` must be a list, but is \"a.example\"; write it as a list: `[a.example]`",
             ]
         );
         let found = check(checker, "id: acme\ndatabase: {type: turso, url: libsql://a.turso.io, token: eyJhbGciOi}\n");
@@ -776,7 +776,7 @@ mod tests {
         let both = bound("{r2: files, queue: jobs}");
         assert_eq!(both.len(), 1, "{both:?}");
         assert!(
-            both[0].starts_with("S0210 t.yaml:3:6 `bindings.B` matches none, or more than one, of the allowed forms"),
+            both[0].starts_with("S0210 t.yaml:3:6 `bindings.B` matches none or several of the allowed forms"),
             "{both:?}"
         );
         assert_eq!(check(checker, "id: acme\nplacement: smart\nlimits: {cpuMs: 50}\n"), [""; 0]);

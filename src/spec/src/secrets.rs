@@ -1,4 +1,4 @@
-//! The sources of the values of secrets: the environment, dotenv files outside of git, files that are encrypted with
+//! The sources of the values of secrets: the environment, dotenv files outside git, files that are encrypted with
 //! age or SOPS, and programs. Values leave this module only as `SecretString`, which prints as nothing.
 //!
 //! The sources have an order, and the first that has a value counts. One that can't decide whether it has it, because
@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(secrets.value("x", Environment::Staging, "A").unwrap().expose_secret(), "named");
         assert_eq!(described(&secrets, "x", "B"), "B = made-up-for-x-B from made up");
         let missing = Secrets::open(folder.path(), None, Some(&folder.path().join("missing")), false).err().unwrap();
-        assert!(missing.to_string().contains("can't be read: it isn't there"), "{missing}");
+        assert!(missing.to_string().contains("can't be read: it doesn't exist"), "{missing}");
         // It takes the place of the listed ones; where none is listed, it comes first.
         let listed = [dotenv(".env"), environment(), dotenv("other.env")];
         let labels = |listed: &[SecretSource]| {

@@ -47,7 +47,7 @@ impl Tree {
         if !self.past.contains_key(&file) {
             let (root, path) = (self.root.join(pack), self.root.join(&file));
             if !path.canonicalize()?.starts_with(root.canonicalize()?) {
-                return Err(io::Error::other("it is a symbolic link to something outside of the pack"));
+                return Err(io::Error::other("it is a symbolic link to something outside the pack"));
             }
             let bytes = with_unix_line_ends(plain_file::read_through_links(&path, limit)?);
             return String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"));
@@ -103,13 +103,13 @@ impl Tree {
                 return unreadable(file, &error);
             }
             let help = "rename it: the name is the customer's id and `.yaml`";
-            Box::new(Diagnostic::error(Code::Unreadable, Place::file(file), "its name is not UTF-8", help))
+            Box::new(Diagnostic::error(Code::Unreadable, Place::file(file), "the file's name is not UTF-8", help))
         })?;
         if !metadata.is_file() {
             return Err(Box::new(Diagnostic::error(
                 Code::NotAFile,
                 Place::file(file),
-                if metadata.is_symlink() { "it is a symbolic link" } else { "it is not a plain file" },
+                if metadata.is_symlink() { "the file is a symbolic link" } else { "the file is not a regular file" },
                 "specs are read from the project itself: put a copy here",
             )));
         }
@@ -117,7 +117,7 @@ impl Tree {
             return Err(Box::new(Diagnostic::error(
                 Code::TooLarge,
                 Place::file(file),
-                format!("it has {} bytes; up to {} are read", metadata.len(), yaml::MAX_BYTES),
+                format!("the file has {} bytes, but the limit is {}", metadata.len(), yaml::MAX_BYTES),
                 "specs are never that large: is this the right file?",
             )));
         }

@@ -20,7 +20,7 @@ pub fn missing_code(project: &Project, scan: &Scan) -> Vec<Diagnostic> {
         let (main, place) = wrangler.main.as_ref()?;
         let path = wrangler.folder.join(main);
         let message = format!("`{main}`, the entry point of the worker, does not exist");
-        let help = "run the build that makes it before `flotilla build`, or name that build in the configuration: `build.command`";
+        let help = "run the build that creates it before `flotilla build`, or set that build as `build.command` in the configuration";
         (!path.exists()).then(|| Diagnostic::warning(Code::NoEntryPoint, place.clone(), message, help))
     });
     missing.collect()
@@ -129,7 +129,7 @@ fn warning(declared: &Declared) -> Diagnostic {
         message
     };
     let help = format!(
-        "flotilla deploys what specs say: add it under `{key}`, in fleet.yaml's defaults if all customers share it"
+        "flotilla takes this from specs: add it under `{key}`, in `defaults` in fleet.yaml if all customers share it"
     );
     Diagnostic::warning(Code::NotInSpecs, declared.place.clone(), message, help)
 }

@@ -34,7 +34,7 @@ impl FutureDates {
     pub fn into_diagnostics(self) -> Vec<Diagnostic> {
         let diagnostic = |(place, date): (Place, String)| {
             let message = format!("the compatibility date {date} is in the future");
-            let help = "write the date of today, by UTC, or an earlier one: Cloudflare takes no later one";
+            let help = "write today's date in UTC, or an earlier one: Cloudflare accepts no later date";
             Diagnostic::error(Code::NotAllowed, place, message, help)
         };
         self.found.into_iter().map(diagnostic).collect()

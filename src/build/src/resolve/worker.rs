@@ -378,7 +378,7 @@ impl<'a> WorkerResolver<'a, '_> {
         for (key, to) in self.settings.services.iter().flatten() {
             let place = self.place(&["services", key]);
             if vars.contains_key(key) || secrets.contains_key(key) || reserved(key).is_some() {
-                let message = format!("`{key}` is a service binding, and something else as well");
+                let message = format!("`{key}` is a service binding, but is also used for something else");
                 self.push(Diagnostic::error(Code::Conflict, place.clone(), message, "give one of them another name"));
             }
             let from = self.batch.resolved.workers.len();
@@ -392,7 +392,7 @@ impl<'a> WorkerResolver<'a, '_> {
         for index in namespace.map_or(0..0, |_| 0..crons.len()) {
             let message =
                 format!("workers of the dispatch namespace `{}` can't have crons", namespace.unwrap_or_default());
-            let help = "give the cron to a worker outside of the namespace, which calls them; or use an account without `dispatchNamespace`";
+            let help = "give the cron to a worker outside the namespace, which calls them; or use an account without `dispatchNamespace`";
             let place = self.place(&["crons", &index.to_string()]);
             self.push(Diagnostic::error(Code::NotInNamespace, place, message, help));
         }
@@ -414,7 +414,7 @@ impl<'a> WorkerResolver<'a, '_> {
         if day > days {
             let place = self.place(&["compatibilityDate"]);
             let message = format!("{date} doesn't exist: that month has {days} days");
-            self.push(Diagnostic::error(Code::WrongForm, place, message, "write an existing day"));
+            self.push(Diagnostic::error(Code::WrongForm, place, message, "write a date that exists"));
         }
     }
 

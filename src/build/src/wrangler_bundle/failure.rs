@@ -32,7 +32,7 @@ pub(super) fn diagnostics(
         let said: Vec<&str> =
             said.into_iter().filter(|line| !line.is_empty() && !line.starts_with("Running: ")).collect();
         let last = said[said.len().saturating_sub(SHOWN)..].join("\n");
-        let help = if last.is_empty() { "it printed nothing".to_owned() } else { format!("it printed:\n{last}") };
+        let help = if last.is_empty() { "it printed no error".to_owned() } else { format!("it printed:\n{last}") };
         let message = format!("the project's own build failed: `{command}`");
         return vec![Diagnostic::error(Code::RuntimeFailed, place.clone(), message, help)];
     }
@@ -45,7 +45,7 @@ pub(super) fn diagnostics(
     let what = lines.iter().find_map(|line| Some(line.split_once(ERROR)?.1)).or(lines.first().copied());
     let shown: Vec<&str> =
         lines.iter().copied().filter(|line| !line.contains("Logs were written to")).take(SHOWN).collect();
-    let message = format!("wrangler can't bundle it: {}", what.unwrap_or("it printed nothing"));
+    let message = format!("wrangler can't bundle it: {}", what.unwrap_or("it printed no error"));
     let help = format!("wrangler printed:\n{}", shown.join("\n"));
     vec![Diagnostic::error(Code::RuntimeFailed, Place::file(&project.path), message, help)]
 }

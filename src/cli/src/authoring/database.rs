@@ -185,7 +185,7 @@ impl Databases<'_> {
             Wanted::New(name) => {
                 let all = self.list()?;
                 if all.iter().any(|(other, _)| other == name) {
-                    return Err(Failure::new(format!("there is a D1 database {name} in that account already"))
+                    return Err(Failure::new(format!("that account already has a D1 database {name}"))
                         .hint(format!("use it: --database d1:{name}")));
                 }
                 Ok(Database::D1 { name: name.clone(), id: None })
@@ -221,7 +221,7 @@ impl Databases<'_> {
                     let free = |name: &str| {
                         d1_name(name)?;
                         let taken = all.iter().any(|(other, _)| other == name);
-                        if taken { Err(format!("there is a database {name} already")) } else { Ok(()) }
+                        if taken { Err(format!("there is already a database {name}")) } else { Ok(()) }
                     };
                     return Ok(Database::D1 { name: prompter.line("Its name", &own, free)?, id: None });
                 }

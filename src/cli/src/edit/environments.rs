@@ -77,7 +77,7 @@ impl Editor<'_> {
         let present = self.environments();
         if present.contains(&environment) {
             let customer = &self.deployment.worker.customer;
-            return Err(Failure::usage(format!("{customer} has the environment {environment} already")));
+            return Err(Failure::usage(format!("{customer} already has the environment {environment}")));
         }
         let text = self.text()?;
         let spec = value(&text);

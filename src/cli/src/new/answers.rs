@@ -295,7 +295,7 @@ impl<'a> Answers<'a> {
             let zone = of_zone.as_ref().map_or_else(|| names::zone_of(&name).to_owned(), |(zone, _)| zone.clone());
             let zone_id = of_zone.as_ref().map(|(_, id)| id.as_str());
             let kinds =
-                ["a custom domain: Cloudflare creates its DNS record", "a route: its DNS record exists already"];
+                ["a custom domain: Cloudflare creates its DNS record", "a route: its DNS record already exists"];
             let host = match prompter.select("Reached by", &kinds.map(str::to_owned), 0)? {
                 0 => Host::Domain(name),
                 _ => Host::Route { pattern: format!("{name}/*"), zone },

@@ -149,7 +149,7 @@ impl PlanOutput<'_> {
         }
         let lanes = &self.estimates;
         if lanes.len() > 1 || lanes.iter().any(|lane| lane.used > 0) {
-            page.fold(&count(lanes.len(), "lane"), |page| {
+            page.fold(&count(lanes.len(), "API token"), |page| {
                 page.table(
                     "| accounts | requests | checks | time | used of the window |\n|---|---:|---:|---:|---|\n",
                     lanes.iter().map(lane_row),

@@ -137,8 +137,8 @@ fn entry(opened: &Opened, which: &Which) -> Result<String, Failure> {
     let letters = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     if !name.starts_with(|c: char| c.is_ascii_uppercase()) || !name.chars().all(letters) {
         // What stands there may be the value.
-        return Err(Failure::usage("invalid name of a secret").hint(
-            "use capital letters, digits and underscores, a letter first; the value is typed or read from stdin",
+        return Err(Failure::usage("invalid secret name").hint(
+            "use capital letters, digits and underscores, beginning with a letter; the value is entered at a prompt or read from stdin",
         ));
     }
     let Some(customer) = &which.customer else { return Ok(name.clone()) };
@@ -146,7 +146,7 @@ fn entry(opened: &Opened, which: &Which) -> Result<String, Failure> {
     if !customers.contains(customer.as_str()) {
         let near = did_you_mean(customer, customers.iter().copied()).map(|near| format!("did you mean `{near}`?"));
         return Err(Failure::usage(format!("there is no customer `{customer}`"))
-            .hint(near.unwrap_or_else(|| "customers are the files of customers/, without `.yaml`".to_owned())));
+            .hint(near.unwrap_or_else(|| "a customer's id is the name of its file in customers/, without `.yaml`".to_owned())));
     }
     Ok(own_secret(customer, name))
 }
@@ -210,7 +210,7 @@ fn fits(opened: &Opened, which: &Which, value: &SecretString) -> Result<(), Fail
     let most = needing.map(|worker| of(&worker.account)).chain(fleet.accounts.keys().map(of)).min();
     let size = value.expose_secret().len() as u64;
     match most.filter(|most| size > *most) {
-        Some(most) => Err(Failure::new(format!("the value has {} bytes, {} fit", grouped(size), grouped(most)))),
+        Some(most) => Err(Failure::new(format!("the value has {} bytes, but the limit is {}", grouped(size), grouped(most)))),
         None => Ok(()),
     }
 }

@@ -103,13 +103,13 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
         }
     };
     let lines = report.closed.iter().map(|closed| format!("{}: {}", closed.source, closed.why));
-    print(Style::Warning, "not asked:", lines.collect());
+    print(Style::Warning, "unavailable:", lines.collect());
     let lines = report.missing.iter().map(|Missing { name, customer, environment, why, .. }| {
         format!("{name} or {} for {customer} ({environment}): {why}", own_secret(customer, name))
     });
     print(Style::Error, "missing:", lines.collect());
     let lines = report.too_large.iter().map(|TooLarge { name, customer, environment, bytes, limit }| {
-        format!("{name} for {customer} ({environment}) has {} bytes, {} fit", grouped(*bytes as u64), grouped(*limit))
+        format!("{name} for {customer} ({environment}) has {} bytes, but the limit is {}", grouped(*bytes as u64), grouped(*limit))
     });
     print(Style::Error, "too large:", lines.collect());
     let lines = report.unused.iter().map(|Unused { name, file }| format!("{name} in {file}"));

@@ -142,7 +142,7 @@ pub(super) fn run(session: &Session, mut opened: Opened, selection: &Selection) 
     }
     if is_marked {
         session.ui.line(&format!(
-            "{} secrets were deleted at Cloudflare; the state has that now, and the next `flotilla deploy` sends them again",
+            "{} secrets were deleted at Cloudflare; this is now recorded in the state, and the next `flotilla deploy` sends them again",
             paint(Style::Warning, "help:"),
         ));
     }

@@ -219,11 +219,11 @@ impl Run<'_> {
                 NextStep::Refresh,
                 "`flotilla deploy --refresh` uploads it with all of them, and the rollback can follow",
             ),
-            None => (NextStep::Retry, "the same command uploads it with all of them"),
+            None => (NextStep::Retry, "run the same command again to restore them"),
         };
         let worker = &change.worker;
         self.fail(index, next.because(format!(
-            "{worker} had been deleted outside of flotilla: this upload recreated it without the secrets, hosts and crons that it had; {how}"
+            "{worker} had been deleted outside flotilla: this upload recreated it without the secrets, hosts and crons that it had; {how}"
         )))
     }
 

@@ -240,12 +240,12 @@ impl<'p> Run<'p> {
             // An answer that isn't what it seems forgets nothing: the next run looks whose worker that is.
             let why = match &change.to {
                 Some(to) => NextStep::Host.because(format!(
-                    "{} points to {holder} by now, which this fleet's state doesn't have, and not to {to}; `{{ name: {}, takeOver: true }}` \
+                    "{} now points to {holder}, which is not in this fleet's state, and not to {to}; `{{ name: {}, takeOver: true }}` \
                      under `domains` takes it over",
                     change.host, change.host
                 )),
                 None => NextStep::Retry.because(format!(
-                    "{} is not removed: it points to {holder} by now, which this fleet's state doesn't have",
+                    "{} is not removed: it now points to {holder}, which is not in this fleet's state",
                     change.host
                 )),
             };

@@ -94,15 +94,15 @@ impl Ownership {
                 "not deleted: {worker} belongs to the fleet {other} now; `--refresh` removes it from this fleet's state"
             ))),
             (Owner::Nobody, Action::Delete) => Err(NextStep::Refresh.because(format!(
-                "not deleted: {worker} no longer carries a tag of this fleet, so somebody else may have created it; if it is this fleet's, delete it by hand"
+                "not deleted: {worker} no longer carries a tag of this fleet, so somebody else may have created it; if it was created by this fleet, delete it by hand"
             ))),
             (Owner::Other(other), action) => Err(NextStep::Adopt.because(format!(
-                "not {}: {worker} belongs to the fleet {other}; `deploy --adopt {worker}` makes it this fleet's, `--refresh` removes it \
+                "not {}: {worker} belongs to the fleet {other}; `deploy --adopt {worker}` adopts it, `--refresh` removes it \
                  from this fleet's state",
                 done(action)
             ))),
             (Owner::Nobody, Action::Create) => Err(NextStep::Adopt.because(format!(
-                "not created: {worker} exists and is not managed by this fleet; `deploy --adopt {worker}` makes it this fleet's"
+                "not created: {worker} exists, but this fleet doesn't manage it; `deploy --adopt {worker}` adopts it"
             ))),
             // It is in the state, and lost its tags: changed outside, as a refresh calls it.
             (Owner::Nobody, Action::Update) => Ok(()),

@@ -753,7 +753,7 @@ fn attached_elsewhere(domain: &str, holder: &str) -> Problem {
 fn explained(change: &Change, step: &Step, error: &CallError) -> Problem {
     let (advice, next) = match (step, error) {
         (Step::AttachDomain { domain }, CallError::Rejected { code: DOMAIN_HAS_RECORDS, .. }) => (
-            format!("; {domain} has DNS records already: remove them, or write a route under `routes`"),
+            format!("; {domain} already has DNS records: remove them, or write a route under `routes`"),
             NextStep::Host,
         ),
         (Step::CreateDatabase { .. } | Step::DeleteDatabase { .. }, CallError::Rejected { status: 401 | 403, .. }) => {
@@ -788,7 +788,7 @@ fn explained(change: &Change, step: &Step, error: &CallError) -> Problem {
             };
             let worker = &change.worker;
             let advice = format!(
-                "; {worker} was deleted outside of flotilla{or}: `flotilla deploy --refresh` corrects the state and recreates the worker"
+                "; {worker} was deleted outside flotilla{or}: `flotilla deploy --refresh` corrects the state and recreates the worker"
             );
             (advice, NextStep::Refresh)
         }

@@ -39,7 +39,7 @@ impl Plan {
                 let other = |worker: &String| (change.home.clone(), worker.clone());
                 for callee in change.calls.iter().filter(|_| change.steps.contains(&Step::Upload)) {
                     if ids.contains(&other(callee)) && !is_live(&other(callee))? {
-                        next.insert(change.id(), format!("it calls {callee}, which isn't deployed, and was left out"));
+                        next.insert(change.id(), format!("it calls {callee}, which isn't deployed, and was skipped"));
                     }
                 }
             }
@@ -48,11 +48,11 @@ impl Plan {
                 let host = transfer.from.text();
                 match (gone(taker), gone(giver)) {
                     (false, true) => {
-                        let why = format!("{host} still belongs to {}, which was left out", giver.1);
+                        let why = format!("{host} still belongs to {}, which was skipped", giver.1);
                         next.insert(taker.clone(), why);
                     }
                     (true, false) if transfer.moment != Moment::Move => {
-                        let why = format!("{host} goes to {}, which was left out", taker.1);
+                        let why = format!("{host} moves to {}, which was skipped", taker.1);
                         next.insert(giver.clone(), why);
                     }
                     _ => {}

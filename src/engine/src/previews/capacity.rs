@@ -67,7 +67,7 @@ pub(super) fn check_capacity(planned: &Planned, inventory: &Inventory, now: i64)
         if more > 0 && (there + more) as u64 > most {
             let number = |number: i64| grouped(number.unsigned_abs());
             full.push(format!(
-                "{whose} has {} {what}, the preview adds {}, and {} fit",
+                "{whose} has {} {what}, the preview adds {}, and the limit is {}",
                 number(there),
                 number(more),
                 grouped(most)

@@ -46,7 +46,7 @@ pub(super) fn report(root: &Path, main: &Path, findings: &mut Findings) {
         let file = relative(root, &path);
         if let Some(line) = line_with_secret(&file, &text) {
             let place = Place { file, line, column: 1, width: 1 };
-            let help = "read it from `env` as a secret, and replace it where it was issued";
+            let help = "read it from `env` as a secret, and have a new one issued";
             findings.credential(place, "the code contains a secret", help);
         }
     }

@@ -73,7 +73,7 @@ impl Mapping<'_, '_> {
                 let message = format!(
                     "`{pattern}` with `custom_domain = true` is refused by wrangler: a custom domain is a bare host"
                 );
-                self.findings.note(place, message, format!("it is mapped to the domain `{host}`, all paths included"));
+                self.findings.note(place, message, format!("it is mapped to the domain `{host}`, which covers all paths"));
             }
             if !domains.contains(&host) {
                 domains.push(host);

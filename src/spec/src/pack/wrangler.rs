@@ -63,7 +63,7 @@ const UNSUPPORTED: [(&str, &str); 18] = [
     ("text_blobs", "text blobs"),
     ("unsafe", "unsafe bindings or metadata"),
     ("vpc_networks", "a VPC network"),
-    ("wasm_modules", "WebAssembly modules outside of the code"),
+    ("wasm_modules", "WebAssembly modules outside the code"),
     ("worker_loaders", "a worker loader"),
 ];
 
@@ -71,7 +71,7 @@ const UNSUPPORTED: [(&str, &str); 18] = [
 const CONTAINERS: &str = "containers";
 /// The help for a setting that can't be deployed.
 const KEEP_DEPLOYING: &str =
-    "keep deploying this worker with `wrangler deploy`, or move this part to a worker that you deploy so";
+    "keep deploying this worker with `wrangler deploy`, or move this part to another worker that you deploy with wrangler";
 /// The help for containers.
 const NO_REGISTRY: &str = "a container needs an image in Cloudflare's registry, which `wrangler deploy` builds and pushes with Docker: keep \
                            deploying this worker with it";

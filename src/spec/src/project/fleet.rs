@@ -128,7 +128,7 @@ impl Fleet {
         let (own, paid) = (plan.limit(limit), Plan::Paid.limit(limit));
         let upgrade = if own < paid { format!("`plan: paid` has {}; ", grouped(paid)) } else { String::new() };
         let key = limit.row().key;
-        format!("{upgrade}if Cloudflare raised it, set `limits: {{ {key}: … }}` of the account `{account}`")
+        format!("{upgrade}if Cloudflare has raised the limit, set `limits: {{ {key}: … }}` of the account `{account}`")
     }
 
     /// Returns the zone of a host name: the longest one of fleet.yaml that it ends with, or else what can be registered.
@@ -426,7 +426,7 @@ fn check_secret_sources(document: &Document, file: &FleetFile, diagnostics: &mut
         if let Some((key, path)) = source.path() {
             if path.split('/').any(|step| step == "..") {
                 let help = "name a file of the project, or write an absolute path";
-                wrong(key, format!("`{path}` is outside of the project"), help);
+                wrong(key, format!("`{path}` is outside the project"), help);
             } else if path.replace("{environment}", "").contains(['{', '}']) {
                 wrong(
                     key,
@@ -437,18 +437,18 @@ fn check_secret_sources(document: &Document, file: &FleetFile, diagnostics: &mut
         }
         if source.age.is_some() && source.identity.is_none() && !has_left_out("identity") {
             let help = "add the variable or the file with the key that opens it: `identity: { env: FLOTILLA_AGE_KEY }`";
-            wrong("age", "nothing names the key that decrypts the file".to_owned(), help);
+            wrong("age", "the file has no `identity` that decrypts it".to_owned(), help);
         }
         if let Some(command) = source.command.as_ref().filter(|_| !has_left_out("command")) {
             if command.first().is_none_or(|program| program.is_empty() || program.contains('{')) {
                 wrong(
                     "command",
-                    "it doesn't start with a program".to_owned(),
+                    "the command doesn't start with a program".to_owned(),
                     "name the program first, then its arguments",
                 );
             } else if !command.iter().any(|argument| argument.contains("{name}")) {
                 let help = "write `{name}` where the secret's name belongs: `[vault, kv, get, \"-field={name}\", secret/fleet]`";
-                wrong("command", "it would print the same value for every secret".to_owned(), help);
+                wrong("command", "the command would print the same value for every secret".to_owned(), help);
             }
         }
     }

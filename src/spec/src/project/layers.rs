@@ -114,7 +114,7 @@ impl LayerReader<'_> {
     /// Reads the file of its settings, without what is faulty in it.
     fn file(&mut self, file: &str, place: &Place, checker: &Checker) {
         if !self.tree.has(file) {
-            let help = format!("create {file} with what its customers share, or remove the layer here");
+            let help = format!("create {file} with the settings that its customers share, or remove the layer here");
             self.errors.push(Diagnostic::error(Code::BadLayer, place.clone(), format!("there is no {file}"), help));
             return self.documents.push(unread(file));
         }

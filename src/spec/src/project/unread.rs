@@ -85,7 +85,7 @@ pub fn unread_layers(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
                 true => "a layer is a file layers/NAME.yaml: put the two files together".to_owned(),
                 false => format!("add `{name}:` to `layers` in fleet.yaml, or move the file out of layers/"),
             };
-            let message = "no layer of fleet.yaml reads this file";
+            let message = "no layer in fleet.yaml reads this file";
             found.push(Diagnostic::error(Code::Unread, Place::file(&file), message, help));
         } else {
             found.extend(unread_below(tree, &file, DEEPEST));
@@ -125,7 +125,7 @@ pub fn unread_env_files(
             }
             if !tree.has_files(&below) {
                 let help = format!(
-                    "a customer's files are in a folder of its id: move it to {customers}/{}/production.env",
+                    "a customer's files are in a folder named after its id: move it to {customers}/{}/production.env",
                     id_of_any(name)
                 );
                 return if holds_values(name) { vec![unread_env_file(&below, &help)] } else { Vec::new() };
@@ -134,7 +134,7 @@ pub fn unread_env_files(
                 None => return Vec::new(),
                 Some(false) => {
                     let help = format!(
-                        "the customer {name} isn't there, or doesn't use the layer `{0}`: add `{0}` to `layers` of its spec, or move the files out",
+                        "the customer {name} doesn't exist, or doesn't use the layer `{0}`: add `{0}` to `layers` of its spec, or move the files out",
                         layer.name
                     );
                     let files = values_in(tree, &below);

@@ -107,7 +107,7 @@ impl Source {
             content: Default::default(),
         };
         let unreadable = |why: String| Failure::new(format!("the dotenv file {} can't be read: {why}", path.display()));
-        let read = read_clear(path).map_err(unreadable)?.ok_or_else(|| unreadable("it isn't there".to_owned()))?;
+        let read = read_clear(path).map_err(unreadable)?.ok_or_else(|| unreadable("it doesn't exist".to_owned()))?;
         for content in file.content.iter() {
             let _ = content.set(Content::Values(read.clone()));
         }
