@@ -474,7 +474,7 @@ fn a_state_that_is_not_ours_to_read_is_left_alone() {
     };
     for (bytes, text) in [
         (patched(60, 99), "was written by a newer flotilla"),
-        (patched(68, 7), "is a database of something else"),
+        (patched(68, 7), "is a database of another program"),
         (good[..good.len() / 2].to_vec(), "is damaged"),
         (b"not a database at all, but text of some length".repeat(20), "is damaged"),
     ] {

@@ -212,7 +212,7 @@ fn types() -> Value {
 fn readme(customer: &str, pieces: &[&Piece<'_>]) -> String {
     let mut text = format!(
         "# {customer}\n\nCloudflare Workers, ready to be deployed to your own account. flotilla generated these files: \
-         request changes from whoever sent you the export.\n\n| worker | environment | folder | digest |\n|---|---|---|---|\n"
+         request changes from the people who sent you the export.\n\n| worker | environment | folder | digest |\n|---|---|---|---|\n"
     );
     for piece in pieces {
         let Worker { name, environment, .. } = piece.worker;
@@ -240,7 +240,7 @@ fn readme(customer: &str, pieces: &[&Piece<'_>]) -> String {
                     format!("`{name}`: the D1 database `{database}`; its id in wrangler.jsonc is that of your account")
                 }
                 None => {
-                    format!("`{name}`: the D1 database `{database}`, which wrangler looks for by its name, or makes")
+                    format!("`{name}`: the D1 database `{database}`, which wrangler finds by its name, or creates")
                 }
             });
         }
@@ -257,13 +257,13 @@ fn readme(customer: &str, pieces: &[&Piece<'_>]) -> String {
         needs.extend(foreign.map(|to| format!("`{name}`: the worker `{to}`, which isn't part of this export")));
     }
     if !needs.is_empty() {
-        text += "\n## What the account has to have\n\n";
+        text += "\n## What the account needs\n\n";
         text += &needs.iter().map(|need| format!("- {need}\n")).collect::<String>();
     }
-    text += "\n## Update\n\nUnpack a newer export beside this folder, then\n\n    node update.mjs FOLDER\n    npm run deploy\n\n`update.mjs` compares the new export with \
-             the SHA-256 of each of its files before it replaces anything. Where this folder is a repository on GitHub, \
-             `.github/workflows/deploy-c15t.yml` does that every six hours, if the export has one.\n\n`npm run check` checks the types, \
-             `npm run types` writes those of the bindings.\n";
+    text += "\n## Update\n\nUnpack a newer export next to this folder, and run\n\n    node update.mjs FOLDER\n    npm run deploy\n\n`update.mjs` compares the new export with \
+             the SHA-256 of each of its files before it replaces anything. If the export contains \
+             `.github/workflows/deploy-c15t.yml` and this folder is a repository on GitHub, that workflow updates it every six hours.\n\n`npm run check` checks the types, \
+             `npm run types` writes the types of the bindings.\n";
     text
 }
 

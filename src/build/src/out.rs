@@ -30,7 +30,7 @@ pub struct Out {
 /// Returns the error of a folder or file of this run that is a symbolic link.
 fn leads_out(path: &Path) -> io::Error {
     io::Error::other(format!(
-        "{} is a symbolic link or not a folder; flotilla writes only inside its own out/: remove it, and build again",
+        "{} is a symbolic link or not a folder, and flotilla only writes inside its own out/: remove it, and build again",
         path.display()
     ))
 }
@@ -56,7 +56,7 @@ impl Out {
         let refused = |error: io::Error, file: &Path| {
             let error = anyhow::Error::from(error).context(format!("{} can't be written", file.display()));
             Failure::from(error).hint(
-                "out/ must be writable; what was written so far is complete, and the next build continues from there",
+                "out/ must be writable; the files that were written are complete, and the next build continues from there",
             )
         };
         if !there && !self.dry {

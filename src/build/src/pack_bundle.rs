@@ -197,7 +197,7 @@ fn run(pack: &Pack, environment: Vec<(String, String)>, staging: &Path) -> Resul
         };
         let place = Place::file(&format!("{}/pack.yaml", pack.path));
         let help = format!(
-            "`{}` and everything that it started was stopped; `{limit}` in {}/pack.yaml sets a larger limit",
+            "`{}` was stopped, with all processes that it started; `{limit}` in {}/pack.yaml sets a larger limit",
             settings.build.join(" "),
             pack.path
         );

@@ -186,7 +186,7 @@ impl Renderer {
         let place = Place::file(&format!("{}/{}.tera", pack.path, pack.names[0]));
         let message =
             format!("the pack's other workers are not rendered: its templates had to be stopped {CRASHES} times");
-        Diagnostic::error(Code::RenderFailed, place, message, "fix the errors beside this one first")
+        Diagnostic::error(Code::RenderFailed, place, message, "fix the other errors first")
     }
 
     /// Returns the error of a worker whose rendering ended its process. `ended` is what the process left.
@@ -197,7 +197,7 @@ impl Renderer {
         let message = if ended.contains(TOO_MUCH) {
             format!("rendering it needs more than {MEMORY_MIB} MiB of memory")
         } else if ended.contains("overflowed its stack") {
-            "rendering it overflows the stack: its values, or what it renders, nest too deeply".to_owned()
+            "rendering it overflows the stack: its values or its output are nested too deeply".to_owned()
         } else if ended.contains(TOO_LONG) {
             format!("rendering it takes more than {} s", TIME.as_secs())
         } else {
@@ -461,7 +461,7 @@ fn answer_all(frames: &mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
     for PackSetup { name, path, templates, partials } in setup {
         let names = templates.iter().map(|(name, _)| name.clone()).collect();
         let parsed = Templates::parse(&path, &templates, &partials);
-        let templates = parsed.map_err(|_| io::Error::other("the templates don't parse"))?;
+        let templates = parsed.map_err(|_| io::Error::other("the templates can't be parsed"))?;
         packs.insert(name, PackTemplates { path, names, templates });
     }
     let mut stdout = BufWriter::with_capacity(1 << 16, io::stdout().lock());

@@ -325,7 +325,7 @@ fn contents(root: &Path, commit: &str, files: &BTreeSet<String>) -> Result<HashM
     let _ = child.kill();
     let _ = child.wait();
     let _ = asking.join();
-    result.context("git's answer can't be read")?;
+    result.context("git's output can't be read")?;
     if !missing.is_empty() {
         // "missing" is said of a file that the commit doesn't have, and of one whose bytes aren't in this clone.
         let listed = output(git(root).args(["ls-tree", "-r", "-z", "--name-only", commit]))?;

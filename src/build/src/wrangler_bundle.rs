@@ -287,7 +287,7 @@ impl Task<'_> {
             Trouble::TooMuchOutput(_) => return self.error(format!("wrangler {trouble}")),
         };
         let help = format!(
-            "it and everything that it started was stopped; `{limit}` in {}/pack.yaml sets a larger limit",
+            "it was stopped, with all processes that it started; `{limit}` in {}/pack.yaml sets a larger limit",
             self.pack.path
         );
         let (what, place) = match &self.project.build {

@@ -148,7 +148,7 @@ pub fn value(text: &str) -> Result<Value, String> {
     }
     let document = document.ok_or_else(|| quoted("YAML reads it as a comment"))?;
     let is_whole = yaml::extents(text).is_none_or(|extent| extent.end == text.trim_end().len());
-    if is_whole { Ok(document.root.to_value()) } else { Err(quoted("YAML takes a part of it for a comment")) }
+    if is_whole { Ok(document.root.to_value()) } else { Err(quoted("YAML reads a part of it as a comment")) }
 }
 
 /// Parses an answer to a question as [`value`] does; what isn't YAML is text, as a person sees what comes of it.
@@ -186,7 +186,7 @@ pub fn assignment(text: &str) -> Result<(Vec<String>, Value), String> {
 pub fn steps(path: &str) -> Result<Vec<String>, String> {
     let path = path.replace('[', ".").replace(']', "");
     let steps: Vec<String> = path.split('.').map(str::to_owned).collect();
-    if steps.iter().any(String::is_empty) { Err("a path is keys with dots between them".to_owned()) } else { Ok(steps) }
+    if steps.iter().any(String::is_empty) { Err("a path consists of keys, separated by dots".to_owned()) } else { Ok(steps) }
 }
 
 #[cfg(test)]
@@ -222,7 +222,7 @@ mod tests {
             ("0123", "write it in quotes to keep it as it is: \"0123\""),
             ("", "an empty value"),
             ("#fff", "YAML reads it as a comment: write it in quotes, as in \"#fff\""),
-            ("a #b", "YAML takes a part of it for a comment: write it in quotes, as in \"a #b\""),
+            ("a #b", "YAML reads a part of it as a comment: write it in quotes, as in \"a #b\""),
             ("*/15 * * * *", "put text that begins with `*` in quotes"),
             ("[a", "bracket"),
         ] {

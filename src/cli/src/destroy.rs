@@ -72,7 +72,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             count(target.workers.len(), "worker")
         )),
         Format::Text if target.specs.is_empty() => report::print("nothing to delete"),
-        Format::Text => report::print("deleted; no worker was deployed, as far as the state knows"),
+        Format::Text => report::print("deleted; according to the state, no worker was deployed"),
     }
     Ok(Exit::Done)
 }
@@ -81,9 +81,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 fn elsewhere(other: OtherCloud) -> (&'static str, &'static str) {
     match other {
         OtherCloud::Cloudflare => {
-            ("cloudflare", "also deployed to Cloudflare: `flotilla destroy` without --local deletes that")
+            ("cloudflare", "also deployed to Cloudflare: `flotilla destroy` without --local deletes it there")
         }
-        OtherCloud::Local => ("local", "also deployed to the local emulator: `flotilla destroy --local` deletes that"),
+        OtherCloud::Local => ("local", "also deployed to the local emulator: `flotilla destroy --local` deletes it there"),
         OtherCloud::OtherApi => {
             ("other_api", "also deployed to another API: run the command with its CLOUDFLARE_API_BASE_URL")
         }
@@ -102,7 +102,7 @@ pub(super) fn lines(ui: &Ui, target: &DestroyTarget) -> Vec<String> {
     let mut warn = |text: String| lines.push(format!("{sign} {}", clean(&text)));
     for caller in &target.callers {
         warn(format!(
-            "{} of {} calls {}, which it no longer finds then",
+            "{} of {} calls {}, which will no longer exist",
             caller.worker, caller.customer, caller.callee
         ));
     }

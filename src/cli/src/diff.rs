@@ -73,7 +73,7 @@ fn planned(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let mut compared = Vec::new();
     if let Some(Planned { project, scan, runtimes, cloud, plan, .. }) = &planned {
         if scan.held.contains(customer) {
-            let failure = format!("{} has errors, so that a deploy would upload nothing", clean(customer));
+            let failure = format!("{} has errors, so a deploy would upload nothing", clean(customer));
             return Err(Failure::new(failure).hint("fix the errors that are reported above"));
         }
         let records = scan.records.iter().filter(|record| build::id(record) == customer);
@@ -236,11 +236,11 @@ impl Side {
     fn kept(state: &State, live: &Deployed) -> Result<Side, Failure> {
         let stored = state.stored(&live.digest)?.ok_or_else(|| {
             let failure = Failure::new(format!(
-                "the state of this machine does not have the deployed bundle {}",
+                "the state on this machine does not have the deployed bundle {}",
                 live.digest.short()
             ));
             failure
-                .hint("another machine deployed it: use its state, or `flotilla import --account` reads what is live")
+                .hint("another machine deployed it: use that machine's state, or read the live worker with `flotilla import --account`")
         })?;
         Side::of(state, &stored, live.digest)
     }

@@ -124,7 +124,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
                 Failure::new(format!("{} has no wrangler project; nothing was written", path.display()))
                     .hint("name the folder with wrangler.toml, wrangler.jsonc or wrangler.json, or one at most four levels above it")
             }
-            None => Failure::new("the account has no worker that isn't in the fleet already; nothing was written"),
+            None => Failure::new("all workers of the account are already in the fleet; nothing was written"),
             // The findings say why.
             Some(_) => {
                 match format {
@@ -335,14 +335,14 @@ fn text(project: &Path, imported: &Imported, dry_run: bool) -> String {
     if !imported.manual.is_empty() {
         let number = count(imported.manual.len(), "worker");
         text.push_str(&format!(
-            "A deploy leaves {number} alone that could not be mapped whole: delivery is `manual`.\n"
+            "A deploy skips {number} that could not be mapped completely: `delivery` is `manual`.\n"
         ));
     }
     let attention = |kind: FindingKind| imported.findings.iter().filter(|finding| finding.kind == kind).count();
     let kinds = [
         (FindingKind::Credential, "secret", "in files, to be replaced"),
         (FindingKind::Invalid, "file", "that can't be read"),
-        (FindingKind::Lost, "setting", "that specs can't say"),
+        (FindingKind::Lost, "setting", "that specs can't express"),
         (FindingKind::LeftOut, "item", "left out"),
     ];
     let counts: Vec<String> = kinds

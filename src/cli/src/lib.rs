@@ -445,7 +445,7 @@ fn refuse_half_made(session: &Session, command: &Command) -> Result<(), Failure>
     let Some(what) = undo::interrupted(&session.root) else { return Ok(()) };
     let what = ui::clean(&what);
     let hint = match what.as_str() {
-        "init" | "import" => format!("run `flotilla {what}` again: it undoes what the interrupted run did first"),
+        "init" | "import" => format!("run `flotilla {what}` again: it first undoes the changes of the interrupted run"),
         _ => {
             format!("`flotilla {what} --interrupted undo` undoes it, `--interrupted keep` keeps it")
         }

@@ -176,7 +176,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
             report::print(&form.text(&session.ui, arguments.full, Some(&command)));
             if let Some(excess) = too_many {
                 let sign = session.ui.paint(Style::Warning, "!");
-                report::print(&format!("{sign} a deploy refuses this plan without --max-deletions: {excess}"));
+                report::print(&format!("{sign} a deploy of this plan requires --max-deletions: {excess}"));
             }
         }
     }

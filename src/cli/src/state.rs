@@ -138,7 +138,7 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
     })?;
     rows.sort_by(|a, b| (a.environment, &a.customer, &a.worker).cmp(&(b.environment, &b.customer, &b.worker)));
     if let (Some(customer), true) = (&arguments.customer, rows.is_empty()) {
-        return Err(Failure::new(format!("the state has nothing of `{customer}`"))
+        return Err(Failure::new(format!("the state has no worker of `{customer}`"))
             .hint("list its customers: flotilla state show"));
     }
     if session.format == Format::Json {

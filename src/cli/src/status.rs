@@ -303,7 +303,7 @@ fn without_subdomain(
 /// Returns the failure for accounts whose ids aren't known: whether their workers are deployed isn't known, either.
 pub(super) fn unknown_accounts(unknown: &[&str]) -> Option<Failure> {
     let message = format!("the id of {} is not set, so what is deployed there is unknown", unknown.join(", "));
-    let hint = "set it as fleet.yaml names it, by default CLOUDFLARE_ACCOUNT_ID; --local shows the local emulator's";
+    let hint = "set the variable that fleet.yaml names, by default CLOUDFLARE_ACCOUNT_ID; --local shows the workers of the local emulator";
     (!unknown.is_empty()).then(|| Failure::new(message).hint(hint))
 }
 

@@ -126,7 +126,7 @@ fn filled(workflow: &Workflow<'_>, text: &str) -> String {
         }
         number => {
             listed += &format!(
-                "          # The customers refer to {number} secrets, too many to list here: put them into FLOTILLA_SECRETS.\n"
+                "          # The customers refer to {number} secrets, too many to list here: put them in FLOTILLA_SECRETS.\n"
             );
         }
     }

@@ -62,8 +62,8 @@ impl Cloudflare {
     pub fn new(base: &str, tokens: HashMap<String, SecretString>) -> Result<Cloudflare, Failure> {
         let base = base.trim_end_matches('/');
         check_token_address(base).map_err(|reason| {
-            Failure::new(format!("{BASE_VARIABLE} is not an address to which a token is sent: {reason}"))
-                .hint("use an https:// address, or one of this machine")
+            Failure::new(format!("{BASE_VARIABLE} is not an address that a token may be sent to: {reason}"))
+                .hint("use an https:// address, or one on this machine")
         })?;
         let http = Client::new(TIMEOUTS);
         http.prepare(base).map_err(|error| Failure::new(error.to_string()))?;
@@ -333,10 +333,10 @@ fn failed(error: &Error) -> CallError {
     let what = match error.kind {
         Kind::Client => "no HTTP client",
         Kind::Request => "the request to Cloudflare can't be created",
-        Kind::Timeout => "Cloudflare did not answer in time",
+        Kind::Timeout => "Cloudflare did not respond in time",
         Kind::Connect => "Cloudflare can't be reached",
         Kind::Broken => "the connection to Cloudflare broke",
-        Kind::TooLong => "Cloudflare's answer is longer than flotilla reads",
+        Kind::TooLong => "Cloudflare's response exceeds the size limit",
     };
     let cause = if error.cause.is_empty() { String::new() } else { format!(": {}", error.cause) };
     CallError::Unavailable(format!("{what}{cause}"))
@@ -379,7 +379,7 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
     }
     if envelope["success"] != false {
         return Err(CallError::Unavailable(format!(
-            "Cloudflare answered neither with success nor with an error (HTTP {status})"
+            "Cloudflare responded with neither success nor an error (HTTP {status})"
         )));
     }
     let error = &envelope["errors"][0];
@@ -432,7 +432,7 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
 
 /// Returns the error for an answer that says something else than its operation documents: its outcome is unknown.
 fn undocumented(why: &str) -> CallError {
-    CallError::Unavailable(format!("Cloudflare's answer is not the documented one: {why}"))
+    CallError::Unavailable(format!("Cloudflare's response is not the documented one: {why}"))
 }
 
 /// Returns the error for an answer that isn't the API's: something between it and us answered, and may have passed the request on.
@@ -442,8 +442,8 @@ fn no_json(status: u16, mitigated: bool, body: &[u8]) -> CallError {
         return CallError::Rejected { status, code: 0, message };
     }
     let message = match body.trim_ascii_start().starts_with(b"<") {
-        true => "Cloudflare answered with a web page instead of JSON",
-        false => "Cloudflare's answer is not JSON",
+        true => "Cloudflare responded with a web page instead of JSON",
+        false => "Cloudflare's response is not JSON",
     };
     CallError::Unavailable(format!("{message} (HTTP {status})"))
 }

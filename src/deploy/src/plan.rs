@@ -189,7 +189,7 @@ impl PlannedMigration {
 /// Returns why nothing is done to a worker whose live migration the pack doesn't have.
 pub fn unknown_tag(tag: &str) -> String {
     format!(
-        "its live Durable Object migration `{tag}` is none of the pack's: add the missing migrations to the pack, in the order in which \
+        "the pack doesn't have its live Durable Object migration `{tag}`: add the missing migrations to the pack, in the order in which \
          they were applied"
     )
 }

@@ -259,7 +259,7 @@ impl Finding {
                 )
             }
             What::OrphanedDomain { domain, exists: false, .. } => format!(
-                "{domain} points to {worker}, which does not exist: whoever deploys a worker of that name has the host; \
+                "{domain} points to {worker}, which does not exist: anyone who deploys a worker with that name gets the host; \
                  `flotilla prune --domains` detaches it"
             ),
             What::RouteMoved { pattern, holder: Some(holder) } => {

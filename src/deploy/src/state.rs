@@ -240,7 +240,7 @@ impl State {
         }
         let file = prepare(path).map_err(|error| {
             Failure::new(format!("{} can't be opened for writing: {error}", path.display()))
-                .hint("check its permissions and its folder's")
+                .hint("check its permissions and those of its folder")
         })?;
         let mut state = State::open_with(path, OpenFlags::default()).map_err(|error| sqlite_failure(path, error))??;
         // The log and its index exist as long as somebody has the database open.
@@ -265,7 +265,7 @@ impl State {
     pub fn exists(path: &Path) -> Result<bool, Failure> {
         path.try_exists().map_err(|error| {
             Failure::new(format!("{} can't be read: {error}", path.display()))
-                .hint("run flotilla as the user that deploys, or give yours access to the folder")
+                .hint("run flotilla as the user that deploys, or give your user access to the folder")
         })
     }
 
@@ -277,7 +277,7 @@ impl State {
         // To SQLite, this is an error of the disk.
         if path.is_dir() {
             return Err(Failure::new(format!("{} is a folder, not a file with the state", path.display())).hint(
-                "remove it if nothing needs it; `flotilla state rebuild` makes a new state from what is deployed",
+                "remove it if nothing needs it; `flotilla state rebuild` creates a new state from what is deployed",
             ));
         }
         State::open_with(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
@@ -307,11 +307,11 @@ impl State {
         } else if tables == 0 {
             return Ok(Ok(State::in_memory()));
         } else if application != APPLICATION {
-            return Ok(Err(Failure::new(format!("{} is a database of something else", path.display()))
+            return Ok(Err(Failure::new(format!("{} is a database of another program", path.display()))
                 .hint("move it away, and run the command again")));
         } else if version > VERSION {
             return Ok(Err(Failure::new(format!(
-                "{} was written by a newer flotilla (version {version} of its tables, this one knows {VERSION})",
+                "{} was written by a newer flotilla (its tables have version {version}, and this flotilla supports {VERSION})",
                 path.display()
             ))
             .hint("update flotilla on this machine: an older one could lose what the newer one recorded")));
@@ -339,17 +339,17 @@ impl State {
         let gone = |file: &&HeldFile| !file.has_its_name();
         let (file, what, next) = if let Some(file) = self.files.iter().find(gone) {
             let next = "then run `flotilla state rebuild`, which reads from the workers' tags what is deployed";
-            (file, "what was acknowledged last isn't recorded in it", next)
+            (file, "the last acknowledged changes are not recorded in it", next)
         } else if let Some(file) = self.lock.iter().find(gone) {
             let next = "make sure that no other deploy of this project is running, then run the same command again: it continues";
-            (file, "another deploy can have begun meanwhile", next)
+            (file, "another deploy may have begun in the meantime", next)
         } else {
             return Ok(());
         };
         let name = file.path().display();
         let failure = Failure::new(format!("{name} was deleted or replaced while it was in use: {what}"));
         Err(Failure { exit: Exit::SomeFailed, ..failure }
-            .hint("flotilla begins nothing more; requests that were sent may still be carried out")
+            .hint("flotilla begins no further changes; requests that were sent may still be carried out")
             .hint(next))
     }
 
@@ -608,10 +608,10 @@ fn sqlite_failure(path: &Path, error: rusqlite::Error) -> Failure {
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(path, &error),
         Some(ErrorCode::DiskFull) => Failure::new(format!("the disk is full: {name} can't be written"))
-            .hint("make room, and run the command again: what was acknowledged is recorded, what wasn't is repeated"),
+            .hint("free some space, and run the command again: acknowledged changes are recorded, and the others are repeated"),
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
             Failure::new(format!("{name} can't be opened for writing: {error}"))
-                .hint("check its permissions and its folder's")
+                .hint("check its permissions and those of its folder")
         }
         None => damaged(path, &error),
         _ => Failure::new(format!("{name}: {error}")),

@@ -270,7 +270,7 @@ pub fn api_base(secrets: &Secrets) -> Result<String, Failure> {
             set.file
         ))
         .hint(format!(
-            "remove it from {}, and set it in the environment if it is meant: `export {BASE_VARIABLE}=…`",
+            "remove it from {}, and set it in the environment if this is intended: `export {BASE_VARIABLE}=…`",
             set.file
         ))
         .hint(format!("or name the file on the command line: `--env-file {}`", set.file))),

@@ -88,7 +88,7 @@ pub fn destroy(context: &Context<'_>, request: &DestroyRequest) -> Result<Destro
     match prune_under_lock(context, &prune, lock.as_ref()) {
         Ok(Deployed::UpToDate(planned)) if planned.scan.unread => {
             let failure = Failure::new("the workers can't be deleted while a spec can't be read");
-            Err(specs.restore(failure.hint("fix the file that is reported above, and run the command again")))
+            Err(specs.restore(failure.hint("fix the file reported above, and run the command again")))
         }
         Ok(deployed) => Ok(Destroyed { target, deployed: Some(deployed) }),
         Err(failure) if failure.exit == Exit::SomeFailed => Err(failure),

@@ -129,7 +129,7 @@ impl PlanFile {
         if !(1..=VERSION).contains(&head.flotilla_plan) {
             let number = head.flotilla_plan;
             return Err(format!(
-                "has the form {number} of a plan's file, and this flotilla reads {VERSION}: it was written by another version"
+                "has the format version {number}, and this flotilla reads {VERSION}: another version wrote it"
             ));
         }
         let file: PlanFile =

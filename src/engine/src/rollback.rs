@@ -81,7 +81,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Roll
     let mut cloud = Cloud::new(context, &fleet, &request.cloud, &secrets)?;
     if !State::exists(&cloud.state)? {
         return Err(Failure::new(format!(
-            "nothing has been deployed from this machine yet: there is no {}",
+            "nothing has been deployed from this machine yet: {} doesn't exist",
             cloud.state.display()
         )));
     }

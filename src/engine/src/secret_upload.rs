@@ -184,7 +184,7 @@ pub fn look(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure>
     if lost.is_empty() {
         return Ok(());
     }
-    Err(Failure::refused("adopting these workers would remove what the specs don't define; nothing was sent").hint(
+    Err(Failure::refused("adopting these workers would remove bindings that the specs don't define; nothing was sent").hint(
         format!(
             "add it to the specs (`secrets`, `vars`, `bindings`), or remove it at Cloudflare first:\n{}",
             first_lines(lost, SHOWN)
@@ -277,7 +277,7 @@ fn lacks(customer: &str, missing: &Missing, hidden: &HashMap<String, Hidden>) ->
         match hidden.get(name) {
             Some(Hidden { why, .. }) => format!("{what} ({why})"),
             None if removed.is_empty() => what,
-            None => format!("{what} ({} is removed, so all others have to be sent again)", removed.join(", ")),
+            None => format!("{what} ({} is removed, so all other secrets have to be sent again)", removed.join(", ")),
         }
     });
     each.collect()

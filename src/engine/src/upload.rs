@@ -125,7 +125,7 @@ impl Parts {
 }
 
 fn planned_upload(planned: &Planned, change: &Change, live: &LiveSecrets) -> Result<Upload, String> {
-    let (worker, recipe) = planned.worker(change).ok_or("its bundle can't be read any more")?;
+    let (worker, recipe) = planned.worker(change).ok_or("its bundle can no longer be read")?;
     let (module, bundle) =
         build::module(&planned.project, &planned.runtimes, &worker).map_err(|diagnostic| diagnostic.message)?;
     if bundle.digest != change.digest {

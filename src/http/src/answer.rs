@@ -92,13 +92,13 @@ impl Body {
 impl Read for Body {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if Instant::now() >= self.end {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the answer took too long"));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the response took too long"));
         }
         let read = self.response.read(buffer)?;
         self.left = self
             .left
             .checked_sub(read as u64)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::FileTooLarge, "the answer is too long"))?;
+            .ok_or_else(|| io::Error::new(io::ErrorKind::FileTooLarge, "the response is too long"))?;
         Ok(read)
     }
 }

@@ -52,13 +52,13 @@ impl Hosts {
             socket.set_read_timeout(Some(left)).map_err(broken)?;
             socket.set_write_timeout(Some(left)).map_err(broken)?;
             if Instant::now() >= end {
-                return Err("TLS doesn't come about".to_owned());
+                return Err("the TLS connection fails".to_owned());
             }
             handshake(&mut connection, &mut socket)?;
         }
         // Its last message is owed to the host, which is of no consequence here.
         let _ = connection.write_tls(&mut socket);
-        let shown = connection.peer_certificates().and_then(|shown| shown.first()).ok_or("it shows no certificate")?;
+        let shown = connection.peer_certificates().and_then(|shown| shown.first()).ok_or("the server shows no certificate")?;
         let shown = Certificate::from_der(shown).map_err(|_| "its certificate can't be read".to_owned())?;
         let until = shown.tbs_certificate().validity().not_after.to_unix_duration();
         Ok(i64::try_from(until.as_secs()).unwrap_or(i64::MAX))
@@ -82,7 +82,7 @@ fn handshake(connection: &mut ClientConnection, socket: &mut TcpStream) -> Resul
             Err(error) => Err(error),
         },
     };
-    result.map_err(|_| "TLS doesn't come about".to_owned())
+    result.map_err(|_| "the TLS connection fails".to_owned())
 }
 
 fn addresses(host: &str) -> Result<Vec<SocketAddr>, String> {
@@ -108,7 +108,7 @@ fn refused(error: &rustls::Error) -> String {
         }
         .to_owned(),
         rustls::Error::AlertReceived(_) => "the server has no certificate for this name".to_owned(),
-        _ => "TLS doesn't come about".to_owned(),
+        _ => "the TLS connection fails".to_owned(),
     }
 }
 
@@ -205,7 +205,7 @@ mod tests {
                 let _ = std::io::Write::write_all(&mut socket, b"HTTP/1.1 400 Bad Request\r\n\r\n");
             }
         });
-        assert_eq!(hosts.certificate_at(HOST, &[address]).unwrap_err(), "TLS doesn't come about");
+        assert_eq!(hosts.certificate_at(HOST, &[address]).unwrap_err(), "the TLS connection fails");
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         assert_eq!(hosts.certificate_at(HOST, &[free]).unwrap_err(), "no connection");
         // Reserved, so that nobody has it.
@@ -229,7 +229,7 @@ mod tests {
         });
         let start = Instant::now();
         let hosts = Hosts { total: Duration::from_millis(400), ..hosts() };
-        assert_eq!(hosts.certificate_at(HOST, &[address]).unwrap_err(), "TLS doesn't come about");
+        assert_eq!(hosts.certificate_at(HOST, &[address]).unwrap_err(), "the TLS connection fails");
         assert!((400..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     }
 }

@@ -109,13 +109,13 @@ pub fn check_token_address(url: &str) -> Result<(), &'static str> {
     let url = Url::parse(url).map_err(|_| "it is not a URL")?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(
-            "it has a user name or a password before its host, so that the token could go to another host in the clear",
+            "it has a user name or a password before its host, so the token could be sent to another host unencrypted",
         );
     }
     match url.scheme() {
         "https" => Ok(()),
         "http" if is_loopback(&url) => Ok(()),
-        _ => Err("it is not an https:// address, so that the token would be sent in the clear"),
+        _ => Err("it is not an https:// address, so the token would be sent unencrypted"),
     }
 }
 

@@ -120,7 +120,7 @@ async fn upgrade(address: &str, protocol: &str, timeouts: Timeouts) -> Result<Up
         response.headers().get(name).and_then(|sent| sent.to_str().ok()).is_some_and(|sent| sent == value)
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let cause = format!("the answer to the WebSocket's handshake is {}", response.status());
+        let cause = format!("the response to the WebSocket handshake is {}", response.status());
         return Err(Error { kind: Kind::Connect, cause });
     }
     if !is(header::SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key.as_bytes()))
@@ -128,7 +128,7 @@ async fn upgrade(address: &str, protocol: &str, timeouts: Timeouts) -> Result<Up
     {
         return Err(Error {
             kind: Kind::Connect,
-            cause: "the answer to the WebSocket's handshake is another's".to_owned(),
+            cause: "the response to the WebSocket handshake belongs to another one".to_owned(),
         });
     }
     response.upgrade().await.map_err(|error| Error::of(&error))

@@ -74,7 +74,7 @@ const LOCKS: [(&str, &str); 6] = [
 ];
 /// The end of the manifest of a pack.
 const NO_HEALTH: &str = "\
-# A path that shows that the worker works makes a health check, which `flotilla verify` and deploys in waves send:
+# A path that shows that the worker works can be its health check, which `flotilla verify` and deploys in waves use:
 # verify:
 #   - { name: health, path: /, status: 200 }
 ";
@@ -320,7 +320,7 @@ impl<'a> Projects<'a> {
         if let Some(main) = &has_main {
             if !main.starts_with(self.options.workspace) {
                 let message = "`main` is outside the project".to_owned();
-                return Err((message, "a worker's code is in the git repository of its configuration".to_owned()));
+                return Err((message, "a worker's code must be in the git repository of its configuration".to_owned()));
             }
             if main.extension().is_some_and(|extension| extension == "py") {
                 let message = "it is a worker in Python".to_owned();
@@ -341,7 +341,7 @@ impl<'a> Projects<'a> {
                 let value = text(node).unwrap_or_default().trim_matches(['"', '\'']);
                 if credential::is_credential(name, value) {
                     let help = "read it from `env` as a secret, and have a new one issued";
-                    let message = format!("`define` puts the secret `{name}` into the code");
+                    let message = format!("`define` writes the secret `{name}` into the code");
                     findings.credential(config.document.place(*span), message, help);
                 }
             }
@@ -386,9 +386,9 @@ impl<'a> Projects<'a> {
             }
             Some(_) => return None,
         };
-        let help = "check that it bundles as your own does, or install wrangler 4 in the project and remove `wrangler` from pack.yaml";
+        let help = "check that its bundle works like that of your wrangler, or install wrangler 4 in the project and remove `wrangler` from pack.yaml";
         if self.pinned.insert(why.clone()) {
-            findings.note(place, format!("{why}: packs have the code bundled with wrangler {WRANGLER}"), help);
+            findings.note(place, format!("{why}: the pack bundles the code with wrangler {WRANGLER}"), help);
         }
         Some(WRANGLER)
     }
@@ -422,11 +422,11 @@ impl<'a> Projects<'a> {
                 let command = format!("{manager} run build");
                 self.steps.insert(Step { order: 1, folder: at.clone(), command: command.clone() });
                 format!(
-                    "if a build makes it, run that before `flotilla build`: `{command}` in {}",
+                    "if a build creates it, run that before `flotilla build`: `{command}` in {}",
                     relative(self.root, at)
                 )
             }
-            None => format!("if a build makes {}, run it before `flotilla build`", relative(self.root, main)),
+            None => format!("if a build creates {}, run it before `flotilla build`", relative(self.root, main)),
         };
         findings.note(config.place("main"), message, help.trim_end_matches(" in "));
     }

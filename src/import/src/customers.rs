@@ -98,8 +98,8 @@ pub fn read(
     for (name, span, _) in base.iter().flat_map(|base| entries(Some(&base.root)).iter()) {
         if name != "account_id" {
             let place = base.as_ref().expect("BUG: its entry").place(*span);
-            let help = "wrangler doesn't read this file: set it in the spec, or in `defaults` of fleet.yaml, if a tool of yours did";
-            findings.left_out(place, format!("`{name}` is for no worker in particular"), help);
+            let help = "wrangler doesn't read this file: if one of your tools did, set it in the spec, or in `defaults` in fleet.yaml";
+            findings.left_out(place, format!("`{name}` belongs to no particular worker"), help);
         }
     }
     dotvars(&tree, &documents, findings);
@@ -160,7 +160,7 @@ fn dotvars(tree: &Tree, documents: &[Document], findings: &mut Findings) {
                 };
                 if is_variable(name) && credential::is_credential(name, value) {
                     let place = Place { file: file.clone(), line: index + 1, column: 1, width: name.len() };
-                    let help = "its value was not copied; `flotilla secrets list` shows what workers need, and from where it comes";
+                    let help = "its value was not copied; `flotilla secrets list` shows what workers need, and where it comes from";
                     findings.credential(place, format!("`{name}` is a secret of this machine"), help);
                 }
             }
@@ -171,7 +171,7 @@ fn dotvars(tree: &Tree, documents: &[Document], findings: &mut Findings) {
 fn documentation(tree: &Tree, findings: &mut Findings) {
     let folder = "config/environments";
     for name in tree.names(folder).unwrap_or_default().into_iter().filter(|name| name.ends_with(".toml")) {
-        let help = "no tool reads it for a deploy, and neither does flotilla: what holds stands in the specs now";
+        let help = "no tool reads it for a deploy, and neither does flotilla: the settings that apply are now in the specs";
         findings.note(Place::file(&format!("{folder}/{name}")), "it is documentation", help);
     }
 }
@@ -245,7 +245,7 @@ impl<'a> Reading<'a, '_> {
             let key = (claim.customer.clone(), claim.environment, claim.role.clone());
             if let Some(other) = taken.get(&key) {
                 let message = format!("{} is `{}` in {}, and so is {other}", claim.config.what(), key.0, key.1);
-                let help = "one of the two can be imported: give the other another name, such as that of a customer";
+                let help = "only one of the two can be imported: give the other one a different name, such as that of a customer";
                 self.findings.left_out(claim.config.start(), message, help);
                 continue;
             }
@@ -261,7 +261,7 @@ impl<'a> Reading<'a, '_> {
     fn is_worker(&mut self, document: &Document) -> bool {
         let Some(span) = document.root.key_span("pages_build_output_dir") else { return true };
         let help =
-            "Pages projects are no workers; Cloudflare's guide \"Migrate from Pages to Workers\" makes one of it";
+            "Pages projects are not workers; see Cloudflare's guide \"Migrate from Pages to Workers\"";
         self.findings.left_out(document.place(span), "it is a project of Cloudflare Pages", help);
         false
     }
@@ -381,7 +381,7 @@ impl<'a> Reading<'a, '_> {
             let message = format!(
                 "the top level is read for what environments inherit; its own worker, `{name}`, is not imported"
             );
-            let help = "if `wrangler deploy` without `--env` created one that is used, put it under `[env.development]` and import again";
+            let help = "if `wrangler deploy` without `--env` created a worker that is in use, move its settings to `[env.development]` and import again";
             self.findings.note(config.place("name"), message, help);
         }
     }

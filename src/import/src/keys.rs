@@ -29,7 +29,7 @@ pub enum Fate {
 use Fate::{LeftOut, Local, Lost, Mapped};
 use Scope::{Inherited, Own, Whole};
 
-const BY_WRANGLER: &str = "flotilla has nothing for it; keep deploying this worker with `wrangler deploy`";
+const BY_WRANGLER: &str = "flotilla doesn't support it; keep deploying this worker with `wrangler deploy`";
 const AT_CLOUDFLARE: &str = "set it at Cloudflare, or keep deploying this worker with `wrangler deploy`";
 /// Every key that wrangler knows, and some that older ones knew.
 pub const KEYS: &[(&str, Scope, Fate)] = &[
@@ -86,7 +86,7 @@ pub const KEYS: &[(&str, Scope, Fate)] = &[
     ("mtls_certificates", Own, Mapped),
     ("name", Inherited, Mapped),
     ("no_bundle", Inherited, Mapped),
-    ("node_compat", Inherited, Lost("wrangler has done away with it: use the flag `nodejs_compat`")),
+    ("node_compat", Inherited, Lost("wrangler no longer supports it: use the flag `nodejs_compat`")),
     ("observability", Inherited, Mapped),
     ("pages_build_output_dir", Whole, Mapped),
     ("pipelines", Own, Mapped),

@@ -86,9 +86,9 @@ pub fn files(root: &Path, excluded: &[String]) -> Files {
             let file = format!("{folder}{name}");
             let plain = NAMES.contains(&name.as_str());
             let unread = match (first, word(name)) {
-                (Some(first), _) if plain && first != name => Some(format!("wrangler reads {first} in its place")),
+                (Some(first), _) if plain && first != name => Some(format!("wrangler reads {first} instead")),
                 (_, Some(word)) if word.split('.').any(|part| NOT_DEPLOYED.contains(&part)) => {
-                    Some(format!("files that are called `{word}` deploy nothing, as a rule"))
+                    Some(format!("files named `{word}` usually deploy nothing"))
                 }
                 _ if files.len() >= MAX_FILES => Some(format!("up to {MAX_FILES} files are read")),
                 _ => None,

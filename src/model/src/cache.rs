@@ -307,7 +307,7 @@ fn npm_run(what: &str, folder: &Path, command: &str) -> Result<(), Failure> {
         Trouble::NotFound => Failure::new(format!("npm is not installed; it is needed for {what}"))
             .hint("install Node.js 22.12 or newer, which brings npm"),
         Trouble::NotStarted(error) => Failure::new(format!("npm can't be started: {error}")),
-        other => Failure::new(format!("`npm {command}` was ended for {what}: it {other}")),
+        other => Failure::new(format!("`npm {command}` for {what} was stopped: it {other}")),
     })?;
     if ended.status.success() {
         return Ok(());

@@ -296,7 +296,7 @@ fn locked(path: &Path, what: &str) -> Result<File, Failure> {
                 true => format!("another command is running: {holder}"),
                 false => format!("another {what} is running: {holder}"),
             })
-            .hint("wait for it to end, or stop it with Ctrl-C: it loses nothing"))
+            .hint("wait for it to end, or stop it with Ctrl-C, which loses nothing"))
         }
         Err(TryLockError::Error(error)) => Err(anyhow::Error::from(error).context(cannot()).into()),
     }

@@ -123,7 +123,7 @@ impl Modules {
             Some(first) if first.name == main && first.kind == ModuleKind::Esm => {
                 Ok(Modules { main: main.to_owned(), list })
             }
-            _ => Err(format!("it has no ES module `{main}`, which would be the main one")),
+            _ => Err(format!("it has no ES module `{main}`, which should be the main module")),
         }
     }
 
@@ -206,7 +206,7 @@ impl Modules {
 /// Checks that a name is a path below a folder, which wrangler's rules match literally.
 fn check_name(name: &str) -> Result<(), String> {
     if name.len() > LONGEST_NAME || plain_file::project_path(name).is_err() {
-        return Err(format!("the module name `{name}` is no path within the bundle"));
+        return Err(format!("the module name `{name}` is not a path within the bundle"));
     }
     if name.chars().any(|c| c.is_control() || matches!(c, '"' | '*' | '\\')) {
         return Err(format!("the module name `{name}` has a character that it can't have"));

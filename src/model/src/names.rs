@@ -25,7 +25,7 @@ pub fn worker(name: &str) -> Result<(), Wrong> {
     label(&name.replace('_', "0")).map_err(|wrong| {
         (
             format!("the worker name `{name}` {wrong}"),
-            "names are lower-case letters, digits, underscores and hyphens, without a hyphen at either end".to_owned(),
+            "use lower-case letters, digits, underscores and hyphens, without a hyphen at either end".to_owned(),
         )
     })
 }

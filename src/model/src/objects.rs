@@ -235,7 +235,7 @@ impl ClassExport {
             true => None,
             false => fault(
                 format!("the class `{name}` is renamed to `{target}`, which isn't declared as `created`"),
-                "declare the class that has the objects from now on",
+                "declare the class that now has the objects",
             ),
         }
     }

@@ -82,7 +82,7 @@ impl std::fmt::Display for Unsteady {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Unsteady::Changing => {
-                write!(f, "Cloudflare's list is not whole: its pages didn't fit together, {READINGS} times in a row")
+                write!(f, "Cloudflare's list is inconsistent: its pages didn't fit together, {READINGS} times in a row")
             }
             Unsteady::Endless => write!(
                 f,
@@ -99,9 +99,9 @@ impl From<Unsteady> for Failure {
         let failure = Failure::new(unsteady.to_string());
         match unsteady {
             Unsteady::Changing => failure
-                .hint("something else changes the account at the same time: run the command again when that has ended"),
+                .hint("something else is changing the account: run the command again when that has ended"),
             Unsteady::Endless => {
-                failure.hint("is the API's address right, or does something answer in Cloudflare's place?")
+                failure.hint("is the API's address right, or does something else respond in Cloudflare's place?")
             }
         }
     }

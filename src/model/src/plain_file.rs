@@ -148,10 +148,10 @@ pub fn project_file(root: &Path, path: &str) -> Result<PathBuf, String> {
 pub fn project_path(path: &str) -> Result<(), String> {
     let steps: Vec<&str> = path.split('/').collect();
     if path.is_empty() || path.len() > PATH.0 || steps.len() > PATH.1 || path.contains('\0') {
-        return Err("it is not a path of the project".to_owned());
+        return Err("it is not a path in the project".to_owned());
     }
     if steps.iter().any(|step| step.is_empty() || *step == "." || *step == "..") {
-        return Err("it isn't relative to the project, or is outside of it".to_owned());
+        return Err("it isn't relative to the project, or is outside it".to_owned());
     }
     if steps.iter().any(|step| is_reserved(step)) {
         return Err("it is in a folder that belongs to git or to flotilla".to_owned());
@@ -203,7 +203,7 @@ pub fn resolve(path: &Path) -> io::Result<PathBuf> {
             Err(error) => return Err(error),
         }
     }
-    Err(io::Error::other(format!("{} is a circle of symbolic links", path.display())))
+    Err(io::Error::other(format!("{} is a cycle of symbolic links", path.display())))
 }
 
 /// Returns a path without `.`; a `..` after a folder that isn't there stays.

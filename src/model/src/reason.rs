@@ -555,7 +555,7 @@ impl fmt::Display for Statement<'_> {
             Reason::OutputMissing { file } => write!(f, "{file} is missing"),
             Reason::OutputEdited { file } => write!(f, "{file} was edited"),
             Reason::ValuesChanged => f.write_str("its values changed"),
-            Reason::RecipeChanged => f.write_str("its templates, its pack's bundle or flotilla itself changed"),
+            Reason::RecipeChanged => f.write_str("its templates, its pack's bundle or flotilla itself have changed"),
             Reason::Recorded { text } => f.write_str(&mask_ids(&credential::masked_sentence(text))),
         }
     }
@@ -716,7 +716,7 @@ mod tests {
             (Reason::OutputMissing { file: text("out/a") }, "out/a is missing"),
             (Reason::OutputEdited { file: text("out/a") }, "out/a was edited"),
             (Reason::ValuesChanged, "its values changed"),
-            (Reason::RecipeChanged, "its templates, its pack's bundle or flotilla itself changed"),
+            (Reason::RecipeChanged, "its templates, its pack's bundle or flotilla itself have changed"),
             (Reason::Recorded { text: text("the pack's bundle changed") }, "the pack's bundle changed"),
         ]
     }

@@ -78,7 +78,7 @@ fn read(path: &Path) -> io::Result<[u8; LENGTH]> {
         return Err(io::Error::other(format!("{} can be read by others", path.display())));
     }
     let bytes = plain_file::read_all(&file, LENGTH as u64)?;
-    bytes.try_into().map_err(|_| io::Error::other(format!("{} is no key", path.display())))
+    bytes.try_into().map_err(|_| io::Error::other(format!("{} is not a key", path.display())))
 }
 
 #[cfg(test)]

@@ -509,7 +509,7 @@ pub fn env(text: &str, name: &str, value: Option<&str>) -> Result<String, Refuse
 
 fn unwritable() -> Refused {
     Refused(
-        "there is no way to write this value that all readers of such files understand alike: set it in the spec"
+        "this value can't be written so that all readers of such files read it in the same way: set it in the spec"
             .to_owned(),
     )
 }

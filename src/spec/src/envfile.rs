@@ -42,7 +42,7 @@ pub fn parse(file: &str, bytes: &[u8]) -> (Document, Vec<Diagnostic>) {
             wrong(
                 Code::LiteralSecret,
                 format!("`{name}` looks like a secret, and its value is in the file"),
-                "remove it here, and name it under `secrets` in the spec or in a layer; if it was ever committed, replace it",
+                "remove it here, and refer to it under `secrets` in the spec or in a layer; if it was ever committed, replace it",
             );
             continue;
         }

@@ -163,8 +163,8 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
         partials.extend(template(&name, TEMPLATE_HELP.to_owned()).map(|text| (name, text)));
     }
     if too_many {
-        let message = format!("the pack has more than {MOST_TEMPLATES} templates beside those of its files");
-        let help = "templates are the files of the pack's folder that end in .tera: remove those that nothing includes";
+        let message = format!("the pack has more than {MOST_TEMPLATES} templates in addition to those of its files");
+        let help = "templates are the files in the pack's folder that end in .tera: remove the unused ones";
         diagnostics.push(Diagnostic::error(Code::BadPack, Place::file(&format!("{path}/pack.yaml")), message, help));
     }
     let (mut project, mut objects) = (None, Objects::default());
@@ -335,7 +335,7 @@ impl Sources<'_> {
 
     fn too_many(&mut self, message: &str) {
         let place = Place::file(&format!("{}/pack.yaml", self.pack));
-        let help = "`sources` under `runtime` names the files and folders that decide the pack's code: name no others";
+        let help = "`sources` under `runtime` lists the files and folders that the pack's code depends on: list no others";
         self.errors.push(Diagnostic::error(Code::BadPack, place, message, help));
     }
 }

@@ -81,7 +81,7 @@ pub fn find(from: &Path) -> Result<PathBuf, Failure> {
     let customers = || Some(from.as_path()).filter(|folder| folder.join(CUSTOMERS).is_dir());
     found.or_else(customers).map(Path::to_owned).ok_or_else(|| {
         Failure::new(format!("there is no {FLEET_FILE} in {} or above it", from.display()))
-            .hint("change to a project's folder, or name one with -C DIR")
+            .hint("change to the folder of a project, or name one with -C DIR")
     })
 }
 

@@ -344,7 +344,7 @@ impl Builder<'_> {
                 }
                 Event::Alias(anchor) => {
                     let Some(node) = self.anchors.get(&anchor) else {
-                        let message = "an alias inside of its own anchor";
+                        let message = "an alias inside its own anchor";
                         return Err(self.stop(Code::Unsupported, span, message, "write the value out"));
                     };
                     // Before it is copied.

@@ -32,7 +32,7 @@ pub fn archive(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 pub fn folder(to: &Path, customer: &str, files: &Files, force: bool) -> Result<(), Failure> {
     let before = Earlier::read(to, customer)?;
     if !force && let Some(path) = before.changed(to, files) {
-        return Err(Failure::refused(format!("{} was edited since it was exported", to.join(path).display()))
+        return Err(Failure::refused(format!("{} was edited after it was exported", to.join(path).display()))
             .hint("--force overwrites it; nothing was written"));
     }
     for (path, bytes) in files.iter().filter(|(path, _)| *path != LIST) {
@@ -101,7 +101,7 @@ impl Earlier {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).with_context(|| format!("{} can't be made", parent.display()))?;
+        fs::create_dir_all(parent).with_context(|| format!("{} can't be created", parent.display()))?;
     }
     let written = AtomicFile::new(path).keep_permissions().follow_link().write(bytes);
     written.with_context(|| format!("{} can't be written", path.display()))?;

@@ -157,7 +157,7 @@ impl WorkerResolver<'_, '_> {
                 if !is_known {
                     continue;
                 }
-                let message = format!("`bindings.{name}` doesn't say what it points to");
+                let message = format!("`bindings.{name}` doesn't define what it points to");
                 let help = format!("write `{{ kv: … }}`, `{{ r2: … }}`; or `{name}: null` to remove it");
                 self.push(Diagnostic::error(Code::MissingKey, place, message, help));
                 continue;

@@ -104,7 +104,7 @@ impl WorkerResolver<'_, '_> {
             let place = self.key_place(&["database", key]);
             let kind = self.place(&["database", "type"]);
             let message = format!("`database.{key}` doesn't belong to the type {word}");
-            let help = "turso takes `url` and `token`; d1 takes `name`, and `id`, `jurisdiction` and `locationHint` if need be; none takes nothing; \
+            let help = "turso takes `url` and `token`; d1 takes `name` and optionally `id`, `jurisdiction` and `locationHint`; none takes no other key; \
                         `key: null` removes what a weaker layer sets";
             self.push(Diagnostic::error(Code::Conflict, place, message, help).also(kind, "the type"));
         }

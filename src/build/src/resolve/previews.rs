@@ -144,7 +144,7 @@ impl WorkerResolver<'_, '_> {
         let place = self.key_place(&["bindings", name]);
         let message = format!("the binding `{name}` of a preview would use a resource of production");
         let help = format!(
-            "say what it is in previews, here or under `defaults` of fleet.yaml: \
+            "define it for previews, here or under `defaults` of fleet.yaml: \
              `environments: {{ preview: {{ bindings: {{ {name}: {{ {key}: … }} }} }} }}`, or `{name}: null`"
         );
         self.push(Diagnostic::error(Code::ProductionData, place, message, help));

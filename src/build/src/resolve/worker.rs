@@ -118,7 +118,7 @@ impl Batch<'_> {
                     if target.left_out.has(key) {
                         continue;
                     }
-                    let message = format!("its layers don't fit together: {error}");
+                    let message = format!("its layers can't be merged: {error}");
                     let help = "see where each value comes from with `flotilla show`";
                     let place = target.subject.place.clone();
                     self.resolved.diagnostics.push(Diagnostic::error(Code::Conflict, place, message, help));

@@ -44,7 +44,7 @@ pub(super) fn modules(form: &[u8]) -> Result<Modules, String> {
 
 fn main_module(metadata: &[u8]) -> Result<String, String> {
     let metadata: Value =
-        serde_json::from_slice(metadata).map_err(|error| format!("wrangler's metadata is no JSON: {error}"))?;
+        serde_json::from_slice(metadata).map_err(|error| format!("wrangler's metadata is not JSON: {error}"))?;
     match (metadata["main_module"].as_str(), metadata.get("body_part")) {
         (Some(main), _) => Ok(main.to_owned()),
         (None, Some(_)) => {

@@ -135,7 +135,7 @@ impl Inputs {
         let mut contents = Contents::new();
         let too_many = || {
             let most = MOST_FILES;
-            format!("the files that decide its bundle are more than {most}, or more than {} MiB", MOST_BYTES >> 20)
+            format!("its bundle depends on more than {most} files, or on more than {} MiB", MOST_BYTES >> 20)
         };
         for path in &self.files {
             contents.insert(path.clone(), read(path, &mut total));

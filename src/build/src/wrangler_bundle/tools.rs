@@ -92,7 +92,7 @@ impl Wrangler {
 
     /// Returns its script, installed if it is pinned, and checks that Node.js is there and new enough for it.
     pub(super) fn script(&self, pack: &Pack, node: &Node, progress: &dyn Progress) -> Result<PathBuf, super::Error> {
-        let needed = |text: &str| format!("install Node.js {text} or newer, and make it the `node` of PATH");
+        let needed = |text: &str| format!("install Node.js {text} or newer, and put it first on the PATH");
         let Some(program) = &node.program else {
             return Err(missing(pack, "Node.js, which runs wrangler, is not installed".to_owned(), needed("22")).into());
         };
@@ -135,7 +135,7 @@ pub(super) fn too_old(pack: &Pack, version: &str) -> Box<Diagnostic> {
     missing(
         pack,
         message,
-        format!("install wrangler {OLDEST_WRANGLER}, as with `npm install --save-dev wrangler@{OLDEST_WRANGLER}`"),
+        format!("install wrangler {OLDEST_WRANGLER}, for example with `npm install --save-dev wrangler@{OLDEST_WRANGLER}`"),
     )
 }
 

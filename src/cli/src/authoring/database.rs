@@ -55,7 +55,7 @@ fn d1_name(name: &str) -> Result<(), String> {
     if begins && name.len() <= 64 && name.chars().all(fits) {
         return Ok(());
     }
-    Err("a D1 database's name is lower-case letters, digits, `-` and `_`".to_owned())
+    Err("a D1 database's name consists of lower-case letters, digits, `-` and `_`".to_owned())
 }
 
 fn turso_url(url: &str) -> Result<(), String> {
@@ -298,7 +298,7 @@ pub fn deleter_of(workspace: &Workspace, account_id: &str) -> Result<DeleteDatab
     }
     let token = token.ok_or_else(|| {
         Failure::new(format!("there is no token here for the account {}", mask(account_id)))
-            .hint("set it, as `flotilla plan` says")
+            .hint("set it, as `flotilla plan` describes")
     })?;
     deleter(workspace, &token)
 }

@@ -52,7 +52,7 @@ impl Setting<'_> {
         }
         let example = self.schema["examples"][0].as_str().map(|example| format!(", such as {example}"));
         let form = match (&self.schema["pattern"], &self.schema["type"]) {
-            (Value::String(pattern), _) => format!("expected the form {pattern}"),
+            (Value::String(pattern), _) => format!("expected a match of {pattern}"),
             (_, Value::String(kind)) => format!("expected a value of type {kind}, within its limits"),
             _ => "it doesn't fit".to_owned(),
         };

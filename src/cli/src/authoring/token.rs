@@ -91,7 +91,7 @@ pub fn access(prompter: &Prompter, workspace: &Workspace, account: Option<&str>)
         return verified(workspace, token, false, Some(name.to_owned())).map(Some);
     }
     if configured.is_empty() {
-        prompter.note("no API token is set: type one, or press Enter to continue without");
+        prompter.note("no API token is set: enter one, or press Enter to continue without one");
     }
     loop {
         let mut items: Vec<String> = configured
@@ -101,7 +101,7 @@ pub fn access(prompter: &Prompter, workspace: &Workspace, account: Option<&str>)
         let index = if items.is_empty() {
             0
         } else {
-            items.push("another token, which I type".to_owned());
+            items.push("another token, which I enter".to_owned());
             prompter.select("Cloudflare API token", &items, 0)?
         };
         let access = match configured.get(index) {
@@ -140,7 +140,7 @@ pub fn verified(
 fn verify(requester: &mut PlatformRequester, account_id: Option<&str>) -> Result<(), Failure> {
     let refused = |why: &str| {
         Err(Failure::new(format!("Cloudflare rejects the token: {}", clean(why)))
-            .hint("dash.cloudflare.com › Manage account › API tokens has it; it needs `Workers Scripts: Edit` and `Zone: Read`"))
+            .hint("create one at dash.cloudflare.com › Manage account › API tokens; it needs `Workers Scripts: Edit` and `Zone: Read`"))
     };
     let why = match requester.try_ask(&home(""), &Call::VerifyToken { of_account: false }) {
         Ok(Reply::Token(status)) if status == "active" => return Ok(()),

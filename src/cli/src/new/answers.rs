@@ -77,7 +77,7 @@ const STEPS: [(Question, &str); 7] = [
     (Question::Customer, "change the customer"),
     (Question::Database, "change the database"),
     (Question::Destinations, "change the destinations"),
-    (Question::Nothing, "leave, with nothing written"),
+    (Question::Nothing, "quit, and write nothing"),
 ];
 
 impl<'a> Answers<'a> {
@@ -185,7 +185,7 @@ impl<'a> Answers<'a> {
         }
         let Some(mut access) = token::access(prompter, workspace, arguments.account.as_deref())? else {
             prompter.note(
-                "continuing without a token, as with --offline: no requests are sent, so the host is not checked and no database is listed or created",
+                "continuing without a token, as with --offline: no requests are sent, the host is not checked, and no database is listed or created",
             );
             return self.account_without_requests(d1);
         };
@@ -245,7 +245,7 @@ impl<'a> Answers<'a> {
             Some(zone) => Some(zone),
             None => {
                 let mut items: Vec<String> = zones.iter().map(token::line).collect();
-                items.push("no zone: only an address on workers.dev".to_owned());
+                items.push("no zone: use only the workers.dev address".to_owned());
                 zones.get(prompter.select("Zone", &items, 0)?)
             }
         };
@@ -284,7 +284,7 @@ impl<'a> Answers<'a> {
                 Some((zone, _)) => {
                     prompter.line("Host name", zone, |text| host::in_fleet(workspace, text, Some(zone), None))?
                 }
-                None => prompter.line("Host name (empty: only an address on workers.dev)", "", |text| match text {
+                None => prompter.line("Host name (empty: use only the workers.dev address)", "", |text| match text {
                     "" => Ok(()),
                     text => host::in_fleet(workspace, text, None, None),
                 })?,
@@ -403,7 +403,7 @@ impl<'a> Answers<'a> {
                 origins
                     .try_for_each(|origin| names::origin(&origin).map_err(|(wrong, help)| format!("{wrong}: {help}")))
             };
-            self.origins = split(&prompter.line("Origins that call it from a browser", &default, valid)?);
+            self.origins = split(&prompter.line("Origins that call the worker from a browser", &default, valid)?);
         }
         if prompter.is_interactive() {
             for need in self.needs() {
@@ -606,7 +606,7 @@ fn free_id(workspace: &Workspace, id: &str) -> Result<(), String> {
         return Err(format!("an id has at most {} characters", names::ID_LENGTH));
     }
     if workspace.ids.contains(id) {
-        return Err(format!("the customer {id} exists already: `flotilla edit {id}` changes it"));
+        return Err(format!("the customer {id} already exists: `flotilla edit {id}` changes it"));
     }
     Ok(())
 }

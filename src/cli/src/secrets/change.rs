@@ -91,8 +91,8 @@ fn change(
     let (path, on_disk) = (store.path(), store.on_disk());
     if store.is_clear() && git::is_tracked(&on_disk)? {
         return Err(Failure::refused(format!("git tracks {path}, and plain-text secrets don't belong in git")).hint(format!(
-            "take it out (git rm --cached {path}), add it to .gitignore, and replace the secrets that were in it; or encrypt it with \
-             age, see docs/guides/secrets.md"
+            "remove it from git (git rm --cached {path}), add it to .gitignore, and replace the secrets that were in it; or encrypt it with \
+             age; see docs/guides/secrets.md"
         )));
     }
     let value = value(&entry)?;
@@ -162,7 +162,7 @@ fn store<'a, 'b>(
     let known = || stores.iter().map(Store::path).collect::<Vec<_>>().join(", ");
     let listed = opened.loaded.project.fleet.file.secrets.is_some();
     if stores.is_empty() {
-        return Err(Failure::usage("no source in fleet.yaml is a file that flotilla can write").hint(
+        return Err(Failure::usage("no source in fleet.yaml is a file that flotilla can write to").hint(
             "`sops set` writes its own files; list a dotenv file, plain or encrypted with age, under `secrets` in fleet.yaml",
         ));
     }
@@ -176,9 +176,9 @@ fn store<'a, 'b>(
     let chosen: Vec<&Store<'_>> = stores.iter().filter(named).filter(here).filter(takes).collect();
     if chosen.is_empty() {
         let what = match (&which.source, which.env) {
-            (Some(path), None) => format!("`{path}` is not a source that flotilla can write"),
+            (Some(path), None) => format!("`{path}` is not a source that flotilla can write to"),
             (_, Some(environment)) => format!("no source has a file for {environment}"),
-            (None, None) => format!("no source that can be written is for {entry}, by its `purpose` and `names`"),
+            (None, None) => format!("no source that flotilla can write to accepts {entry}, because of `purpose` and `names`"),
         };
         let where_from = if listed { "fleet.yaml" } else { "flotilla, because fleet.yaml lists none" };
         return Err(Failure::usage(what).hint(format!("those of {where_from}: {}", known())));

@@ -142,7 +142,7 @@ fn missing(needs: &Needs) -> Vec<Missing> {
             Some(hidden) => hidden.clone(),
             None if row.deployed => {
                 let removed: Vec<&str> = missing.removed.iter().map(String::as_str).collect();
-                format!("it is deployed, but {} is removed, so all others have to be sent again", removed.join(", "))
+                format!("it is deployed, but {} is removed, so all other secrets have to be sent again", removed.join(", "))
             }
             None => "not found in any source".to_owned(),
         },

@@ -24,7 +24,7 @@ pub fn read(kind: &str, entry: &str, mut body: impl Read) -> Result<Reply, CallE
         return Ok(Reply::Content { main: None, modules: vec![script] });
     };
     let Some(modules) = parts(&bytes, &boundary) else {
-        return Err(CallError::Unavailable("Cloudflare's answer with a worker's code ends in the middle".to_owned()));
+        return Err(CallError::Unavailable("Cloudflare's response with a worker's code is incomplete".to_owned()));
     };
     let first = modules.first().map(|module| module.name.clone());
     let main = Some(entry.to_owned()).filter(|entry| !entry.is_empty()).or(first);

@@ -185,10 +185,10 @@ fn list<T: for<'de> Deserialize<'de>, U>(
         Ok(envelope) => envelope,
         Err(error) => {
             return Err(match body.broken {
-                Some(broken) if broken.kind == Kind::TooLong => refused(0, "the list is longer than flotilla reads"),
+                Some(broken) if broken.kind == Kind::TooLong => refused(0, "the list exceeds the size limit"),
                 Some(broken) => super::failed(&broken),
                 // Cut off in the middle, it may be whole the next time.
-                None if error.is_eof() => CallError::Unavailable("Cloudflare's list ends in the middle".to_owned()),
+                None if error.is_eof() => CallError::Unavailable("Cloudflare's list is incomplete".to_owned()),
                 None => super::undocumented(&format!("the list can't be read: {error}")),
             });
         }
@@ -313,7 +313,7 @@ mod tests {
         };
         assert_eq!(
             outcome_of(r#"{"success": true, "result": [{"id": "w"}"#),
-            "again: Cloudflare's list ends in the middle"
+            "again: Cloudflare's list is incomplete"
         );
         assert_eq!(outcome_of(r#"{"success": false, "errors": [{"code": 7, "message": "no"}], "result": null}"#), "no");
         for body in [

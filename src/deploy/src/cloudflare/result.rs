@@ -160,7 +160,7 @@ pub fn read(home: &Home, call: &Call, result: &Value, info: &Value) -> Result<Re
         }
         Call::ListKv { page } => names(result, info, ("title", "id"), (page, KV_PER_PAGE)).map(Reply::Names),
         Call::ListKeys { page, .. } => names(result, info, ("name", "name"), (page, KEYS_PER_PAGE)).map(Reply::Names),
-        Call::ReadKey { .. } => Err("an envelope in place of a value".to_owned()),
+        Call::ReadKey { .. } => Err("an envelope instead of a value".to_owned()),
         Call::ListQueues { name, page } => {
             let list = list_page(queues(result)?, info, page, QUEUES_PER_PAGE)?;
             // How many a filter lets through isn't documented to be what is counted.
@@ -294,7 +294,7 @@ fn secrets(result: &Value, info: &Value) -> Result<BTreeSet<String>, Mismatch> {
     for row in rows(result)? {
         let (name, kind) = (text(row, "name")?, text(row, "type")?);
         if !matches!(kind.as_str(), "secret_text" | "secret_key") {
-            return Err(format!("`{name}` has the type `{kind}`, which is no secret's"));
+            return Err(format!("`{name}` has the type `{kind}`, which is not that of a secret"));
         }
         if !names.insert(name.clone()) {
             return Err(format!("`{name}` is listed twice"));
@@ -368,7 +368,7 @@ impl ResultInfo {
         if let (Some(page), Page::First | Page::Number(_)) = (self.page, asked)
             && page != number
         {
-            return Err(format!("it is page {page} in place of {number}"));
+            return Err(format!("it is page {page} instead of {number}"));
         }
         let read = entries.len() as u64;
         let is_followed = match (self.total_pages, self.total_count, self.per_page) {
@@ -391,17 +391,17 @@ impl ResultInfo {
 }
 
 fn rows(value: &Value) -> Result<&Vec<Value>, Mismatch> {
-    value.as_array().ok_or_else(|| format!("{} in place of a list", kind(value)))
+    value.as_array().ok_or_else(|| format!("{} instead of a list", kind(value)))
 }
 
 fn object(value: &Value) -> Result<(), Mismatch> {
-    value.as_object().map(|_| ()).ok_or_else(|| format!("{} in place of an object", kind(value)))
+    value.as_object().map(|_| ()).ok_or_else(|| format!("{} instead of an object", kind(value)))
 }
 
 fn text(value: &Value, field: &str) -> Result<String, Mismatch> {
     match value.get(field).and_then(Value::as_str) {
         Some(text) if !text.is_empty() => Ok(text.to_owned()),
-        _ if !value.is_object() => Err(format!("{} in place of an object", kind(value))),
+        _ if !value.is_object() => Err(format!("{} instead of an object", kind(value))),
         _ => Err(format!("`{field}` is missing")),
     }
 }

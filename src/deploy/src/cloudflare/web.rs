@@ -66,7 +66,7 @@ fn get(url: &str, limit: u64) -> Result<(u16, Value), String> {
 
 fn why(kind: Kind) -> String {
     match kind {
-        Kind::Timeout => "no answer in time",
+        Kind::Timeout => "no response in time",
         Kind::Connect | Kind::Client | Kind::Request => "no connection",
         Kind::Broken | Kind::TooLong => "the connection broke",
     }

@@ -174,8 +174,8 @@ impl Run<'_> {
         let is_circle = |callee: &&ChangeIndex| self.change(**callee).rank == change.rank;
         if let Some(other) = callees.iter().find(is_circle) {
             return NextStep::Input.because(format!(
-                "{why}; {} is created in the same deploy and names {} in turn, so that neither can be first: deploy one of them without its \
-                 binding once, and then both as they are",
+                "{why}; {} is created in the same deploy and binds {} in turn, so neither can be created first: deploy one of them without \
+                 that binding once, and then both as they are",
                 named(other),
                 change.worker
             ));
@@ -217,7 +217,7 @@ impl Run<'_> {
         let (next, how) = match change.rejects {
             Some(_) => (
                 NextStep::Refresh,
-                "`flotilla deploy --refresh` uploads it with all of them, and the rollback can follow",
+                "`flotilla deploy --refresh` restores them; then roll back again",
             ),
             None => (NextStep::Retry, "run the same command again to restore them"),
         };

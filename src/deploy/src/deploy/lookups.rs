@@ -299,7 +299,7 @@ impl Run<'_> {
         match missing.first() {
             _ if !is_last => self.schedule.continue_lookup(id),
             Some(title) if exist => {
-                let why = format!("the KV namespace `{title}` is there and can't be found");
+                let why = format!("the KV namespace `{title}` exists, but can't be found");
                 self.fail_names(id, NextStep::Retry.because(why));
             }
             _ => {

@@ -72,7 +72,7 @@ impl Ownership {
         let tags = match reply {
             Reply::Tags { has_objects: true, .. } if change.action == Action::Delete && !change.destroys_objects => {
                 return Err(NextStep::Plan.because(format!(
-                    "not deleted: {worker} has Durable Objects, whose data would be destroyed, and the plan didn't say so; a plan with \
+                    "not deleted: {worker} has Durable Objects, whose data would be destroyed, and the plan didn't show that; a plan with \
                      `--refresh` shows it, and so does `flotilla prune`"
                 )));
             }

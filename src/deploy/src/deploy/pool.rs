@@ -73,7 +73,7 @@ pub(super) fn answer(platform: &dyn Platform, make: &MakeUpload, job: Job) -> An
                     ids.iter().find(|(of, known, _)| *of == resource && known == name).map(|(_, _, id)| id.clone())
                 };
                 if let Err(name) = with_ids(&mut upload.metadata, id) {
-                    return Answer::NotMade(format!("the id of `{name}` isn't known"));
+                    return Answer::NotMade(format!("the id of `{name}` is unknown"));
                 }
                 if let Some(migrations) = migrations {
                     upload.metadata[MIGRATIONS] = migrations;

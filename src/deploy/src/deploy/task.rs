@@ -358,7 +358,7 @@ impl Task {
         match step {
             Step::CreateDatabase { name, .. } => {
                 let Reply::Id(id) = reply else {
-                    return Err(NextStep::Retry.because(format!("the database {name} is there and can't be found")));
+                    return Err(NextStep::Retry.because(format!("the database {name} exists, but can't be found")));
                 };
                 self.found.id = Some(Some(id));
                 return Ok(true);
@@ -502,11 +502,11 @@ impl Task {
                     )));
                 }
                 Reply::HeldBy(None) => {
-                    let why = format!("the route {pattern} exists already, and keeps requests from all workers");
+                    let why = format!("the route {pattern} already exists, and excludes its requests from all workers");
                     return Err(NextStep::Host.because(why));
                 }
                 _ => {
-                    let why = format!("the route {pattern} exists already and can't be found");
+                    let why = format!("the route {pattern} already exists, but can't be found");
                     return Err(NextStep::Retry.because(why));
                 }
             },
@@ -770,7 +770,7 @@ fn explained(change: &Change, step: &Step, error: &CallError) -> Problem {
             if BINDING_MISSING.contains(code) && !change.needs.is_empty() =>
         {
             (
-                "; a resource that was found by its name is gone: the next deploy looks it up again".to_owned(),
+                "; a resource that was found by its name no longer exists: the next deploy looks it up again".to_owned(),
                 NextStep::Retry,
             )
         }

@@ -339,8 +339,8 @@ fn circle_refusals(changes: &[Change], transfers: &Transfers) -> HashMap<usize, 
         let mut workers: Vec<&str> = members.iter().map(|member| changes[*member].worker.as_str()).collect();
         workers.sort_unstable();
         let reason = format!(
-            "the hosts of {} move in a circle in which {} of {giver} becomes {} of {taker}: a host can't change its kind and its worker \
-             there at once; first change its kind on {giver} and deploy, then move it",
+            "the hosts of {} move in a cycle in which {} of {giver} becomes {} of {taker}: there, a host can't change its kind and its worker \
+             at the same time; first change its kind on {giver} and deploy, then move it",
             workers.join(", "),
             described(&transfer.from),
             described(&transfer.host),

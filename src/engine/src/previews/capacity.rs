@@ -90,7 +90,7 @@ pub(super) fn check_capacity(planned: &Planned, inventory: &Inventory, now: i64)
     let (expired, standing): (Vec<Seen>, Vec<Seen>) = others.partition(|seen| seen.is_expired(now));
     if !expired.is_empty() {
         let number = count(expired.len(), "preview");
-        failure = failure.hint(format!("{number} of them expired: flotilla preview down --expired"));
+        failure = failure.hint(format!("{number} of them have expired: flotilla preview down --expired"));
     }
     if !standing.is_empty() {
         let named = standing.iter().take(NAMED).map(|seen| {

@@ -83,8 +83,8 @@ impl Mapping<'_, '_> {
                 let what = if kind.key() == "workflow" { "workflow" } else { "class of Durable Objects" };
                 let class = entry["class_name"].as_str().unwrap_or_default();
                 let message =
-                    format!("the {what} `{class}` is the worker's own, which belongs to its code and so to the pack");
-                let help = "give the pack `bundler: wrangler`, which deploys it, or declare it in the pack's pack.yaml";
+                    format!("the {what} `{class}` is the worker's own: it belongs to the code, and so to the pack");
+                let help = "add `bundler: wrangler` to the pack, which then deploys it, or declare it in pack.yaml";
                 self.lost(place, section, message, help);
                 continue;
             }
@@ -143,7 +143,7 @@ impl Mapping<'_, '_> {
                 }
                 _ => {
                     let name = item.get("name").and_then(text).unwrap_or_default().to_owned();
-                    let message = format!("the rate limit `{name}` (`unsafe.bindings`) isn't one that a spec can have");
+                    let message = format!("the rate limit `{name}` (`unsafe.bindings`) can't be expressed in a spec");
                     self.lost(
                         self.at(item),
                         &name,
@@ -163,7 +163,7 @@ impl Mapping<'_, '_> {
             }
             let queue = item.get("queue").and_then(text).unwrap_or_default();
             let help =
-                "a spec has the settings that Cloudflare documents, in `queueConsumers`; leave out what else there is";
+                "`queueConsumers` in a spec has the settings that Cloudflare documents; remove the others";
             let message = format!("the consumer of the queue `{queue}` has settings without a counterpart in a spec");
             self.lost(self.at(item), "queues.consumers", message, help);
         }
@@ -203,12 +203,12 @@ fn unread(kind: &binding::Kind, name: &str, entry: &Value) -> (String, String) {
         Some(own) => (
             format!("the binding `{name}` (`{what}`) has no `{}`", own.wrangler),
             format!(
-                "wrangler finds or makes one when it deploys; look it up at Cloudflare and add it to the spec: `bindings: {{ {name}: {{ {}: … }} }}`",
+                "wrangler finds or creates it when it deploys; look it up at Cloudflare and add it to the spec: `bindings: {{ {name}: {{ {}: … }} }}`",
                 kind.key()
             ),
         ),
         None => (
-            format!("the binding `{name}` (`{what}`) isn't one that a spec can have"),
+            format!("the binding `{name}` (`{what}`) can't be expressed in a spec"),
             "check its ids: placeholders such as `<your-id>` have to be replaced".to_owned(),
         ),
     }

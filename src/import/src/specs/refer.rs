@@ -60,9 +60,9 @@ pub(super) fn refer(found: &mut [FoundWorker], findings: &mut Findings) {
             if linked && !all_addresses.contains(url) {
                 let host = url.trim_start_matches("https://").split('/').next().unwrap_or_default();
                 let message =
-                    format!("`{name}` of `{}` points to `{host}`, which none of the workers found has", worker.name);
+                    format!("`{name}` of `{}` points to `{host}`, which belongs to none of the imported workers", worker.name);
                 let help = format!(
-                    "if it is the worker of that role in {}, add `domains: [{host}]` to it",
+                    "if it belongs to the worker with that role in {}, add `domains: [{host}]` to that worker",
                     worker.environment
                 );
                 findings.note(worker.place.clone(), message, help);

@@ -189,13 +189,13 @@ pub(super) fn read(
         if !real.starts_with(&workspace) {
             let allowed = match repository {
                 Some(repository) => format!("it must be in the git repository {}", repository.display()),
-                None => format!("it must be in {}, as that is in no git repository", root.display()),
+                None => format!("it must be in {}, because that is in no git repository", root.display()),
             };
             let message =
-                format!("the wrangler configuration {config} is outside of what belongs to this project: {allowed}");
+                format!("the wrangler configuration {config} is outside this project: {allowed}");
             return Err(bad(
                 message,
-                "what a fleet runs must be under the version control of the fleet: move the fleet or the wrangler project",
+                "a fleet's code must be under the same version control as the fleet: move the fleet or the wrangler project",
             ));
         }
         flotilla_model::plain_file::read_through_links(&real, MOST_BYTES).map_err(cannot)?
@@ -337,7 +337,7 @@ impl<'a> Reading<'a> {
         errors.extend(self.unsupported().into_iter().map(|(_, error)| error));
         for node in self.get("migrations").map(entries).into_iter().flatten() {
             if Migration::of_api(&node.to_value()).is_none() {
-                let message = "a migration isn't one: it needs a `tag`, and lists of classes".to_owned();
+                let message = "a migration is invalid: it needs a `tag`, and lists of classes".to_owned();
                 errors.push(self.error(Code::BadMigration, node, message, "see wrangler's documentation"));
             }
         }
@@ -358,7 +358,7 @@ impl<'a> Reading<'a> {
                 let kind = node.get("type").and_then(text_of).unwrap_or_default();
                 let (what, help) = match kind {
                     "workflow" => ("a workflow under a name that is the same for all customers", EXPORTED_WORKFLOW),
-                    _ => ("an export that is no plain Durable Object class", KEEP_DEPLOYING),
+                    _ => ("an export that is not a plain Durable Object class", KEEP_DEPLOYING),
                 };
                 let message = format!("`exports.{name}` sets {what}, which flotilla can't deploy yet");
                 errors.push(("exports", self.error(Code::CannotDeploy, node, message, help)));

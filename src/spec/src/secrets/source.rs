@@ -311,7 +311,7 @@ impl File {
         }
         // As text and nothing else: of a number, zeros at the beginning would be lost.
         let values: HashMap<String, String> = serde_json::from_slice(&ended.printed).map_err(|_| {
-            "it contains something other than names and texts: write numbers in quotes, and no maps".to_owned()
+            "it contains something other than names and text: put numbers in quotes, and use no maps".to_owned()
         })?;
         Ok(values.into_iter().map(|(name, value)| (name, SecretString::from(value))).collect())
     }

@@ -63,7 +63,7 @@ impl Builder<'_> {
         let (message, help) = if indent.contains('\t') {
             ("a tab in the indentation", "indent with spaces: YAML does not allow tabs there")
         } else if has("unknown escape") {
-            ("a backslash that escapes nothing", "write `\\\\` for a backslash, or put the text into single quotes")
+            ("a backslash that escapes nothing", "write `\\\\` for a backslash, or put the text in single quotes")
         } else if has("trailing content") {
             (
                 "the quoted text ends before this",
@@ -78,7 +78,7 @@ impl Builder<'_> {
         } else if has("quoted scalar") {
             (
                 "the quoted text ends before this",
-                "write '' for a quote in single quotes, or put the text into double quotes",
+                "write '' for a quote in single quotes, or put the text in double quotes",
             )
         } else if has("unknown anchor") {
             ("an alias of an anchor that doesn't exist", "put text that begins with `*` in quotes")
@@ -90,7 +90,7 @@ impl Builder<'_> {
                 "indent each of its lines by the same number of spaces, and write nothing after `|` or `>` on its line",
             )
         } else if has("byte order mark") {
-            ("a byte order mark inside of the file", "remove it: it can stand at the beginning of a file alone")
+            ("a byte order mark inside the file", "remove it: it is only allowed at the beginning of a file")
         } else if has("unprintable") {
             ("a control character", "remove it, or write it as an escape in double quotes: \"\\x07\"")
         } else if has("irective") || has("version number") || next == Some('%') {
@@ -143,7 +143,7 @@ impl Builder<'_> {
         } else if has("document") || has("stream-start") {
             ("this belongs to no document", "remove what follows `...`: one customer, one file")
         } else if has("tab") || here.contains('\t') {
-            ("a tab where YAML allows none", "use spaces instead of the tab")
+            ("a tab where YAML doesn't allow one", "use spaces instead of the tab")
         } else if has("end of plain scalar") || has("eof") {
             ("the file ends before the value does", "look for a missing quote, bracket or value at its end")
         } else {
