@@ -249,7 +249,7 @@ impl PlanOutput<'_> {
     }
 
     fn requests(&self) -> usize {
-        self.plan.requests().values().sum()
+        self.estimates.iter().map(|estimate| estimate.requests).sum()
     }
 
     /// Returns the number of requests that look at what is there.
@@ -660,14 +660,14 @@ mod tests {
             text.contains("\n  a: 7 requests, about 7.0 s; 312 of 1,140 requests per 5 min are already used"),
             "{text}"
         );
-        assert!(text.contains("· 3 requests · about 20 min\n"), "{text}");
+        assert!(text.contains("· 1,207 requests · about 20 min\n"), "{text}");
         let report = serde_json::to_value(output.report()).unwrap();
         assert_eq!(
             report["waves"],
             serde_json::json!([{"name": "canaries", "changes": 1}, {"name": "the rest", "changes": 2}])
         );
         assert_eq!((&report["lanes"][0]["used"], &report["lanes"][1]["used"]), (&0.into(), &312.into()));
-        assert_eq!(report["requests"], 3);
+        assert_eq!(report["requests"], 1207);
         assert_eq!(report["groups"], serde_json::json!([]));
     }
 

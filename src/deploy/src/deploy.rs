@@ -5,6 +5,7 @@
 //! limit; it takes what was answered meanwhile, writes that to the state as one, and sleeps until the next answer, or until a
 //! lane may send again.
 
+mod advice;
 mod answer;
 mod begin;
 mod circle;
@@ -17,6 +18,7 @@ mod pool;
 mod problem;
 mod run;
 mod schedule;
+mod steps;
 mod task;
 
 use std::collections::{BTreeSet, HashMap};

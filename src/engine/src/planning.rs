@@ -103,6 +103,8 @@ pub struct Planned {
     pub live: usize,
     /// The number of workers of each home that are live, as far as the state knows.
     pub(crate) known: BTreeMap<Home, usize>,
+    /// The number of requests that look up ids for the first time, by account id.
+    lookups: BTreeMap<String, usize>,
     /// The platform's resources, if they were listed.
     pub inventory: Option<Inventory>,
     /// The differences of the platform from the state or the specs, if it was listed.
@@ -188,6 +190,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
     let PlanParts { plan, workers, places, diagnostics: found } =
         fleet.plan(selection, &secrets, &state, &options, &homes)?;
     let (live, known) = (state.live()?, state.workers_by_home()?);
+    let lookups = plan.lookups(&state)?;
     operator.end();
     if !found.is_empty() {
         operator.on_event(&Event::Diagnostics(&found));
@@ -211,6 +214,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
         workers,
         live,
         known,
+        lookups,
         inventory,
         findings,
         refused,
@@ -729,7 +733,11 @@ impl Planned {
         let accounts: BTreeSet<&str> = self.plan.changes.iter().map(|change| change.account.as_str()).collect();
         let tokens = self.cloud.tokens_to_look_at(&self.project.fleet, accounts, &self.secrets).unwrap_or_default();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        Lanes::open(&self.plan, &self.project.fleet, &self.cloud, &tokens, &clock).estimates(&self.plan, &self.checks())
+        Lanes::open(&self.plan, &self.project.fleet, &self.cloud, &tokens, &clock).estimates(
+            &self.plan,
+            &self.lookups,
+            &self.checks(),
+        )
     }
 
     /// Returns the requests that look at what is there, by account: on this machine nothing is others'.

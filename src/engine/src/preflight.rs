@@ -118,7 +118,7 @@ pub(crate) fn preflight(
         // It was all looked at just now.
         Some(inventory) if scope.homes.iter().all(|home| inventory.workers.contains_key(home)) => inventory,
         _ => {
-            inventory = list(context, planned, &scope, left_out)?;
+            inventory = list(context, planned, &scope, left_out, &mut others)?;
             intent.creates.retain(|(home, _)| inventory.workers.contains_key(home));
             intent.attaches.retain(|(account_id, _), _| inventory.domains.contains_key(account_id));
             &inventory
@@ -276,6 +276,7 @@ fn check_hosts(
         state.release_host(table, host)?;
     }
     planned.plan.hosts.retain(|change| !kept.contains(&(change.id(), change.host.clone())));
+    others.requests += requester.requests;
     Ok(refusals)
 }
 
@@ -310,6 +311,7 @@ fn list(
     planned: &mut Planned,
     scope: &Scope,
     left_out: &mut LeftOut,
+    others: &mut OthersResources,
 ) -> Result<Inventory, Failure> {
     let account_ids: BTreeSet<String> = scope.account_ids();
     let (fleet, cloud) = (&planned.project.fleet, &mut planned.cloud);
@@ -329,6 +331,7 @@ fn list(
             Err(failure) => return Err(failure),
         }
     }
+    others.requests += requester.requests;
     let is_refused = |id: &str| refusals.iter().any(|(refused, _)| *refused == id);
     if planned.plan.accounts().all(|(id, _)| is_refused(id))
         && let Some((_, failure)) = refusals.pop()

@@ -4,7 +4,7 @@
 mod credentials;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -259,7 +259,7 @@ impl<'a> Projects<'a> {
                 values.insert(key, value);
             }
         }
-        let main = config.text("main").map(|main| normalized(&folder.join(main)));
+        let main = config.text("main").map(|main| plain_file::without_dots(&folder.join(main)));
         let is_fixed = values.keys().all(|key| ANYWHERE.contains(key));
         let place = match main {
             Some(main) if is_fixed && !main.starts_with(&folder) => main.to_string_lossy().into_owned(),
@@ -316,7 +316,7 @@ impl<'a> Projects<'a> {
     pub fn code(&mut self, config: &Config<'_>, findings: &mut Findings) -> Result<Code, (String, String)> {
         let file = self.root.join(&config.document.file);
         let folder = file.parent().unwrap_or(self.root).to_owned();
-        let has_main = config.text("main").map(|main| normalized(&folder.join(main)));
+        let has_main = config.text("main").map(|main| plain_file::without_dots(&folder.join(main)));
         if let Some(main) = &has_main {
             if !main.starts_with(self.options.workspace) {
                 let message = "`main` is outside the project".to_owned();
@@ -447,19 +447,6 @@ fn is_old(version: &str) -> bool {
 fn read_package(folder: &Path) -> Option<Value> {
     let bytes = plain_file::read_through_links(&folder.join("package.json"), MAX_PACKAGE).ok()?;
     serde_json::from_slice(&bytes).ok()
-}
-
-/// Returns a path without `.` and `..`, looking at no disk.
-fn normalized(path: &Path) -> PathBuf {
-    let mut steps = PathBuf::new();
-    for step in path.components() {
-        match step {
-            Component::CurDir => {}
-            Component::ParentDir => drop(steps.pop()),
-            step => steps.push(step),
-        }
-    }
-    steps
 }
 
 /// Returns whether the name of a module can be a path in a pack: below it, not in a folder of git's, and without characters that no

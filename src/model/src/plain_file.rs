@@ -206,6 +206,19 @@ pub fn resolve(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other(format!("{} is a cycle of symbolic links", path.display())))
 }
 
+/// Returns a path without `.` and `..`, without looking at the disk: `a/../b` is `b` even where `a` is a symbolic link.
+pub fn without_dots(path: &Path) -> PathBuf {
+    let mut steps = PathBuf::new();
+    for step in path.components() {
+        match step {
+            Component::CurDir => {}
+            Component::ParentDir => drop(steps.pop()),
+            step => steps.push(step),
+        }
+    }
+    steps
+}
+
 /// Returns a path without `.`; a `..` after a folder that isn't there stays.
 fn normalized(path: &Path) -> PathBuf {
     let parent = path.parent().and_then(|parent| parent.canonicalize().ok());

@@ -60,8 +60,11 @@ impl Inputs {
     pub(super) fn of_bundle(project: &WranglerProject, metafile: &Value, modules: &Modules) -> Option<Inputs> {
         let mut inputs = Inputs::of_project(project);
         let listed = metafile["inputs"].as_object()?;
-        let sources: BTreeSet<PathBuf> =
-            listed.keys().map(|path| normalized(&project.folder.join(path))).filter(|path| path.is_file()).collect();
+        let sources: BTreeSet<PathBuf> = listed
+            .keys()
+            .map(|path| plain_file::without_dots(&project.folder.join(path)))
+            .filter(|path| path.is_file())
+            .collect();
         let mut imported = BTreeSet::new();
         let in_trees = |name: &str| project.trees.iter().any(|tree| tree.join(name).is_file());
         let others = modules.list.iter().skip(1).filter(|module| module.kind != ModuleKind::SourceMap);
@@ -115,7 +118,7 @@ impl Inputs {
             let folder = path.parent().unwrap_or(workspace);
             for name in extends {
                 let places: Vec<PathBuf> = match name.starts_with('.') {
-                    true => vec![normalized(&folder.join(name))],
+                    true => vec![plain_file::without_dots(&folder.join(name))],
                     false => folder.ancestors().map(|above| above.join("node_modules").join(name)).collect(),
                 };
                 let forms = |place: PathBuf| {
@@ -191,8 +194,9 @@ pub(super) fn are_settled(
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds)
     };
     let inputs = metafile["inputs"].as_object().into_iter().flatten();
-    let sizes: BTreeMap<PathBuf, Option<u64>> =
-        inputs.map(|(path, input)| (normalized(&project.folder.join(path)), input["bytes"].as_u64())).collect();
+    let sizes: BTreeMap<PathBuf, Option<u64>> = inputs
+        .map(|(path, input)| (plain_file::without_dots(&project.folder.join(path)), input["bytes"].as_u64()))
+        .collect();
     let is_as_seen = |path: &PathBuf, digest: &Option<Digest>| {
         if before.get(path).is_some_and(|then| then == digest) {
             return true;
@@ -291,19 +295,6 @@ fn read(path: &Path, total: &mut u64) -> Option<Digest> {
     Some(Digest::of(&bytes))
 }
 
-/// Returns a path without `.` and `..`.
-fn normalized(path: &Path) -> PathBuf {
-    let mut steps = PathBuf::new();
-    for step in path.components() {
-        match step {
-            std::path::Component::CurDir => {}
-            std::path::Component::ParentDir => drop(steps.pop()),
-            step => steps.push(step),
-        }
-    }
-    steps
-}
-
 /// Finds the file of a text, data or WebAssembly module: the metafile says who imports it and its name alone. Nothing if there is none with
 /// these bytes.
 fn original(
@@ -327,7 +318,7 @@ fn original(
         if !paths.any(|path| path.trim_start_matches("./") == name) {
             continue;
         }
-        let importer = normalized(&project.folder.join(path));
+        let importer = plain_file::without_dots(&project.folder.join(path));
         let text = plain_file::read_through_links(&importer, MOST_BYTES).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let folder = importer.parent().unwrap_or(&project.folder);
@@ -341,7 +332,7 @@ fn original(
                     .chain([folder.join(specifier)])
                     .collect(),
             };
-            found.extend(places.iter().map(|place| normalized(place)).filter(is_it));
+            found.extend(places.iter().map(|place| plain_file::without_dots(place)).filter(is_it));
         }
     }
     (!found.is_empty()).then_some(found)

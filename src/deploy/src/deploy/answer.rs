@@ -5,18 +5,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::index::ChangeIndex;
-use super::lookups::kind_of;
 use super::pool::Answer;
 use super::problem::{NO_CALLEE, NextStep, Problem};
 use super::run::{Phase, Run};
 use super::schedule::{Conclusion, Permit, RequestId};
-use super::task::{action_name, is_about_same, uncertainty_of};
+use super::steps::{action_name, is_about_same, uncertainty_of};
 use super::{Event, Failed, INITIAL_WINDOW, UploadRecord};
 use crate::plan::handover::Host;
 use crate::plan::{Change, Step};
 use crate::retry::Verdict;
 use crate::state::{Deployed, DeployedResources, Entry, ResourceKind, Uncertainty, WorkerId};
-use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
 use flotilla_model::objects;
 use flotilla_model::platform::{BINDING_MISSING, CallError, Quota, Reply};
@@ -302,12 +300,12 @@ impl Run<'_> {
         match step {
             Step::CreateDatabase { name, .. } => {
                 if let Some(Some(id)) = self.schedule.task(index).found.id.clone() {
-                    self.cache_id(account_id, kind_of(Resource::Database), name, id)?;
+                    self.cache_id(account_id, ResourceKind::Database, name, id)?;
                 }
             }
             Step::DeleteDatabase { name } => {
-                self.ctx.state.forget_id(account_id, kind_of(Resource::Database), name)?;
-                self.ids.remove(account_id, kind_of(Resource::Database), name);
+                self.ctx.state.forget_id(account_id, ResourceKind::Database, name)?;
+                self.ids.remove(account_id, ResourceKind::Database, name);
             }
             _ => {}
         }

@@ -5,12 +5,13 @@ use super::index::{ChangeIndex, StepIndex};
 use super::problem::{NextStep, Problem};
 use super::run::{Phase, Run};
 use super::schedule::{Conclusion, RequestId};
-use super::task::{Task, is_about_same, uncertainty_of};
+use super::steps::{is_about_same, uncertainty_of};
+use super::task::Task;
 use super::{CONTROL_INTERVAL, answer::union};
 use crate::plan::handover::Host;
 use crate::plan::transfers::Moment;
 use crate::plan::{Action, Change, Step};
-use crate::state::{Deployed, InFlight, Uncertainty, WorkerId};
+use crate::state::{Deployed, InFlight, ResourceKind, Uncertainty, WorkerId};
 use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
 
@@ -77,7 +78,7 @@ impl Run<'_> {
         // A list of the account's databases, or another change, can have found it out since the plan.
         let is_left = |(_, step): &&(StepIndex, &Step)| match step {
             Step::CreateDatabase { name, .. } => {
-                self.ids.get(&change.home.account_id, super::lookups::kind_of(Resource::Database), name).is_none()
+                self.ids.get(&change.home.account_id, ResourceKind::Database, name).is_none()
             }
             _ => true,
         };

@@ -251,7 +251,7 @@ impl Run<'_> {
     pub(super) fn note_moving(&mut self, id: &WorkerId, step: &Step) -> Result<(), Failure> {
         let Some(live) = self.ctx.state.one(id)? else { return Ok(()) };
         let earlier = self.ctx.state.in_flight_of(id)?;
-        self.moving.entry(id.clone()).or_default().push(super::task::uncertainty_of(step));
+        self.moving.entry(id.clone()).or_default().push(super::steps::uncertainty_of(step));
         let earlier_ones = earlier.as_ref().map(|earlier| earlier.uncertainties.clone()).unwrap_or_default();
         let in_flight = InFlight {
             account: live.account,

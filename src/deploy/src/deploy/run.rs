@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::circle::{Circle, is_move};
 use super::hosts::{HostWrite, KeptHosts};
 use super::index::{ChangeIndex, LaneId, LookupId, WaveIndex};
-use super::lookups::{KnownIds, kind_of};
+use super::lookups::KnownIds;
 use super::ownership::{Ownership, Strangers};
 use super::pool::{Ids, Job};
 use super::problem::Problem;
@@ -677,7 +677,7 @@ impl<'a> Run<'a> {
     /// The ids that a change's upload needs, as far as they are known.
     fn ids_of(&self, change: &Change) -> Ids {
         let id = |(resource, name): &(Resource, String)| {
-            let id = self.ids.get(&change.home.account_id, kind_of(*resource), name)?;
+            let id = self.ids.get(&change.home.account_id, ResourceKind::of(*resource), name)?;
             Some((*resource, name.clone(), id.clone()))
         };
         change.needs.iter().filter_map(id).collect()

@@ -2,7 +2,7 @@
 //! sets that specs have to say. Reads the configuration alone; runs nothing.
 
 use std::collections::BTreeSet;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -14,6 +14,7 @@ use flotilla_model::binding::KINDS;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::digest::Digest;
 use flotilla_model::objects::{ClassExport, Migration};
+use flotilla_model::plain_file;
 
 /// The template of the wrangler file of each worker.
 pub const TEMPLATE: (&str, &str) = ("wrangler.jsonc", include_str!("wrangler.jsonc.tera"));
@@ -152,19 +153,6 @@ pub fn relative(folder: &Path, path: &Path) -> String {
     up.chain(down).collect::<Vec<_>>().join("/")
 }
 
-/// Returns a path without `.` and `..`, as far as it has them, looking at no disk.
-fn normalized(path: &Path) -> PathBuf {
-    let mut steps = PathBuf::new();
-    for step in path.components() {
-        match step {
-            Component::CurDir => {}
-            Component::ParentDir => drop(steps.pop()),
-            step => steps.push(step),
-        }
-    }
-    steps
-}
-
 /// Reads the configuration that a pack names. `place`: the place of a key of pack.yaml.
 pub(super) fn read(
     tree: &Tree,
@@ -180,7 +168,7 @@ pub(super) fn read(
     let root = tree.root.canonicalize().map_err(cannot)?;
     let repository = root.ancestors().find(|folder| folder.join(".git").exists());
     let workspace = repository.unwrap_or(&root).to_owned();
-    let written = normalized(&root.join(pack).join(config));
+    let written = plain_file::without_dots(&root.join(pack).join(config));
     let file = relative(&root, &written);
     let text = if let Some(Some(bytes)) = tree.past.get(&file) {
         bytes.clone()
@@ -198,7 +186,7 @@ pub(super) fn read(
                 "a fleet's code must be under the same version control as the fleet: move the fleet or the wrangler project",
             ));
         }
-        flotilla_model::plain_file::read_through_links(&real, MOST_BYTES).map_err(cannot)?
+        plain_file::read_through_links(&real, MOST_BYTES).map_err(cannot)?
     };
     let real = written.canonicalize().unwrap_or(written);
     let folder = real.parent().unwrap_or(&root).to_owned();
@@ -206,7 +194,8 @@ pub(super) fn read(
     let reading = Reading { document: &document, environment, file: &file };
     let objects = reading.objects();
     reading.check(&objects)?;
-    let within = |path: &str| Some(normalized(&folder.join(path))).filter(|path| path.starts_with(&workspace));
+    let within =
+        |path: &str| Some(plain_file::without_dots(&folder.join(path))).filter(|path| path.starts_with(&workspace));
     let build = reading.get("build");
     let command = build.and_then(|build| build.get("command")).and_then(text_of);
     let mut trees = BTreeSet::new();
