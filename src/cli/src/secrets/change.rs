@@ -162,7 +162,7 @@ fn store<'a, 'b>(
     let known = || stores.iter().map(Store::path).collect::<Vec<_>>().join(", ");
     let listed = opened.loaded.project.fleet.file.secrets.is_some();
     if stores.is_empty() {
-        return Err(Failure::usage("no source in fleet.yaml is a file that flotilla can write to to").hint(
+        return Err(Failure::usage("no source in fleet.yaml is a file that flotilla can write to").hint(
             "`sops set` writes its own files; list a dotenv file, plain or encrypted with age, under `secrets` in fleet.yaml",
         ));
     }
@@ -176,7 +176,7 @@ fn store<'a, 'b>(
     let chosen: Vec<&Store<'_>> = stores.iter().filter(named).filter(here).filter(takes).collect();
     if chosen.is_empty() {
         let what = match (&which.source, which.env) {
-            (Some(path), None) => format!("`{path}` is not a source that flotilla can write to to"),
+            (Some(path), None) => format!("`{path}` is not a source that flotilla can write to"),
             (_, Some(environment)) => format!("no source has a file for {environment}"),
             (None, None) => format!("no source that flotilla can write to accepts {entry}, because of `purpose` and `names`"),
         };
