@@ -577,7 +577,7 @@ mod tests {
             let (hash, chunk, recipe) = rendering.before.unwrap();
             assert_eq!((manifest.value(chunk, hash), recipe), (Some(b"a.yaml 599".to_vec()), ShortHash([8; 16])));
             assert_eq!((manifest.recipes.len(), manifest.folders["production"]), (1, Stamp(11)));
-            // Of whom the value is lost, nothing is taken for known.
+            // If a customer's value is lost, nothing about it counts as known.
             assert_eq!(text(manifest, "lost.yaml"), None);
             assert_eq!(manifest.records["lost.yaml"].context, ShortHash::default());
         }
@@ -602,7 +602,7 @@ mod tests {
         assert!(writer.settle().is_none());
         assert!(start.elapsed() < TICK, "nothing has to settle");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-        // Where the folder can't be made, the same, and it is told.
+        // The same if the folder can't be created, which is reported.
         fs::write(folder.path().join(".flotilla"), "a file").unwrap();
         let writer = Writer::new(folder.path(), &mut manifest, true);
         let record = self::record(&writer, "a.yaml", "two");

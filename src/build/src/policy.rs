@@ -95,7 +95,7 @@ impl Policy {
     /// one diagnostic the last counts.
     pub fn judge(&self, customer: Option<&str>, found: Vec<Diagnostic>) -> Judged {
         let mut judged = Judged::default();
-        // How bad a warning is, or whether it is turned off, isn't known where a rule about it is faulty.
+        // The severity of a warning, or whether it is turned off, is unknown if a rule about it is faulty.
         let is_known = |found: &Diagnostic| found.severity == Severity::Error || !self.left_out.has(found.code);
         let found: Vec<Diagnostic> = found.into_iter().filter(is_known).collect();
         if self.rules.is_empty() {

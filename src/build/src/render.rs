@@ -43,7 +43,7 @@ impl<'a> RenderContext<'a> {
         let routes = worker.routes.iter().map(|route| json!({"pattern": route.pattern, "zone_name": route.zone}));
         let services = worker.services.iter().map(|(name, to)| json!({"binding": name, "service": to}));
         let mut bindings = binding::wrangler(&worker.bindings);
-        // Those within the fleet stand in the same list.
+        // Those within the fleet are in the same list.
         let outside = bindings.remove("services");
         let outside = outside.as_ref().and_then(Value::as_array).into_iter().flatten().cloned();
         if !worker.queue_consumers.is_empty() {

@@ -406,7 +406,7 @@ static BEGAN: AtomicU64 = AtomicU64::new(0);
 fn serve() -> io::Result<()> {
     let limit = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
     let _ = setrlimit(Resource::Core, limit(0));
-    // At the most: what the allocator has reserved up to now counts, and isn't used.
+    // An upper bound: memory that the allocator has reserved but doesn't use counts, too.
     let reserved = own_memory("VmData").unwrap_or(0);
     let _ = setrlimit(Resource::Data, limit(reserved + ((2 * MEMORY_MIB) << 20)));
     let (sender, frames) = mpsc::channel::<Vec<u8>>();
@@ -414,7 +414,7 @@ fn serve() -> io::Result<()> {
         let result = std::panic::catch_unwind(move || {
             answer_all(&frames).inspect_err(|error| drop(writeln!(io::stderr(), "{error}")))
         });
-        // The pipe is closed and whoever asked is gone, or the template engine has panicked.
+        // The pipe is closed because the parent process has ended, or the template engine has panicked.
         std::process::exit(i32::from(!matches!(result, Ok(Ok(())))));
     })?;
     std::thread::spawn(move || {
@@ -512,7 +512,7 @@ mod tests {
 
     #[test]
     fn waiting_for_the_processor_counts_for_nothing() {
-        // Other tests of this process use it meanwhile, but not for ever.
+        // Other tests of this process use it in the meantime, but not forever.
         let is_still = || {
             let before = processor_time();
             std::thread::sleep(Duration::from_millis(50));

@@ -241,7 +241,7 @@ impl LimitUsage {
     pub fn is_of(&self, fleet: &Fleet, resource: &ClaimedResource) -> bool {
         match (self.limit, resource, &self.zone) {
             (Limit::CustomDomainsPerZone, ClaimedResource::Domain(host), Some(zone)) => fleet.zone_of(host) == zone,
-            // A route's own zone stands beside it, and its host is in that.
+            // A route names its zone itself, and its host is in that zone.
             (Limit::RoutesPerZone, ClaimedResource::Route(pattern), Some(zone)) => {
                 let host = pattern.split('/').next().unwrap_or_default();
                 host.strip_suffix(zone).is_some_and(|before| before.is_empty() || before.ends_with(['.', '*']))

@@ -108,7 +108,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 let (known, skipped, sources) = (Vec::new(), Vec::new(), BTreeSet::new());
                 let mut dev = Dev { session, arguments, env_file, operator, known, skipped, sources, deploys: 0 };
                 let done = dev.follow(&mut watch, &stopped);
-                // While something is printed of it, the emulator's threads go on: it is stopped before the printer.
+                // The emulator's threads continue while its events are printed, so it is stopped before the printer.
                 emulator.stop();
                 done
             },

@@ -208,7 +208,7 @@ impl<'a> Next<'a> {
         Next { action, reasons: &[], upload: false, held, hosts, digest: None }
     }
 
-    /// Returns the line that says what a deploy would do.
+    /// Returns the line that shows what a deploy would do.
     fn head(&self) -> String {
         match self.action {
             "none" => "a deploy would not change it".to_owned(),

@@ -24,7 +24,7 @@ use super::table::{Cell, Column, Fit, Table};
 use super::timings::Timing;
 use super::ui::{Style, Ui, clean, clean_lines};
 
-/// Up to so many are all shown whole.
+/// The number up to which all of them are shown in full.
 const ALL: usize = 20;
 
 /// The number of diagnostics that are shown of more.

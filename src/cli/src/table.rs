@@ -235,7 +235,7 @@ impl<'a> Table<'a> {
         lines
     }
 
-    /// Prints the table to stdout, as wide as the terminal at the most.
+    /// Prints the table to stdout, at most as wide as the terminal.
     pub fn print(&self, ui: &Ui) {
         let lines = self.lines(ui, stdout::columns());
         if !lines.is_empty() {

@@ -226,7 +226,7 @@ pub struct Outcome {
     pub rolled_back: Option<usize>,
     /// The changes that failed.
     pub failures: Vec<Failed>,
-    /// The wave that was not as it should be, by its number from 0.
+    /// The wave that was unhealthy, by its number from 0.
     #[serde(skip)]
     pub breached: Option<usize>,
 }

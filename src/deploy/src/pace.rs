@@ -28,8 +28,8 @@ const UNSEEN: f64 = 1.0;
 
 /// The most requests of a lane at once, and the least.
 const AT_ONCE: (f64, f64) = (64.0, 4.0);
-/// A lane sends so many times as fast as its limit lets it in the long run, where it may: what a window holds is used early,
-/// and what was missed is caught up with.
+/// The factor by which a lane may exceed the average rate of its limit: what a window holds is used early, and what was missed is caught up
+/// with.
 const BURST: f64 = 16.0;
 
 /// The most steps of a rehearsal: a fleet's rest is counted by the rate.
@@ -285,7 +285,7 @@ impl Lane {
         self.rehearse(ledger, start, requests as u64, each) + latency
     }
 
-    /// Sends so many requests, each of which takes so many nanoseconds, in thought.
+    /// Simulates a number of requests, each of which takes a number of nanoseconds.
     fn rehearse(&self, mut ledger: Ledger, start: Nanos, requests: u64, each: f64) -> Duration {
         let (mut now, mut left) = (start, requests);
         ledger.land(now);

@@ -174,8 +174,8 @@ pub struct PlannedMigration {
 }
 
 impl PlannedMigration {
-    /// Returns those of the planned ones that a worker with this live tag, which is bound to these classes, goes through now. The error
-    /// says why it isn't what was planned.
+    /// Returns those of the planned ones that a worker with this live tag, which is bound to these classes, goes through now. The error is
+    /// the reason why that differs from the plan.
     pub fn of_live(&self, live: Option<&str>, bound: &BTreeSet<String>) -> Result<&[Migration], String> {
         let shown = live.filter(|tag| !tag.is_empty()).unwrap_or("none");
         let pending = objects::pending(&self.all, live).map_err(|UnknownTag(tag)| unknown_tag(&tag))?;

@@ -57,7 +57,7 @@ pub struct Row {
     pub migration_tag: Option<String>,
 }
 
-/// A worker as it should be.
+/// A worker as the specs define it.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// The account's name in fleet.yaml.
@@ -158,8 +158,7 @@ pub enum What {
         /// The host name.
         domain: String,
     },
-    /// A domain points to a worker that doesn't exist, or that no spec wants: whoever creates a worker of that name
-    /// gets the host.
+    /// A domain points to a worker that doesn't exist, or that no spec defines: anyone who creates a worker with that name gets the host.
     OrphanedDomain {
         /// The host name.
         domain: String,
@@ -336,7 +335,7 @@ fn standing(listed: &ListedWorker, row: Option<&Row>, fleet: &str) -> Standing {
         // It was found changed before, and nobody has uploaded since.
         Some(row) if row.etag == listed.etag && row.digest.is_none() => Standing::Changed,
         Some(_) if !by_api => Standing::Changed,
-        // Uploaded anew with what it had, or changed by others who use the API as we do: the content tells.
+        // Uploaded again with the same content, or changed by other users of the API: the content decides.
         Some(row) if row.digest == Some(digest) => {
             if row.etag.is_empty() {
                 Standing::Same(digest)
@@ -512,7 +511,7 @@ fn workers(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &mut Refre
                 find(&listed.name, What::Orphan { customer });
                 refreshed.rows.insert(id, new);
             } else {
-                // What isn't looked at in full stays on record as it was, so that it is found again when it is.
+                // What isn't listed completely stays in the state as it was, so that a complete list finds it.
                 refreshed.rows.extend(row.map(|row| (id, row.clone())));
             }
         }

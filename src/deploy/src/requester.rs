@@ -246,7 +246,7 @@ impl Requester {
 }
 
 impl Drop for Requester {
-    /// Whoever is behind its requests doesn't have to wait until it shows that no more come.
+    /// Requests with a lower priority don't have to wait until it is clear that no more follow.
     fn drop(&mut self) {
         self.accounts.values().for_each(|account| account.lane.release());
     }

@@ -333,7 +333,7 @@ impl State {
             }
             migration::migrate(&db)?;
         }
-        // A record must survive a power failure: it says what was acknowledged.
+        // A record must survive a power failure: it contains what was acknowledged.
         db.pragma_update(None, "synchronous", "FULL")?;
         db.set_prepared_statement_cache_capacity(64);
         let key = db.query_row("SELECT value FROM keys WHERE name = 'fingerprint'", [], |row| row.get(0))?;
@@ -345,7 +345,7 @@ impl State {
         self.lock = lock.and_then(Lock::held_file);
     }
 
-    /// Fails if a file was deleted or replaced since it was opened: SQLite would go on writing to what nobody can open any more.
+    /// Fails if a file was deleted or replaced since it was opened: SQLite would continue to write to a file that nobody can open any more.
     fn verify_file(&self) -> Result<(), Failure> {
         let gone = |file: &&HeldFile| !file.has_its_name();
         let (file, what, next) = if let Some(file) = self.files.iter().find(gone) {

@@ -147,7 +147,7 @@ impl Journal {
             .collect()
     }
 
-    /// Reads a journal; the error says why it isn't believed.
+    /// Reads a journal; the error is the reason why it isn't trusted.
     fn parse(bytes: &[u8], root: &Path, key: Option<&UserKey>) -> Result<Journal, String> {
         let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
         let (head, text) = text.split_once('\n').unwrap_or((text, ""));
@@ -456,7 +456,7 @@ impl Undo {
                     let _ = fs::remove_file(temporary);
                 }
                 for folder in path.ancestors().skip(1).take(usize::from(*folders)) {
-                    // Whoever put something else into it needs it.
+                    // Other files in it are somebody's.
                     let _ = fs::remove_dir(folder);
                 }
                 Ok(())

@@ -20,7 +20,7 @@ const AT_ONCE: usize = 32;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
-/// A certificate that ends within so many days is worth a word.
+/// The number of days before the end of a certificate from which it is a warning.
 const SOON: i64 = 14;
 /// The path that returns a worker's health.
 const HEALTH: &str = "/health";

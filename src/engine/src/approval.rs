@@ -38,7 +38,7 @@ pub(crate) fn names_a_plan(digest: &str) -> bool {
     digest.len() >= SHORTEST_DIGEST
 }
 
-/// Returns the question whether a plan is applied, of a fleet with so many workers.
+/// Returns the question whether to apply a plan, for a fleet with this number of workers.
 pub(crate) fn question<'a>(plan: &'a Plan, fleet: &Fleet, workers: usize) -> Question<'a> {
     let changes = plan.changes.len();
     let limit = fleet.file.deploy.confirm_above.unwrap_or(CONFIRM_ABOVE);

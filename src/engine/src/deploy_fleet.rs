@@ -156,7 +156,7 @@ pub(crate) fn apply_planned(
     }
     let platform = connect(context, &mut planned, &tokens)?;
     let others = preflight(context, &mut planned, &mut left_out, &mut state)?;
-    // 6. Waves: upload, attach, ask for health, halt or go on.
+    // 6. Waves: upload, attach, check health, halt or continue.
     let planned = Arc::new(planned);
     let (fleet, cloud) = (&planned.project.fleet, &planned.cloud);
     let (platform, tokens, kind) = (&platform, &tokens, request.kind);

@@ -1,5 +1,5 @@
-//! The changes that a run leaves out: to accounts whose credentials are missing or refused, and of workers whose secrets have no value. They are
-//! reported as failed, and the others go on.
+//! The changes that a run leaves out: to accounts whose credentials are missing or refused, and of workers whose secrets have no value.
+//! They are reported as failed, and the others continue.
 
 use std::collections::{BTreeSet, HashMap};
 

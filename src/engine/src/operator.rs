@@ -1,5 +1,5 @@
-//! The seam to whoever a run works for: a person at a terminal, a CI job, a page. It reports events and asks for
-//! decisions; it knows neither words nor output formats.
+//! The seam to the operator of a run: a person at a terminal, a CI job, a page. It reports events and asks for decisions; it knows neither
+//! words nor output formats.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -148,7 +148,7 @@ pub enum Question<'a> {
     ReplaceState(usize),
 }
 
-/// Whoever a run works for.
+/// The operator of a run.
 pub trait Operator: Progress {
     /// Returns the progress of work that outlives a run's calls, such as what the local emulator installs.
     fn background(&self) -> Arc<dyn Progress + Send + Sync>;

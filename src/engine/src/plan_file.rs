@@ -431,7 +431,7 @@ mod tests {
                 "t-d (d · production): only in the plan, update: the pack's bundle changed".to_owned(),
             ]
         );
-        // A worker that moves is deleted and created; both are told.
+        // A worker that moves is deleted and created; both are reported.
         let mut moved = change("a");
         moved.home.namespace = Some("n".to_owned());
         let lines = differences(&file(&plan(vec![change("a")])), &plan(vec![moved]));

@@ -541,7 +541,7 @@ impl Fleet<'_> {
         })?;
         self.hand_over(&mut planner, state)?;
         let mut recorded = state.hosts()?;
-        // What lies in an account that fleet.yaml no longer has can't be reached.
+        // Workers in an account that fleet.yaml no longer has can't be reached.
         recorded.retain(|_, add_hosts| match homes.get(&add_hosts.home) {
             Some(name) => {
                 add_hosts.account.clone_from(name);

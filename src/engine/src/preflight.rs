@@ -297,7 +297,7 @@ fn find_table(
     Ok(listed.into_iter().find(|(title, _)| *title == table.title).map(|(_, id)| id))
 }
 
-/// Returns whether the spec of a worker takes a host over, whoever has it.
+/// Returns whether the spec of a worker takes over a host, regardless of its owner.
 fn takes_over(planned: &Planned, worker: &str, host: &str) -> bool {
     let records = planned.scan.records.iter();
     let mut workers = records

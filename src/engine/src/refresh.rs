@@ -287,7 +287,7 @@ fn correct(
     state.all(|state| {
         let mut corrected = 0;
         for (id, row) in &refreshed.rows {
-            // Of whom nobody knows the customer, a later plan could take for somebody's who left.
+            // If a worker's customer is unknown, a later plan could take the worker for that of a removed customer.
             if !listed(id) || row.customer.is_empty() {
                 continue;
             }

@@ -134,10 +134,9 @@ impl LiveSecrets {
     }
 }
 
-/// Looks up the bindings of workers where they aren't known here. Of workers that are adopted: bindings that their
-/// specs don't have would be removed by the upload, which is refused. And of workers that are in the state without
-/// their secrets, if an upload lacks a value: they were changed by others, or found by a rebuild. Their secrets are
-/// kept then.
+/// Looks up the bindings of workers where they aren't known here. Of workers that are adopted: bindings that their specs don't have would
+/// be removed by the upload, which is refused. And of workers that are in the state without their secrets, if an upload lacks a value: they
+/// were changed outside flotilla, or found by a rebuild. Their secrets are kept then.
 pub fn look(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure> {
     let live = LiveSecrets::open(&planned.cloud.state)?;
     let fingerprints = live.fingerprints();

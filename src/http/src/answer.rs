@@ -48,7 +48,7 @@ impl Answer {
         ratelimit::read(&self.headers, "ratelimit-policy", "q", "w")
     }
 
-    /// The body, to be read as it comes. Reading fails after so many bytes.
+    /// The body, which is read as it arrives. Reading fails after this number of bytes.
     pub fn body(self, limit: u64) -> Body {
         Body { response: self.response, left: limit, end: self.end }
     }

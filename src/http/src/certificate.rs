@@ -123,7 +123,7 @@ mod tests {
 
     const HOST: &str = "shop.example.com";
 
-    /// A server that shows a certificate to whoever connects; where it listens, and who trusts it.
+    /// A server that shows a certificate to every client; its address, and the roots that trust it.
     fn server(change: impl FnOnce(&mut CertificateParams), trusted: bool) -> (SocketAddr, Arc<ClientConfig>) {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut authority = CertificateParams::new(Vec::new()).unwrap();

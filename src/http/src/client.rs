@@ -357,7 +357,7 @@ mod tests {
         ] {
             assert!(check_token_address(url).is_err(), "{url}");
         }
-        // Whoever forgets to ask sends nothing, either.
+        // A caller that forgets to check sends nothing, either.
         let (address, received) = server(|_| ());
         let address = address.replace("http://", "http://localhost:x@");
         let request = Request::get(address).bearer(&SecretString::from("canary"));

@@ -1,4 +1,4 @@
-//! A WebSocket: the handshake goes through the same client as every request, its messages have a limit, and nothing waits for ever.
+//! A WebSocket: the handshake goes through the same client as every request, its messages have a limit, and nothing waits forever.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub enum Received {
     Message(String),
     /// A sign of life: the answer to a ping, or a ping, which is answered.
     Heartbeat,
-    /// The server has closed it; whether as it should be, and its reason.
+    /// The server has closed it; whether properly, and its reason.
     Closed {
         /// Whether the server says that this is the regular end.
         normal: bool,
@@ -41,7 +41,7 @@ pub enum Received {
 }
 
 impl WebSocket {
-    /// Opens one: `wss://`, or `ws://` within this machine, since whoever knows the address may read. `largest` is the limit of a
+    /// Opens one: `wss://`, or `ws://` within this machine, since anyone who knows the address may read. `largest` is the limit of a
     /// message in bytes.
     pub fn open(url: &str, protocol: &str, timeouts: Timeouts, largest: usize) -> Result<WebSocket, Error> {
         let address = match url.split_once("://") {

@@ -312,7 +312,7 @@ impl<'a> Projects<'a> {
         Some(framed.finish().to_string())
     }
 
-    /// Returns the code of a configuration. The error says why there is none that flotilla could deploy, and what to do.
+    /// Returns the code of a configuration. The error is the reason why flotilla can't deploy it, and what to do.
     pub fn code(&mut self, config: &Config<'_>, findings: &mut Findings) -> Result<Code, (String, String)> {
         let file = self.root.join(&config.document.file);
         let folder = file.parent().unwrap_or(self.root).to_owned();

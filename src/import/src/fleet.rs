@@ -28,7 +28,7 @@ pub struct Existing {
 }
 
 impl Existing {
-    /// Reads the fleet in a folder. The error says why it can't be added to.
+    /// Reads the fleet in a folder. The error is the reason why nothing can be added to it.
     pub fn read(root: &Path) -> Result<Option<Existing>, String> {
         let file = root.join(FLEET_FILE);
         if !file.exists() {
@@ -110,7 +110,7 @@ impl Existing {
         let path = |steps: &[&str]| steps.iter().map(|step| (*step).to_owned()).collect::<Vec<_>>();
         let mut changes = Vec::new();
         if !accounts.is_empty() && self.value["defaults"].get("account").is_none() {
-            // With a second account, the customers that are there go on naming none.
+            // With a second account, existing customers still name none.
             if let [only] = self.accounts()[..]
                 && only != "default"
             {

@@ -1,9 +1,9 @@
 //! The local Cloudflare emulator: the operations of the API that flotilla and wrangler use, the limits, faults on
 //! request, and the deployed workers, served by workerd. Knows nothing of flotilla.
 //!
-//! Everything is stored in one folder: `cloudflare.db` (the account's objects), `d1/` and `libsql/` (the workers'
-//! databases), `objects/` (the workers' Durable Objects) and `key`. Secrets are stored sealed with that key, which only keeps their plain text out of the folder:
-//! whoever can read the folder can open them, so use made-up credentials.
+//! Everything is stored in one folder: `cloudflare.db` (the account's objects), `d1/` and `libsql/` (the workers' databases), `objects/`
+//! (the workers' Durable Objects) and `key`. Secrets are stored sealed with that key, which only keeps their plain text out of the folder:
+//! anyone who can read the folder can open them, so use made-up credentials.
 //!
 //! It sends nothing anywhere, and what workers fetch never leaves the machine.
 
@@ -261,7 +261,7 @@ impl Running {
         format!("http://{}{}", self.address, api::BASE)
     }
 
-    /// The address of its page, with the word with which that shows what workers do. Whoever knows it can read their logs.
+    /// The address of its page, with the word with which that shows what workers do. Anyone who knows it can read their logs.
     #[must_use]
     pub fn page(&self) -> &str {
         &self.page

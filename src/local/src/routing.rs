@@ -112,7 +112,7 @@ pub fn of_host(cloud: &Cloud, from: From, https: bool, host: &str, path: &str) -
 /// Passes a request to a worker of a dispatch namespace.
 ///
 /// # Errors
-/// The page that says why a worker gives no answer: it doesn't start, or what it threw.
+/// The page that shows why a worker doesn't respond: it doesn't start, or what it threw.
 pub async fn forward_or_throw(
     cloud: &Cloud,
     worker: &Worker,

@@ -156,7 +156,7 @@ pub fn entry(kind: &str, key: &Digest, make: impl FnOnce(&Path) -> Result<(), Fa
     let result = make(&making).and_then(|()| {
         let digest = content(&making, kind, key).with_context(cannot)?;
         fs::write(making.join(SEAL), digest.to_string()).with_context(cannot)?;
-        // Whoever works in the old one goes on there.
+        // A process that works in the old one continues there.
         let stale = parent.join(format!("{key}.stale-{}", random()));
         if fs::rename(&entry, &stale).is_ok() {
             let _ = fs::remove_dir_all(&stale);
@@ -181,7 +181,7 @@ pub fn subfolder(kind: &str) -> Result<PathBuf, Failure> {
     private(&folder()?.join(kind))
 }
 
-/// Creates a folder that no other process uses, to work in before it is known which entry of a kind results. Whoever creates it removes it.
+/// Creates a folder that no other process uses, to work in before it is known which entry of a kind results. The caller removes it.
 pub fn workspace(kind: &str) -> Result<PathBuf, Failure> {
     let parent = private(&folder()?.join(kind))?;
     Ok(unique(&parent, "work.making-")
@@ -202,8 +202,7 @@ pub fn npm_package(name: &str, version: &str, what: &str, progress: &dyn Progres
     })
 }
 
-/// Creates a folder in an entry that no other process uses, to work in. It is no part of the entry's content; whoever creates it removes
-/// it.
+/// Creates a folder in an entry that no other process uses, to work in. It is not part of the entry's content; the caller removes it.
 pub fn staging(entry: &Path) -> io::Result<PathBuf> {
     sweep(entry, |name| name.starts_with(STAGING));
     unique(entry, STAGING)

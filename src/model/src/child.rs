@@ -205,7 +205,7 @@ impl Job {
         self
     }
 
-    /// Reads its stdout, up to so many bytes.
+    /// Reads its stdout, up to this number of bytes.
     #[must_use]
     pub fn output(mut self, bytes: u64) -> Job {
         self.output = Some(bytes);
@@ -458,7 +458,7 @@ fn supervise(arguments: &[OsString]) -> ExitCode {
         Err(error) => return not_started(&error),
     };
     let pid = child.id();
-    // The exit code of a program that was stopped; whoever sees its end has to know it.
+    // The exit code of a program that was stopped; its parent checks for it.
     static STOPPED: AtomicU8 = AtomicU8::new(0);
     let stop = move |code: u8| -> ! {
         STOPPED.store(code, Ordering::SeqCst);
@@ -543,7 +543,7 @@ fn end_all(child: u32, includes: impl Fn(&Process) -> bool) {
     if let Some(group) = Pid::from_raw(child.cast_signed()) {
         let _ = rustix::process::kill_process_group(group, Signal::KILL);
     }
-    // Whoever starts a process, or loses its parent, while the list is made is on the next one.
+    // A process that is started, or loses its parent, while the list is made is on the next list.
     let mut empty = 0;
     for _ in 0..200 {
         let found: Vec<Process> = descendants().into_iter().filter(&includes).collect();

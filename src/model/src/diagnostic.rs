@@ -22,7 +22,7 @@ pub enum Severity {
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $code:literal,)+) => {
-        /// The stable codes of diagnostics: a code keeps its meaning for ever and is never used again for another.
+        /// The stable codes of diagnostics: a code keeps its meaning forever and is never reused.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code { $($(#[doc = $doc])+ $name,)+ }
 

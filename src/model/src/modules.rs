@@ -97,7 +97,7 @@ struct Entry {
 }
 
 impl Modules {
-    /// Returns modules in their order. The error says what is wrong with their names.
+    /// Returns modules in their order. The error describes what is wrong with their names.
     pub fn new(main: &str, mut list: Vec<BundledModule>) -> Result<Modules, String> {
         if list.len() > MOST_MODULES {
             return Err(format!("it has more than {MOST_MODULES} modules"));

@@ -1,5 +1,5 @@
-//! Lists that come in pages: which page is next, and whether the pages that were read are one list. A list that changes while it
-//! is read can miss an entry, and what isn't in a list counts as gone: such a list is read again. Sends nothing.
+//! Lists that come in pages: which page is next, and whether the pages that were read are one list. A list that changes while it is read
+//! can miss an entry, and an entry that isn't in a list counts as removed: such a list is read again. Sends nothing.
 
 use std::collections::HashSet;
 
@@ -144,7 +144,7 @@ impl<T> Default for Pages<T> {
 }
 
 impl<T: Entry> Pages<T> {
-    /// Adds the page that was read. A page that doesn't fit to those before starts the list anew.
+    /// Adds the page that was read. A page that doesn't fit the ones before it restarts the list.
     pub fn add(&mut self, page: ListPage<T>) -> Result<Progress<T>, Unsteady> {
         let ListPage { entries, next, total } = page;
         self.count += 1;

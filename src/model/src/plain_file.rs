@@ -135,8 +135,8 @@ fn refuse(path: &Path, depth: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the path of a file of a project for a path that was read from a file: relative, without `.` and `..`, not below `.git`
-/// or flotilla's own folder, and not through links that lead out of the project. The error says what is wrong with it.
+/// Returns the path of a file of a project for a path that was read from a file: relative, without `.` and `..`, not below `.git` or
+/// flotilla's own folder, and not through links that point outside the project. The error describes what is wrong with it.
 pub fn project_file(root: &Path, path: &str) -> Result<PathBuf, String> {
     project_path(path)?;
     let path = root.join(path);

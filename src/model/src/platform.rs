@@ -419,7 +419,7 @@ pub enum Reply {
     Tail {
         /// Its id.
         id: String,
-        /// The address of its stream. Whoever knows it can read the stream.
+        /// The address of its stream. Anyone who knows it can read the stream.
         url: String,
         /// The time at which it ends, RFC 3339.
         expires_at: String,

@@ -28,8 +28,8 @@ pub struct Preview {
     pub domain: Option<String>,
     /// The customers that belong to it.
     pub customers: BTreeSet<String>,
-    /// The shared workers that belong to it. Before it is opened: those that do so whoever refers to them; in between, nothing,
-    /// as long as that isn't known.
+    /// The shared workers that belong to it. Before it is opened: those that belong to it in any case; in between, nothing, as long as that
+    /// is unknown.
     pub shared: Option<BTreeSet<String>>,
     /// The hosts of its workers: what each is outside the preview, and in it.
     pub hosts: BTreeMap<String, String>,

@@ -30,7 +30,7 @@ pub enum Reason {
     New,
     /// The worker was deployed, and the platform doesn't have it any more.
     Missing,
-    /// The worker was deleted by other means, and an upload that was to change it created it anew, without its other parts.
+    /// The worker was deleted by other means, and the upload that was meant to update it created it again, without its other parts.
     Recreated,
     /// Every selected worker is uploaded, changed or not.
     Forced {
@@ -266,7 +266,7 @@ pub enum Reason {
         /// The short digest of the bundle that it is put back to.
         new: String,
     },
-    /// The worker was never rendered, or nothing is remembered of it.
+    /// The worker was never rendered, or is not in the build cache.
     NotRemembered,
     /// A rendered file is gone.
     OutputMissing {

@@ -73,7 +73,7 @@ impl Selection {
         let of = |what, written: &str, near: Option<&str>| {
             Some(Unknown { what, written: written.to_owned(), near: near.map(str::to_owned) })
         };
-        // In the order of the alphabet, so that the same mistakes give the same message.
+        // In the order of the alphabet, so that the same errors give the same message.
         let id = self.ids.iter().filter(|id| !ids.contains(id.as_str())).min();
         if let Some(id) = id {
             return of(What::Id, id, did_you_mean(id, ids.iter().copied()));

@@ -278,7 +278,7 @@ impl Domain {
         }
     }
 
-    /// Returns whether it may be taken from a worker that isn't the fleet's.
+    /// Returns whether it may be taken from a worker that this fleet doesn't manage.
     pub fn take_over(&self) -> bool {
         matches!(self, Domain::Entry { take_over: true, .. })
     }

@@ -63,7 +63,7 @@ pub fn bounded(message: String) -> String {
     without_middle(&words.join(" "), LONGEST_MESSAGE).into_owned()
 }
 
-/// Returns a text of at most so many characters: two thirds of them from its beginning, the rest from its end.
+/// Returns a text, shortened to a maximum number of characters: two thirds of them from its beginning, the rest from its end.
 fn without_middle(text: &str, longest: usize) -> Cow<'_, str> {
     let length = if text.len() <= longest { 0 } else { text.chars().count() };
     if length <= longest {

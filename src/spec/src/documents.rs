@@ -65,7 +65,7 @@ impl Reading<'_> {
         let mut errors: Vec<_> =
             errors.into_iter().map(|error| (error.span().map_or(0, |at| at.start), error)).collect();
         errors.sort_by_key(|(start, _)| *start);
-        // What follows on a line is of the same mistake.
+        // Further errors on a line have the same cause.
         errors.dedup_by_key(|(start, _)| self.span(*start, *start).line);
         for (_, error) in errors {
             let at = error.span().unwrap_or(0..0);

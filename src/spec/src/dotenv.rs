@@ -34,7 +34,7 @@ pub struct Entry<'a> {
     pub lines: Range<usize>,
 }
 
-/// An error in a file. It repeats a name at the most.
+/// An error in a file. It repeats nothing but a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
     /// Its place.
@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads the value from behind the `=`. An error has its offset, and that behind which reading goes on.
+    /// Reads the value from behind the `=`. An error has its offset, and that after which reading continues.
     fn value(&self, from: usize) -> Result<Value, (usize, usize, (&'static str, &'static str))> {
         let line_end = self.line_end(from);
         let start = line_end - self.text[from..line_end].trim_start_matches([' ', '\t']).len();
@@ -245,7 +245,7 @@ impl<'a> Reader<'a> {
         if self.text[at..end].ends_with('\r') && end < self.text.len() { end - 1 } else { end }
     }
 
-    /// Goes on at the line after that of an offset.
+    /// Continues with the line after that of an offset.
     fn next_line(&mut self, from: usize) {
         let end = self.text[from..].find('\n').map_or(self.text.len(), |index| from + index + 1);
         self.line += self.text[self.at..end].matches('\n').count();

@@ -86,7 +86,7 @@ impl Checker {
         let (shapeless, several) = (at(is_shapeless), at(is_several));
         errors
             .iter()
-            // What isn't a map, or has a key that nothing has, is told as that; and what is several things at once, as that.
+            // A value that isn't a map, or has an unknown key, is reported as that, and so is one of several kinds at once.
             .filter(|error| match error.kind() {
                 ValidationErrorKind::OneOfNotValid { .. } | ValidationErrorKind::OneOfMultipleValid { .. } => {
                     !shapeless.contains(error.instance_path().as_str())
@@ -319,7 +319,7 @@ impl Checker {
     fn described(&self, error: &ValidationError<'_>, key: &str) -> Option<&str> {
         let around =
             self.around(error).and_then(|schema| schema.get("properties")).or_else(|| self.of_all_types(error));
-        // What depends on another key stands beside the properties.
+        // Conditions on another key are next to the properties.
         let root = || self.schema.get("properties").filter(|_| error.instance_path().as_str().is_empty());
         let around = around.filter(|around| around.get(key).is_some()).or_else(root);
         let description = around?.get(key)?.get("description")?.as_str()?;

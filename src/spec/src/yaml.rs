@@ -197,8 +197,8 @@ impl Document {
     }
 }
 
-/// Returns whether a character can stand in a file as it is, outside the white space between values. Others are written as escapes in
-/// double quotes. Source: YAML 1.2.2, section 5.1, and line breaks of YAML 1.1, which older readers still see in U+2028 and U+2029.
+/// Returns whether a character can be in a file as it is, outside the white space between values. Others are written as escapes in double
+/// quotes. Source: YAML 1.2.2, section 5.1, and line breaks of YAML 1.1, which older readers still see in U+2028 and U+2029.
 pub fn is_printable(c: char) -> bool {
     !c.is_control() && !matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}')
 }

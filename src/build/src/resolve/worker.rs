@@ -554,7 +554,7 @@ impl<'a> WorkerResolver<'a, '_> {
     fn name(&mut self, pack: Option<&PackInUse<'_>>) -> Option<String> {
         let (pattern, scope) = (self.name_pattern, self.target.name_scope);
         let shared = self.target.subject.id == SHARED;
-        // What stands in a customer's own file gives nobody else that name.
+        // A name in a customer's own file applies to no other customer.
         let own = self.target.merged.place(&["workerName"]).is_some_and(|place| self.is_own(&place));
         if let Some(pattern) = pattern
             && let Err(wrong) = names::pattern(pattern, !own && self.target.role.is_none())

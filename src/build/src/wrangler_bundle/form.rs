@@ -8,7 +8,7 @@ use flotilla_model::modules::{BundledModule, MOST_MODULES, ModuleKind, Modules};
 /// The longest head of a part.
 const LONGEST_HEAD: usize = 16 << 10;
 
-/// Reads the modules of a form. The error says what is wrong with it.
+/// Reads the modules of a form. The error describes what is wrong with it.
 pub(super) fn modules(form: &[u8]) -> Result<Modules, String> {
     let damaged = || "wrangler wrote no multipart form".to_owned();
     let end = memmem::find(form, b"\r\n").filter(|end| (3..200).contains(end)).ok_or_else(damaged)?;

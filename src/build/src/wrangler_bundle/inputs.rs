@@ -132,7 +132,7 @@ impl Inputs {
         }
     }
 
-    /// Reads what the inputs are now. The error says why they can't be read: there are too many.
+    /// Reads the current inputs. The error is the reason why they can't be read: there are too many.
     pub(super) fn contents(&self, project: &WranglerProject) -> Result<Contents, String> {
         let mut total = 0;
         let mut contents = Contents::new();
@@ -295,8 +295,8 @@ fn read(path: &Path, total: &mut u64) -> Option<Digest> {
     Some(Digest::of(&bytes))
 }
 
-/// Finds the file of a text, data or WebAssembly module: the metafile says who imports it and its name alone. Nothing if there is none with
-/// these bytes.
+/// Finds the file of a text, data or WebAssembly module: the metafile only has its name and the file that imports it. Nothing if there is
+/// none with these bytes.
 fn original(
     project: &WranglerProject,
     listed: &serde_json::Map<String, Value>,

@@ -85,7 +85,7 @@ pub fn access(prompter: &Prompter, workspace: &Workspace, account: Option<&str>)
             }
             None => return Err(prompter.missing("the account", "--account NAME")),
         };
-        // What isn't set is told as any command tells it.
+        // A missing setting is reported as by any other command.
         let tokens = workspace.cloud.tokens(&workspace.fleet, [name], &workspace.secrets)?;
         let token = tokens.into_values().next().ok_or_else(|| Failure::new("BUG: an account has no token"))?;
         return verified(workspace, token, false, Some(name.to_owned())).map(Some);

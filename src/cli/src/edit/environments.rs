@@ -84,7 +84,7 @@ impl Editor<'_> {
         let path = |steps: &[&str]| steps.iter().map(|step| (*step).to_owned()).collect::<Vec<_>>();
         let names_environments = spec["environments"].as_object().is_some_and(|named| !named.is_empty());
         if !names_environments && present.contains(&Environment::Production) {
-            // Otherwise it isn't stated whether production goes on to exist.
+            // Otherwise, it isn't defined whether production continues to exist.
             self.spec(Change::Set(path(&["environments", "production"]), json!({})))?;
         }
         let mut settings = Map::new();

@@ -102,7 +102,7 @@ fn change(
     store.set(&entry, &value)?;
     drop(value);
     warn_if_exposed(session, &on_disk, store);
-    // What holds now is read anew, as the next deploy reads it.
+    // The value that applies now is read again, as the next deploy reads it.
     let within = store.environment();
     let opened = open(session, &CloudArguments::default())?;
     let needs = opened.needs(session, |worker| {

@@ -231,7 +231,7 @@ impl Ui {
 
 impl Inner {
     fn leave(&self, code: i32) -> ! {
-        // The lock is kept: whoever wants to draw after this waits for the end.
+        // The lock is kept: other threads that draw wait for the end.
         let phase = self.phase.lock();
         if let Some(phase) = &*phase {
             phase.bar.finish_and_clear();

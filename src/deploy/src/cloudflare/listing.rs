@@ -90,7 +90,7 @@ struct Route {
     script: Option<String>,
 }
 
-/// Reads a list of at most so many entries; `null` is none.
+/// Reads a list with a maximum number of entries; `null` is none.
 struct Bounded<T> {
     limit: usize,
     entry: PhantomData<T>,
@@ -199,7 +199,7 @@ fn list<T: for<'de> Deserialize<'de>, U>(
             error.map_or_else(|| refused(0, "Cloudflare gave no reason"), |error| refused(error.code, &error.message))
         );
     }
-    // What isn't in the list counts as gone. So no list is worse than none that can be read.
+    // An entry that isn't in the list counts as removed. So an incomplete list is worse than one that can't be read.
     let rows = envelope.result.ok_or_else(|| super::undocumented("the list is missing"))?;
     let entries = rows.into_iter().map(convert).collect();
     envelope.result_info.unwrap_or_default().page(entries, page, full).map_err(|why| super::undocumented(&why))

@@ -119,7 +119,7 @@ impl<'p> Run<'p> {
         let plan = self.plan;
         let mut tables: BTreeMap<(Table, bool), Vec<&HostChange>> = BTreeMap::new();
         for change in plan.hosts.iter().filter(|change| change.wave == wave.place()) {
-            // A host never leads to a worker that doesn't exist.
+            // A host never points to a worker that doesn't exist.
             let exists = match &change.to {
                 Some(worker) => self.ctx.state.one(&(change.home.clone(), worker.clone()))?.is_some(),
                 None => true,

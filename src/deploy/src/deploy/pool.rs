@@ -116,7 +116,7 @@ impl Pool for Threads {
     fn submit(&mut self, id: RequestId, job: Job) {
         let (platform, make, sender) = (Arc::clone(&self.platform), Arc::clone(&self.make), self.sender.clone());
         self.pool.execute(move || {
-            // A panic is told to the loop, which would wait for ever otherwise.
+            // A panic is reported to the loop, which would wait forever otherwise.
             let answered = catch_unwind(AssertUnwindSafe(|| answer(platform.as_ref(), make.as_ref(), job)));
             // Before the answer is known: with the last one the deploy ends, and nothing holds what it was made from any more.
             drop((platform, make));

@@ -213,7 +213,7 @@ impl<'a> Run<'a> {
             let ranked = others.iter().copied().filter(|index| self.change(*index).rank == rank).collect();
             self.run_changes(ranked, Phase::Apply)?;
         }
-        // A host leads to its new worker once that exists, and elsewhere before its old one is deleted.
+        // A host points to its new worker once that exists, and is moved before its old one is deleted.
         self.write_hosts(wave)?;
         let late: Vec<ChangeIndex> = others.into_iter().filter(|index| self.has_late_steps(*index)).collect();
         let givers: Vec<ChangeIndex> = late.iter().copied().filter(|index| self.gives(*index)).collect();

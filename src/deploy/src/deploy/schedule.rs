@@ -467,7 +467,7 @@ impl Schedule<'_> {
     }
 }
 
-/// The transitions of requests, whoever they belong to.
+/// The transitions of requests, of any owner.
 impl<'p> Schedule<'p> {
     /// Moves a lookup or a write of hosts to another state.
     fn set(&mut self, id: RequestId, state: RequestState) -> RequestState {
@@ -478,7 +478,7 @@ impl<'p> Schedule<'p> {
         before
     }
 
-    /// Adds a lookup; it is queued, or sent at once, by whoever adds it.
+    /// Adds a lookup; the caller queues it or sends it at once.
     pub fn add_lookup(&mut self, lookup: Lookup) -> LookupId {
         let id = LookupId::new(self.lookups.len());
         self.lookups.push(lookup);

@@ -490,7 +490,7 @@ struct Bench {
     fake: Arc<Fake>,
     clock: Arc<FakeClock>,
     rate: Rate,
-    /// Stops the deploy when so many changes are done.
+    /// Stops the deploy after this number of changes.
     stop_after: usize,
     waves: Vec<Wave>,
     budget: Budget,

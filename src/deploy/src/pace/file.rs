@@ -111,7 +111,7 @@ impl Shared {
         number
     }
 
-    /// The first bytes of a place, if it has so many.
+    /// The first bytes of a place, if it has that many.
     fn bytes<const N: usize>(&self, place: u64) -> Option<[u8; N]> {
         let mut bytes = [0; N];
         self.file.read_exact_at(&mut bytes, place * PLACE as u64).ok().map(|()| bytes)

@@ -24,7 +24,7 @@ const FLIGHT_BUCKETS: u64 = 50;
 /// requests of one command.
 pub(super) const YIELD: Duration = Duration::from_secs(2);
 /// The longest time that an answer can stop the lane for, and the longest window that one can report: an hour. Cloudflare's have five
-/// minutes. Whoever answers in its place doesn't block a token for longer, and an honest answer that says more comes again.
+/// minutes. A server that responds in its place can't block a token for longer, and a genuine response with a longer time is repeated.
 pub(super) const LONGEST: Nanos = 3_600 * 1_000_000_000;
 /// The first wait after a 429 that doesn't say how long, and the longest one. It doubles each time.
 const UNTOLD: (Nanos, Nanos) = (10 * 1_000_000_000, 300 * 1_000_000_000);
@@ -34,7 +34,7 @@ pub(super) fn nanos(duration: Duration) -> Nanos {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
 }
 
-/// Counts of the last so many buckets of time. What fell out of it is forgotten.
+/// The counts of the most recent buckets of time. Older ones are dropped.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Ring {
     /// The length of a bucket.
@@ -370,7 +370,7 @@ impl Ledger {
 
     /// Records a 429 for a request that was sent at a time. Returns whether it is a new block.
     pub(super) fn throttle(&mut self, sent: Nanos, retry_after: Option<Nanos>, now: Nanos) -> bool {
-        // What was sent before the block that there is only tells of it once more.
+        // The response to a request that was sent before the block only reports the same block again.
         let again = sent < self.blocked_until;
         if !again {
             self.strikes = self.strikes.saturating_add(1);

@@ -59,7 +59,7 @@ impl Plan {
                 }
             }
         }
-        // A host never points to a worker that isn't there, or isn't as it should be.
+        // A host never points to a worker that doesn't exist or is incomplete.
         let is_removed =
             |home: &_, worker: &String| removed.iter().any(|(c, _)| c.home == *home && c.worker == *worker);
         self.hosts.retain(|host| !host.to.as_ref().is_some_and(|to| is_removed(&host.home, to)));

@@ -109,7 +109,7 @@ impl Scope {
                 };
             }
         }
-        // Where a domain or a route leads is told by the workers outside of namespaces.
+        // Domains and routes point to workers outside namespaces.
         let zones = scope.zones.iter().chain(&scope.named_zones).map(|(account_id, _)| account_id);
         let accounts: BTreeSet<&String> = scope.domains.iter().chain(zones).collect();
         scope.homes.extend(accounts.into_iter().map(|account_id| outside(account_id)));

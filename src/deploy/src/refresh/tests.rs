@@ -146,7 +146,7 @@ impl World {
         let refreshed = self.refresh().0;
         let kinds: Vec<&str> = refreshed.findings.iter().map(|finding| finding.what.kind()).collect();
         assert_eq!(kinds, expected, "{:#?}", refreshed.findings);
-        // Each says what it is about.
+        // Each names its subject.
         for finding in &refreshed.findings {
             assert_eq!(finding.account, "default");
             assert!(finding.text().contains(&finding.worker), "{}", finding.text());
@@ -268,7 +268,7 @@ fn what_others_changed_loses_its_digest() {
             .starts_with("it was changed outside flotilla")
     );
 
-    // And without any tag: it is wanted and on record, so it is put right.
+    // And without any tag: a spec defines it and the state has it, so it is fixed.
     let mut bald = World::new();
     bald.worker("w-acme").tags.clear();
     assert_eq!(bald.finds(&["drift"]).rows[&id("w-acme")].digest, None);
@@ -480,7 +480,7 @@ fn the_scope_is_one_list_for_each_thing_in_use() {
     let scope = Scope::of(&BTreeMap::new(), &BTreeMap::from([((inside, "w".to_owned()), wanted)]), |_, _| None);
     assert_eq!(scope.requests(), 1);
 
-    // And so many requests are made.
+    // And this number of requests is sent.
     let mut asked = Vec::new();
     let inventory = take(&by_name, &mut |_: &Home, call: Call| -> Result<Reply, CallError> {
         let (name, reply) = match call {

@@ -14,7 +14,7 @@ use crate::planning::Planned;
 /// The number of previews that are named as ones that could go.
 const NAMED: usize = 5;
 
-/// Refuses a preview of more than so many.
+/// Refuses a preview with too many workers.
 pub(super) fn check_size(number: usize, most: usize, what: &str) -> Result<(), Failure> {
     if number <= most {
         return Ok(());

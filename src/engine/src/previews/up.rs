@@ -290,11 +290,11 @@ fn selected(context: &Context<'_>, request: &UpRequest) -> Result<Selected, Fail
                 .iter()
                 .filter(|record| record.units.iter().any(|unit| selection.includes_unit(record, unit)));
             let mut ids: BTreeSet<String> = included.map(|record| build::id(record).to_owned()).collect();
-            // What is wrong with a spec is told for whom it is meant.
+            // Errors in a spec are reported for the selected customers.
             ids.extend(scan.held.iter().filter(|id| selection.includes_id(id)).cloned());
             let of_shared = scan.records.iter().filter(|record| build::id(record) == SHARED);
             if ids.remove(SHARED) && request.customers.is_empty() && request.labels.is_empty() {
-                // What is made otherwise is meant, also where it is nobody's.
+                // Workers that changed are selected, even those that belong to no customer.
                 let units = of_shared.flat_map(|record| record.units.iter().map(move |unit| (record, unit)));
                 let differing = units.filter(|(record, unit)| selection.includes_unit(record, unit));
                 shared.extend(differing.filter_map(|(_, unit)| unit.role.clone()));

@@ -49,7 +49,7 @@ pub struct Fleet {
     pub left_out_rules: LeftOutRules,
 }
 
-/// The entries of `diagnostics` in fleet.yaml that were left out as faulty: nobody knows how bad the warnings are that they are about.
+/// The entries of `diagnostics` in fleet.yaml that were left out as faulty: the severity of the warnings that they are about is unknown.
 #[derive(Clone, Debug, Default)]
 pub struct LeftOutRules {
     /// The codes that they are about, as far as they can be read.
@@ -330,7 +330,7 @@ impl LeftOutRules {
         rules
     }
 
-    /// Returns whether nobody knows how bad a warning with a code is.
+    /// Returns whether the severity of a warning with a code is unknown.
     pub fn has(&self, code: Code) -> bool {
         self.any || self.codes.contains(&code)
     }
