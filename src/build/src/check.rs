@@ -20,7 +20,7 @@ pub fn claims(claims: &mut [UniqueClaim]) -> Vec<Conflict> {
         conflicts.iter().filter_map(|conflict| Some(conflict.diagnostic.as_ref()?.place.clone())).collect()
     };
     let described = places(&conflicts);
-    // What is reported of a database's id isn't reported of its name once more.
+    // An error about a database's id isn't reported again for its name.
     conflicts.extend(names.into_iter().flat_map(contested).map(|conflict| Conflict {
         diagnostic: conflict.diagnostic.filter(|diagnostic| !described.contains(&diagnostic.place)),
         ..conflict
@@ -40,7 +40,7 @@ pub struct Conflict {
     pub diagnostic: Option<Diagnostic>,
 }
 
-/// The number of other claims that are shown with each; more would bury the one that is meant.
+/// The number of other claims that are shown with each; more would hide the relevant one.
 const OTHERS: usize = 3;
 
 fn contested(group: &[UniqueClaim]) -> Vec<Conflict> {
@@ -67,7 +67,7 @@ fn contested(group: &[UniqueClaim]) -> Vec<Conflict> {
     }
     let places: Vec<&[UniqueClaim]> = group.chunk_by(|a, b| a.place == b.place).collect();
     match places.as_slice() {
-        // Told once, at the one place.
+        // Reported once, at the one place.
         [_] => match shared(group) {
             None => Vec::new(),
             Some(diagnostic) => {
@@ -84,7 +84,7 @@ fn shared(group: &[UniqueClaim]) -> Option<Diagnostic> {
     let (first, last) = (group.first()?, group.last()?);
     let (code, what) = named(&first.resource);
     let (whose, help) = if first.claimant == last.claimant {
-        // One entry twice is the schema's to tell; a worker's name and a domain are claimed once by each worker.
+        // The schema reports duplicate entries; a worker's name and a domain are claimed once by each worker.
         matches!(first.resource, ClaimedResource::Route(_)).then(|| ("twice by this worker".to_owned(), keep_one()))?
     } else if group.iter().all(|claim| {
         (&claim.claimant.customer, &claim.claimant.role) == (&first.claimant.customer, &first.claimant.role)
@@ -234,8 +234,8 @@ fn shared_host(group: &[(&str, &UniqueClaim)]) -> Vec<Conflict> {
     conflicts
 }
 
-/// Routes with a wildcard for their host that takes in another customer's host. A custom domain there is never reached, as
-/// routes come first; of a route there, what it doesn't match itself is taken.
+/// Routes with a wildcard for their host that takes in another customer's host. A custom domain there is never reached, because routes take
+/// precedence; of a route there, the requests that it doesn't match itself are taken.
 fn wildcards(claims: &[UniqueClaim]) -> Vec<Conflict> {
     let hosts: Vec<(&str, &UniqueClaim)> = claims
         .iter()
@@ -259,7 +259,7 @@ fn wildcard(host: &str, claim: &UniqueClaim, taken: &[(&str, &UniqueClaim)]) -> 
         taken.iter().filter(|(_, other)| matches!(other.resource, ClaimedResource::Domain(_))).collect();
     let meant = format!("if this is intended, list it in fleet.yaml: `sharedHosts: [\"{host}\"]`");
     let Some((domain, first)) = domains.first() else {
-        // That is what a worker for everybody is there for.
+        // That is the purpose of a worker for all customers.
         if taken.is_empty() || claim.claimant.customer == SHARED {
             return Vec::new();
         }

@@ -24,7 +24,7 @@ pub const LIST: &str = "export.json";
 /// The workflow that keeps a repository up to date.
 pub const WORKFLOW: &str = ".github/workflows/deploy-c15t.yml";
 
-/// Versions that are pinned, as the lock file next door has them.
+/// Pinned versions, as in the lock file in the same folder.
 const PACKAGES: [(&str, &str); 2] = [("typescript", "7.0.2"), ("wrangler", WRANGLER)];
 const LOCK: &str = include_str!("export/package-lock.json");
 const UPDATE: &str = include_str!("export/update.mjs");

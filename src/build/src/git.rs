@@ -72,7 +72,7 @@ pub fn is_in_work_tree(folder: &Path) -> Result<bool, Failure> {
     let repository = searched(folder).map(|folder| folder.join(".git")).find(|path| path.exists());
     let answer = match (git(folder).args(["rev-parse", "--is-inside-work-tree"]).output(), &repository) {
         (Ok(answer), _) => answer,
-        // Without git nobody can commit; but somebody else may have, where there is a repository.
+        // Without git, nothing can be committed on this machine; but in a repository, somebody else may have.
         (Err(_), Some(_)) => return Err(Failure::new("git is not installed, and the project is in a git repository")),
         (Err(_), None) => return Ok(false),
     };

@@ -91,12 +91,12 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Reads what is remembered of a project; nothing, if nothing is or it can't be read.
+    /// Reads the build cache of a project; nothing if there is none or it can't be read.
     pub fn read(root: &Path) -> Manifest {
         Manifest::read_with(root, UserKey::load)
     }
 
-    /// Reads what is remembered under the seal of this key.
+    /// Reads the build cache that is sealed with this key.
     pub fn read_with(root: &Path, key: impl FnOnce() -> Option<UserKey>) -> Manifest {
         Manifest::try_read(&root.join(FOLDER), key).unwrap_or_default()
     }
@@ -191,7 +191,7 @@ impl Manifest {
         length > 2 * live + 4096
     }
 
-    /// Returns the JSON of a value, if it is what it should be.
+    /// Returns the JSON of a value, if its digest is right.
     pub fn value(&self, chunk: Chunk, hash: ShortHash) -> Option<Vec<u8>> {
         let (_, file) = self.values.as_ref()?;
         let end = chunk.offset.checked_add(u64::from(chunk.length))?;

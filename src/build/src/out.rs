@@ -18,7 +18,7 @@ use flotilla_model::text::with_unix_line_ends;
 /// The folder's name.
 pub const OUT: &str = "out";
 
-/// The most bytes of a file that are read: more than any that a build writes.
+/// The maximum size, in bytes, of a file that are read: more than any that a build writes.
 const LARGEST: u64 = 256 << 20;
 
 /// The folder out/ of a project.
@@ -188,7 +188,7 @@ impl Out {
         Ok(removed)
     }
 
-    /// Removes a plain file of a folder, if it exists; returns whether it did.
+    /// Removes a regular file of a folder, if it exists; returns whether it did.
     pub fn remove_file(&self, folder: &str, name: &str) -> Result<bool, Failure> {
         let there = self.metadata(folder, name).is_some();
         if there {
@@ -266,7 +266,7 @@ pub struct Written {
     pub metadata: Option<fs::Metadata>,
 }
 
-/// Returns the metadata of a plain file that holds this text, with whichever line ends git checked it out.
+/// Returns the metadata of a regular file that holds this text, with whichever line ends git checked it out.
 fn same_text(file: &Path, bytes: &[u8]) -> io::Result<Option<fs::Metadata>> {
     let metadata = match fs::symlink_metadata(file) {
         Ok(metadata) => metadata,

@@ -1,5 +1,5 @@
-//! fleet.yaml's policy for diagnostics: warnings that are turned off, or are as bad as errors, for some customers or
-//! for all. Pure; doesn't know who finds them, nor what follows from an error.
+//! fleet.yaml's policy for diagnostics: warnings that are turned off or are errors, for some customers or for all. Pure; doesn't know who
+//! finds them, nor what follows from an error.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ pub struct Policy {
 
 struct Rule {
     code: Code,
-    /// Without any: everybody, and what is no customer's.
+    /// Without any: all customers, and diagnostics that belong to none.
     customers: Option<Vec<WildMatch>>,
     level: Level,
     reason: String,

@@ -167,7 +167,7 @@ impl Templates {
     }
 }
 
-/// The most bytes of a rendered file: more than any worker may have.
+/// The maximum size, in bytes, of a rendered file: more than any worker may have.
 const MOST_BYTES: usize = 64 << 20;
 
 /// The text of a rendered file, which has a limit.
@@ -199,7 +199,7 @@ const NOTE_READ: &str = "__flotilla_read";
 /// read line by line, and so is always counted as read: see [`always_read`].
 fn noted(partials: &[(String, String)]) -> impl Iterator<Item = (&String, Cow<'_, str>)> {
     partials.iter().enumerate().map(|(index, (name, text))| {
-        // At the top of one that extends another, nothing may stand but blocks.
+        // At the top level of a template that extends another, only blocks are allowed.
         let text = if index < 64 && !text.contains("extends") {
             format!("{text}{{{{ {NOTE_READ}(n={index}) }}}}").into()
         } else {

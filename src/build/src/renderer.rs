@@ -1,7 +1,6 @@
-//! Renders workers in helper processes, so that a template can neither take the program's memory nor its stack, nor hold it up. A helper is
-//! flotilla itself under a hidden first argument; it has a limit of memory, of time for each worker and of output, and ends when its
-//! stdin closes. In a program that isn't flotilla's binary, such as a test, templates are rendered in the program itself, without
-//! these limits.
+//! Renders workers in helper processes, so that a template can't exhaust the program's memory or stack, or block it. A helper is flotilla
+//! itself under a hidden first argument; it has a limit of memory, of time for each worker and of output, and ends when its stdin closes.
+//! In a program that isn't flotilla's binary, such as a test, templates are rendered in the program itself, without these limits.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -328,7 +327,7 @@ impl Helper {
             stderr: child.stderr.take().expect(pipe),
             child,
         };
-        // That it has died already is found out when it is asked for something.
+        // Whether it has already died is detected by the next request.
         let _ = write_frame(&mut helper.stdin, setup);
         Ok(helper)
     }
@@ -371,7 +370,7 @@ impl Helper {
 
 impl Drop for Renderer {
     fn drop(&mut self) {
-        // They end by themselves; this keeps no dead ones.
+        // They end by themselves; this reaps them.
         for helper in self.idle.get_mut().drain(..) {
             let _ = helper.end();
         }
@@ -437,7 +436,7 @@ fn serve() -> io::Result<()> {
             break;
         }
     }
-    // Nobody wants what is still being rendered.
+    // What is still being rendered is not needed any more.
     std::process::exit(0)
 }
 

@@ -18,7 +18,7 @@ use flotilla_spec::project::Fleet;
 
 /// The number of customers with the largest shares that are shown.
 pub const SHOWN: usize = 3;
-/// The smallest limit that is warned of: that five of five are used is how they are meant.
+/// The smallest limit that is warned of: a small limit may well be used up completely.
 const WORTH_A_WARNING: u64 = 10;
 
 /// The usage of one worker: what counts against the limits of its account and its zones. It is recorded for each worker.
@@ -101,8 +101,8 @@ pub fn beside_wildcards<'a>(
 
 /// The usage of many workers: what counts against the limits of accounts and zones.
 ///
-/// A fleet can have as many zones as customers. They are not summed in a map, which would cost more than all else here:
-/// what belongs to one zone is brought together by sorting digests, and only where that is much, names are looked at.
+/// A fleet can have as many zones as customers. They are not summed in a map, which would cost more than all else here: what belongs to one
+/// zone is brought together by sorting digests, and names are only compared where the total is large.
 #[derive(Clone, Debug, Default)]
 pub struct Usage<'a> {
     accounts: BTreeMap<&'a str, Sums>,

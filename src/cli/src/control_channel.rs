@@ -18,7 +18,7 @@ use super::ui::Ui;
 /// The file through which another process sends commands.
 const FILE: &str = "control";
 
-/// The most bytes of the file.
+/// The maximum size, in bytes, of the file.
 const LIMIT: u64 = 64;
 
 const CONTINUE: u8 = Control::Continue as u8;

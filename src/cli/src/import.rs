@@ -29,11 +29,11 @@ use flotilla_engine::requests::PlatformRequester;
 
 /// The longest name of a fleet.
 const FLEET_NAME_LENGTH: usize = 40;
-/// The most files that are listed; of more, their folders are.
+/// The maximum number of files that are listed; if there are more, their folders are.
 const FILES_SHOWN: usize = 30;
-/// The most secrets that are listed.
+/// The maximum number of secrets that are listed.
 const SECRETS_SHOWN: usize = 10;
-/// The most workers whose names are listed to be adopted.
+/// The maximum number of workers whose names are listed to be adopted.
 const ADOPTED_BY_NAME: usize = 6;
 
 #[derive(clap::Args)]

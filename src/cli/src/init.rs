@@ -34,10 +34,10 @@ const PREVIEWS: &str = ".github/workflows/flotilla-previews.yml";
 /// The path of GitLab's pipeline.
 const PIPELINE: &str = ".gitlab-ci.yml";
 
-/// The most secrets that are listed on the terminal.
+/// The maximum number of secrets that are listed on the terminal.
 const LISTED: usize = 20;
 
-/// The most bytes of a file that is extended or replaced.
+/// The maximum size, in bytes, of a file that is extended or replaced.
 const LIMIT: u64 = 16 << 20;
 
 #[derive(clap::Args)]

@@ -243,7 +243,7 @@ impl ResourceKind {
 }
 
 impl State {
-    /// Opens the state, and makes it if it isn't there.
+    /// Opens the state, and makes it if it doesn't exist.
     pub fn open(path: &Path) -> Result<State, Failure> {
         if let Some(folder) = path.parent() {
             plain_file::create_folder(folder)
@@ -523,7 +523,7 @@ impl State {
     }
 }
 
-/// Creates the file if it isn't there, and makes it and SQLite's files beside it private. SQLite gives those that it creates the
+/// Creates the file if it doesn't exist, and makes it and SQLite's files beside it private. SQLite gives those that it creates the
 /// permissions of the file itself.
 fn prepare(path: &Path) -> io::Result<HeldFile> {
     let file = plain_file::open_with(path, File::options().read(true).write(true).create(true))?;

@@ -32,7 +32,7 @@ const LOCK: &str = ".flotilla/undo.lock";
 const FORMAT: &str = "flotilla-undo-2";
 /// The purpose of the seal.
 const PURPOSE: &str = "undo journal";
-/// The most bytes of a journal, and of a file that is kept.
+/// The maximum size, in bytes, of a journal, and of a file that is kept.
 const LIMIT: u64 = 64 << 20;
 /// The longest text of a journal, and of a message about one.
 const LONGEST: usize = 1000;

@@ -23,7 +23,7 @@ use crate::planning::Planned;
 
 /// The version of the file's form; version 1 had no `reason_details`. One of a newer one is refused.
 const VERSION: u64 = 2;
-/// The most bytes of a file: a plan of a million workers has fewer.
+/// The maximum size, in bytes, of a file: a plan of a million workers has fewer.
 const LIMIT: u64 = 4 << 30;
 /// The number of deploys that are searched for the one that a plan continues.
 const RUNS: usize = 100;

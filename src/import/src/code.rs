@@ -59,7 +59,7 @@ const ANYWHERE: [&str; 10] = [
     "upload_source_maps",
     "workflows",
 ];
-/// The most bytes of a package.json.
+/// The maximum size, in bytes, of a package.json.
 const MAX_PACKAGE: u64 = 1 << 20;
 /// The most files and bytes of a folder that is compared with others.
 const MAX_COMPARED: (usize, u64) = (2_000, 32 << 20);

@@ -36,7 +36,7 @@ use files::{Member, members};
 /// A file that several customers' configurations have in common.
 const BASE_FILE: &str = "config/base/wrangler.base.toml";
 
-/// The most bytes of a package.json.
+/// The maximum size, in bytes, of a package.json.
 const MAX_PACKAGE: u64 = 1 << 20;
 
 /// The part of a project that belongs to no single worker.

@@ -93,8 +93,8 @@ pub struct Options {
     pub zones: Vec<String>,
     /// Hosts whose DNS records Workers doesn't manage: attaching one is refused (100117) unless overridden.
     pub dns_records: Vec<String>,
-    /// Make a D1 database or KV namespace when an upload first binds its id. Off: an id that isn't there is refused (10181,
-    /// 10041), as at Cloudflare. On: specs that name what the real Cloudflare has can be tried out.
+    /// Make a D1 database or KV namespace when an upload first binds its id. Off: an id that doesn't exist is refused (10181, 10041), as at
+    /// Cloudflare. On: specs that name what the real Cloudflare has can be tried out.
     pub make_bound: bool,
     /// The workerd binary.
     pub workerd: Workerd,

@@ -191,7 +191,7 @@ where
     }
 }
 
-/// The most bytes of what a worker answers to an event.
+/// The maximum size, in bytes, of what a worker answers to an event.
 const MOST_RESULT: usize = 1 << 20;
 
 /// Calls a handler of a worker that no request reaches: `scheduled()`, `queue()`. Returns what became of it.

@@ -1,9 +1,8 @@
-//! The kinds of bindings beside variables, secrets and the database: one table, from which the schema, the upload and
-//! wrangler's configuration follow, there and back. Knows no worker, and not which names are free. Half of the file
-//! is the table.
+//! The kinds of bindings other than variables, secrets and the database: one table, from which the schema, the upload and wrangler's
+//! configuration follow, in both directions. Knows no worker, and not which names are free. Half of the file is the table.
 //!
-//! Sources: Cloudflare's API, Workers › Scripts › Upload Worker Module, `metadata.bindings`; wrangler 4.164, its
-//! config-schema.json and create-worker-upload-form. What only one of the two can express is left out.
+//! Sources: Cloudflare's API, Workers › Scripts › Upload Worker Module, `metadata.bindings`; wrangler 4.164, its config-schema.json and
+//! create-worker-upload-form. Anything that only one of the two can express is left out.
 
 use std::collections::BTreeMap;
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::digest::{Digest, Framed};
 use crate::plain_file;
 
-/// The most modules of a bundle, source maps included.
+/// The maximum number of modules of a bundle, source maps included.
 pub const MOST_MODULES: usize = 10_000;
 /// The first line of packed modules.
 const FORMAT: &[u8] = b"flotilla modules 1\n";

@@ -82,7 +82,7 @@ pub fn zone_of(host: &str) -> &str {
     psl::domain_str(host).unwrap_or(host)
 }
 
-/// Returns a host name as one writes it who wants to compare it: in lower case and ASCII, without the dot at its end.
+/// Returns a host name in the form in which it is compared: in lower case and ASCII, without the dot at its end.
 pub fn same_host(host: &str) -> Cow<'_, str> {
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
@@ -172,8 +172,8 @@ fn host(host: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns a custom domain: a bare host name. Cloudflare takes neither wildcards nor paths there.
-/// Source: wrangler's own check, "Wildcard operators (*) are not allowed in Custom Domains".
+/// Returns a custom domain: a bare host name. Cloudflare accepts neither wildcards nor paths there. Source: wrangler's own check, "Wildcard
+/// operators (*) are not allowed in Custom Domains".
 pub fn domain(domain: &str) -> Result<(), Wrong> {
     let bare = domain.strip_prefix("https://").or_else(|| domain.strip_prefix("http://")).unwrap_or(domain);
     let (name, path) = bare.split_once('/').map_or((bare, None), |(name, path)| (name, Some(path)));

@@ -43,7 +43,7 @@ pub struct Migration {
 pub struct RenamedClass {
     /// The name before.
     pub from: String,
-    /// The name from now on.
+    /// The new name.
     pub to: String,
 }
 
@@ -263,7 +263,7 @@ pub fn classes<'m>(migrations: impl IntoIterator<Item = &'m Migration>) -> BTree
     classes
 }
 
-/// Returns what is wrong with migrations, each with the index of the migration: what Cloudflare would refuse for a new worker.
+/// Returns what is wrong with migrations, each with the index of the migration: what Cloudflare would reject for a new worker.
 pub fn migration_faults(migrations: &[Migration]) -> Vec<(usize, Fault)> {
     let mut faults = Vec::new();
     for (index, migration) in migrations.iter().enumerate() {
@@ -329,7 +329,7 @@ pub fn pending<'m>(migrations: &'m [Migration], live: Option<&str>) -> Result<&'
 }
 
 /// Returns how many of these migrations one upload can go through: not those from the first one on that deletes a class which the live
-/// worker is still bound to. Cloudflare wants it unbound by an upload before (error 10061).
+/// worker is still bound to. Cloudflare requires an earlier upload that unbinds it (error 10061).
 pub fn at_once(pending: &[Migration], bound: &BTreeSet<String>) -> usize {
     // A class that is renamed first is bound under its old name.
     let mut bound: BTreeSet<&str> = bound.iter().map(String::as_str).collect();

@@ -9,9 +9,9 @@ use crate::text::grouped;
 /// The number of times that a list is read before it is given up because it changed each time.
 const READINGS: u32 = 5;
 
-/// The most pages of a list that are read: the zones of a large organization come in two thousand.
+/// The maximum number of pages of a list that are read: the zones of a large organization come in two thousand.
 const MAX_PAGES: usize = 20_000;
-/// The most entries of a list that are kept.
+/// The maximum number of entries of a list that are kept.
 const MAX_ENTRIES: usize = 2_000_000;
 /// The longest cursor, in bytes.
 const MAX_CURSOR: usize = 8 << 10;
@@ -39,14 +39,14 @@ impl Page {
     }
 }
 
-/// A page of a list, as it was answered.
+/// A page of a list, as the server returned it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListPage<T> {
     /// Its entries.
     pub entries: Vec<T>,
     /// The next page; none if this is the last one.
     pub next: Option<Page>,
-    /// The number of entries on all pages, where the answer says so.
+    /// The number of entries on all pages, if the response has it.
     pub total: Option<u64>,
 }
 
@@ -59,7 +59,7 @@ impl<T> From<Vec<T>> for ListPage<T> {
 
 /// An entry of a list, which has each entry once.
 pub trait Entry {
-    /// Returns what tells it from the others.
+    /// Returns what distinguishes it from the others.
     fn key(&self) -> &str;
 }
 

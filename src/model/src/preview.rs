@@ -1,5 +1,5 @@
-//! A preview: workers of a fleet, once more, under names and hosts of their own. Knows how these are called; doesn't know
-//! what the workers are.
+//! A preview: workers of a fleet, a second time, under names and hosts of their own. Knows how these are called; doesn't know what the
+//! workers are.
 //!
 //! At Cloudflare a preview is a fleet of its own: its workers carry the tag `flotilla-<fleet>.preview-<id>`, which no fleet's
 //! own tag can be, as the name of a fleet has no dot.

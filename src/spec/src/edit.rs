@@ -21,7 +21,7 @@ const INLINE: usize = 60;
 pub enum Change {
     /// Sets a value, whether or not there is one.
     Set(Vec<String>, Value),
-    /// Adds an item to the end of a list, which is made if it isn't there.
+    /// Adds an item to the end of a list, which is made if it doesn't exist.
     Append(Vec<String>, Value),
     /// Removes a key or an item.
     Remove(Vec<String>),

@@ -15,9 +15,9 @@ use crate::yaml::{Document, Kind, Node, Span};
 use flotilla_model::binding;
 use flotilla_model::diagnostic::Place;
 
-/// Keys that say what a map is rather than what is in it.
+/// Keys that define the type of a map rather than its content.
 const TYPE: &str = "type";
-/// The map at the top whose entries say what they are by one of their keys.
+/// The map at the top whose entries have their type in one of their keys.
 const BINDINGS: &str = "bindings";
 /// The map at the top that is one value.
 const PLACEMENT: &str = "placement";
@@ -77,7 +77,7 @@ fn lay<'a>(
     keep: &dyn Fn(&str) -> bool,
     inside: Inside,
 ) {
-    // Few keys are compared one by one, many are looked up: a map with as many keys as fit into a file ends nobody's day.
+    // Few keys are compared one by one, many are looked up: a map can have as many keys as fit into a file.
     let many = merged.len().min(entries.len()) > FEW;
     let mut places: HashMap<&'a str, usize> = HashMap::new();
     if many {

@@ -25,15 +25,15 @@ use flotilla_model::spec::{
 pub use objects::Objects;
 pub use wrangler::{Declared, Subject, WRANGLER, WranglerProject, relative, unsupported};
 
-/// The most bytes of a template, and of a catalogue.
+/// The maximum size, in bytes, of a template, and of a catalogue.
 const MOST_TEMPLATE_BYTES: u64 = 1 << 20;
 const MOST_CATALOGUE_BYTES: u64 = 16 << 20;
-/// The most templates in a pack's folder.
+/// The maximum number of templates in a pack's folder.
 const MOST_TEMPLATES: usize = 1000;
 
-/// The most files and folders that decide a pack's code.
+/// The maximum number of files and folders that decide a pack's code.
 const MOST_SOURCES: usize = 20_000;
-/// The most bytes of all files that decide a pack's code.
+/// The maximum size, in bytes, of all files that decide a pack's code.
 pub const MOST_SOURCE_BYTES: u64 = 256 << 20;
 
 /// The way to fix a template that can't be read.
@@ -194,7 +194,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
     // Where the manifest can't be read, it isn't known whether there is a runtime at all.
     if runtime.is_object() {
         let named = texts(&runtime["sources"]);
-        // Of another time, it is known which files there were, and not what was a link.
+        // For an earlier commit, the files are known, but not which of them were links.
         diagnostics.extend(match tree.past.is_empty() {
             true => sources(&tree.root.join(path), path, &named).1,
             false => {
@@ -340,7 +340,7 @@ impl Sources<'_> {
     }
 }
 
-/// Reports a file that isn't there, though the pack's code needs it.
+/// Reports a file that doesn't exist, though the pack's code needs it.
 fn missing_source(pack: &str, source: &str) -> Diagnostic {
     let help = format!("add the file; {pack}/pack.yaml names the sources of the runtime");
     let place = Place::file(&format!("{pack}/{source}"));

@@ -1,4 +1,4 @@
-//! JSON Schemas: documents are checked by them, and a validator's findings translated into the author's terms. Doesn't know where
+//! JSON Schemas: documents are checked by them, and the validator's findings are translated into the author's terms. Doesn't know where
 //! documents come from.
 
 mod generator;
@@ -27,7 +27,7 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// Compiles a schema. Errors say what is wrong with the schema itself.
+    /// Compiles a schema. Errors describe what is wrong with the schema itself.
     pub fn new(schema: Value) -> Result<Checker, String> {
         let validator =
             jsonschema::options().should_validate_formats(true).build(&schema).map_err(|error| error.to_string())?;
@@ -575,7 +575,7 @@ fn one_of(written: &str, options: &Value) -> String {
     let options: Vec<&str> =
         options.as_array().map(|options| options.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
     match did_you_mean(written, options.iter().copied()) {
-        // A list that is longer than anybody reads helps nobody who is that near.
+        // If a suggestion is close, a long list of values doesn't help.
         Some(near) if options.len() > 40 => format!("did you mean `{near}`?"),
         Some(near) => format!("did you mean `{near}`? allowed: {}", options.join(", ")),
         None => format!("allowed: {}", options.join(", ")),
@@ -594,7 +594,7 @@ fn expected(kind: &TypeKind) -> String {
     };
     match kind {
         TypeKind::Single(kind) => name(kind.to_string()).to_owned(),
-        // That null removes what a weaker layer has is no form for what is meant.
+        // Null, which removes what a weaker layer has, isn't one of the forms to suggest.
         TypeKind::Multiple(kinds) => kinds
             .iter()
             .map(|kind| kind.to_string())

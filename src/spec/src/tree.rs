@@ -1,5 +1,5 @@
-//! The files of a project, as they are on disk or, in part, as they were at another time. Reads plain files only, of a size
-//! that people write; doesn't know what is in them.
+//! The files of a project, as they are on disk or, in part, as they were at another time. Reads only regular files, of a size that people
+//! write; doesn't know what is in them.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,7 +10,7 @@ use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::plain_file;
 use flotilla_model::text::with_unix_line_ends;
 
-/// The most bytes of any file that is read.
+/// The maximum size, in bytes, of any file that is read.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// A project's files.
@@ -18,7 +18,7 @@ const MOST_BYTES: u64 = 64 << 20;
 pub struct Tree {
     /// The project's folder.
     pub root: PathBuf,
-    /// The files that were otherwise at the time that is looked at, by path; nothing where there was no file.
+    /// The files that were different at that time, by path; nothing if there was no file.
     pub past: HashMap<String, Option<Vec<u8>>>,
     /// Whether it is no error that there are no customers: the last one is being deleted.
     pub may_have_no_customers: bool,
@@ -73,8 +73,8 @@ impl Tree {
         self.root.join(folder).is_dir()
     }
 
-    /// Returns the names in a folder, sorted. A name that is no text is kept as well: a customer left out in silence
-    /// would count as removed.
+    /// Returns the names in a folder, sorted. A name that is no text is kept as well: a customer that is silently left out would count as
+    /// removed.
     pub fn names(&self, folder: &str) -> io::Result<Vec<String>> {
         let mut names: Vec<String> = Vec::new();
         for entry in std::fs::read_dir(self.root.join(folder))? {
@@ -91,7 +91,7 @@ impl Tree {
         Ok(names)
     }
 
-    /// Returns the bytes of a file that people write: a plain file, not a link, and not larger than is read.
+    /// Returns the bytes of a file that people write: a regular file, not a link, and not larger than is read.
     pub fn plain(&self, file: &str) -> Result<Vec<u8>, Box<Diagnostic>> {
         if self.past.contains_key(file) {
             return self.bytes(file).map_err(|error| unreadable(file, &error));

@@ -1,9 +1,9 @@
 //! YAML as a tree whose nodes have their places. The one place where YAML is read: there is no second parser that
 //! could see something else in a file. Doesn't know the meaning of the tree.
 //!
-//! YAML 1.2, core schema: `on`, `off`, `yes` and `no` are strings. Without tags, merge keys and keys that aren't
-//! strings; with anchors, within limits. A number is one only if JavaScript prints it as it is written: any other text
-//! that YAML takes for a number is an error, as nobody can tell whether its characters or its value are meant.
+//! YAML 1.2, core schema: `on`, `off`, `yes` and `no` are strings. Without tags, merge keys and keys that aren't strings; with anchors,
+//! within limits. A number is one only if JavaScript prints it as it is written: any other text that YAML takes for a number is an error,
+//! because it is unclear whether its characters or its value are meant.
 
 mod extent;
 mod number;
@@ -26,14 +26,14 @@ use number::Numeric;
 pub const MAX_BYTES: u64 = 8 << 20;
 /// The deepest nesting. A spec needs seven levels.
 const MAX_DEPTH: usize = 64;
-/// The most nodes of a document, aliases expanded.
+/// The maximum number of nodes of a document, aliases expanded.
 const MAX_NODES: usize = 200_000;
-/// The most text of a document in bytes, aliases expanded.
+/// The maximum size of the text of a document, in bytes, aliases expanded.
 const MAX_TEXT: usize = 16 << 20;
-/// The most nodes that the aliases of a document stand for: a short file must not become a large one, which is copied for each
+/// The maximum number of nodes that the aliases of a document stand for: a short file must not become a large one, which is copied for each
 /// environment and worker.
 const MAX_ALIASED_NODES: usize = 20_000;
-/// The most text that they stand for, in bytes.
+/// The maximum size of the text that they stand for, in bytes.
 const MAX_ALIASED_TEXT: usize = 1 << 20;
 
 /// A stretch of one line: line and column from 1, width in characters.

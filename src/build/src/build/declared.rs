@@ -1,5 +1,5 @@
-//! Finds the settings of packs' wrangler configurations that no spec has: flotilla takes these from specs alone, so that no worker gets them.
-//! And the entry points that aren't there.
+//! Finds the settings of packs' wrangler configurations that no spec has: flotilla takes these from specs alone, so that no worker gets
+//! them. And the entry points that don't exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +40,7 @@ pub fn not_in_specs(project: &Project, scan: &Scan) -> Vec<Diagnostic> {
     let mut is_used: BTreeMap<&str, bool> = BTreeMap::new();
     for record in scan.records.iter().filter(|record| !scan.is_held(record)) {
         for unit in &record.units {
-            // As a rule, the first worker has them all.
+            // Usually, the first worker has all of them.
             let Some(declared) = open.get_mut(unit.pack.as_str()) else { continue };
             let first = is_used.insert(unit.pack.as_str(), true).is_none();
             if (first || !declared.is_empty())

@@ -42,7 +42,7 @@ pub struct Project {
     pub(super) policy: Policy,
     /// The errors in the policy.
     pub(super) broken: Vec<Diagnostic>,
-    /// Files with secrets in clear that git tracks.
+    /// Files with secrets in plain text that git tracks.
     pub(super) committed_secrets: Vec<Diagnostic>,
     /// The schema of customers' files; compiled when the first one is read.
     checker: OnceLock<&'static Checker>,

@@ -23,7 +23,7 @@ pub struct Writer {
 }
 
 struct Inner {
-    /// None where nothing is to be kept.
+    /// None if nothing is kept.
     log: Option<File>,
     /// Its path, and how long it is.
     path: PathBuf,

@@ -118,7 +118,7 @@ impl WorkerResolver<'_, '_> {
         let settings = self.settings;
         let of_pack: BTreeMap<String, Binding> = objects.map(bound_by_pack).unwrap_or_default();
         let written = settings.bindings.iter().flatten();
-        // What the pack binds is bound, whatever a spec says.
+        // The pack's bindings always apply, whatever a spec defines.
         let of_spec = written.filter(|(name, binding)| of_pack.get(*name) != Some(binding));
         for (name, written) in of_spec.chain(&of_pack) {
             let mut binding = written.clone();
@@ -150,7 +150,7 @@ impl WorkerResolver<'_, '_> {
                 let help = "give one of them another name";
                 self.push(Diagnostic::error(Code::Conflict, place.clone(), message, help));
             }
-            // In previews, too, it is another one then.
+            // Then it is a different one in previews, too.
             let has_environment = binding.text(QUEUE).is_some_and(|queue| queue.contains("{environment}"));
             let is_known = !self.left_out.has("bindings");
             let Some(kind) = binding.kind() else {

@@ -80,7 +80,7 @@ pub(super) fn adapt(
     let hosts: Vec<&str> = domains.iter().map(Domain::name).chain(of_routes).collect();
     let mut moved = BTreeMap::new();
     match &preview.domain {
-        // What is reached from nowhere outside the preview isn't in it either.
+        // A worker that can't be reached outside the preview can't be reached in it, either.
         Some(domain) if !hosts.is_empty() || settings.workers_dev.unwrap_or(true) => {
             let host = preview.host_in(domain, Some(subject.id).filter(|id| *id != SHARED), role);
             moved.extend(hosts.iter().map(|before| ((*before).to_owned(), host.clone())));

@@ -6,8 +6,8 @@ use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 
 use super::claim::{ClaimedResource, UniqueClaim};
 
-/// Finds custom domains whose requests a route of another worker of the same customer takes: routes come before custom domains. A route of the
-/// domain's own worker for the whole host comes first again.
+/// Finds custom domains whose requests a route of another worker of the same customer takes: routes come before custom domains. A route of
+/// the domain's own worker for the whole host takes precedence over that.
 pub(super) fn siblings(claims: &[UniqueClaim]) -> Vec<Diagnostic> {
     let host_of = |claim: &UniqueClaim| match &claim.resource {
         // Hosts that are shared on purpose are not claimed.

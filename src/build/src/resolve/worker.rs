@@ -109,7 +109,7 @@ impl Batch<'_> {
         let mut settings = match Settings::deserialize(&value) {
             Ok(settings) => settings,
             Err(_) => {
-                // Each layer is valid by itself; what is left is a map over something else.
+                // Each layer is valid by itself; the remaining error is a map that overrides something else.
                 let entries = value.as_object_mut().into_iter().flat_map(std::mem::take);
                 let (known, faulty): (Map<_, _>, Map<_, _>) =
                     entries.partition(|(key, value)| fault(key, value).is_none());
@@ -585,7 +585,7 @@ impl<'a> WorkerResolver<'a, '_> {
         if self.target.role.is_some() && scope == NameScope::Customer && !pattern.contains("{role}") {
             name = format!("{name}-{role}");
         }
-        // What is exact is so for the worker that stands; beside it, a preview has a name of its own.
+        // An exact name applies to the permanent worker; a preview has a name of its own.
         let apart = match self.target.environment {
             Environment::Production => false,
             Environment::Preview => true,

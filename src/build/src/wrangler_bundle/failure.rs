@@ -7,7 +7,7 @@ use flotilla_spec::pack::{Pack, WranglerProject};
 
 use super::tools;
 
-/// The most lines of what a program printed that are shown.
+/// The maximum number of lines of what a program printed that are shown.
 const SHOWN: usize = 12;
 /// The mark of an error of wrangler's and esbuild's.
 const ERROR: &str = "[ERROR] ";
@@ -58,7 +58,7 @@ fn located(project: &WranglerProject, stderr: &str) -> Vec<Diagnostic> {
         let Some((_, message)) = line.split_once(ERROR) else { continue };
         let rest = || lines[index + 1..].iter().take_while(|line| !line.contains(ERROR)).map(|line| line.trim());
         let Some(place) = rest().take(4).find_map(|line| position(project, line)) else { continue };
-        // What esbuild draws of the line, flotilla draws itself.
+        // flotilla prints the line itself, in place of esbuild's drawing of it.
         let is_drawn = |line: &&str| line.contains('│') || line.contains('╵') || position(project, line).is_some();
         let notes: Vec<&str> = rest()
             .filter(|line| !line.is_empty() && !is_drawn(line) && !line.contains("Logs were written"))

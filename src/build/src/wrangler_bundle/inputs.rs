@@ -28,10 +28,10 @@ const LOCKS: [&str; 7] = [
     "bun.lock",
     "bun.lockb",
 ];
-/// The most files that decide a bundle, and the most bytes of all of them.
+/// The maximum number of files that decide a bundle, and the maximum size of all of them, in bytes.
 const MOST_FILES: usize = 80_000;
 const MOST_BYTES: u64 = 256 << 20;
-/// The most sources that a bundle lists by name.
+/// The maximum number of sources that a bundle lists by name.
 const MOST_NAMED: usize = 200;
 /// The time by which a file system's clock can be behind.
 const TICK: Duration = Duration::from_millis(20);
@@ -47,7 +47,7 @@ pub(super) struct Inputs {
     trees: BTreeSet<PathBuf>,
 }
 
-/// The digests of inputs at one time; nothing for a file that isn't there or can't be read.
+/// The digests of inputs at one time; nothing for a file that doesn't exist or can't be read.
 pub(super) type Contents = BTreeMap<PathBuf, Option<Digest>>;
 
 impl Inputs {
@@ -56,7 +56,7 @@ impl Inputs {
         Inputs { trees: project.trees.clone(), ..Inputs::default() }
     }
 
-    /// Returns the inputs of a bundle, from esbuild's metafile and the modules beside the main one. Nothing if they can't be told.
+    /// Returns the inputs of a bundle, from esbuild's metafile and the modules beside the main one. Nothing if they are unknown.
     pub(super) fn of_bundle(project: &WranglerProject, metafile: &Value, modules: &Modules) -> Option<Inputs> {
         let mut inputs = Inputs::of_project(project);
         let listed = metafile["inputs"].as_object()?;

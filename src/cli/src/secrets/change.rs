@@ -131,7 +131,7 @@ fn check_credential(opened: &Opened, which: &Which, value: &SecretString) -> Res
     Ok(())
 }
 
-/// The name of the entry; refuses names that no spec can refer to, and customers that aren't there.
+/// The name of the entry; refuses names that no spec can refer to, and customers that don't exist.
 fn entry(opened: &Opened, which: &Which) -> Result<String, Failure> {
     let name = &which.name;
     let letters = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';

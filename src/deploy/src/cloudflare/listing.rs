@@ -19,7 +19,8 @@ use super::result::ResultInfo;
 /// The longest list that is read, in bytes: a worker takes about 600 in it, so that this is 400,000 of them. An account holds some hundreds,
 /// and the lists of namespaces come in pages.
 pub const MAX_LIST: u64 = 256 << 20;
-/// The most entries of a list that are kept of one answer: an empty entry takes a few bytes, and a hundred times as much once it is read.
+/// The maximum number of entries of a list that are kept of one answer: an empty entry takes a few bytes, and a hundred times as much once
+/// it is read.
 const MAX_ENTRIES: usize = 500_000;
 /// The most tags of a worker, and errors of an answer, that are kept.
 const MAX_PARTS: usize = 100;

@@ -162,8 +162,8 @@ impl Run<'_> {
         }
     }
 
-    /// Returns the problem of an upload that was rejected because a binding names a worker that isn't there, as far as this deploy was
-    /// to create such a worker: then the advice depends on how that ended.
+    /// Returns the problem of an upload that was rejected because a binding names a worker that doesn't exist, as far as this deploy was to
+    /// create such a worker: then the advice depends on how that ended.
     fn without_callee(&self, index: ChangeIndex, why: Problem) -> Problem {
         let change = self.change(index);
         let callees: Vec<ChangeIndex> = self.plan.created_callees(change).into_iter().map(ChangeIndex::new).collect();

@@ -111,7 +111,7 @@ pub fn previews_down(context: &Context<'_>, request: &DownRequest) -> Result<Pre
     let mut report = PreviewsDown::default();
     let mut ids: BTreeSet<String> = found.iter().map(|seen| seen.id.clone()).collect();
     if let Which::Ids(named) = &request.which {
-        // Of a preview that isn't there any more, something may have been kept here.
+        // Of a preview that doesn't exist any more, something may have been kept here.
         ids.extend(named.iter().cloned());
     }
     for id in &ids {

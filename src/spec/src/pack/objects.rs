@@ -30,7 +30,7 @@ struct Places {
 }
 
 impl Objects {
-    /// Reads those of a pack.yaml. What is no such thing, the schema reports.
+    /// Reads those of a pack.yaml. The schema reports anything else.
     pub(super) fn of_pack(document: &Document, manifest: &Value) -> Objects {
         let mut objects = Objects::default();
         let place = |node: &Node| document.place(node.span);

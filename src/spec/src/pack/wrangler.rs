@@ -1,5 +1,5 @@
-//! The wrangler project that a pack with `bundler: wrangler` bundles: where its configuration is, what of it decides the bundle, and what it
-//! sets that specs have to say. Reads the configuration alone; runs nothing.
+//! The wrangler project that a pack with `bundler: wrangler` bundles: where its configuration is, what of it decides the bundle, and the
+//! settings in it that specs must have. Reads the configuration alone; runs nothing.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use flotilla_model::plain_file;
 pub const TEMPLATE: (&str, &str) = ("wrangler.jsonc", include_str!("wrangler.jsonc.tera"));
 /// The version of wrangler that flotilla is tested with, for projects that have none of their own.
 pub const WRANGLER: &str = "4.164.0";
-/// The most bytes of a configuration.
+/// The maximum size, in bytes, of a configuration.
 const MOST_BYTES: u64 = 1 << 20;
 /// The way to fix a path of a configuration.
 const CONFIG_HELP: &str = "`config` is the path of a wrangler.toml, wrangler.json or wrangler.jsonc from the pack's folder: ../../apps/web/wrangler.jsonc";
@@ -102,7 +102,7 @@ pub struct WranglerProject {
     pub trees: BTreeSet<PathBuf>,
     /// The tsconfig.json that the configuration names.
     pub tsconfig: Option<PathBuf>,
-    /// The settings of the configuration that specs have to say.
+    /// The settings of the configuration that specs must have.
     pub declared: Vec<Declared>,
     /// The Durable Objects of its code.
     pub objects: Objects,
@@ -200,7 +200,7 @@ pub(super) fn read(
     let command = build.and_then(|build| build.get("command")).and_then(text_of);
     let mut trees = BTreeSet::new();
     if command.is_some() {
-        // What a command reads is known to nobody: wrangler's own setting says it, beside the project itself.
+        // The files that a command reads are unknown, apart from the project itself and the folders in wrangler's setting.
         trees.insert(folder.clone());
         trees.extend(build.and_then(|build| build.get("cwd")).and_then(text_of).and_then(&within));
         let watched = build.and_then(|build| build.get("watch_dir"));
@@ -389,7 +389,7 @@ impl<'a> Reading<'a> {
         objects
     }
 
-    /// Returns what specs have to say in its place.
+    /// Returns the settings that specs must have instead.
     fn declared(&self) -> Vec<Declared> {
         let mut declared = Vec::new();
         let mut add = |subject: Subject, node: &Node| {

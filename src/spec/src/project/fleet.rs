@@ -31,7 +31,7 @@ pub struct Fleet {
     pub accounts: BTreeMap<String, Account>,
     /// The packs by name.
     pub packs: BTreeMap<String, Pack>,
-    /// The packs that can't be used, by name. They hold back the customers that use them, and nobody else.
+    /// The packs that can't be used, by name. They only stop the customers that use them.
     pub broken_packs: BTreeMap<String, BrokenPack>,
     /// The layers, weakest first.
     pub layers: Vec<Layer>,
@@ -41,7 +41,7 @@ pub struct Fleet {
     pub decides: Digest,
     /// The digest of the file's bytes.
     pub raw: Digest,
-    /// The preview that is looked at, if it isn't the fleet itself.
+    /// The preview that is handled, if it isn't the fleet itself.
     pub preview: Option<Preview>,
     /// Whether something of fleet.yaml was left out as faulty. Such a fleet is checked, and never built or deployed.
     pub is_partial: bool,
@@ -74,7 +74,7 @@ impl Fleet {
         packs.chain(layers.map(|layer| (layer.part(), layer.errors.as_slice())))
     }
 
-    /// Returns whether what is at a path of fleet.yaml was left out as faulty, or anything in it: nobody knows what it would be.
+    /// Returns whether what is at a path of fleet.yaml was left out as faulty, or anything in it: its value is unknown.
     pub fn has_left_out(&self, path: &[&str]) -> bool {
         let mut node = &self.document.root;
         for step in path.iter().filter(|_| self.is_partial) {

@@ -1,4 +1,4 @@
-//! The files under customers/, layers/ and the folders of env files: which are read, and which nobody reads.
+//! The files under customers/, layers/ and the folders of env files: which of them are read, and which are not.
 
 use std::collections::HashSet;
 
@@ -47,7 +47,7 @@ pub fn spec_files(tree: &Tree) -> Result<SpecFiles, Vec<Diagnostic>> {
             _ => found.unread.extend(unread_below(tree, &file, DEEPEST)),
         }
     }
-    // A copy beside the spec itself, as editors make them, says nothing; alone, it is what was the spec.
+    // A copy next to the spec, as editors create them, is ignored; without the spec, it is what remains of it.
     let ids: HashSet<&str> = found.files.iter().map(|file| id_of(file)).collect();
     let is_alone = |file: &&String| renamed_spec(file).is_some_and(|spec| !ids.contains(id_of(spec)));
     found.unread.extend(renamed.iter().filter(is_alone).map(|file| unread(file)));
@@ -104,7 +104,7 @@ pub fn unread_env_files(
 ) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for layer in &fleet.layers {
-        // What is no folder of the project isn't looked into.
+        // Folders outside the project are not read.
         let is_folder = || layer.errors.iter().all(|error| error.code != Code::BadLayer);
         let Some(folder) = layer.rule.env_files.as_deref().filter(|_| is_folder()) else { continue };
         let folder = folder.trim_end_matches('/');

@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// A larger file isn't one of secrets.
 const LARGEST: u64 = 8 << 20;
 
-/// The answer of a source about a secret.
+/// The result of looking up a secret in a source.
 pub enum Answer {
     /// Its value.
     Value(SecretString),

@@ -7,7 +7,7 @@ use saphyr_parser::{Parser, ScanError};
 use super::{Builder, Open, Span, Stop, pairs};
 use flotilla_model::diagnostic::Code;
 
-/// The most text that is read again and again to find tabs, in bytes.
+/// The maximum size of a text that is scanned repeatedly to find tabs, in bytes.
 const MAX_REREAD: usize = 32 << 20;
 
 /// Returns the text with a space for each tab between a colon and its value, so that places stay. YAML 1.2 takes such a
