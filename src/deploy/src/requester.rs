@@ -1,6 +1,6 @@
-//! Sends one call at a time, and waits for what it has to wait for: the rate limit of its account's token, and the next attempt
-//! where an answer isn't final. It is the only loop of this kind beside the deploy's, which never blocks. Reports each wait to
-//! an observer and gives up after a while; prints nothing, and doesn't know what the calls are for.
+//! Sends one call at a time, and waits as long as it has to: the rate limit of its account's token, and the next attempt where an answer
+//! isn't final. It is the only loop of this kind beside the deploy's, which never blocks. Reports each wait to an observer and gives up
+//! after a while; prints nothing, and doesn't know what the calls are for.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,10 +18,10 @@ use crate::retry::{Attempts, Verdict};
 
 /// The longest time that one call may take, its waits included.
 ///
-/// Cloudflare counts in windows of five minutes, and the longest wait that it requires after a 429 is one of them. A
-/// call that got no permit during three of them waits for somebody who uses up the whole limit for good, or for a
-/// token that is blocked: waiting longer doesn't help, and a person or a CI job has to know. A healthy wait, for a
-/// window that is used up, is over in a third of it. Where fleet.yaml sets a longer window, it is three of those.
+/// Cloudflare counts in windows of five minutes, and the longest wait that it requires after a 429 is one of them. A call that gets no
+/// permit during three of them waits for another user of the whole limit, or for a blocked token: waiting longer doesn't help, and a person
+/// or a CI job has to be informed. A healthy wait, for a window that is used up, is over in a third of it. Where fleet.yaml sets a longer
+/// window, it is three of those.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// The number of windows that are waited for, where those are long.
 const PATIENCE_WINDOWS: u32 = 3;
@@ -80,7 +80,7 @@ pub enum Reason {
         /// The length of the window.
         window: Duration,
     },
-    /// Cloudflare accepts no requests with this token: after a 429, or because others used what there was.
+    /// Cloudflare accepts no requests with this token: after a 429, or because others have used up the limit.
     Blocked,
     /// Requests with a higher [`Priority`](crate::pace::Priority) go first.
     Yields,
@@ -253,7 +253,7 @@ impl Drop for Requester {
 }
 
 fn waiting(account: &str, usage: &Usage, waited: Duration) -> Waiting {
-    // What holds longest is what it waits for.
+    // It waits for the longest of them.
     let reason = match usage.free_in {
         left if left == usage.blocked => Reason::Blocked,
         left if left == usage.yields => Reason::Yields,

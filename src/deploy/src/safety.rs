@@ -14,7 +14,7 @@ pub const MAX_DELETIONS: usize = 10;
 /// And the share of the deployed workers, in percent.
 pub const MAX_DELETIONS_PERCENT: f64 = 10.0;
 
-/// The parts of a plan that can hurt others.
+/// The parts of a plan that can affect others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Intent {
     /// The workers that it creates.
@@ -49,7 +49,7 @@ impl Intent {
 /// The reason why a change is refused.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
-    /// A worker that would be overwritten is not the fleet's.
+    /// A worker that would be overwritten is not managed by this fleet.
     Unowned {
         /// The worker.
         worker: String,
@@ -177,8 +177,8 @@ pub fn preflight(
     preflight
 }
 
-/// Returns how many of `deployed` workers may be deleted at once: the smaller of the count and the share, but one at
-/// the least, unless either is 0. So a fleet of five can lose a customer, and one of a thousand not a hundred.
+/// Returns how many of `deployed` workers may be deleted at once: the smaller of the count and the share, but at least one, unless either
+/// is 0. So a fleet of five can lose a customer, but one of a thousand can't lose a hundred.
 pub fn deletions(count: usize, percent: f64, deployed: usize) -> usize {
     if count == 0 || percent <= 0.0 {
         return 0;

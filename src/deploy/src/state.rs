@@ -36,7 +36,7 @@ pub use hosts::{HostTarget, Table};
 
 /// The version of the tables. A file of an older one is brought up to date, one of a newer one is refused.
 const VERSION: i64 = 3;
-/// Marks the file as ours: "flot" in ASCII.
+/// Marks the file as flotilla's: "flot" in ASCII.
 const APPLICATION: i64 = 0x666c_6f74;
 /// The time for which another process may lock the file.
 const BUSY: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ CREATE TABLE keys (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 INSERT INTO keys VALUES ('fingerprint', randomblob(32));
 ";
 
-/// Version 2: what runs is apart from where it runs, once for each content, so that it can be gone back to.
+/// Version 2: what runs is apart from where it runs, once for each content, for rollbacks.
 const TABLES_2: &str = "
 CREATE TABLE deployed (
     account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
@@ -158,8 +158,8 @@ impl DeployedResources {
     }
 }
 
-/// A change that was begun and not ended, as far as is known: something in it may be done or not. Without it, a worker
-/// whose upload was interrupted would count as what it was before, and taking the change back would do nothing.
+/// A change that was begun and not ended, as far as is known: something in it may be done or not. Without it, a worker whose upload was
+/// interrupted would count as what it was before, and reverting the change would do nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InFlight {
     /// The account's name in fleet.yaml.
@@ -272,7 +272,7 @@ impl State {
     /// Returns whether there is a state.
     ///
     /// # Errors
-    /// It can't be found out: to take a folder that can't be entered for an empty one would mean that nothing is deployed.
+    /// It can't be determined: a folder that can't be read must not count as empty, which would mean that nothing is deployed.
     pub fn exists(path: &Path) -> Result<bool, Failure> {
         path.try_exists().map_err(|error| {
             Failure::new(format!("{} can't be read: {error}", path.display()))
@@ -445,7 +445,7 @@ impl State {
         self.run("INSERT OR REPLACE INTO begun VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
     }
 
-    /// Notes what is left in doubt of a change that was begun: nothing, as a rule.
+    /// Notes which steps of a change that was begun are uncertain: usually none.
     pub fn settle(&mut self, id: &WorkerId, left: &[Uncertainty]) -> Result<(), Failure> {
         settle(&self.db, id, left).map_err(|error| self.failure(error))
     }
@@ -461,7 +461,7 @@ impl State {
         self.run("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?)", [account_id, kind.as_ref(), name, id])
     }
 
-    /// Forgets the id of a name, because it isn't valid any more.
+    /// Drops the id of a name, because it is no longer valid.
     pub fn forget_id(&mut self, account_id: &str, kind: ResourceKind, name: &str) -> Result<(), Failure> {
         let sql = "DELETE FROM found WHERE account_id = ? AND kind = ? AND name = ?";
         self.run(sql, [account_id, kind.as_ref(), name])
@@ -604,7 +604,7 @@ fn drift_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Reason>> {
     if row.get::<_, String>(at)?.is_empty() { Ok(None) } else { json_of(row, at).map(Some) }
 }
 
-/// A column that holds something else than we wrote.
+/// A column with a value that flotilla didn't write.
 fn odd(at: usize, what: &str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, what.to_owned().into())
 }

@@ -1,5 +1,5 @@
-//! A worker's code as Cloudflare answers it: its modules as a form, or a script in the older form. Sends nothing; keeps all
-//! bytes as they are.
+//! A worker's code as Cloudflare returns it: its modules as a form, or a script in the older form. Sends nothing; keeps all bytes as they
+//! are.
 
 use std::io::Read;
 

@@ -1,5 +1,5 @@
-//! Lists as Cloudflare answers them: a hundred thousand workers are 50 MB and more, of which a few fields are kept. Read
-//! as they come, never as a whole; sends nothing.
+//! Lists as Cloudflare returns them: a hundred thousand workers are 50 MB and more, of which a few fields are kept. Read as they come,
+//! never as a whole; sends nothing.
 
 use std::fmt;
 use std::io::{self, BufReader, Read};

@@ -168,7 +168,7 @@ impl Run<'_> {
         let change = self.change(index);
         let callees: Vec<ChangeIndex> = self.plan.created_callees(change).into_iter().map(ChangeIndex::new).collect();
         let named = |at: &ChangeIndex| self.change(*at).worker.as_str();
-        // None of a circle can be first, whichever of them failed before.
+        // None of a cycle can be first, whichever of them failed before.
         let is_circle = |callee: &&ChangeIndex| self.change(**callee).rank == change.rank;
         if let Some(other) = callees.iter().find(is_circle) {
             return NextStep::Input.because(format!(
@@ -187,12 +187,12 @@ impl Run<'_> {
         }
     }
 
-    /// Ends a change whose upload created the worker that it was to change: somebody had deleted it, and what it had beside its bundle is
-    /// gone. The state keeps the bundle of before, so that the same command plans the same, with all that is missing.
+    /// Ends a change whose upload created the worker that it was meant to update: somebody had deleted it, with everything but its bundle.
+    /// The state keeps the earlier bundle, so that the same command plans the same change with everything that is missing.
     fn on_recreated(&mut self, index: ChangeIndex, mut before: Deployed, uploaded: Uploaded) -> Result<(), Failure> {
         let change = self.change(index);
         let DeployedResources { mut domains, mut routes, .. } = before.live;
-        // What leads there still, although it is not to, is removed by the next change: nothing else is taken to be there.
+        // Hosts that still point to it, although they should not, are removed by the next change: nothing else is assumed to exist.
         domains.retain(|name, _| {
             change.steps.iter().any(|step| matches!(step, Step::DetachDomain { domain, .. } if domain == name))
         });

@@ -55,7 +55,7 @@ pub trait Pool {
     fn size(&self) -> usize;
     /// Begins a job; its answer comes from [`Pool::wait`] under the same id.
     fn submit(&mut self, id: RequestId, job: Job);
-    /// Waits for answers, but not longer than until a time of the clock; gives those that there are.
+    /// Waits for responses, but not longer than until a time of the clock; returns those that have arrived.
     fn wait(&mut self, until: Duration) -> Vec<(RequestId, Answer)>;
 }
 
@@ -118,7 +118,7 @@ impl Pool for Threads {
         self.pool.execute(move || {
             // A panic is reported to the loop, which would wait forever otherwise.
             let answered = catch_unwind(AssertUnwindSafe(|| answer(platform.as_ref(), make.as_ref(), job)));
-            // Before the answer is known: with the last one the deploy ends, and nothing holds what it was made from any more.
+            // Before the response is known: the deploy ends with the last one, and nothing holds its inputs any more.
             drop((platform, make));
             let _ = sender.send((id, answered.ok()));
         });

@@ -1,5 +1,5 @@
-//! The reason why a change failed, and what helps: running the same command again is one answer of several. Knows no wording of the
-//! platform's but its codes.
+//! The reason why a change failed, and the next step: running the same command again is one of several. Knows no wording of the platform's
+//! but its codes.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub enum NextStep {
     Host,
     /// Adopt a worker that this fleet doesn't manage, or use another name.
     Adopt,
-    /// Correct the state, as the platform has something else than it says.
+    /// Correct the state, as it differs from the platform.
     Refresh,
     /// Enable what the account lacks: a workers.dev subdomain, a dispatch namespace, a higher limit.
     Account,
@@ -40,7 +40,7 @@ pub enum NextStep {
 }
 
 impl NextStep {
-    /// Returns what to do, for people.
+    /// Returns what to do, in words.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -83,12 +83,12 @@ impl NextStep {
         }
     }
 
-    /// Returns a problem for which this helps.
+    /// Returns a problem with this next step.
     pub(super) fn because(self, text: impl Into<String>) -> Problem {
         Problem { text: text.into(), next: self }
     }
 
-    /// Returns what helps after an error of the platform, where nothing more is known.
+    /// Returns the next step after an error of the platform, if nothing more is known.
     #[must_use]
     pub fn after(error: &CallError) -> NextStep {
         match error {

@@ -176,7 +176,7 @@ impl<'a> Run<'a> {
         }
         let count = waves.len();
         for (place, changes) in waves.into_iter().enumerate() {
-            // What begins nothing more has no further waves: their changes are only counted.
+            // After a stop there are no further waves: their changes are only counted.
             if self.outcome.halted.is_none() && self.control != Control::Stop {
                 let of = (place + 1, count);
                 self.emit(&Event::Wave { name: &self.plan.waves[place], of, changes: changes.len() });

@@ -459,7 +459,7 @@ impl Task {
                     let why = format!("{domain} points to {holder} now, and no longer to {from}: it is not taken");
                     return Err(NextStep::Host.because(why));
                 }
-                // It is free, or was taken already.
+                // It is free, or has already been taken.
                 (None, _) => {
                     self.found.id = Some(None);
                     return Ok(false);
@@ -657,7 +657,7 @@ fn is_looked_up(step: &Step, ownership: Option<&Ownership>) -> bool {
     ownership.is_some() || matches!(step, Step::DropDomain { .. } | Step::DropRoute { .. })
 }
 
-/// Returns whether a domain may be taken, whoever's it is.
+/// Returns whether a domain may be taken from any worker.
 fn is_taken_over(change: &Change, domain: &str, ownership: Option<&Ownership>) -> bool {
     let key = (change.home.account_id.clone(), domain.to_owned());
     ownership.is_some_and(|ownership| ownership.take_over.contains(&key))

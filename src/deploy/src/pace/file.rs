@@ -122,7 +122,7 @@ impl Shared {
         let mut reader = Reader(place);
         let magic = reader.take(8) == MAGIC;
         let (_, number, written) = (reader.u64(), reader.u64(), reader.u64());
-        // A time that is yet to come: the clock is another.
+        // A time in the future: the clock has changed.
         (magic && reader.take(16) == self.epoch && written <= now).then_some(number)
     }
 

@@ -318,7 +318,7 @@ pub(super) fn hand_over(changes: &mut Vec<Change>, holders: &Holders) -> Vec<Hel
     }
     for change in changes.iter_mut() {
         let Some(hosts) = moved.get(&change.id()) else { continue };
-        // What isn't known to be there is still looked for: it may be there after the move failed.
+        // A host that isn't known to exist is still looked for: it may exist after the move failed.
         let goes = |step: &Step| match step {
             Step::DetachDomain { .. } | Step::RemoveRoute { .. } => {
                 Host::released_by(step).is_some_and(|host| hosts.contains(&host))

@@ -10,8 +10,8 @@ use crate::state::WorkerId;
 
 impl Plan {
     /// Removes changes, for reasons by worker, and with them the changes that need theirs: those of workers that call a removed one which
-    /// isn't deployed, those that take a host from a removed one, and those that release a host for a removed one. Returns the removed changes with their reasons; what was asked
-    /// for comes first. `is_live`: whether a worker is deployed.
+    /// isn't deployed, those that take a host from a removed one, and those that release a host for a removed one. Returns the removed
+    /// changes with their reasons; the requested ones come first. `is_live`: whether a worker is deployed.
     ///
     /// # Errors
     /// Those of `is_live`.
