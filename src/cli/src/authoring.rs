@@ -48,7 +48,8 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Reads the project, and starts the local emulator if it is the cloud. Returns nothing if the fleet as a whole has an error; to have no customers is none.
+    /// Reads the project, and starts the local emulator if it is the cloud. Returns nothing if the fleet as a whole has an error; a fleet
+    /// without customers is no error.
     pub fn open(session: &Session, local: bool) -> Result<Workspace, Failure> {
         let tree = Tree::new(&session.root);
         let fleet = project::read_fleet(&tree).map_err(Failure::invalid)?;
@@ -110,8 +111,8 @@ pub fn print_summary(session: &Session, summary: &[(&str, String)]) {
     session.ui.line("");
 }
 
-/// Runs a command that changes the project as a whole or not at all: after what an interrupted command left is dealt with. A failure
-/// undoes what was done.
+/// Runs a command that changes the project as a whole or not at all: after the leftovers of an interrupted command are undone or kept. A
+/// failure undoes what was done.
 pub fn run_in_transaction(
     session: &Session,
     command: &str,
@@ -151,7 +152,7 @@ pub fn value(text: &str) -> Result<Value, String> {
     if is_whole { Ok(document.root.to_value()) } else { Err(quoted("YAML reads a part of it as a comment")) }
 }
 
-/// Parses an answer to a question as [`value`] does; what isn't YAML is text, as a person sees what comes of it.
+/// Parses an answer to a question as [`value`] does; anything that isn't YAML is text, because a person sees the result.
 pub fn answer(text: &str) -> Value {
     value(text).unwrap_or_else(|_| Value::from(text))
 }
@@ -168,7 +169,7 @@ pub fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// Returns a line that shows a value of `--set` and the type that it was taken for, with that of the value before it where it differs.
+/// Returns a line that shows a value of `--set` and the type as which it was read, with the type of the earlier value if that differs.
 pub fn set_line(path: &[String], value: &Value, before: Option<&Value>) -> String {
     let was = before.filter(|before| !before.is_null() && type_of(before) != type_of(value));
     let was = was.map(|before| format!("; it was {}", type_of(before))).unwrap_or_default();

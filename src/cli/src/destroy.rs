@@ -77,7 +77,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
-/// Returns the name of another cloud that customers are deployed to, for programs, and what to do about it, for people.
+/// Returns the name of another cloud that customers are deployed to, for programs, and the next step, in words.
 fn elsewhere(other: OtherCloud) -> (&'static str, &'static str) {
     match other {
         OtherCloud::Cloudflare => {

@@ -59,7 +59,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    // Before anything is read: what is edited meanwhile is deployed after it.
+    // Before anything is read: edits in the meantime are deployed afterwards.
     let env_file = arguments.env_file.clone().map(|file| std::path::absolute(&file).unwrap_or(file));
     let watched = env_file.clone().unwrap_or_else(|| session.root.join(".env"));
     let mut watch = Watch::new(&session.root, vec![watched])?;
@@ -126,7 +126,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 /// An event that waits to be printed: its worker, and its JSON.
 type Waiting = (String, String);
 
-/// Prints events on a thread of its own, so that a slow terminal holds up no worker.
+/// Prints events on a thread of its own, so that a slow terminal blocks no worker.
 #[derive(Default)]
 struct Printer {
     sender: Arc<Mutex<Option<SyncSender<Waiting>>>>,
@@ -253,7 +253,7 @@ impl Dev<'_> {
         match result {
             None => self.report("nothing deployed", seconds),
             Some(Ok(deployed)) => self.report_deployed(&deployed, seconds),
-            // A wrong command line stays wrong; the rest can be fixed while we watch.
+            // An invalid command line can't be fixed during the run; everything else can.
             Some(Err(failure)) if failure.exit == Exit::Usage && self.deploys == 1 => return Err(failure),
             Some(Err(failure)) => self.session.ui.failure(&failure),
         }

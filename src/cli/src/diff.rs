@@ -1,5 +1,5 @@
-//! `flotilla diff`: what differs between the bundles of a customer that are deployed and those that a deploy would upload, or between two
-//! that ran. Reads the state and the files, and sends nothing.
+//! `flotilla diff`: the differences between the bundles of a customer that are deployed and those that a deploy would upload, or between
+//! two that ran. Reads the state and the files, and sends nothing.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -97,7 +97,7 @@ fn planned(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
             let id = (cloud.home(&worker.account, worker.namespace.as_deref()), worker.name);
             let live = deployed.iter().find(|(other, _)| *other == id).map(|(_, live)| live);
             let change = plan.changes.iter().find(|change| change.id() == id);
-            // What has a request of its own changes without an upload.
+            // Resources with requests of their own change without an upload.
             let mut values: Vec<String> =
                 change.into_iter().flat_map(|change| &change.reasons).map(ToString::to_string).collect();
             let hosts = plan.hosts.iter().filter(|host| host.home == id.0);

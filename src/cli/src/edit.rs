@@ -1,5 +1,5 @@
-//! `flotilla edit`: changes one deployment of a customer, as a whole or not at all, interactively on a terminal or with flags.
-//! It is long as each change can be made in both ways.
+//! `flotilla edit`: changes one deployment of a customer, as a whole or not at all, interactively on a terminal or with flags. It is long
+//! because each change can be made in both ways.
 
 mod deployment;
 mod environments;
@@ -702,7 +702,7 @@ impl Editor<'_> {
         self.edits.secrets.extend(destination.secrets.iter().cloned());
         let mut path = place.path;
         if let (Some(last), true, false) = (path.last_mut(), self.deployment.is_alone(), place.there) {
-            // Beside those that all environments share, not in their place.
+            // In addition to those that all environments share, not instead of them.
             last.push('+');
         }
         self.spec(Change::Append(path, destination.entry()))

@@ -24,8 +24,8 @@ use super::{Format, Session, report};
 
 const CODES: &str = "codes look like S0201; `flotilla explain` lists them";
 
-/// Explains what needs no project: a code, or without an argument the list of them. Nothing, if the argument hasn't the
-/// form of a code: then it is a customer.
+/// Explains what needs no project: a code, or without an argument the list of them. Nothing, if the argument doesn't have the format of a
+/// code: then it is a customer.
 pub(super) fn code(ui: &Ui, format: Format, subject: Option<&str>) -> Result<Option<Exit>, Failure> {
     let Some(subject) = subject else { return list(ui, format).map(Some) };
     if !has_form_of_code(subject) {
@@ -280,8 +280,8 @@ fn list(ui: &Ui, format: Format) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Returns whether a subject has the form of a code: one of the letters that codes begin with, and some digits. A
-/// customer's id can have that form as well; it is taken as a code then.
+/// Returns whether a subject has the format of a code: one of the letters that codes begin with, and some digits. A customer's id can have
+/// that form as well; it is taken as a code then.
 fn has_form_of_code(subject: &str) -> bool {
     let Some(letter) = subject.chars().next().filter(char::is_ascii_alphabetic) else { return false };
     let digits = &subject[1..];
@@ -290,7 +290,7 @@ fn has_form_of_code(subject: &str) -> bool {
         && Code::ALL.iter().any(|code| code.as_str().starts_with(letter.to_ascii_uppercase()))
 }
 
-/// Markdown as people read it in a terminal: examples indented, no marks of emphasis.
+/// Markdown as plain text for a terminal: indented examples, no emphasis.
 fn plain(markdown: &str) -> String {
     let (mut plain, mut fenced) = (String::new(), false);
     for line in markdown.lines() {

@@ -1,4 +1,4 @@
-//! The edge: the command line, one file for each command, exit codes. The only place that prints and that names clap.
+//! The command line: one file for each command, and the exit codes. The only place that prints and that names clap.
 
 mod apply;
 mod authoring;
@@ -409,8 +409,7 @@ fn man(folder: &Path, format: Format, ui: &Ui) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Writes the man pages of a command and its subcommands; returns their number. A file that is there is replaced, and a link isn't
-/// followed.
+/// Writes the man pages of a command and its subcommands; returns their number. An existing file is replaced, and a link isn't followed.
 fn man_pages(command: clap::Command, folder: &Path) -> anyhow::Result<usize> {
     let mut written = 1;
     for subcommand in command.get_subcommands().cloned() {
@@ -437,7 +436,7 @@ fn started(global: &Global) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses to change the cloud by what an interrupted command left of a project; warns others.
+/// Refuses commands that change Cloudflare while an interrupted command has left a project half changed; warns others.
 fn refuse_half_made(session: &Session, command: &Command) -> Result<(), Failure> {
     if matches!(command, Command::New(_) | Command::Edit(_)) {
         return Ok(());

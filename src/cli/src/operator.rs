@@ -166,7 +166,7 @@ impl Operator for Terminal {
     }
 }
 
-/// The line of a preview that is going to be taken down.
+/// The line of a preview that is going to be removed.
 fn preview_line(seen: &Seen) -> String {
     let hosts = seen.hosts.iter().map(|host| clean(host)).collect::<Vec<_>>().join(", ");
     let databases = match seen.databases.len() {

@@ -60,7 +60,7 @@ pub struct Report<'a> {
     delete: usize,
     unchanged: usize,
     requests: usize,
-    /// Requests beside them, which look at what is there.
+    /// Additional requests, which read what is deployed.
     checks: usize,
     eta_seconds: f64,
     digest: Digest,
@@ -252,7 +252,7 @@ impl PlanOutput<'_> {
         self.estimates.iter().map(|estimate| estimate.requests).sum()
     }
 
-    /// Returns the number of requests that look at what is there.
+    /// Returns the number of requests that read what is deployed.
     fn checks(&self) -> usize {
         self.estimates.iter().map(|estimate| estimate.checks).sum()
     }

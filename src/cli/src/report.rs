@@ -95,7 +95,7 @@ fn table(ui: &Ui, diagnostics: &[Diagnostic]) -> String {
     lines.join("\n")
 }
 
-/// The data for showing diagnostics one after the other.
+/// The data for printing diagnostics one after the other.
 struct Blocks<'a> {
     root: &'a Path,
     ui: &'a Ui,
@@ -141,7 +141,7 @@ impl Blocks<'_> {
     /// A line, and a mark below what is meant of it.
     fn excerpt(&self, (style, mark): (Style, &str), code: Code, place: &Place, line: &str) -> String {
         let (ui, hidden) = (self.ui, self.hidden.get(&(place.file.as_str(), place.line)).copied());
-        // What stands far to the right is neither shown nor needed.
+        // Text far to the right is neither shown nor needed.
         let line = line.char_indices().nth(place.column + 400).map_or(line, |(end, _)| &line[..end]);
         let (line, column) = match hidden {
             Some(column) => cut_before(line, column, place.column),
@@ -236,7 +236,7 @@ fn cut_before(line: &str, hidden: usize, column: usize) -> (String, usize) {
     let before: String = line.chars().take(column - 1).skip(hidden).collect();
     let key = before.trim_end_matches([' ', '"', '\'']);
     if !key.ends_with(':') {
-        // It is a part of what is hidden, or nobody knows what it is.
+        // It is a part of what is hidden, or unknown.
         let stars = shown.chars().count() - STARS.len();
         return (shown, stars + 1);
     }
@@ -343,7 +343,7 @@ pub fn json_text(value: &impl Serialize) -> Result<String, serde_json::Error> {
     Ok(visible_json(&serde_json::to_string(value)?))
 }
 
-/// Returns JSON of one line with escapes for what nobody sees and for what a CI system would take for a command.
+/// Returns JSON on one line, with escapes for invisible characters and for what a CI system would read as a command.
 pub fn visible_json(json: &str) -> String {
     let is_hidden = |c: char| c.is_control() || is_invisible(c);
     let mut text = Cow::Borrowed(json);

@@ -117,7 +117,7 @@ struct Opened {
     state: State,
 }
 
-/// Opens all of it. Returns none if the fleet has an error that concerns everything.
+/// Opens all of them. Returns none if the fleet has an error that concerns everything.
 fn open(session: &Session, arguments: &CloudArguments) -> Result<Opened, Failure> {
     let loaded = build::load(&session.root, &session.ui).map_err(Failure::invalid)?;
     let (secrets, cloud, state) = arguments.open(session, &loaded.project.fleet)?;
@@ -125,7 +125,7 @@ fn open(session: &Session, arguments: &CloudArguments) -> Result<Opened, Failure
 }
 
 impl Opened {
-    /// The workers that flotilla deploys and that are chosen, in the order of customers.
+    /// The selected workers that flotilla deploys, in the order of customers.
     fn workers(&self, chosen: impl Fn(&Worker) -> bool) -> Vec<&Worker> {
         let ours = |worker: &&Worker| {
             self.cloud.local.is_some() || matches!(worker.delivery, Delivery::Automatic | Delivery::Manual)

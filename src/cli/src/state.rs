@@ -192,7 +192,7 @@ fn rebuild(session: &Session, arguments: &Rebuild) -> Result<Exit, Failure> {
         })?;
         return Ok(exit);
     }
-    // That they were deployed by some machine is what all of them have in common.
+    // All of them have been deployed by some machine.
     let shown: Vec<_> =
         rebuilt.findings.iter().filter(|found| found.what != What::DeployedElsewhere).cloned().collect();
     findings::print(&session.ui, &shown);

@@ -144,7 +144,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     if let Some(loaded) = &mut loaded {
         selection.verify(&session.operator, &loaded.project, &mut loaded.scan)?;
     }
-    // What is deployed is known from the state, whatever the files are like, as long as the accounts are named.
+    // The state shows what is deployed, even if the files have errors, as long as the accounts are known.
     let in_part;
     let fleet = match &loaded {
         Some(loaded) => &loaded.project.fleet,

@@ -48,7 +48,7 @@ pub struct Workflow<'a> {
 }
 
 impl Workflow<'_> {
-    /// Returns what stands before a path of the project: the folder with `/`, or nothing.
+    /// Returns the prefix of a path of the project: the folder with `/`, or nothing.
     fn prefix(&self) -> String {
         if self.folder.is_empty() { String::new() } else { format!("{}/", self.folder) }
     }

@@ -8,7 +8,7 @@ use crate::operator::{Approval, Question};
 
 /// The share of a fleet, in percent, above which a plan is confirmed by its digest, unless fleet.yaml sets another.
 const CONFIRM_ABOVE: f64 = 20.0;
-/// The number of changes from which on that holds.
+/// The number of changes from which this applies.
 const CONFIRM_FROM: usize = 10;
 /// The length of the shortest prefix of a digest that names a plan: by chance, one in four billion has it.
 const SHORTEST_DIGEST: usize = 8;

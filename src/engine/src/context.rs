@@ -10,7 +10,7 @@ use flotilla_spec::project;
 
 use crate::operator::Operator;
 
-/// The folder of what flotilla keeps for a project.
+/// The folder in which flotilla keeps its files for a project.
 pub const FOLDER: &str = ".flotilla";
 /// The lock of a deploy, in [`FOLDER`].
 pub const LOCK: &str = "deploy.lock";

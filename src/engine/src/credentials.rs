@@ -40,7 +40,7 @@ pub const TOKEN_FORM: &str =
 pub const ACCOUNT_ID_FORM: &str =
     "expected 32 hexadecimal digits in lower case, as the dashboard and `wrangler whoami` show them";
 
-/// Returns what a token has in it that no request can carry, or that no bearer token has (RFC 6750).
+/// Returns which characters of a token no request can carry, or no bearer token has (RFC 6750).
 pub fn check_token(token: &SecretString) -> Result<(), String> {
     let is_of_token = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
     let what = match token.expose_secret().chars().find(|c| !is_of_token(*c)) {
@@ -56,7 +56,7 @@ pub fn check_token(token: &SecretString) -> Result<(), String> {
     Err(what.to_owned())
 }
 
-/// Returns what an account's id has in it that no account's id has.
+/// Returns what is invalid about an account's id.
 pub fn check_account_id(id: &str) -> Result<(), String> {
     let count = id.chars().count();
     let is_hex = |c: char| c.is_ascii_hexdigit();

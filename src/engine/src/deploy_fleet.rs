@@ -101,7 +101,7 @@ pub fn finished(planned: &Planned) -> Exit {
 /// nothing, or what was left.
 pub fn deploy_fleet(context: &Context<'_>, request: DeployRequest<'_>) -> Result<Deployed, Failure> {
     let applies = !request.approval.is_dry_run();
-    // 1. Lock. First of all: what the plan is made from can't move until it is applied.
+    // 1. Lock. First of all: the inputs of the plan can't change until it is applied.
     let lock = applies.then(|| lock(context, request.kind.ahead)).transpose()?;
     // 2. Scan, build and plan.
     let planned =
@@ -148,7 +148,7 @@ pub(crate) fn apply_planned(
     check_deletions(&planned, request.max_deletions)?;
     // 4. Confirm.
     confirm(context, &planned, &request.approval)?;
-    // 5. Preflight: nothing of others is overwritten. The state is opened first, so that one that can't be is known before.
+    // 5. Preflight: nothing of others is overwritten. The state is opened first, so that a failure to open it is reported before.
     let mut state = State::open(&planned.cloud.state)?;
     state.rely_on(lock);
     if let (Approval::Digest(_), false) = (&request.approval, continues) {

@@ -103,7 +103,7 @@ fn find(tree: &Tree, state: &State, customers: &BTreeSet<String>) -> Result<Dest
     for customer in customers {
         let specs: Vec<String> = files.iter().filter(|file| project::id_of(file) == customer).cloned().collect();
         let workers = state.of_customer(customer)?;
-        // Of one that is gone already, as after a run that ended halfway, there is history.
+        // A customer that was already deleted, as after a run that ended halfway, has a history.
         if specs.is_empty() && workers.is_empty() && state.records_of(customer, 1)?.is_empty() {
             return Err(Failure::usage(format!("there is no customer `{}`", clean(customer))).hint(format!(
                 "a customer's id is the name of its file in {CUSTOMERS}/, without `.yaml`; `flotilla state show` lists what is deployed"

@@ -1,5 +1,5 @@
 //! Errors that the files alone don't show, but the day and the state do. A compatibility date is in the future. A worker exists in an
-//! environment only because nothing says otherwise: where it is deployed, it stays; where it isn't, it is reported rather than created. A
+//! environment only because nothing says otherwise: where it is deployed, it stays; where it isn't, it is reported instead of created. A
 //! worker calls one that isn't deployed. Sends nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -127,7 +127,7 @@ pub fn missing_callees(
                     (&other.name, &other.account, &other.namespace) == (callee, &caller.account, &caller.namespace)
                 };
                 let found = own.iter().chain(&shared).find(is_callee);
-                // Of what others deploy, the state knows nothing.
+                // The state doesn't contain what others deploy.
                 let by_others = |worker: &Worker| matches!(worker.delivery, Delivery::Gitops | Delivery::SelfHosted);
                 let comes = |(worker, is_selected): &(Worker, bool)| {
                     let is_named = selection.named().contains(&worker.customer);

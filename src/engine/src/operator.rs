@@ -156,12 +156,12 @@ pub trait Operator: Progress {
     /// Receives an event.
     fn on_event(&self, event: &Event<'_>);
 
-    /// Decides. An error means no, or that nobody could be asked: the run is refused, and nothing was changed.
+    /// Decides. An error means no, or that no question could be asked: the run is refused, and nothing was changed.
     fn confirm(&self, question: &Question<'_>) -> Result<(), Failure>;
 
-    /// Opens the way by which a person steers a run while it changes something: the function is called a few times a second, and is
-    /// dropped when the run ends. `folder` is the one of flotilla's own files; `ahead`: the run goes ahead of another one, which is
-    /// steered separately.
+    /// Opens the channel by which a person controls a run while it changes something: the function is called a few times a second, and is
+    /// dropped when the run ends. `folder` is the one of flotilla's own files; `ahead`: the run goes ahead of another one, which is steered
+    /// separately.
     fn control(&self, folder: &Path, ahead: bool) -> Box<dyn FnMut() -> Control + '_>;
 }
 

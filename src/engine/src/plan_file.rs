@@ -198,7 +198,7 @@ impl PlanFile {
                     whole.home == action.home
                     && whole.digest == action.digest
                     && (whole.adopts || !action.adopts)
-                    // What was uploaded already isn't uploaded once more.
+                    // What was already uploaded isn't uploaded again.
                     && (!uploads || whole.was == action.was)
                     && action.steps.iter().all(|step| whole.steps.iter().any(|other| is_of(step, other)))
                 })

@@ -536,7 +536,7 @@ impl Fleet<'_> {
         }
         let others = OnceLock::new();
         planner.hold_without_callees(&mut |id| {
-            // Of what others deploy, the state knows nothing.
+            // The state doesn't contain what others deploy.
             Ok(state.one(id)?.is_some() || others.get_or_init(|| self.deployed_by_others()).contains(id))
         })?;
         self.hand_over(&mut planner, state)?;

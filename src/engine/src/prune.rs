@@ -105,7 +105,7 @@ pub(crate) fn prune_under_lock(
     apply_planned(context, planned, &deploy, lock)
 }
 
-/// Looks once more, right before a domain or a route is removed: somebody may have created its worker, or pointed it to another.
+/// Checks again, right before a domain or a route is removed: somebody may have created its worker, or pointed it to another one.
 fn still_points_nowhere(requester: &mut PlatformRequester, home: &Home, finding: &Finding) -> Result<bool, Failure> {
     let worker = finding.worker.clone();
     let is_there = match &finding.what {

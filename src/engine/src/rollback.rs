@@ -190,7 +190,7 @@ fn report_kept(context: &Context<'_>, kept: &[Kept]) {
     }
 }
 
-/// Returns what points to a worker now and didn't when a bundle was uploaded, and the reverse; nothing if nobody knows.
+/// Returns what points to a worker now and didn't when a bundle was uploaded, and the reverse; nothing if that is unknown.
 fn kept(state: &State, id: &WorkerId, live: &Deployed, stored: &Stored) -> Result<Option<Kept>, Failure> {
     let Some(before) = stored.source["worker"].as_object() else { return Ok(None) };
     let names = |key: &str, pointer: &str| -> BTreeSet<String> {
@@ -216,7 +216,7 @@ fn kept(state: &State, id: &WorkerId, live: &Deployed, stored: &Stored) -> Resul
     Ok((!kept.now.is_empty() || !kept.then.is_empty()).then_some(kept))
 }
 
-/// Returns why a worker can't go back to a bundle: its Durable Object classes are others since, and Cloudflare takes no migration back.
+/// Returns why a worker can't go back to a bundle: its Durable Object classes have changed since, and Cloudflare undoes no migration.
 fn migrated_since(worker: &str, live: &Deployed, runs: Option<&Stored>, to: &Stored) -> Option<String> {
     let target = objects::migrations_of(&to.metadata).last().map(|migration| migration.tag.clone());
     let tag = |tag: &Option<String>| tag.clone().unwrap_or_else(|| "none".to_owned());

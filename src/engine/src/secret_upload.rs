@@ -49,7 +49,7 @@ pub struct LiveSecrets {
 const UNKNOWN: &str = "";
 
 impl LiveSecrets {
-    /// Opens it. What is in doubt is so from the beginning: what this deploy itself begins, it also ends or repeats.
+    /// Opens it. Uncertainties are those from the beginning: changes that this deploy itself begins are also ended or repeated by it.
     pub fn open(path: &Path) -> Result<LiveSecrets, Failure> {
         let state = State::read(path)?;
         let is_uncertain = |uncertainty: &Uncertainty| matches!(uncertainty, Uncertainty::Upload | Uncertainty::Delete);

@@ -159,8 +159,8 @@ impl Selection {
         ids(scan).into_iter().filter(|id| self.includes_id(id)).count()
     }
 
-    /// Rejects what no customer has: ids, globs that match nothing, labels, environments; and a selection that nobody belongs to.
-    /// Reports it if nothing of it changed since a commit. Leaves the errors of packs out of the scan that nobody selected needs.
+    /// Rejects ids, globs, labels and environments that match no customer, and a selection that no customer matches. Reports it if nothing
+    /// of it changed since a commit. Leaves out of the scan the errors of packs that no selected customer needs.
     pub fn verify(&self, operator: &dyn Operator, project: &Project, scan: &mut Scan) -> Result<(), Failure> {
         if self.is_all() {
             return Ok(());
@@ -245,7 +245,7 @@ fn ids(scan: &Scan) -> BTreeSet<&str> {
     scan.records.iter().map(id).chain(scan.held.iter().map(String::as_str)).collect()
 }
 
-/// Returns the failure of a selection that nobody belongs to.
+/// Returns the failure of a selection that no customer matches.
 fn nobody(empty: &EmptyPart, environments: &[Environment]) -> Failure {
     match empty {
         EmptyPart::Environments => {

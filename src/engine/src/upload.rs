@@ -70,7 +70,7 @@ pub(crate) fn check_of_state(path: &Path, fleet: &Fleet, secrets: &Secrets, chan
     let (state, live) = (State::read(path)?, LiveSecrets::open(path)?);
     let (mut lacked, mut refused) = (BTreeSet::new(), BTreeSet::new());
     for change in changes {
-        // What is no longer kept, the change itself tells.
+        // If it is no longer kept, the change itself reports that.
         let Ok(kept) = Kept::find(&state, change) else { continue };
         let names = kept.secret_names();
         if let Some(refusal) = refusal(fleet, change, &names) {

@@ -1,4 +1,4 @@
-//! An answer: its head as values, its body within limits. Doesn't know what it means.
+//! A response: its head as values, its body within limits. Doesn't know what it means.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};

@@ -86,7 +86,7 @@ fn handshake(connection: &mut ClientConnection, socket: &mut TcpStream) -> Resul
 }
 
 fn addresses(host: &str) -> Result<Vec<SocketAddr>, String> {
-    // What the resolver says of it differs between systems, and helps nobody.
+    // The resolver's message differs between systems, and doesn't help.
     let found: Vec<SocketAddr> = (host, HTTPS).to_socket_addrs().map(Iterator::collect).unwrap_or_default();
     if found.is_empty() { Err("DNS has no address".to_owned()) } else { Ok(found) }
 }

@@ -84,8 +84,8 @@ impl Client {
     }
 }
 
-/// Returns whether an address is reached past any proxy, because what stays on this machine doesn't go to one of the network, in the clear;
-/// and whether without TLS.
+/// Returns whether an address is reached past any proxy, because requests within this machine must not go through a proxy of the network
+/// unencrypted; and whether without TLS.
 fn way(url: &str) -> (bool, bool) {
     let url = Url::parse(url).ok();
     let is_direct = url.as_ref().is_some_and(is_loopback);

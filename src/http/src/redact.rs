@@ -1,4 +1,4 @@
-//! Removes secrets from messages: an answer can quote its request, as it was sent or in another form.
+//! Removes secrets from messages: a response can quote its request, as it was sent or in another form.
 
 use std::ops::Range;
 

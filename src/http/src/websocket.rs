@@ -27,7 +27,7 @@ pub struct WebSocket {
 pub enum Received {
     /// A message.
     Message(String),
-    /// A sign of life: the answer to a ping, or a ping, which is answered.
+    /// A sign that the connection is alive: the response to a ping, or a ping, which is answered.
     Heartbeat,
     /// The server has closed it; whether properly, and its reason.
     Closed {

@@ -249,7 +249,7 @@ impl<'a> Projects<'a> {
         for key in KEYS {
             let Some(node) = config.get(key) else { continue };
             let value = match key {
-                // What is bound is a matter of specs; classes of the worker's own are code.
+                // Bindings belong to specs; the worker's own classes belong to the code.
                 "durable_objects" => own_classes(node.get("bindings")),
                 "workflows" => own_classes(Some(node)),
                 "queues" => node.get("consumers").map(Node::to_value).unwrap_or_default(),

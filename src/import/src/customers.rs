@@ -273,7 +273,7 @@ impl<'a> Reading<'a, '_> {
         };
         let all = self.env_files.customers.iter().filter(|(_, file)| names(file));
         let named: BTreeSet<&String> = all.map(|((customer, _), _)| customer).collect();
-        // The project's one file is everybody's, and so is one that several name.
+        // The project's only file belongs to all customers, and so does one that several name.
         named.first().filter(|_| named.len() == 1 && self.documents.len() > 1).map(|customer| (*customer).clone())
     }
 

@@ -1,4 +1,4 @@
-//! A fleet that an import adds to: what fleet.yaml says already, and the additions to it. Knows its text; doesn't check it.
+//! A fleet that an import adds to: the settings that fleet.yaml already has, and the additions to it. Knows its text; doesn't check it.
 
 use std::path::{Path, PathBuf};
 
@@ -86,7 +86,7 @@ impl Existing {
         self.value["accounts"].as_object().into_iter().flat_map(Map::keys).map(String::as_str).collect()
     }
 
-    /// Removes from a spec what the defaults say already, and says where it lacks what they say.
+    /// Removes from a spec the settings that the defaults already have, and sets to null those that it lacks.
     pub(super) fn over_defaults(&self, spec: &mut Map<String, Value>) {
         let defaults = &self.value["defaults"];
         let layers = defaults["environments"].as_object().into_iter().flat_map(Map::values);

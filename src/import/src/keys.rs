@@ -20,9 +20,9 @@ pub enum Fate {
     Mapped,
     /// It changes nothing that is deployed.
     Local,
-    /// A spec can't say it; a deploy leaves it as it is or does without.
+    /// A spec can't express it; a deploy leaves it as it is or omits it.
     LeftOut(&'static str),
-    /// A spec can't say it, and a deploy without it would break the worker.
+    /// A spec can't express it, and a deploy without it would break the worker.
     Lost(&'static str),
 }
 

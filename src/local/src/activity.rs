@@ -1,5 +1,5 @@
-//! The latest events of workers: each invocation with its request, console lines, exceptions and outcome, in the form in which
-//! Cloudflare's tails send it (`trace-v1`). In memory alone and bounded; the values of a worker's secrets are masked.
+//! The latest events of workers: each invocation with its request, console lines, exceptions and outcome, in the form in which Cloudflare's
+//! tails send it (`trace-v1`). In memory only, and bounded; the values of a worker's secrets are masked.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

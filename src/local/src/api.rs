@@ -1,5 +1,4 @@
-//! The API: who may call, how often, and which operation a method and path mean. Knows all operations by name; none by
-//! heart.
+//! The API: who may call, how often, and which operation a method and path mean. Knows the names of all operations, but not their details.
 
 use hyper::HeaderMap;
 use hyper::body::Bytes;

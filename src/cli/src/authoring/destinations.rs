@@ -1,5 +1,5 @@
-//! Destinations out of the pack's catalogue, and their settings, each by its JSON Schema. A secret's value is typed and
-//! goes to where secrets are; the spec refers to it by name.
+//! Destinations out of the pack's catalogue, and their settings, each by its JSON Schema. A secret's value is entered and stored in a
+//! source of secrets; the spec refers to it by name.
 
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};

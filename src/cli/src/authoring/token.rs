@@ -248,7 +248,7 @@ pub fn entries(workspace: &Workspace, account: &Account) -> Vec<flotilla_spec::e
             // The one that was there without being written is lost otherwise.
             let default = whole(serde_json::json!({"env": ACCOUNT_ID_VARIABLE}), TOKEN_VARIABLE);
             let default = Set(path(&["accounts", "default"]), default);
-            // As soon as there are two, it has to be said which one is meant by those who name none.
+            // With two accounts, it has to be defined which one applies to customers that name none.
             let only = workspace.fleet.accounts.keys().next().filter(|_| workspace.fleet.accounts.len() == 1);
             let says = workspace.fleet.file.defaults.as_ref().is_some_and(|defaults| defaults.contains_key("account"));
             let stays = only.filter(|only| *only != "default" && !says && !workspace.ids.is_empty());

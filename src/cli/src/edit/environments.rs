@@ -122,7 +122,7 @@ impl Editor<'_> {
         let spec = value(&text);
         let roles = spec["workers"].as_object().into_iter().flatten().map(|(role, _)| role.clone());
         let levels = roles.map(|role| vec!["workers".to_owned(), role]).chain([Vec::new()]);
-        // Production exists unless it is removed, and so does what a layer adds: not to name it is not enough.
+        // Production exists unless it is removed, and so does an environment that a layer adds: leaving it out is not enough.
         let stays = environment == Environment::Production || self.is_inherited(environment);
         for level in levels {
             let key: Vec<String> = level.iter().cloned().chain(["environments".to_owned()]).collect();

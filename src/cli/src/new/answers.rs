@@ -106,7 +106,7 @@ impl<'a> Answers<'a> {
             stores_token: false,
         };
         if let Some(id) = &arguments.customer {
-            // Before anything is asked: what is taken can't be had.
+            // Before any question: an id or a host that is taken can't be used.
             free_id(workspace, id).map_err(Failure::usage)?;
         }
         if !prompter.is_interactive() && arguments.customer.is_none() {
@@ -204,7 +204,7 @@ impl<'a> Answers<'a> {
         Ok(())
     }
 
-    /// Takes the account that is named. Nothing is asked of Cloudflare. `d1`: whether a D1 database is named, which can't be looked up.
+    /// Takes the account that is named. Sends no requests. `d1`: whether a D1 database is named, which can't be looked up.
     fn account_without_requests(&mut self, d1: bool) -> Result<(), Failure> {
         if d1 {
             return Err(Failure::usage("D1 databases can't be listed offline")

@@ -1,5 +1,5 @@
-//! A plan as Markdown: for a comment of a pull request, which holds 65,536 characters, and for the summary of a job. Whatever a
-//! file holds, it marks nothing up.
+//! A plan as Markdown: for a comment of a pull request, which holds 65,536 characters, and for the summary of a job. Text from files never
+//! becomes markup.
 
 use flotilla_deploy::plan::{Change, HostChange};
 use flotilla_deploy::refresh::Finding;

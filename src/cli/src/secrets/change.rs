@@ -193,7 +193,7 @@ fn store<'a, 'b>(
         })));
     }
     let store = has.unwrap_or(&chosen[0]);
-    // One of several files of the same source: it has to be said which one is meant.
+    // One of several files of the same source: the environment has to be named.
     if let (Some(of), None, None) = (store.environment(), which.env, &which.source) {
         return Err(
             Failure::usage(format!("{} is only for {of}", store.path())).hint("name the environment: --env staging")
@@ -202,7 +202,7 @@ fn store<'a, 'b>(
     Ok(store)
 }
 
-/// Refuses what is larger than a binding can be, before it is written.
+/// Rejects a value that is too large for a binding, before it is written.
 fn fits(opened: &Opened, which: &Which, value: &SecretString) -> Result<(), Failure> {
     let fleet = &opened.loaded.project.fleet;
     let of = |account: &String| fleet.limit(account, Limit::VariableBytes);

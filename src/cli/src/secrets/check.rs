@@ -72,7 +72,7 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
     selection.verify(&session.operator, &loaded.project, &mut loaded.scan)?;
     let loaded = &opened.loaded;
     let needs = opened.needs(session, |worker| selection.includes(worker))?;
-    // Of what isn't known, nothing can be said to be unused.
+    // If the needs are unknown, nothing can be reported as unused.
     let whole = selection.is_all() && loaded.scan.held.is_empty();
     let is_selected = |found: &&Diagnostic| found.severity == Severity::Error && selection.concerns(found);
     let errors: Vec<Diagnostic> = loaded.scan.diagnostics.iter().filter(is_selected).cloned().collect();

@@ -11,7 +11,7 @@ use flotilla_model::text::{clean, count, grouped};
 use super::created;
 use crate::planning::Planned;
 
-/// The number of previews that are named as ones that could go.
+/// The number of previews that are suggested for removal.
 const NAMED: usize = 5;
 
 /// Refuses a preview with too many workers.

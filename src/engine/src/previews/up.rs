@@ -49,7 +49,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// A day, in seconds.
 const DAY: i64 = 86_400;
 
-/// A preview that is put up, or brought up to date.
+/// A preview that is created or updated.
 pub struct UpRequest {
     /// Its id.
     pub id: String,
@@ -166,7 +166,7 @@ pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewR
     check_size(planned.workers, largest, "worker")?;
     let inventory = planned.inventory.clone().unwrap_or_default();
     refuse_others(&planned)?;
-    // Each machine that puts it up finds what another one deployed.
+    // Each machine that updates it finds what another one deployed.
     planned.findings.retain(|finding| !matches!(finding.what, What::DeployedElsewhere | What::Orphan { .. }));
     check_capacity(&planned, &inventory, now)?;
     let kept = databases(&mut planned);

@@ -104,8 +104,8 @@ fn own_databases(worker: &mut FoundWorker, databases: &mut BTreeMap<String, Stri
     }
 }
 
-/// Makes customers of their own of the project's workers that have nothing to do with each other, so that an error of one holds no other
-/// back. Workers that refer to each other stay the roles of one customer.
+/// Makes customers of their own of the project's workers that have nothing to do with each other, so that an error in one doesn't stop the
+/// others. Workers that refer to each other stay the roles of one customer.
 pub(super) fn separate(found: &mut [FoundWorker], default: &str) {
     let roles: BTreeSet<String> =
         found.iter().filter(|worker| worker.customer == default).filter_map(|worker| worker.role.clone()).collect();

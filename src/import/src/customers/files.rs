@@ -10,7 +10,7 @@ use super::super::code::Projects;
 use super::super::ids::{environment, slug, split};
 use super::super::wrangler::{CUSTOMERS, configs, text, word};
 
-/// Folders that say nothing about what is in them.
+/// Folders whose names don't describe their content.
 const PLAIN: [&str; 8] = ["src", "dist", "build", "worker", "workers", "lib", "deploy", "config"];
 /// The longest role.
 const ROLE_LENGTH: usize = 30;

@@ -26,7 +26,7 @@ const LOCAL_FIELDS: [&str; 12] = [
     "local_connection_string",
 ];
 
-/// Fields of bindings that change what is deployed, and that specs can't say.
+/// Fields of bindings that change what is deployed, and that specs can't express.
 const LOST_FIELDS: [&str; 9] = [
     "concurrency",
     "default_retention",
@@ -112,7 +112,7 @@ impl Mapping<'_, '_> {
     fn without_ignored(&mut self, kind: &binding::Kind, name: &str, item: &Node) -> Value {
         let mut entry = item.to_value();
         let Some(map) = entry.as_object_mut() else { return entry };
-        // Where a database is, is a matter of its creation.
+        // The location of a database is decided when it is created.
         let is_local =
             |key: &str| LOCAL_FIELDS.contains(&key) || (kind.wrangler == "d1_databases" && key == "jurisdiction");
         map.retain(|key, _| !is_local(key));
@@ -170,7 +170,7 @@ impl Mapping<'_, '_> {
     }
 }
 
-/// Returns the fields of an entry that specs can say.
+/// Returns the fields of an entry that specs can express.
 fn known_fields(kind: &binding::Kind) -> Vec<&'static str> {
     kind.fields.iter().map(|own| own.wrangler.split('.').next().unwrap_or_default()).chain([kind.name]).collect()
 }

@@ -9,8 +9,8 @@ use flotilla_model::spec::Environment;
 use super::super::{Findings, FoundWorker};
 use super::{Settings, insert};
 
-/// Replaces names and addresses by references: `services` between the workers of one customer, as long as they don't form
-/// a circle, and `{ workerUrl: … }` where a variable is exactly the address.
+/// Replaces names and addresses by references: `services` between the workers of one customer, as long as they don't form a cycle, and `{
+/// workerUrl: … }` where a variable is exactly the address.
 pub(super) fn refer(found: &mut [FoundWorker], findings: &mut Findings) {
     let role_of: BTreeMap<(String, Environment, String), String> = found
         .iter()
