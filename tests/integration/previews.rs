@@ -609,7 +609,7 @@ fn three_workers_of_a_preview_call_each_other_in_workerd() {
         answer.json().unwrap_or_else(|error| panic!("{host}: {error}"))
     };
     let of_preview = |name: &str| ask(&format!("{name}-preview-7.revelations.example"));
-    // The preview's and nobody else's: of the workers outside of it, none knows these names.
+    // The preview's and nobody else's: of the workers outside it, none knows these names.
     assert_eq!(of_preview("codex"), json!({"AUTH_WORKER_URL": "auth", "API_URL": "api"}));
     assert_eq!(of_preview("api"), json!({"WEB_APP_URL": "web", "AUTH_WORKER_URL": "auth"}));
     assert_eq!(of_preview("auth"), json!({"WEB_APP_URL": "web", "API_URL": "api", "LOG_SERVICE": "log"}));

@@ -48,7 +48,7 @@ fn contested(group: &[UniqueClaim]) -> Vec<Conflict> {
         |claim: &UniqueClaim, diagnostic| Conflict { held: Some(claim.claimant.customer.clone()), diagnostic };
     match &group[0].resource {
         ClaimedResource::Secrets(owner) => {
-            // Whose they are is never at fault.
+            // The customer that they belong to is never at fault.
             let is_own = |claim: &&UniqueClaim| {
                 claim.claimant.customer != SHARED && own_secret(&claim.claimant.customer, "") == *owner
             };

@@ -78,7 +78,7 @@ impl Out {
         Ok(all)
     }
 
-    /// Returns the metadata of a file; `None` if there is no plain file.
+    /// Returns the metadata of a file; `None` if there is no regular file.
     pub fn metadata(&self, folder: &str, name: &str) -> Option<fs::Metadata> {
         // Put together by hand: this is what a build without changes does for each file.
         let mut path = PathBuf::with_capacity(self.root.as_os_str().len() + folder.len() + name.len() + 2);

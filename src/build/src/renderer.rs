@@ -394,7 +394,7 @@ fn read_frame(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(frame))
 }
 
-/// Runs as a helper if the arguments say so, and doesn't return to the command line then.
+/// Runs as a helper if the arguments request it, and doesn't return to the command line then.
 pub fn helper(arguments: &[OsString]) -> Option<ExitCode> {
     (arguments.get(1)? == RENDER).then(|| serve().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
 }

@@ -84,7 +84,7 @@ impl ControlChannel {
     }
 }
 
-/// Returns the bytes of the file, if it is there, and removes it; none of anything else than a short plain file.
+/// Returns the bytes of the file, if it is there, and removes it; none of anything else than a short regular file.
 fn take_command(file: &Path) -> Option<Vec<u8>> {
     let read = plain_file::read(file, LIMIT);
     if read.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {

@@ -194,7 +194,7 @@ fn hidden(diagnostics: &[Diagnostic]) -> Hidden<'_> {
     for Diagnostic { code, place, .. } in diagnostics {
         let from = match code {
             Code::LiteralSecret | Code::SecretVariable => place.column,
-            // Outside of fleet.yaml, it is a file of secrets.
+            // Outside fleet.yaml, it is a file of secrets.
             Code::BadSecretSource if place.file != project::FLEET_FILE => 1,
             Code::UnknownKey | Code::DuplicateKey => place.column + place.width,
             _ => continue,
@@ -347,7 +347,7 @@ pub fn json_text(value: &impl Serialize) -> Result<String, serde_json::Error> {
 pub fn visible_json(json: &str) -> String {
     let is_hidden = |c: char| c.is_control() || is_invisible(c);
     let mut text = Cow::Borrowed(json);
-    // Outside of strings, JSON has neither these nor a `#`.
+    // Outside strings, JSON has neither these nor a `#`.
     if json.chars().any(is_hidden) {
         let mut visible = String::with_capacity(json.len());
         for c in json.chars() {

@@ -115,7 +115,7 @@ pub struct Finding {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(tag = "finding", rename_all = "snake_case")]
 pub enum What {
-    /// A worker that a spec defines exists already, and this fleet doesn't manage it.
+    /// A worker that a spec defines already exists, and this fleet doesn't manage it.
     Unowned {
         /// The fleet that claims it.
         fleet: Option<String>,
@@ -312,7 +312,7 @@ enum Standing {
     Changed,
     /// In the state, but without this fleet's tags.
     Untagged,
-    /// Not ours.
+    /// Not managed by this fleet.
     Unowned(Option<String>),
 }
 
@@ -428,7 +428,7 @@ pub fn tagged(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &Refres
     asked.collect()
 }
 
-/// Returns the home of an account's workers outside of namespaces: those that domains and routes point to.
+/// Returns the home of an account's workers outside namespaces: those that domains and routes point to.
 fn outside(account_id: &str) -> Home {
     Home { account_id: account_id.to_owned(), namespace: None }
 }

@@ -19,7 +19,7 @@ pub const AHEAD_LOCK: &str = "ahead.lock";
 /// The lock of a build.
 const BUILD_LOCK: &str = "lock";
 
-/// Checks what flotilla keeps for a project and its previews before anything of it is opened: there are plain files and folders only, and
+/// Checks what flotilla keeps for a project and its previews before anything of it is opened: there are only regular files and folders, and
 /// the folder is private. A project that was cloned can have brought something else.
 pub fn check_folder(root: &Path) -> Result<(), Failure> {
     let own = root.join(FOLDER);

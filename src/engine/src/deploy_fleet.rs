@@ -163,7 +163,7 @@ pub(crate) fn apply_planned(
     let ctx = ApplyContext { context, fleet, cloud, platform, tokens, others: &others, kind };
     let (mut outcome, run) = apply(&ctx, &planned.plan, upload::of_plan(&planned)?, &mut state)?;
     left_out.add_to(&mut outcome);
-    // 7. Roll back a wave that isn't healthy, where fleet.yaml says so.
+    // 7. Roll back a wave that isn't healthy, where fleet.yaml requests it.
     if let (Some(wave), Some(OnBreach::Rollback)) = (outcome.breached, fleet.file.deploy.on_breach) {
         let of_wave = planned.plan.changes.iter().filter(|change| change.wave == wave);
         let ids = of_wave.map(flotilla_deploy::plan::Change::id).collect();
@@ -239,7 +239,7 @@ fn connect(
             let (home, fleet) = (planned.cloud.home(account, Some(namespace)), &planned.project.fleet);
             let ids = BTreeSet::from([home.account_id.clone()]);
             let mut requester = PlatformRequester::with_tokens(context, fleet, &planned.cloud, tokens.clone(), &ids)?;
-            // That it exists already is fine.
+            // That it already exists is fine.
             let _ = requester.try_ask(&home, &Call::CreateNamespace);
         }
     }

@@ -72,7 +72,7 @@ pub enum Event<'a> {
     HostsPointNowhere(&'a [Finding]),
     /// A domain or a route was removed.
     HostRemoved(&'a str),
-    /// This number of the workers to create exists already, deployed by another machine.
+    /// This number of the workers to create already exists, deployed by another machine.
     AlreadyThere(usize),
     /// Workers stay as they are.
     Stay {

@@ -740,7 +740,7 @@ impl Planned {
         )
     }
 
-    /// Returns the requests that look at what is there, by account: on this machine nothing is others'.
+    /// Returns the requests that check ownership, by account: the local emulator has no other owners.
     fn checks(&self) -> BTreeMap<&str, usize> {
         match self.cloud.local {
             Some(_) => BTreeMap::new(),

@@ -305,7 +305,7 @@ fn takes_over(planned: &Planned, worker: &str, host: &str) -> bool {
     workers.any(|other| other.name == worker && other.take_over.contains(host))
 }
 
-/// Lists what is there, account by account. An account that refuses is left out of the plan; if that leaves nothing, it is an error.
+/// Lists what is deployed, account by account. An account that refuses is left out of the plan; if that leaves nothing, it is an error.
 fn list(
     context: &Context<'_>,
     planned: &mut Planned,

@@ -145,7 +145,7 @@ impl Selection {
         self.compiled().matches(id(record), label, unit.environment)
     }
 
-    /// Returns whether a diagnostic belongs to it: those outside of customers/ concern everybody.
+    /// Returns whether a diagnostic belongs to it: those outside customers/ concern everybody.
     pub fn concerns(&self, diagnostic: &Diagnostic) -> bool {
         let file = &diagnostic.place.file;
         !file.starts_with(project::CUSTOMERS) || self.includes_id(project::id_of(file))

@@ -56,7 +56,7 @@ impl Hosts {
             }
             handshake(&mut connection, &mut socket)?;
         }
-        // Its last message is owed to the host, which is of no consequence here.
+        // Its last message was not sent to the host, which doesn't matter here.
         let _ = connection.write_tls(&mut socket);
         let shown = connection.peer_certificates().and_then(|shown| shown.first()).ok_or("the server shows no certificate")?;
         let shown = Certificate::from_der(shown).map_err(|_| "its certificate can't be read".to_owned())?;

@@ -277,7 +277,7 @@ impl<'a> Reading<'a, '_> {
         named.first().filter(|_| named.len() == 1 && self.documents.len() > 1).map(|customer| (*customer).clone())
     }
 
-    /// Finds the workers of one file, and whose they are.
+    /// Finds the workers of one file, and the customers that they belong to.
     fn claims(&mut self, member: &Member<'a>, default: &str, claims: &mut Vec<Claim<'a>>) {
         let configs = wrangler::configs(member.document);
         let whose: Vec<_> = configs.iter().map(|config| self.whose(config, member, default)).collect();

@@ -20,7 +20,7 @@ pub const CUSTOMERS: [&str; 4] = ["customers", "clients", "tenants", "brands"];
 const DEPTH: usize = 4;
 /// Folders that hold no sources.
 const NOT_THEIRS: [&str; 8] = ["node_modules", "out", "dist", "build", "target", "vendor", "coverage", "fixtures"];
-/// The most files that are read: a shell loop may have one for each customer.
+/// The maximum number of files that are read: a shell loop may have one for each customer.
 const MAX_FILES: usize = 20_000;
 
 /// One worker of a file: its top level, or one of its environments.

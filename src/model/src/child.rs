@@ -49,7 +49,7 @@ pub fn helper_program() -> Option<&'static Path> {
     HELPER.get().map(PathBuf::as_path)
 }
 
-/// Runs as a supervisor or a supervised program if the arguments say so, and doesn't return to the command line then.
+/// Runs as a supervisor or a supervised program if the arguments request it, and doesn't return to the command line then.
 pub fn helper(arguments: &[OsString]) -> Option<ExitCode> {
     match arguments.get(1)?.to_str()? {
         SUPERVISE => Some(supervise(&arguments[2..])),
@@ -401,8 +401,8 @@ impl Numbers {
     }
 }
 
-/// Returns whether /proc numbers processes as this process does. One that was mounted outside of its PID namespace doesn't, and relying on
-/// it would end other processes.
+/// Returns whether /proc numbers processes as this process does. One that was mounted outside its PID namespace doesn't, and relying on it
+/// would end other processes.
 fn lists_this_namespace() -> bool {
     let own = fs::read_link("/proc/self");
     own.is_ok_and(|own| own.to_str().and_then(|own| own.parse().ok()) == Some(std::process::id()))

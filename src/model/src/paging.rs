@@ -153,7 +153,7 @@ impl<T: Entry> Pages<T> {
             return Err(Unsteady::Endless);
         }
         let is_only = self.last.is_none() && next.is_none();
-        // A list that is one page is nowhere kept twice.
+        // A list of one page is never held twice.
         let is_new = is_only || entries.iter().all(|entry| self.keys.insert(entry.key().to_owned()));
         let is_same_total = self.last.is_none() || self.total == total;
         let goes_on = next.is_none() || next != self.last;

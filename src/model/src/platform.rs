@@ -251,7 +251,7 @@ pub enum Call {
         /// The page.
         page: Page,
     },
-    /// Creates a D1 database. If it exists already, the error is [`DATABASE_EXISTS`].
+    /// Creates a D1 database. If it already exists, the error is [`DATABASE_EXISTS`].
     CreateDatabase {
         /// Its name.
         name: String,
@@ -270,7 +270,7 @@ pub enum Call {
         /// The page.
         page: Page,
     },
-    /// Creates a KV namespace. If it exists already, the error is [`KV_EXISTS`].
+    /// Creates a KV namespace. If it already exists, the error is [`KV_EXISTS`].
     CreateKv {
         /// Its title.
         title: String,

@@ -29,8 +29,8 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// Returns the bytes of a file with `\n` at the ends of lines, whichever the checkout has: git writes `\r\n` where
-/// `core.autocrlf` says so. As for git, what has a NUL in its first 8,000 bytes is not text, and stays.
+/// Returns the bytes of a file with `\n` at the ends of lines, whichever the checkout has: git writes `\r\n` where `core.autocrlf` requests
+/// it. As for git, what has a NUL in its first 8,000 bytes is not text, and stays.
 pub fn with_unix_line_ends(mut bytes: Vec<u8>) -> Vec<u8> {
     let is_binary = || bytes.iter().take(8000).any(|byte| *byte == 0);
     if !bytes.contains(&b'\r') || is_binary() {

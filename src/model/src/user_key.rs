@@ -1,5 +1,5 @@
-//! A random key of this user on this machine, kept outside of projects. What is sealed with it was written by this user here: a file
-//! in a project that somebody else wrote, a repository's author for one, doesn't have the seal.
+//! A random key of this user on this machine, kept outside projects. What is sealed with it was written by this user here: a file in a
+//! project that somebody else wrote, a repository's author for one, doesn't have the seal.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};

@@ -1,11 +1,10 @@
 //! Layers: maps of settings laid over each other, each value with the place that it came from. Knows trees; doesn't
 //! know the meaning of their keys.
 //!
-//! Maps are merged key by key, at every depth. A map with another `type` replaces the weaker one whole, and so does a
-//! binding of another kind, and `placement`: what belongs to one type never mixes with what belongs to another. Lists
-//! and plain values replace; a list under `key+` is appended to the weaker one's `key`. `null` removes what a weaker
-//! layer has; where there is nothing to remove, it is a value. What was left out as faulty replaces what is weaker: nobody knows what
-//! would be there.
+//! Maps are merged key by key, at every depth. A map with another `type` replaces the weaker one whole, and so does a binding of another
+//! kind, and `placement`: what belongs to one type never mixes with what belongs to another. Lists and plain values replace; a list under
+//! `key+` is appended to the weaker one's `key`. `null` removes what a weaker layer has; where there is nothing to remove, it is a value. A
+//! value that was left out as faulty replaces weaker ones: its content is unknown.
 
 use std::collections::{HashMap, HashSet};
 

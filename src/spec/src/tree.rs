@@ -40,8 +40,8 @@ impl Tree {
         Ok(with_unix_line_ends(bytes))
     }
 
-    /// Returns the text of a file of a pack: a regular file in the pack's folder, or a link to one. What lies outside of it is not under
-    /// the pack's control, and could be anything that this user can read.
+    /// Returns the text of a file of a pack: a regular file in the pack's folder, or a link to one. What lies outside it is not under the
+    /// pack's control, and could be anything that this user can read.
     pub fn pack_text(&self, pack: &str, name: &str, limit: u64) -> io::Result<String> {
         let file = format!("{pack}/{name}");
         if !self.past.contains_key(&file) {

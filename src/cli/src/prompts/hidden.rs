@@ -9,7 +9,7 @@ use flotilla_model::failure::Failure;
 
 use super::{is_terminal, wait_for_shutdown};
 
-/// The most bytes that are read from stdin: far more than fits into a binding.
+/// The maximum number of bytes that are read from stdin: far more than fits into a binding.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Asks on a terminal for a value without showing it; otherwise reads all of stdin.

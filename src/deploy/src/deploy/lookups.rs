@@ -288,8 +288,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Handles the creation of a KV namespace. If it exists already, an attempt of ours whose answer was lost may
-    /// have created it: then it is in the list.
+    /// Handles the creation of a KV namespace. If it already exists, an attempt of ours whose answer was lost may have created it: then it
+    /// is in the list.
     fn on_new_table(
         &mut self,
         id: LookupId,

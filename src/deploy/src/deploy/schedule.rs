@@ -521,7 +521,7 @@ impl<'p> Schedule<'p> {
         Permit { lane, ticket, sent_at: now }
     }
 
-    /// Takes back a permit; returns its ticket.
+    /// Takes a permit back; returns its ticket.
     pub fn give_back(&mut self, permit: Permit) -> Ticket {
         self.in_flight -= 1;
         self.lane(permit.lane).in_flight -= 1;

@@ -70,7 +70,7 @@ pub(super) struct StepLookups {
     pub id: Option<Option<String>>,
     /// The worker that has the host which is moved.
     pub held_by: Option<String>,
-    /// A resource with that name exists already.
+    /// A resource with that name already exists.
     exists: bool,
     /// The message of the failure to attach the domain, while the worker that has it is looked up.
     rejected: Option<Problem>,
@@ -322,7 +322,7 @@ impl Task {
                 self.found = StepLookups { id: Some(None), ..StepLookups::default() };
                 return Ok(false);
             }
-            // That it exists already can be our own doing, by an attempt whose answer was lost.
+            // That it already exists can be our own doing, by an attempt whose answer was lost.
             (Step::CreateDatabase { .. }, Err(CallError::Rejected { code: DATABASE_EXISTS, .. }))
                 if !self.found.exists =>
             {

@@ -6,7 +6,7 @@ use flotilla_model::platform::Home;
 
 use super::{Action, Change, order};
 
-/// The changes by the workers that they create or change. A worker of a dispatch namespace is bound to workers outside of it, too.
+/// The changes by the workers that they create or change. A worker of a dispatch namespace is bound to workers outside it, too.
 fn by_worker(changes: &[Change]) -> HashMap<(&Home, &str), usize> {
     changes.iter().enumerate().map(|(at, change)| ((&change.home, change.worker.as_str()), at)).collect()
 }

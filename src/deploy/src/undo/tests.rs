@@ -84,7 +84,7 @@ fn what_a_killed_process_left_is_told_and_taken_back() {
         (b"old".to_vec(), b"somebody else's".to_vec())
     );
     drop(undo);
-    // What could not be is tried once more, the next time.
+    // Anything that could not be removed is tried again the next time.
     let (mut undo, left) = begin(root);
     assert_eq!(journal(left).descriptions(), ["b was created", "the D1 database acme was created"]);
     fs::remove_file(at("b")).unwrap();

@@ -200,7 +200,7 @@ fn remove(
 }
 
 /// Deletes the databases that were made for workers which never came: a deploy was killed between the two. They are known by their names
-/// alone, so that only those go that a spec would have in this preview, and no spec outside of it. Returns how many there were.
+/// alone, so that only those go that a spec would have in this preview, and no spec outside it. Returns how many there were.
 fn left_databases(
     context: &Context<'_>,
     fleet: &Fleet,
@@ -238,7 +238,7 @@ fn left_databases(
     Ok(found.len())
 }
 
-/// The names of D1 databases that specs give: in the preview, if all customers were in it, and outside of it.
+/// The names of D1 databases that specs give: in the preview, if all customers were in it, and outside it.
 fn specified(context: &Context<'_>, fleet: &Fleet) -> Result<(BTreeSet<String>, BTreeSet<String>), Failure> {
     let tree = || Tree::new(&context.root);
     let files = project::spec_files(&tree()).unwrap_or_default().files;

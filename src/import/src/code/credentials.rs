@@ -14,7 +14,7 @@ use flotilla_spec::pack::relative;
 
 use super::super::Findings;
 
-/// The most files that are looked at, and the most bytes of one.
+/// The maximum number of files that are looked at, and the maximum size of one, in bytes.
 const MAX_FILES: usize = 2_000;
 const MAX_BYTES: u64 = 1 << 20;
 /// The extensions of sources.
@@ -52,7 +52,7 @@ pub(super) fn report(root: &Path, main: &Path, findings: &mut Findings) {
     }
 }
 
-/// Returns the number of the first line with a secret outside of comments.
+/// Returns the number of the first line with a secret outside comments.
 fn line_with_secret(file: &str, text: &str) -> Option<usize> {
     // Most files have nothing that looks like one, and aren't parsed.
     credential::line(text)?;

@@ -278,7 +278,7 @@ impl File {
         })
     }
 
-    /// Returns the text in it, in clear, if it is there.
+    /// Returns the text in it, in plain text, if it exists.
     pub fn plain(
         &self,
         environment: Environment,
