@@ -92,7 +92,7 @@ pub(crate) fn apply(
     let known = state.workers_by_home()?;
     let checks = match cloud.local {
         Some(_) => BTreeMap::new(),
-        None => plan.checks(|home| known.get(home).copied().unwrap_or(0)),
+        None => plan.checks(|home| known.get(home).copied().unwrap_or(0), false),
     };
     let eta = eta(&lanes.estimates(plan, &plan.lookups(state)?, &checks));
     let Lanes { lanes, of: lane_of } = lanes.with_priority(kind.priority);

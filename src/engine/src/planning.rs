@@ -744,7 +744,10 @@ impl Planned {
     fn checks(&self) -> BTreeMap<&str, usize> {
         match self.cloud.local {
             Some(_) => BTreeMap::new(),
-            None => self.plan.checks(|home| self.known.get(home).copied().unwrap_or(0)),
+            None => {
+                let known = |home: &Home| self.known.get(home).copied().unwrap_or(0);
+                self.plan.checks(known, self.inventory.is_some())
+            }
         }
     }
 

@@ -40,8 +40,9 @@ impl Plan {
     }
 
     /// Returns the number of requests that check ownership before changes, by account: lists before the first change, one list of each
-    /// wave's homes, and what is looked at right before a change. `known` is the number of workers that the state has in a home.
-    pub fn checks(&self, known: impl Fn(&Home) -> usize) -> BTreeMap<&str, usize> {
+    /// wave's homes, and what is looked at right before a change. `known` is the number of workers that the state has in a home;
+    /// `is_listed`: whether all homes have just been listed.
+    pub fn checks(&self, known: impl Fn(&Home) -> usize, is_listed: bool) -> BTreeMap<&str, usize> {
         let mut checks = BTreeMap::new();
         let mut lists: BTreeMap<Home, &str> = BTreeMap::new();
         let mut domains = BTreeSet::new();
@@ -65,6 +66,9 @@ impl Plan {
         }
         for (account, count) in hosts::checks(&self.hosts) {
             *checks.entry(account).or_default() += count;
+        }
+        if is_listed {
+            return checks;
         }
         for (account, _) in domains {
             *checks.entry(account).or_default() += 1;
