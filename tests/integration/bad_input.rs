@@ -441,7 +441,10 @@ fn more_workers_than_an_account_holds() {
     }
     for command in ["check", "build"] {
         let run = refused(&project, &[command], 1);
-        says(&run, &["error[L0401]: 501 workers in the account `default`, which can have 500", "set `dispatchNamespace`"]);
+        says(
+            &run,
+            &["error[L0401]: 501 workers in the account `default`, which can have 500", "set `dispatchNamespace`"],
+        );
     }
     let account = "id: { env: CLOUDFLARE_ACCOUNT_ID }, token: { secret: CLOUDFLARE_API_TOKEN }";
     let fleet = project.read("fleet.yaml");

@@ -67,9 +67,7 @@ fn a_file_for_each_customer_beside_that_of_development() {
     let imported = import(&project, &[], 4);
     assert_eq!(
         told(&imported),
-        [
-            "left-out wrangler.vitest.toml:0: this file isn't read: files named `vitest` usually deploy nothing"
-        ]
+        ["left-out wrangler.vitest.toml:0: this file isn't read: files named `vitest` usually deploy nothing"]
     );
     assert_eq!((&imported["workers"], &imported["packs"]), (&Value::from(5), &Value::from(1)));
     assert_eq!(customers(&project), ["acme", "bolt", "portal"]);

@@ -264,13 +264,16 @@ fn wildcard(host: &str, claim: &UniqueClaim, taken: &[(&str, &UniqueClaim)]) -> 
             return Vec::new();
         }
         let message = format!("the route's hosts `{host}` include `{}` of {}", taken[0].0, taken[0].1.claimant);
-        let help = format!("it gets the requests that the other's own routes don't match: write its hosts without a wildcard, or, {meant}");
+        let help = format!(
+            "it gets the requests that the other's own routes don't match: write its hosts without a wildcard, or, {meant}"
+        );
         let warning = Diagnostic::warning(Code::CloseHosts, claim.place.clone(), message, help);
         let warning =
             also(warning, taken.iter().map(|(_, other)| *other), |other| format!("a route of {}", other.claimant));
         return vec![Conflict { held: None, diagnostic: Some(warning) }];
     };
-    let help = format!("routes take precedence over custom domains: write the route's hosts without a wildcard, or, {meant}");
+    let help =
+        format!("routes take precedence over custom domains: write the route's hosts without a wildcard, or, {meant}");
     let error =
         |claim: &UniqueClaim, message: String| Diagnostic::error(Code::SharedHost, claim.place.clone(), message, &help);
     let own =
@@ -319,7 +322,8 @@ fn foreign(claim: &UniqueClaim, own: &UniqueClaim) -> Diagnostic {
             "write the name without the customer: it is looked up as CUSTOMER__NAME first, and then as NAME",
         ),
     };
-    Diagnostic::error(Code::ForeignSecret, claim.place.clone(), message, help).also(own.place.clone(), "the customer that they belong to")
+    Diagnostic::error(Code::ForeignSecret, claim.place.clone(), message, help)
+        .also(own.place.clone(), "the customer that they belong to")
 }
 
 fn named(resource: &ClaimedResource) -> (Code, String) {

@@ -280,7 +280,9 @@ impl LimitUsage {
         }
         let unit = if self.count == 1 { unit.trim_end_matches('s') } else { unit };
         let message = match &self.zone {
-            Some(zone) => format!("{count} {unit} in the zone `{zone}`, which can have {maximum} (account `{account}`)"),
+            Some(zone) => {
+                format!("{count} {unit} in the zone `{zone}`, which can have {maximum} (account `{account}`)")
+            }
             None => format!("{count} {unit} in the account `{account}`, which can have {maximum}"),
         };
         let diagnostic = Diagnostic::error(row.code, place, message, help);

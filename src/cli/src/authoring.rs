@@ -187,7 +187,11 @@ pub fn assignment(text: &str) -> Result<(Vec<String>, Value), String> {
 pub fn steps(path: &str) -> Result<Vec<String>, String> {
     let path = path.replace('[', ".").replace(']', "");
     let steps: Vec<String> = path.split('.').map(str::to_owned).collect();
-    if steps.iter().any(String::is_empty) { Err("a path consists of keys, separated by dots".to_owned()) } else { Ok(steps) }
+    if steps.iter().any(String::is_empty) {
+        Err("a path consists of keys, separated by dots".to_owned())
+    } else {
+        Ok(steps)
+    }
 }
 
 #[cfg(test)]

@@ -83,7 +83,9 @@ fn elsewhere(other: OtherCloud) -> (&'static str, &'static str) {
         OtherCloud::Cloudflare => {
             ("cloudflare", "also deployed to Cloudflare: `flotilla destroy` without --local deletes it there")
         }
-        OtherCloud::Local => ("local", "also deployed to the local emulator: `flotilla destroy --local` deletes it there"),
+        OtherCloud::Local => {
+            ("local", "also deployed to the local emulator: `flotilla destroy --local` deletes it there")
+        }
         OtherCloud::OtherApi => {
             ("other_api", "also deployed to another API: run the command with its CLOUDFLARE_API_BASE_URL")
         }
@@ -101,10 +103,7 @@ pub(super) fn lines(ui: &Ui, target: &DestroyTarget) -> Vec<String> {
     let sign = ui.paint(Style::Warning, "!");
     let mut warn = |text: String| lines.push(format!("{sign} {}", clean(&text)));
     for caller in &target.callers {
-        warn(format!(
-            "{} of {} calls {}, which will no longer exist",
-            caller.worker, caller.customer, caller.callee
-        ));
+        warn(format!("{} of {} calls {}, which will no longer exist", caller.worker, caller.customer, caller.callee));
     }
     for other in &target.elsewhere {
         warn(elsewhere(*other).1.to_owned());

@@ -451,7 +451,11 @@ impl Editor<'_> {
                         let letters = |c: char| c.is_ascii_alphanumeric() || c == '_';
                         let good = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
                             && name.chars().all(letters);
-                        if good { Ok(()) } else { Err("use letters, digits and underscores; the first character can't be a digit".to_owned()) }
+                        if good {
+                            Ok(())
+                        } else {
+                            Err("use letters, digits and underscores; the first character can't be a digit".to_owned())
+                        }
                     };
                     self.prompter.line("Its name", "", form)?
                 }

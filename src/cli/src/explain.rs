@@ -61,7 +61,9 @@ pub(super) fn customer(session: &Session, subject: &str, cloud: &CloudArguments)
         let ids = scan.records.iter().map(build::id).chain(Code::ALL.iter().map(|code| code.as_str()));
         return Err(match did_you_mean(subject, ids) {
             Some(near) => failure.hint(format!("did you mean `{near}`?")),
-            None => failure.hint(format!("a customer's id is the name of its file in customers/, without `.yaml`; {CODES}")),
+            None => {
+                failure.hint(format!("a customer's id is the name of its file in customers/, without `.yaml`; {CODES}"))
+            }
         });
     };
     let runtimes = bundled?;

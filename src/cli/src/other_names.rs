@@ -31,7 +31,10 @@ const OTHER_NAMES: &[(&str, &str)] = &[
         "update",
         "`flotilla edit` changes a customer, `flotilla deploy` uploads what changed; install a newer flotilla the way you installed this one",
     ),
-    ("upgrade", "install a newer flotilla the way you installed this one, such as `npm install --save-dev flotilla@latest`"),
+    (
+        "upgrade",
+        "install a newer flotilla the way you installed this one, such as `npm install --save-dev flotilla@latest`",
+    ),
     ("validate", "`flotilla check` reports every error in every file"),
     ("watch", "`flotilla dev` deploys locally on each change, `flotilla build --watch` only rebuilds"),
 ];

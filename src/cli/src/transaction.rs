@@ -301,7 +301,9 @@ fn handle_signals(shared: &Arc<Shared>) -> Result<(), Failure> {
             Some(first) if first.elapsed() < SAME_SIGNAL => {}
             Some(_) => {
                 shared.restore_terminal();
-                shared.ui.line("stopped before the end; the next `flotilla new` or `flotilla edit` shows what is left to undo");
+                shared.ui.line(
+                    "stopped before the end; the next `flotilla new` or `flotilla edit` shows what is left to undo",
+                );
                 shared.ui.leave(code);
             }
             None => {

@@ -91,10 +91,9 @@ impl std::fmt::Display for Refusal {
                     "{worker} exists, but this fleet doesn't manage it; `--adopt {worker}` adopts and overwrites it"
                 )
             }
-            Refusal::Unowned { worker, fleet: Some(fleet) } => write!(
-                f,
-                "{worker} belongs to the fleet {fleet}; `--adopt {worker}` adopts and overwrites it"
-            ),
+            Refusal::Unowned { worker, fleet: Some(fleet) } => {
+                write!(f, "{worker} belongs to the fleet {fleet}; `--adopt {worker}` adopts and overwrites it")
+            }
             Refusal::DomainHeld { domain, worker, holder, exists } => write!(
                 f,
                 "{domain}, defined for {worker}, points to {holder}, which {}; `{{ name: {domain}, takeOver: true }}` under \

@@ -27,8 +27,10 @@ pub fn check_folder(root: &Path) -> Result<(), Failure> {
     let of_previews = previews.map(|entry| entry.path().join(FOLDER));
     for folder in [own.clone()].into_iter().chain(of_previews) {
         plain_file::refuse_foreign(&folder).map_err(|error| {
-            Failure::refused(format!("{error}; flotilla only accepts regular files and folders there; nothing was done"))
-                .hint("remove it if nothing needs it; to keep the folder on another disk, mount that disk there")
+            Failure::refused(format!(
+                "{error}; flotilla only accepts regular files and folders there; nothing was done"
+            ))
+            .hint("remove it if nothing needs it; to keep the folder on another disk, mount that disk there")
         })?;
     }
     plain_file::make_private(&own);

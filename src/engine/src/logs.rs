@@ -114,8 +114,10 @@ pub fn follow_logs(
 /// The failure for a worker that the platform has no tails for.
 fn no_tails(worker: &Worker, local: Option<u16>) -> Failure {
     let namespace = worker.namespace.as_deref().unwrap_or_default();
-    let message =
-        format!("{} is in the dispatch namespace {namespace}, and Cloudflare has no tails for workers there", worker.name);
+    let message = format!(
+        "{} is in the dispatch namespace {namespace}, and Cloudflare has no tails for workers there",
+        worker.name
+    );
     match local {
         Some(_) => Failure::new(message).hint("`flotilla dev` prints its logs, and the emulator's page shows them"),
         None => Failure::new(message)

@@ -42,7 +42,11 @@ impl fmt::Display for ExcessDeletions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ExcessDeletions { planned, with_objects, allowed, live } = *self;
         let what = if with_objects > 0 { " or their Durable Objects" } else { "" };
-        write!(f, "the plan deletes {} of {live}{what}, but at most {allowed} may be deleted at once", count(planned, "worker"))
+        write!(
+            f,
+            "the plan deletes {} of {live}{what}, but at most {allowed} may be deleted at once",
+            count(planned, "worker")
+        )
     }
 }
 

@@ -183,12 +183,11 @@ pub fn look(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure>
     if lost.is_empty() {
         return Ok(());
     }
-    Err(Failure::refused("adopting these workers would remove bindings that the specs don't define; nothing was sent").hint(
-        format!(
+    Err(Failure::refused("adopting these workers would remove bindings that the specs don't define; nothing was sent")
+        .hint(format!(
             "add it to the specs (`secrets`, `vars`, `bindings`), or remove it at Cloudflare first:\n{}",
             first_lines(lost, SHOWN)
-        ),
-    ))
+        )))
 }
 
 /// The names of the bindings of some kinds.

@@ -198,9 +198,10 @@ impl Selection {
         };
         let written = &unknown.written;
         let (message, help) = match unknown.what {
-            What::Id => {
-                (format!("there is no customer `{written}`"), "a customer's id is the name of its file in customers/, without `.yaml`")
-            }
+            What::Id => (
+                format!("there is no customer `{written}`"),
+                "a customer's id is the name of its file in customers/, without `.yaml`",
+            ),
             What::Glob => {
                 (format!("no customer's id matches `{written}`"), "`*` matches any characters, `?` one character")
             }

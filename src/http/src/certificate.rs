@@ -58,7 +58,8 @@ impl Hosts {
         }
         // Its last message was not sent to the host, which doesn't matter here.
         let _ = connection.write_tls(&mut socket);
-        let shown = connection.peer_certificates().and_then(|shown| shown.first()).ok_or("the server shows no certificate")?;
+        let shown =
+            connection.peer_certificates().and_then(|shown| shown.first()).ok_or("the server shows no certificate")?;
         let shown = Certificate::from_der(shown).map_err(|_| "its certificate can't be read".to_owned())?;
         let until = shown.tbs_certificate().validity().not_after.to_unix_duration();
         Ok(i64::try_from(until.as_secs()).unwrap_or(i64::MAX))

@@ -171,7 +171,8 @@ fn dotvars(tree: &Tree, documents: &[Document], findings: &mut Findings) {
 fn documentation(tree: &Tree, findings: &mut Findings) {
     let folder = "config/environments";
     for name in tree.names(folder).unwrap_or_default().into_iter().filter(|name| name.ends_with(".toml")) {
-        let help = "no tool reads it for a deploy, and neither does flotilla: the settings that apply are now in the specs";
+        let help =
+            "no tool reads it for a deploy, and neither does flotilla: the settings that apply are now in the specs";
         findings.note(Place::file(&format!("{folder}/{name}")), "it is documentation", help);
     }
 }
@@ -260,8 +261,7 @@ impl<'a> Reading<'a, '_> {
 
     fn is_worker(&mut self, document: &Document) -> bool {
         let Some(span) = document.root.key_span("pages_build_output_dir") else { return true };
-        let help =
-            "Pages projects are not workers; see Cloudflare's guide \"Migrate from Pages to Workers\"";
+        let help = "Pages projects are not workers; see Cloudflare's guide \"Migrate from Pages to Workers\"";
         self.findings.left_out(document.place(span), "it is a project of Cloudflare Pages", help);
         false
     }

@@ -103,7 +103,8 @@ impl Mapping<'_, '_> {
             }
         }
         if self.config.get("legacy_env").is_some_and(|node| node.to_value() == false) {
-            let help = "wrangler no longer supports service environments: deploy each environment as a worker of its own";
+            let help =
+                "wrangler no longer supports service environments: deploy each environment as a worker of its own";
             self.lost(
                 self.config.place("legacy_env"),
                 "legacy_env",
@@ -122,7 +123,12 @@ impl Mapping<'_, '_> {
             && let Err((wrong, _)) = names::worker(&name)
         {
             let help = "deploy it under a valid name first, or keep deploying it with `wrangler deploy`";
-            self.lost(self.config.place("name"), "name", format!("{wrong}, which flotilla does not allow in names"), help);
+            self.lost(
+                self.config.place("name"),
+                "name",
+                format!("{wrong}, which flotilla does not allow in names"),
+                help,
+            );
         }
     }
 

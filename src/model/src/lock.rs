@@ -241,7 +241,8 @@ impl Lock {
         if let Holder::Elsewhere(note, age) = left(path, &mut file, progress, patience) {
             let ago = age.as_secs();
             let what = if note.what == what { what } else { "command" };
-            let what = format!("another {what} is running on another host: {note}; its lock was last renewed {ago} s ago");
+            let what =
+                format!("another {what} is running on another host: {note}; its lock was last renewed {ago} s ago");
             return Err(Failure::refused(what)
                 .hint("wait for it to end")
                 .hint(format!(

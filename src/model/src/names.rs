@@ -17,7 +17,10 @@ pub fn worker(name: &str) -> Result<(), Wrong> {
     let length = name.len();
     if length > limits::WORKER_NAME_LENGTH {
         return Err((
-            format!("the worker name `{name}` has {length} characters; at most {} are allowed", limits::WORKER_NAME_LENGTH),
+            format!(
+                "the worker name `{name}` has {length} characters; at most {} are allowed",
+                limits::WORKER_NAME_LENGTH
+            ),
             "shorten the customer's id or `workerName` in fleet.yaml".to_owned(),
         ));
     }
@@ -214,7 +217,8 @@ pub fn domain(domain: &str) -> Result<(), Wrong> {
             format!("`{domain}` can't be a custom domain: {own} belongs to Cloudflare"),
             match own {
                 "workers.dev" => {
-                    "a worker is reachable at <worker>.<subdomain>.workers.dev anyway, unless `workersDev: false`".to_owned()
+                    "a worker is reachable at <worker>.<subdomain>.workers.dev anyway, unless `workersDev: false`"
+                        .to_owned()
                 }
                 _ => "write a host name in one of your zones".to_owned(),
             },

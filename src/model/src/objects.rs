@@ -270,7 +270,8 @@ pub fn migration_faults(migrations: &[Migration]) -> Vec<(usize, Fault)> {
         let tag = &migration.tag;
         let mut fault = |message: String, help: &str| faults.push((index, (message, help.to_owned())));
         if migrations[..index].iter().any(|other| other.tag == *tag) {
-            let help = "give each migration a tag of its own: Cloudflare uses it to know which migrations it has applied";
+            let help =
+                "give each migration a tag of its own: Cloudflare uses it to know which migrations it has applied";
             fault(format!("the tag `{tag}` is already used by an earlier migration"), help);
         }
         let mut once = BTreeSet::new();
@@ -294,7 +295,8 @@ pub fn migration_faults(migrations: &[Migration]) -> Vec<(usize, Fault)> {
             migration.deleted_classes.iter().chain(renamed).filter(|class| !before.contains_key(class.as_str()))
         {
             if twice.insert(class) {
-                let help = "add the migration that created it before this one: a new customer's worker starts without classes";
+                let help =
+                    "add the migration that created it before this one: a new customer's worker starts without classes";
                 fault(
                     format!(
                         "the migration `{tag}` deletes or renames the class `{class}`, which no earlier migration created"

@@ -98,8 +98,9 @@ impl From<Unsteady> for Failure {
     fn from(unsteady: Unsteady) -> Failure {
         let failure = Failure::new(unsteady.to_string());
         match unsteady {
-            Unsteady::Changing => failure
-                .hint("something else is changing the account: run the command again when that has ended"),
+            Unsteady::Changing => {
+                failure.hint("something else is changing the account: run the command again when that has ended")
+            }
             Unsteady::Endless => {
                 failure.hint("is the API's address right, or does something else respond in Cloudflare's place?")
             }

@@ -335,7 +335,8 @@ impl Sources<'_> {
 
     fn too_many(&mut self, message: &str) {
         let place = Place::file(&format!("{}/pack.yaml", self.pack));
-        let help = "`sources` under `runtime` lists the files and folders that the pack's code depends on: list no others";
+        let help =
+            "`sources` under `runtime` lists the files and folders that the pack's code depends on: list no others";
         self.errors.push(Diagnostic::error(Code::BadPack, place, message, help));
     }
 }

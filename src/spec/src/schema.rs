@@ -264,11 +264,7 @@ impl Checker {
                     return at.error(Code::NotAllowed, message, one_of(written, &options));
                 }
                 let help = format!("set exactly one of these: {}", self.alternatives(error).join(" | "));
-                at.error(
-                    Code::Conflict,
-                    format!("{} matches none or several of the allowed forms", at.whole),
-                    help,
-                )
+                at.error(Code::Conflict, format!("{} matches none or several of the allowed forms", at.whole), help)
             }
         }
     }
@@ -656,9 +652,12 @@ fn explain_pattern(pattern: &str) -> String {
             "lower-case letters, digits and hyphens, with a letter or digit at both ends".to_owned()
         }
         "^[A-Z][A-Z0-9_]*$" => {
-            "expected the name of a secret: upper-case letters, digits and underscores, as in TURSO_AUTH_TOKEN".to_owned()
+            "expected the name of a secret: upper-case letters, digits and underscores, as in TURSO_AUTH_TOKEN"
+                .to_owned()
         }
-        "^[A-Za-z_][A-Za-z0-9_]*$" => "use letters, digits and underscores; the first character can't be a digit".to_owned(),
+        "^[A-Za-z_][A-Za-z0-9_]*$" => {
+            "use letters, digits and underscores; the first character can't be a digit".to_owned()
+        }
         binding::ID => "expected an id of 32 characters: digits, and letters from a to f".to_owned(),
         binding::UUID => "expected an id such as 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01".to_owned(),
         "^[0-9]+$" => "expected only digits, in quotes".to_owned(),

@@ -349,7 +349,8 @@ impl WorkerResolver<'_, '_> {
                 other => other.to_string().len(),
             } as u64;
             if size > most {
-                let message = format!("the variable `{name}` has {} bytes, but the limit is {}", grouped(size), grouped(most));
+                let message =
+                    format!("the variable `{name}` has {} bytes, but the limit is {}", grouped(size), grouped(most));
                 let place = self.place(&["vars", name]);
                 let help = format!("keep large values in KV or in the database; {}", raise(Limit::VariableBytes));
                 self.push(Diagnostic::error(Code::VariableTooLarge, place, message, help));
@@ -439,7 +440,8 @@ impl WorkerResolver<'_, '_> {
                 let place = self.place(&["destinations", &index, "settings", setting]);
                 match secrets.get(name) {
                     Some((other, _)) if other != name => {
-                        let message = format!("`{name}` is the secret `{name}` here, but the secret `{other}` under `secrets`");
+                        let message =
+                            format!("`{name}` is the secret `{name}` here, but the secret `{other}` under `secrets`");
                         self.push(Diagnostic::error(Code::Conflict, place, message, "give one of them another name"));
                     }
                     Some(_) => {}

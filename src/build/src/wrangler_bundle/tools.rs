@@ -135,7 +135,9 @@ pub(super) fn too_old(pack: &Pack, version: &str) -> Box<Diagnostic> {
     missing(
         pack,
         message,
-        format!("install wrangler {OLDEST_WRANGLER}, for example with `npm install --save-dev wrangler@{OLDEST_WRANGLER}`"),
+        format!(
+            "install wrangler {OLDEST_WRANGLER}, for example with `npm install --save-dev wrangler@{OLDEST_WRANGLER}`"
+        ),
     )
 }
 

@@ -138,9 +138,11 @@ fn check_alone(
     let before = stores.iter().take_while(|other| other.path() != store.path());
     let mut for_all = before.filter(|other| other.environment().is_none());
     match for_all.find(|other| other.has(name) == Ok(true)) {
-        Some(other) => {
-            failure(format!("{} has it for all environments, and takes precedence over {}", clean(&other.path()), clean(&store.path())))
-        }
+        Some(other) => failure(format!(
+            "{} has it for all environments, and takes precedence over {}",
+            clean(&other.path()),
+            clean(&store.path())
+        )),
         None => Ok(()),
     }
 }

@@ -284,10 +284,12 @@ impl<'a> Answers<'a> {
                 Some((zone, _)) => {
                     prompter.line("Host name", zone, |text| host::in_fleet(workspace, text, Some(zone), None))?
                 }
-                None => prompter.line("Host name (empty: use only the workers.dev address)", "", |text| match text {
-                    "" => Ok(()),
-                    text => host::in_fleet(workspace, text, None, None),
-                })?,
+                None => {
+                    prompter.line("Host name (empty: use only the workers.dev address)", "", |text| match text {
+                        "" => Ok(()),
+                        text => host::in_fleet(workspace, text, None, None),
+                    })?
+                }
             };
             if name.is_empty() {
                 return Ok(());

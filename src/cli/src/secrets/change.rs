@@ -145,8 +145,9 @@ fn entry(opened: &Opened, which: &Which) -> Result<String, Failure> {
     let customers = opened.customers();
     if !customers.contains(customer.as_str()) {
         let near = did_you_mean(customer, customers.iter().copied()).map(|near| format!("did you mean `{near}`?"));
-        return Err(Failure::usage(format!("there is no customer `{customer}`"))
-            .hint(near.unwrap_or_else(|| "a customer's id is the name of its file in customers/, without `.yaml`".to_owned())));
+        return Err(Failure::usage(format!("there is no customer `{customer}`")).hint(
+            near.unwrap_or_else(|| "a customer's id is the name of its file in customers/, without `.yaml`".to_owned()),
+        ));
     }
     Ok(own_secret(customer, name))
 }
@@ -178,7 +179,9 @@ fn store<'a, 'b>(
         let what = match (&which.source, which.env) {
             (Some(path), None) => format!("`{path}` is not a source that flotilla can write to"),
             (_, Some(environment)) => format!("no source has a file for {environment}"),
-            (None, None) => format!("no source that flotilla can write to accepts {entry}, because of `purpose` and `names`"),
+            (None, None) => {
+                format!("no source that flotilla can write to accepts {entry}, because of `purpose` and `names`")
+            }
         };
         let where_from = if listed { "fleet.yaml" } else { "flotilla, because fleet.yaml lists none" };
         return Err(Failure::usage(what).hint(format!("those of {where_from}: {}", known())));
@@ -210,7 +213,9 @@ fn fits(opened: &Opened, which: &Which, value: &SecretString) -> Result<(), Fail
     let most = needing.map(|worker| of(&worker.account)).chain(fleet.accounts.keys().map(of)).min();
     let size = value.expose_secret().len() as u64;
     match most.filter(|most| size > *most) {
-        Some(most) => Err(Failure::new(format!("the value has {} bytes, but the limit is {}", grouped(size), grouped(most)))),
+        Some(most) => {
+            Err(Failure::new(format!("the value has {} bytes, but the limit is {}", grouped(size), grouped(most))))
+        }
         None => Ok(()),
     }
 }

@@ -109,7 +109,11 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
     });
     print(Style::Error, "missing:", lines.collect());
     let lines = report.too_large.iter().map(|TooLarge { name, customer, environment, bytes, limit }| {
-        format!("{name} for {customer} ({environment}) has {} bytes, but the limit is {}", grouped(*bytes as u64), grouped(*limit))
+        format!(
+            "{name} for {customer} ({environment}) has {} bytes, but the limit is {}",
+            grouped(*bytes as u64),
+            grouped(*limit)
+        )
     });
     print(Style::Error, "too large:", lines.collect());
     let lines = report.unused.iter().map(|Unused { name, file }| format!("{name} in {file}"));
@@ -142,7 +146,10 @@ fn missing(needs: &Needs) -> Vec<Missing> {
             Some(hidden) => hidden.clone(),
             None if row.deployed => {
                 let removed: Vec<&str> = missing.removed.iter().map(String::as_str).collect();
-                format!("it is deployed, but {} is removed, so all other secrets have to be sent again", removed.join(", "))
+                format!(
+                    "it is deployed, but {} is removed, so all other secrets have to be sent again",
+                    removed.join(", ")
+                )
             }
             None => "not found in any source".to_owned(),
         },

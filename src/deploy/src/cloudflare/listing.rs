@@ -312,10 +312,7 @@ mod tests {
             Err(CallError::Unavailable(message)) => format!("again: {message}"),
             other => panic!("{other:?}"),
         };
-        assert_eq!(
-            outcome_of(r#"{"success": true, "result": [{"id": "w"}"#),
-            "again: Cloudflare's list is incomplete"
-        );
+        assert_eq!(outcome_of(r#"{"success": true, "result": [{"id": "w"}"#), "again: Cloudflare's list is incomplete");
         assert_eq!(outcome_of(r#"{"success": false, "errors": [{"code": 7, "message": "no"}], "result": null}"#), "no");
         for body in [
             r#"{"success": true, "result": [{"id": 7}]}"#,

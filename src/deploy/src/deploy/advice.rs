@@ -42,7 +42,8 @@ pub(super) fn explained(change: &Change, step: &Step, error: &CallError) -> Prob
             if BINDING_MISSING.contains(code) && !change.needs.is_empty() =>
         {
             (
-                "; a resource that was found by its name no longer exists: the next deploy looks it up again".to_owned(),
+                "; a resource that was found by its name no longer exists: the next deploy looks it up again"
+                    .to_owned(),
                 NextStep::Retry,
             )
         }

@@ -213,10 +213,7 @@ impl Run<'_> {
         self.ctx.state.record(&id, &mut before, &entry)?;
         // A rollback leaves hosts and crons as they are: it can't bring them back.
         let (next, how) = match change.rejects {
-            Some(_) => (
-                NextStep::Refresh,
-                "`flotilla deploy --refresh` restores them; then roll back again",
-            ),
+            Some(_) => (NextStep::Refresh, "`flotilla deploy --refresh` restores them; then roll back again"),
             None => (NextStep::Retry, "run the same command again to restore them"),
         };
         let worker = &change.worker;

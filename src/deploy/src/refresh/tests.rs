@@ -262,11 +262,7 @@ fn what_others_changed_loses_its_digest() {
     // Other content with the tags that we gave it.
     let mut api = World::new();
     api.worker("w-acme").etag = "another".to_owned();
-    assert!(
-        api.finds(&["drift"]).reasons[&id("w-acme")]
-            .to_string()
-            .starts_with("it was changed outside flotilla")
-    );
+    assert!(api.finds(&["drift"]).reasons[&id("w-acme")].to_string().starts_with("it was changed outside flotilla"));
 
     // And without any tag: a spec defines it and the state has it, so it is fixed.
     let mut bald = World::new();

@@ -162,8 +162,7 @@ impl Mapping<'_, '_> {
                 continue;
             }
             let queue = item.get("queue").and_then(text).unwrap_or_default();
-            let help =
-                "`queueConsumers` in a spec has the settings that Cloudflare documents; remove the others";
+            let help = "`queueConsumers` in a spec has the settings that Cloudflare documents; remove the others";
             let message = format!("the consumer of the queue `{queue}` has settings without a counterpart in a spec");
             self.lost(self.at(item), "queues.consumers", message, help);
         }

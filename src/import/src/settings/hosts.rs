@@ -73,7 +73,11 @@ impl Mapping<'_, '_> {
                 let message = format!(
                     "`{pattern}` with `custom_domain = true` is rejected by wrangler: a custom domain is a bare host name"
                 );
-                self.findings.note(place, message, format!("it is mapped to the domain `{host}`, which covers all paths"));
+                self.findings.note(
+                    place,
+                    message,
+                    format!("it is mapped to the domain `{host}`, which covers all paths"),
+                );
             }
             if !domains.contains(&host) {
                 domains.push(host);

@@ -59,8 +59,10 @@ pub(super) fn refer(found: &mut [FoundWorker], findings: &mut Findings) {
             let linked = links.contains(&(worker.customer.clone(), worker.role.clone(), name.clone()));
             if linked && !all_addresses.contains(url) {
                 let host = url.trim_start_matches("https://").split('/').next().unwrap_or_default();
-                let message =
-                    format!("`{name}` of `{}` points to `{host}`, which belongs to none of the imported workers", worker.name);
+                let message = format!(
+                    "`{name}` of `{}` points to `{host}`, which belongs to none of the imported workers",
+                    worker.name
+                );
                 let help = format!(
                     "if it belongs to the worker with that role in {}, add `domains: [{host}]` to that worker",
                     worker.environment

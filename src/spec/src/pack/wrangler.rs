@@ -71,8 +71,7 @@ const UNSUPPORTED: [(&str, &str); 18] = [
 /// The key of containers.
 const CONTAINERS: &str = "containers";
 /// The help for a setting that can't be deployed.
-const KEEP_DEPLOYING: &str =
-    "keep deploying this worker with `wrangler deploy`, or move this part to another worker that you deploy with wrangler";
+const KEEP_DEPLOYING: &str = "keep deploying this worker with `wrangler deploy`, or move this part to another worker that you deploy with wrangler";
 /// The help for containers.
 const NO_REGISTRY: &str = "a container needs an image in Cloudflare's registry, which `wrangler deploy` builds and pushes with Docker: keep \
                            deploying this worker with it";
@@ -179,8 +178,7 @@ pub(super) fn read(
                 Some(repository) => format!("it must be in the git repository {}", repository.display()),
                 None => format!("it must be in {}, because that is in no git repository", root.display()),
             };
-            let message =
-                format!("the wrangler configuration {config} is outside this project: {allowed}");
+            let message = format!("the wrangler configuration {config} is outside this project: {allowed}");
             return Err(bad(
                 message,
                 "a fleet's code must be under the same version control as the fleet: move the fleet or the wrangler project",
