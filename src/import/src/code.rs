@@ -198,7 +198,7 @@ fn manifest(name: &str, prefix: &str, text: &str) -> String {
         Some(("description", _)) => "description: Imported from a live worker.".to_owned(),
         _ => line.to_owned(),
     };
-    let kept = text.lines().take_while(|line| !line.starts_with("# What `flotilla verify`"));
+    let kept = text.lines().take_while(|line| !line.starts_with("# The requests that `flotilla verify`"));
     kept.map(line).map(|line| line + "\n").collect::<String>() + NO_HEALTH
 }
 
