@@ -67,9 +67,7 @@ fn a_file_for_each_customer_beside_that_of_development() {
     let imported = import(&project, &[], 4);
     assert_eq!(
         told(&imported),
-        [
-            "left-out wrangler.vitest.toml:0: this file isn't read: files that are called `vitest` deploy nothing, as a rule"
-        ]
+        ["left-out wrangler.vitest.toml:0: this file isn't read: files named `vitest` usually deploy nothing"]
     );
     assert_eq!((&imported["workers"], &imported["packs"]), (&Value::from(5), &Value::from(1)));
     assert_eq!(customers(&project), ["acme", "bolt", "portal"]);
@@ -125,7 +123,7 @@ fn copies_of_one_folder_become_one_pack_and_others_packs_of_their_own() {
     assert_eq!(
         told(&imported),
         [
-            "note customers/bolt/wrangler.toml:1: the code beside it is a copy of that of `acme`",
+            "note customers/bolt/wrangler.toml:1: the code next to it is a copy of that of `acme`",
             "note customers/globex/wrangler.toml:2: `dist/index.js`, the worker's entry point, does not exist",
         ]
     );
@@ -213,9 +211,9 @@ fn hosts_and_names_that_two_workers_have() {
     assert_eq!(
         told(&imported),
         [
-            "left-out hooks/wrangler.jsonc:4: [env.dev] of hooks/wrangler.jsonc has `hooks.shop.example`, which is hooks/wrangler.jsonc's: a host points to one worker",
+            "left-out hooks/wrangler.jsonc:4: [env.dev] of hooks/wrangler.jsonc has `hooks.shop.example`, which belongs to hooks/wrangler.jsonc: a host points to one worker",
             "note hooks/wrangler.jsonc:4: `https://stage.shop.example/v1*` is mapped to `stage.shop.example/v1*`: routes of a spec match http and https",
-            "lost site/wrangler.toml:1: the worker `console` is that of console/wrangler.toml, too: the later deploy overwrote the earlier one",
+            "lost site/wrangler.toml:1: the worker `console` is also that of console/wrangler.toml: the later deploy overwrote the earlier one",
         ]
     );
 }
@@ -280,7 +278,7 @@ fn an_import_into_a_fleet_leaves_its_customers_as_they_are() {
     let refused = from("apps/second", 5);
     assert!(refused.stderr.contains("customers/second.yaml would be overwritten"), "{refused:?}");
     let other = project.run(&["-C", "fleet", "import", "apps/second", "--name", "other"]).exits(2);
-    assert!(other.stderr.contains("has the fleet `first` already"), "{other:?}");
+    assert!(other.stderr.contains("already has the fleet `first`"), "{other:?}");
 }
 
 #[test]

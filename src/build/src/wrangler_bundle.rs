@@ -45,7 +45,7 @@ const INPUTS: &str = "wrangler-inputs";
 /// The files of an entry.
 const MODULES: &str = "modules";
 const SOURCES: &str = "sources.json";
-/// The most bytes of a metafile, of a list of inputs, and of what wrangler prints.
+/// The maximum size, in bytes, of a metafile, of a list of inputs, and of what wrangler prints.
 const MOST_LISTED: u64 = 64 << 20;
 const MOST_PRINTED: u64 = 16 << 20;
 
@@ -208,7 +208,7 @@ impl Task<'_> {
         option("config", project.config.clone().into());
         option("env", environment.into());
         option("name", "bundle".into());
-        // In the place of those of the configuration: hosts are a matter of specs, and don't keep code from being bundled.
+        // In place of those of the configuration: hosts are defined in specs, and don't prevent code from being bundled.
         option("routes", "flotilla.invalid/*".into());
         option("outfile", form.clone().into());
         option("metafile", metafile.clone().into());
@@ -291,7 +291,7 @@ impl Task<'_> {
             Trouble::TooMuchOutput(_) => return self.error(format!("wrangler {trouble}")),
         };
         let help = format!(
-            "it and everything that it started was stopped; `{limit}` in {}/pack.yaml sets a larger limit",
+            "it was stopped, with all processes that it started; `{limit}` in {}/pack.yaml sets a larger limit",
             self.pack.path
         );
         let (what, place) = match &self.project.build {

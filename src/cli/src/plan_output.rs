@@ -60,7 +60,7 @@ pub struct Report<'a> {
     delete: usize,
     unchanged: usize,
     requests: usize,
-    /// Requests beside them, which look at what is there.
+    /// Additional requests, which read what is deployed.
     checks: usize,
     eta_seconds: f64,
     digest: Digest,
@@ -252,7 +252,7 @@ impl PlanOutput<'_> {
         self.estimates.iter().map(|estimate| estimate.requests).sum()
     }
 
-    /// Returns the number of requests that look at what is there.
+    /// Returns the number of requests that read what is deployed.
     fn checks(&self) -> usize {
         self.estimates.iter().map(|estimate| estimate.checks).sum()
     }
@@ -339,7 +339,7 @@ fn estimate_lines(estimates: &[Estimate]) -> Vec<String> {
         if estimate.used > 0 {
             let window = duration(estimate.window_seconds);
             let (used, limit) = (grouped(estimate.used), grouped(estimate.limit));
-            line += &format!("; {used} of {limit} requests in {window} are used already");
+            line += &format!("; {used} of {limit} requests per {window} are already used");
         }
         if estimate.blocked_seconds > 0.0 {
             line += &format!("; rate limited for another {}", duration(estimate.blocked_seconds));
@@ -657,7 +657,7 @@ mod tests {
         let text = output.text(&Ui::new(true, false), false, Some("flotilla deploy --yes"));
         assert!(text.contains("\nwaves: canaries 1 → the rest 2\n  b: 1200 requests, about 20 min\n"), "{text}");
         assert!(
-            text.contains("\n  a: 7 requests, about 7.0 s; 312 of 1,140 requests in 5 min are used already"),
+            text.contains("\n  a: 7 requests, about 7.0 s; 312 of 1,140 requests per 5 min are already used"),
             "{text}"
         );
         assert!(text.contains("· 1,207 requests · about 20 min\n"), "{text}");

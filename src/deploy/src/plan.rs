@@ -174,13 +174,13 @@ pub struct PlannedMigration {
 }
 
 impl PlannedMigration {
-    /// Returns those of the planned ones that a worker with this live tag, which is bound to these classes, goes through now. The error
-    /// says why it isn't what was planned.
+    /// Returns those of the planned ones that a worker with this live tag, which is bound to these classes, goes through now. The error is
+    /// the reason why that differs from the plan.
     pub fn of_live(&self, live: Option<&str>, bound: &BTreeSet<String>) -> Result<&[Migration], String> {
         let shown = live.filter(|tag| !tag.is_empty()).unwrap_or("none");
         let pending = objects::pending(&self.all, live).map_err(|UnknownTag(tag)| unknown_tag(&tag))?;
         let now = &pending[..objects::at_once(pending, bound).0];
-        // Less than was planned is nothing that nobody has seen: somebody else, or an attempt whose answer was lost, did the rest.
+        // Fewer migrations than planned are fine: somebody else, or an attempt whose response was lost, applied the rest.
         match now.iter().all(|migration| self.steps.contains(migration)) {
             true => Ok(now),
             false => Err(format!("the plan is stale: the worker's live Durable Object migration is {shown} now")),
@@ -188,10 +188,10 @@ impl PlannedMigration {
     }
 }
 
-/// Returns why nothing is done to a worker whose live migration the pack doesn't have.
+/// Returns why a worker is skipped whose live migration the pack doesn't have.
 pub fn unknown_tag(tag: &str) -> String {
     format!(
-        "its live Durable Object migration `{tag}` is none of the pack's: add the missing migrations to the pack, in the order in which \
+        "the pack doesn't have its live Durable Object migration `{tag}`: add the missing migrations to the pack, in the order in which \
          they were applied"
     )
 }

@@ -36,7 +36,7 @@ pub use hosts::{HostTarget, Table};
 
 /// The version of the tables. A file of an older one is brought up to date, one of a newer one is refused.
 const VERSION: i64 = 3;
-/// Marks the file as ours: "flot" in ASCII.
+/// Marks the file as flotilla's: "flot" in ASCII.
 const APPLICATION: i64 = 0x666c_6f74;
 /// The time for which another process may lock the file.
 const BUSY: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ CREATE TABLE keys (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 INSERT INTO keys VALUES ('fingerprint', randomblob(32));
 ";
 
-/// Version 2: what runs is apart from where it runs, once for each content, so that it can be gone back to.
+/// Version 2: what runs is apart from where it runs, once for each content, for rollbacks.
 const TABLES_2: &str = "
 CREATE TABLE deployed (
     account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
@@ -158,8 +158,8 @@ impl DeployedResources {
     }
 }
 
-/// A change that was begun and not ended, as far as is known: something in it may be done or not. Without it, a worker
-/// whose upload was interrupted would count as what it was before, and taking the change back would do nothing.
+/// A change that was begun and not ended, as far as is known: something in it may be done or not. Without it, a worker whose upload was
+/// interrupted would count as what it was before, and reverting the change would do nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InFlight {
     /// The account's name in fleet.yaml.
@@ -243,7 +243,7 @@ impl ResourceKind {
 }
 
 impl State {
-    /// Opens the state, and makes it if it isn't there.
+    /// Opens the state, and makes it if it doesn't exist.
     pub fn open(path: &Path) -> Result<State, Failure> {
         if let Some(folder) = path.parent() {
             plain_file::create_folder(folder)
@@ -251,7 +251,7 @@ impl State {
         }
         let file = prepare(path).map_err(|error| {
             Failure::new(format!("{} can't be opened for writing: {error}", path.display()))
-                .hint("check its permissions and its folder's")
+                .hint("check its permissions and those of its folder")
         })?;
         let mut state = State::open_with(path, OpenFlags::default()).map_err(|error| sqlite_failure(path, error))??;
         // The log and its index exist as long as somebody has the database open.
@@ -272,11 +272,11 @@ impl State {
     /// Returns whether there is a state.
     ///
     /// # Errors
-    /// It can't be found out: to take a folder that can't be entered for an empty one would mean that nothing is deployed.
+    /// It can't be determined: a folder that can't be read must not count as empty, which would mean that nothing is deployed.
     pub fn exists(path: &Path) -> Result<bool, Failure> {
         path.try_exists().map_err(|error| {
             Failure::new(format!("{} can't be read: {error}", path.display()))
-                .hint("run flotilla as the user that deploys, or give yours access to the folder")
+                .hint("run flotilla as the user that deploys, or give your user access to the folder")
         })
     }
 
@@ -288,7 +288,7 @@ impl State {
         // To SQLite, this is an error of the disk.
         if path.is_dir() {
             return Err(Failure::new(format!("{} is a folder, not a file with the state", path.display())).hint(
-                "remove it if nothing needs it; `flotilla state rebuild` makes a new state from what is deployed",
+                "remove it if nothing needs it; `flotilla state rebuild` creates a new state from what is deployed",
             ));
         }
         State::open_with(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
@@ -318,11 +318,11 @@ impl State {
         } else if tables == 0 {
             return Ok(Ok(State::in_memory()));
         } else if application != APPLICATION {
-            return Ok(Err(Failure::new(format!("{} is a database of something else", path.display()))
+            return Ok(Err(Failure::new(format!("{} is a database of another program", path.display()))
                 .hint("move it away, and run the command again")));
         } else if version > VERSION {
             return Ok(Err(Failure::new(format!(
-                "{} was written by a newer flotilla (version {version} of its tables, this one knows {VERSION})",
+                "{} was written by a newer flotilla (its tables have version {version}, and this flotilla supports {VERSION})",
                 path.display()
             ))
             .hint("update flotilla on this machine: an older one could lose what the newer one recorded")));
@@ -333,7 +333,7 @@ impl State {
             }
             migration::migrate(&db)?;
         }
-        // A record must survive a power failure: it says what was acknowledged.
+        // A record must survive a power failure: it contains what was acknowledged.
         db.pragma_update(None, "synchronous", "FULL")?;
         db.set_prepared_statement_cache_capacity(64);
         let key = db.query_row("SELECT value FROM keys WHERE name = 'fingerprint'", [], |row| row.get(0))?;
@@ -345,22 +345,22 @@ impl State {
         self.lock = lock.and_then(Lock::held_file);
     }
 
-    /// Fails if a file was deleted or replaced since it was opened: SQLite would go on writing to what nobody can open any more.
+    /// Fails if a file was deleted or replaced since it was opened: SQLite would continue to write to a file that nobody can open any more.
     fn verify_file(&self) -> Result<(), Failure> {
         let gone = |file: &&HeldFile| !file.has_its_name();
         let (file, what, next) = if let Some(file) = self.files.iter().find(gone) {
             let next = "then run `flotilla state rebuild`, which reads from the workers' tags what is deployed";
-            (file, "what was acknowledged last isn't recorded in it", next)
+            (file, "the last acknowledged changes are not recorded in it", next)
         } else if let Some(file) = self.lock.iter().find(gone) {
             let next = "make sure that no other deploy of this project is running, then run the same command again: it continues";
-            (file, "another deploy can have begun meanwhile", next)
+            (file, "another deploy may have begun in the meantime", next)
         } else {
             return Ok(());
         };
         let name = file.path().display();
         let failure = Failure::new(format!("{name} was deleted or replaced while it was in use: {what}"));
         Err(Failure { exit: Exit::SomeFailed, ..failure }
-            .hint("flotilla begins nothing more; requests that were sent may still be carried out")
+            .hint("flotilla begins no further changes; requests that were sent may still be carried out")
             .hint(next))
     }
 
@@ -445,7 +445,7 @@ impl State {
         self.run("INSERT OR REPLACE INTO begun VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
     }
 
-    /// Notes what is left in doubt of a change that was begun: nothing, as a rule.
+    /// Notes which steps of a change that was begun are uncertain: usually none.
     pub fn settle(&mut self, id: &WorkerId, left: &[Uncertainty]) -> Result<(), Failure> {
         settle(&self.db, id, left).map_err(|error| self.failure(error))
     }
@@ -461,7 +461,7 @@ impl State {
         self.run("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?)", [account_id, kind.as_ref(), name, id])
     }
 
-    /// Forgets the id of a name, because it isn't valid any more.
+    /// Drops the id of a name, because it is no longer valid.
     pub fn forget_id(&mut self, account_id: &str, kind: ResourceKind, name: &str) -> Result<(), Failure> {
         let sql = "DELETE FROM found WHERE account_id = ? AND kind = ? AND name = ?";
         self.run(sql, [account_id, kind.as_ref(), name])
@@ -523,7 +523,7 @@ impl State {
     }
 }
 
-/// Creates the file if it isn't there, and makes it and SQLite's files beside it private. SQLite gives those that it creates the
+/// Creates the file if it doesn't exist, and makes it and SQLite's files beside it private. SQLite gives those that it creates the
 /// permissions of the file itself.
 fn prepare(path: &Path) -> io::Result<HeldFile> {
     let file = plain_file::open_with(path, File::options().read(true).write(true).create(true))?;
@@ -604,7 +604,7 @@ fn drift_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Reason>> {
     if row.get::<_, String>(at)?.is_empty() { Ok(None) } else { json_of(row, at).map(Some) }
 }
 
-/// A column that holds something else than we wrote.
+/// A column with a value that flotilla didn't write.
 fn odd(at: usize, what: &str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, what.to_owned().into())
 }
@@ -619,10 +619,10 @@ fn sqlite_failure(path: &Path, error: rusqlite::Error) -> Failure {
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(path, &error),
         Some(ErrorCode::DiskFull) => Failure::new(format!("the disk is full: {name} can't be written"))
-            .hint("make room, and run the command again: what was acknowledged is recorded, what wasn't is repeated"),
+            .hint("free some space, and run the command again: acknowledged changes are recorded, and the others are repeated"),
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
             Failure::new(format!("{name} can't be opened for writing: {error}"))
-                .hint("check its permissions and its folder's")
+                .hint("check its permissions and those of its folder")
         }
         None => damaged(path, &error),
         _ => Failure::new(format!("{name}: {error}")),

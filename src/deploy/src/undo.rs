@@ -32,7 +32,7 @@ const LOCK: &str = ".flotilla/undo.lock";
 const FORMAT: &str = "flotilla-undo-2";
 /// The purpose of the seal.
 const PURPOSE: &str = "undo journal";
-/// The most bytes of a journal, and of a file that is kept.
+/// The maximum size, in bytes, of a journal, and of a file that is kept.
 const LIMIT: u64 = 64 << 20;
 /// The longest text of a journal, and of a message about one.
 const LONGEST: usize = 1000;
@@ -147,12 +147,12 @@ impl Journal {
             .collect()
     }
 
-    /// Reads a journal; the error says why it isn't believed.
+    /// Reads a journal; the error is the reason why it isn't trusted.
     fn parse(bytes: &[u8], root: &Path, key: Option<&UserKey>) -> Result<Journal, String> {
         let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
         let (head, text) = text.split_once('\n').unwrap_or((text, ""));
         let Some(("", seal)) = head.split_once(FORMAT) else {
-            return Err("it is damaged, or of another version of flotilla".to_owned());
+            return Err("it is damaged, or was written by another version of flotilla".to_owned());
         };
         if key.is_none_or(|key| key.seal(PURPOSE, root, text) != seal.trim_start()) {
             return Err("it was not written by this user on this machine for this folder".to_owned());
@@ -173,7 +173,7 @@ impl Journal {
             return Err(format!("it names {path}, which is not a file of the project"));
         }
         if !journal.steps.iter().all(is_sound) || !text(&journal.what) {
-            return Err("it names what can't be a database or a command".to_owned());
+            return Err("it contains an invalid database or command".to_owned());
         }
         Ok(journal)
     }
@@ -257,7 +257,7 @@ impl Undo {
             // What it held before the first time is what counts.
             return Ok(false);
         }
-        let cannot = || format!("a copy of {} can't be kept", path.display());
+        let cannot = || format!("a copy of {} can't be saved", path.display());
         let kept = match fs::symlink_metadata(path) {
             Ok(found) if found.is_file() => {
                 let bytes = plain_file::read(path, LIMIT).with_context(cannot)?;
@@ -269,7 +269,7 @@ impl Undo {
                 copied.with_context(cannot)?;
                 Some(Copy { number, digest: Digest::of(&bytes), mode })
             }
-            Ok(_) => return Err(Failure::new(format!("{} is a symbolic link or no file", path.display()))),
+            Ok(_) => return Err(Failure::new(format!("{} is a symbolic link or not a file", path.display()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(Failure::new(format!("{} can't be read: {error}", path.display()))),
         };
@@ -280,7 +280,7 @@ impl Undo {
         Ok(true)
     }
 
-    /// Returns a path as the journal has it. One outside of the project has to be absolute, as fleet.yaml has it.
+    /// Returns a path as the journal has it. One outside the project has to be absolute, as fleet.yaml has it.
     fn name(&self, path: &Path) -> Result<String, Failure> {
         let name = path.strip_prefix(&self.root).unwrap_or(path);
         let name = name.to_str().ok_or_else(|| Failure::new(format!("the name of {} is not UTF-8", path.display())))?;
@@ -403,17 +403,17 @@ impl Undo {
         match step {
             Step::Database(made) => delete(made).map_err(|why| Leftover {
                 what: format!("the D1 database {} is not deleted: {why}", made.name),
-                hint: format!("if it is there and empty: wrangler d1 delete {}", made.name),
+                hint: format!("if it exists and is empty: wrangler d1 delete {}", made.name),
             }),
             Step::File { path: name, kept, written, folders } => {
                 let by_hand = || match kept {
-                    Some(copy) => format!("what it held is in {FOLDER}/{}", copy.number),
+                    Some(copy) => format!("its old content is in {FOLDER}/{}", copy.number),
                     None => "it did not exist before: delete it if nothing needs it".to_owned(),
                 };
                 let left = |what: String| Leftover { what, hint: by_hand() };
                 let path = match name.starts_with('/') {
                     true if self.is_recovered => {
-                        return Err(left(format!("{name} is outside of the project and was not changed")));
+                        return Err(left(format!("{name} is outside the project and was not changed")));
                     }
                     true => PathBuf::from(name),
                     false => plain_file::project_file(&self.root, name)
@@ -456,7 +456,7 @@ impl Undo {
                     let _ = fs::remove_file(temporary);
                 }
                 for folder in path.ancestors().skip(1).take(usize::from(*folders)) {
-                    // Whoever put something else into it needs it.
+                    // Other files in it are somebody's.
                     let _ = fs::remove_dir(folder);
                 }
                 Ok(())

@@ -162,7 +162,7 @@ struct HealthChecks {
 }
 
 impl HealthChecks {
-    /// Finds what the plan doesn't have: nothing where there is one wave, after which no health is checked.
+    /// Returns what the plan lacks: nothing if there is one wave, after which no health is checked.
     fn find(ctx: &ApplyContext<'_>, plan: &Plan, state: &State) -> Result<HealthChecks, Failure> {
         let mut found = HealthChecks { hosts: HashMap::new() };
         if plan.waves.len() > 1 {

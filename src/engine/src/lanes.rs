@@ -1,5 +1,5 @@
-//! Estimates the cost of a plan: the requests of each lane, the time that the rate limit makes them take, and how
-//! much of it is used already. Sends nothing.
+//! Estimates the cost of a plan: the requests of each lane, the time that the rate limit makes them take, and how much of it is already
+//! used. Sends nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

@@ -536,12 +536,12 @@ impl Fleet<'_> {
         }
         let others = OnceLock::new();
         planner.hold_without_callees(&mut |id| {
-            // Of what others deploy, the state knows nothing.
+            // The state doesn't contain what others deploy.
             Ok(state.one(id)?.is_some() || others.get_or_init(|| self.deployed_by_others()).contains(id))
         })?;
         self.hand_over(&mut planner, state)?;
         let mut recorded = state.hosts()?;
-        // What lies in an account that fleet.yaml no longer has can't be reached.
+        // Workers in an account that fleet.yaml no longer has can't be reached.
         recorded.retain(|_, add_hosts| match homes.get(&add_hosts.home) {
             Some(name) => {
                 add_hosts.account.clone_from(name);
@@ -740,7 +740,7 @@ impl Planned {
         )
     }
 
-    /// Returns the requests that look at what is there, by account: on this machine nothing is others'.
+    /// Returns the requests that check ownership, by account: the local emulator has no other owners.
     fn checks(&self) -> BTreeMap<&str, usize> {
         match self.cloud.local {
             Some(_) => BTreeMap::new(),

@@ -58,7 +58,7 @@ const ANYWHERE: [&str; 8] = [
     "minify",
     "upload_source_maps",
 ];
-/// The most bytes of a package.json.
+/// The maximum size, in bytes, of a package.json.
 const MAX_PACKAGE: u64 = 1 << 20;
 /// The most files and bytes of a folder that is compared with others.
 const MAX_COMPARED: (usize, u64) = (2_000, 32 << 20);
@@ -73,7 +73,7 @@ const LOCKS: [(&str, &str); 6] = [
 ];
 /// The end of the manifest of a pack.
 const NO_HEALTH: &str = "\
-# A path that shows that the worker works makes a health check, which `flotilla verify` and deploys in waves send:
+# A path that shows that the worker works can be its health check, which `flotilla verify` and deploys in waves use:
 # verify:
 #   - { name: health, path: /, status: 200 }
 ";
@@ -197,7 +197,7 @@ fn manifest(name: &str, prefix: &str, text: &str) -> String {
         Some(("description", _)) => "description: Imported from a live worker.".to_owned(),
         _ => line.to_owned(),
     };
-    let kept = text.lines().take_while(|line| !line.starts_with("# What `flotilla verify`"));
+    let kept = text.lines().take_while(|line| !line.starts_with("# The requests that `flotilla verify`"));
     kept.map(line).map(|line| line + "\n").collect::<String>() + NO_HEALTH
 }
 
@@ -248,7 +248,7 @@ impl<'a> Projects<'a> {
         for key in KEYS {
             let Some(node) = config.get(key) else { continue };
             let value = match key {
-                // What is bound is a matter of specs; classes of the worker's own are code.
+                // Bindings belong to specs; the worker's own classes belong to the code.
                 "durable_objects" => own_classes(node.get("bindings")),
                 _ => node.to_value(),
             };
@@ -309,15 +309,15 @@ impl<'a> Projects<'a> {
         Some(framed.finish().to_string())
     }
 
-    /// Returns the code of a configuration. The error says why there is none that flotilla could deploy, and what to do.
+    /// Returns the code of a configuration. The error is the reason why flotilla can't deploy it, and what to do.
     pub fn code(&mut self, config: &Config<'_>, findings: &mut Findings) -> Result<Code, (String, String)> {
         let file = self.root.join(&config.document.file);
         let folder = file.parent().unwrap_or(self.root).to_owned();
         let has_main = config.text("main").map(|main| plain_file::without_dots(&folder.join(main)));
         if let Some(main) = &has_main {
             if !main.starts_with(self.options.workspace) {
-                let message = "`main` is outside of the project".to_owned();
-                return Err((message, "a worker's code is in the git repository of its configuration".to_owned()));
+                let message = "`main` is outside the project".to_owned();
+                return Err((message, "a worker's code must be in the git repository of its configuration".to_owned()));
             }
             if main.extension().is_some_and(|extension| extension == "py") {
                 let message = "it is a worker in Python".to_owned();
@@ -346,8 +346,8 @@ impl<'a> Projects<'a> {
             for (name, span, node) in entries(config.get("define")) {
                 let value = text(node).unwrap_or_default().trim_matches(['"', '\'']);
                 if credential::is_credential(name, value) {
-                    let help = "read it from `env` as a secret, and replace it where it was issued";
-                    let message = format!("`define` puts the secret `{name}` into the code");
+                    let help = "read it from `env` as a secret, and have a new one issued";
+                    let message = format!("`define` writes the secret `{name}` into the code");
                     findings.credential(config.document.place(*span), message, help);
                 }
             }
@@ -409,9 +409,9 @@ impl<'a> Projects<'a> {
             }
             Some(_) => return None,
         };
-        let help = "check that it bundles as your own does, or install wrangler 4 in the project and remove `wrangler` from pack.yaml";
+        let help = "check that its bundle works like that of your wrangler, or install wrangler 4 in the project and remove `wrangler` from pack.yaml";
         if self.pinned.insert(why.clone()) {
-            findings.note(place, format!("{why}: packs have the code bundled with wrangler {WRANGLER}"), help);
+            findings.note(place, format!("{why}: the pack bundles the code with wrangler {WRANGLER}"), help);
         }
         Some(WRANGLER)
     }
@@ -466,8 +466,8 @@ impl<'a> Projects<'a> {
         let shown = config.text("main").unwrap_or_default();
         let message = format!("`{shown}`, the worker's entry point, does not exist");
         let help = match step() {
-            Some(build) => format!("if a build makes it, run that before `flotilla build`: {build}"),
-            None => format!("if a build makes {}, run it before `flotilla build`", relative(self.root, main)),
+            Some(build) => format!("if a build creates it, run that before `flotilla build`: {build}"),
+            None => format!("if a build creates {}, run it before `flotilla build`", relative(self.root, main)),
         };
         findings.note(config.place("main"), message, help);
     }

@@ -49,9 +49,9 @@ pub enum FindingKind {
     Credential,
     /// A file can't be read. Nothing of it was imported.
     Invalid,
-    /// A spec can't say it, and a deploy without it would break the worker: the worker is not imported, or its delivery is `manual`.
+    /// A spec can't express it, and a deploy without it would break the worker: the worker is not imported, or its delivery is `manual`.
     Lost,
-    /// A spec can't say it; a deploy leaves it as it is, or does without.
+    /// A spec can't express it; a deploy leaves it as it is, or omits it.
     #[strum(to_string = "left out")]
     LeftOut,
     /// A person has to decide or to check.

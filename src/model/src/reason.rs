@@ -30,7 +30,7 @@ pub enum Reason {
     New,
     /// The worker was deployed, and the platform doesn't have it any more.
     Missing,
-    /// The worker was deleted by other means, and an upload that was to change it created it anew, without its other parts.
+    /// The worker was deleted by other means, and the upload that was meant to update it created it again, without its other parts.
     Recreated,
     /// Every selected worker is uploaded, changed or not.
     Forced {
@@ -266,7 +266,7 @@ pub enum Reason {
         /// The short digest of the bundle that it is put back to.
         new: String,
     },
-    /// The worker was never rendered, or nothing is remembered of it.
+    /// The worker was never rendered, or is not in the build cache.
     NotRemembered,
     /// A rendered file is gone.
     OutputMissing {
@@ -479,7 +479,7 @@ impl fmt::Display for Statement<'_> {
         match self.0 {
             Reason::New => f.write_str("it is new"),
             Reason::Missing => f.write_str("it is no longer at Cloudflare"),
-            Reason::Recreated => f.write_str("it was deleted outside of flotilla and recreated without its secrets"),
+            Reason::Recreated => f.write_str("it was deleted outside flotilla and recreated without its secrets"),
             Reason::Forced { reason } => write!(f, "forced: {reason}"),
             Reason::UploadInterrupted => f.write_str("an earlier upload was interrupted"),
             Reason::ChangeInterrupted => f.write_str("an earlier change of it was interrupted"),
@@ -555,7 +555,7 @@ impl fmt::Display for Statement<'_> {
             Reason::OutputMissing { file } => write!(f, "{file} is missing"),
             Reason::OutputEdited { file } => write!(f, "{file} was edited"),
             Reason::ValuesChanged => f.write_str("its values changed"),
-            Reason::RecipeChanged => f.write_str("its templates, its pack's bundle or flotilla itself changed"),
+            Reason::RecipeChanged => f.write_str("its templates, its pack's bundle or flotilla itself have changed"),
             Reason::Recorded { text } => f.write_str(&mask_ids(&credential::masked_sentence(text))),
         }
     }
@@ -563,7 +563,7 @@ impl fmt::Display for Statement<'_> {
 
 /// Returns how and when a worker was changed by other means: `changed by wrangler at …`.
 pub fn changed_outside(at: &str, by: Option<&str>) -> String {
-    let by = by.map_or_else(|| "outside of flotilla".to_owned(), |by| format!("by {by}"));
+    let by = by.map_or_else(|| "outside flotilla".to_owned(), |by| format!("by {by}"));
     if at.is_empty() { format!("changed {by}") } else { format!("changed {by} at {at}") }
 }
 

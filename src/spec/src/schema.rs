@@ -1,4 +1,4 @@
-//! JSON Schemas: documents are checked by them, and a validator's findings translated into the author's terms. Doesn't know where
+//! JSON Schemas: documents are checked by them, and the validator's findings are translated into the author's terms. Doesn't know where
 //! documents come from.
 
 mod generator;
@@ -27,7 +27,7 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// Compiles a schema. Errors say what is wrong with the schema itself.
+    /// Compiles a schema. Errors describe what is wrong with the schema itself.
     pub fn new(schema: Value) -> Result<Checker, String> {
         let validator =
             jsonschema::options().should_validate_formats(true).build(&schema).map_err(|error| error.to_string())?;
@@ -86,7 +86,7 @@ impl Checker {
         let (shapeless, several) = (at(is_shapeless), at(is_several));
         errors
             .iter()
-            // What isn't a map, or has a key that nothing has, is told as that; and what is several things at once, as that.
+            // A value that isn't a map, or has an unknown key, is reported as that, and so is one of several kinds at once.
             .filter(|error| match error.kind() {
                 ValidationErrorKind::OneOfNotValid { .. } | ValidationErrorKind::OneOfMultipleValid { .. } => {
                     !shapeless.contains(error.instance_path().as_str())
@@ -264,11 +264,7 @@ impl Checker {
                     return at.error(Code::NotAllowed, message, one_of(written, &options));
                 }
                 let help = format!("set exactly one of these: {}", self.alternatives(error).join(" | "));
-                at.error(
-                    Code::Conflict,
-                    format!("{} matches none, or more than one, of the allowed forms", at.whole),
-                    help,
-                )
+                at.error(Code::Conflict, format!("{} matches none or several of the allowed forms", at.whole), help)
             }
         }
     }
@@ -319,7 +315,7 @@ impl Checker {
     fn described(&self, error: &ValidationError<'_>, key: &str) -> Option<&str> {
         let around =
             self.around(error).and_then(|schema| schema.get("properties")).or_else(|| self.of_all_types(error));
-        // What depends on another key stands beside the properties.
+        // Conditions on another key are next to the properties.
         let root = || self.schema.get("properties").filter(|_| error.instance_path().as_str().is_empty());
         let around = around.filter(|around| around.get(key).is_some()).or_else(root);
         let description = around?.get(key)?.get("description")?.as_str()?;
@@ -391,7 +387,7 @@ pub fn empty_values(document: &Document) -> Vec<Diagnostic> {
                     let is_name = || NAMES.contains(&above) || did_you_mean(above, NAMES).is_some();
                     if matches!(value.kind, Kind::Empty) && !is_name() {
                         let message = format!("`{path}` is empty, which would remove what the defaults and layers set");
-                        let help = "write `null` to remove that, `{}` or `[]` for nothing, or leave the key out";
+                        let help = "write `null` to remove that, `{}` or `[]` for an empty value, or leave the key out";
                         found.push(Diagnostic::error(Code::WrongType, document.place(*span), message, help));
                     }
                     walk(document, value, key, &path, found);
@@ -503,7 +499,7 @@ fn duplicate_item(at: &Located<'_>) -> Diagnostic {
         .iter()
         .find_map(|item| first.insert(item.to_value().to_string(), item.span).map(|before| (before, item.span)));
     let place = at.document.place(twice.map_or(at.node.span, |(_, again)| again));
-    let message = format!("{} has an entry twice", at.what);
+    let message = format!("{} has a duplicate entry", at.what);
     let diagnostic = Diagnostic::error(Code::WrongForm, place, message, "keep one of them");
     match twice {
         Some((first, _)) => diagnostic.also(at.document.place(first), "first defined here"),
@@ -517,7 +513,7 @@ fn of_type(error: &ValidationError<'_>) -> bool {
 }
 
 /// The place where the values of secrets belong.
-const NEVER_HERE: &str = "the value belongs in the environment or in a dotenv file outside of git; if it was ever \
+const NEVER_HERE: &str = "the value belongs in the environment or in a dotenv file outside git; if it was ever \
                           committed, replace it";
 
 /// Reports a wrong reference to a secret: nothing of its value is repeated.
@@ -575,7 +571,7 @@ fn one_of(written: &str, options: &Value) -> String {
     let options: Vec<&str> =
         options.as_array().map(|options| options.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
     match did_you_mean(written, options.iter().copied()) {
-        // A list that is longer than anybody reads helps nobody who is that near.
+        // If a suggestion is close, a long list of values doesn't help.
         Some(near) if options.len() > 40 => format!("did you mean `{near}`?"),
         Some(near) => format!("did you mean `{near}`? allowed: {}", options.join(", ")),
         None => format!("allowed: {}", options.join(", ")),
@@ -594,7 +590,7 @@ fn expected(kind: &TypeKind) -> String {
     };
     match kind {
         TypeKind::Single(kind) => name(kind.to_string()).to_owned(),
-        // That null removes what a weaker layer has is no form for what is meant.
+        // Null, which removes what a weaker layer has, isn't one of the forms to suggest.
         TypeKind::Multiple(kinds) => kinds
             .iter()
             .map(|kind| kind.to_string())
@@ -635,7 +631,7 @@ fn quoting_help(kind: &TypeKind, node: &Node) -> String {
         Kind::Number(_, raw) if wanted == "text" => format!("write it in quotes: \"{raw}\""),
         Kind::Bool(bool) if wanted == "text" => format!("write it in quotes: \"{bool}\""),
         Kind::Empty | Kind::Null => "give it a value, or remove the key".to_owned(),
-        Kind::Text(text) if wanted == "a list" => format!("put it into a list: `[{text}]`"),
+        Kind::Text(text) if wanted == "a list" => format!("write it as a list: `[{text}]`"),
         _ if wanted == "a map" => "write it as a map: `key: value`".to_owned(),
         Kind::Text(text) if wanted == "true or false" => match text.to_lowercase().as_str() {
             "yes" | "on" | "y" => "write `true`: in YAML 1.2, on and yes are text".to_owned(),
@@ -656,18 +652,21 @@ fn explain_pattern(pattern: &str) -> String {
             "lower-case letters, digits and hyphens, with a letter or digit at both ends".to_owned()
         }
         "^[A-Z][A-Z0-9_]*$" => {
-            "the name of a secret: upper-case letters, digits and underscores, as in TURSO_AUTH_TOKEN".to_owned()
+            "expected the name of a secret: upper-case letters, digits and underscores, as in TURSO_AUTH_TOKEN"
+                .to_owned()
         }
-        "^[A-Za-z_][A-Za-z0-9_]*$" => "letters, digits and underscores, not a digit first".to_owned(),
-        binding::ID => "an id of 32 characters: digits, and letters from a to f".to_owned(),
-        binding::UUID => "an id of the form 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01".to_owned(),
-        "^[0-9]+$" => "digits alone, in quotes".to_owned(),
-        "^[0-9]+\\.[0-9]+\\.[0-9]+$" => "a version, exactly: 4.164.0".to_owned(),
-        "\\.(toml|json|jsonc)$" => "the path of a wrangler.toml, wrangler.json or wrangler.jsonc".to_owned(),
-        "^smart$" => "`smart`, or a map: `{ region: aws:us-east-1 }`".to_owned(),
-        "^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$" => "a day: 2026-06-01".to_owned(),
+        "^[A-Za-z_][A-Za-z0-9_]*$" => {
+            "use letters, digits and underscores; the first character can't be a digit".to_owned()
+        }
+        binding::ID => "expected an id of 32 characters: digits, and letters from a to f".to_owned(),
+        binding::UUID => "expected an id such as 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01".to_owned(),
+        "^[0-9]+$" => "expected only digits, in quotes".to_owned(),
+        "^[0-9]+\\.[0-9]+\\.[0-9]+$" => "expected an exact version, such as 4.164.0".to_owned(),
+        "\\.(toml|json|jsonc)$" => "expected the path of a wrangler.toml, wrangler.json or wrangler.jsonc".to_owned(),
+        "^smart$" => "expected `smart`, or a map: `{ region: aws:us-east-1 }`".to_owned(),
+        "^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$" => "expected a date, such as 2026-06-01".to_owned(),
         "^(libsql|https)://[^\\s/?#@]+/?$" => {
-            "an address without a path or credentials: libsql://acme.turso.io".to_owned()
+            "expected an address without a path or credentials, such as libsql://acme.turso.io".to_owned()
         }
         other => format!("expected a match of {other}"),
     }

@@ -10,7 +10,7 @@ use flotilla_spec::pack::{Pack, WranglerProject};
 
 use super::tools;
 
-/// The most lines of what a program printed that are shown.
+/// The maximum number of lines of what a program printed that are shown.
 const SHOWN: usize = 12;
 /// The most bytes of a package.json.
 const MOST_BYTES: u64 = 1 << 20;
@@ -37,7 +37,7 @@ pub(super) fn diagnostics(
         let said: Vec<&str> =
             said.into_iter().filter(|line| !line.is_empty() && !line.starts_with("Running: ")).collect();
         let last = said[said.len().saturating_sub(SHOWN)..].join("\n");
-        let help = if last.is_empty() { "it printed nothing".to_owned() } else { format!("it printed:\n{last}") };
+        let help = if last.is_empty() { "it printed no error".to_owned() } else { format!("it printed:\n{last}") };
         let message = format!("the project's own build failed: `{command}`");
         return vec![Diagnostic::error(Code::RuntimeFailed, place.clone(), message, help)];
     }
@@ -50,7 +50,7 @@ pub(super) fn diagnostics(
     let what = lines.iter().find_map(|line| Some(line.split_once(ERROR)?.1)).or(lines.first().copied());
     let shown: Vec<&str> =
         lines.iter().copied().filter(|line| !line.contains("Logs were written to")).take(SHOWN).collect();
-    let message = format!("wrangler can't bundle it: {}", what.unwrap_or("it printed nothing"));
+    let message = format!("wrangler can't bundle it: {}", what.unwrap_or("it printed no error"));
     let help = format!("wrangler printed:\n{}", shown.join("\n"));
     vec![Diagnostic::error(Code::RuntimeFailed, Place::file(&project.path), message, help)]
 }
@@ -63,7 +63,7 @@ fn located(project: &WranglerProject, stderr: &str) -> Vec<Diagnostic> {
         let Some((_, message)) = line.split_once(ERROR) else { continue };
         let rest = || lines[index + 1..].iter().take_while(|line| !line.contains(ERROR)).map(|line| line.trim());
         let Some(place) = rest().take(4).find_map(|line| position(project, line)) else { continue };
-        // What esbuild draws of the line, flotilla draws itself.
+        // flotilla prints the line itself, in place of esbuild's drawing of it.
         let is_drawn = |line: &&str| line.contains('│') || line.contains('╵') || position(project, line).is_some();
         let notes: Vec<&str> = rest()
             .filter(|line| !line.is_empty() && !is_drawn(line) && !line.contains("Logs were written"))

@@ -28,10 +28,10 @@ const LOCKS: [&str; 7] = [
     "bun.lock",
     "bun.lockb",
 ];
-/// The most files that decide a bundle, and the most bytes of all of them.
+/// The maximum number of files that decide a bundle, and the maximum size of all of them, in bytes.
 const MOST_FILES: usize = 80_000;
 const MOST_BYTES: u64 = 256 << 20;
-/// The most sources that a bundle lists by name.
+/// The maximum number of sources that a bundle lists by name.
 const MOST_NAMED: usize = 200;
 /// The time by which a file system's clock can be behind.
 const TICK: Duration = Duration::from_millis(20);
@@ -47,7 +47,7 @@ pub(super) struct Inputs {
     trees: BTreeSet<PathBuf>,
 }
 
-/// The digests of inputs at one time; nothing for a file that isn't there or can't be read.
+/// The digests of inputs at one time; nothing for a file that doesn't exist or can't be read.
 pub(super) type Contents = BTreeMap<PathBuf, Option<Digest>>;
 
 impl Inputs {
@@ -56,7 +56,7 @@ impl Inputs {
         Inputs { trees: project.trees.clone(), ..Inputs::default() }
     }
 
-    /// Returns the inputs of a bundle, from esbuild's metafile and the modules beside the main one. Nothing if they can't be told.
+    /// Returns the inputs of a bundle, from esbuild's metafile and the modules beside the main one. Nothing if they are unknown.
     pub(super) fn of_bundle(project: &WranglerProject, metafile: &Value, modules: &Modules) -> Option<Inputs> {
         let mut inputs = Inputs::of_project(project);
         let listed = metafile["inputs"].as_object()?;
@@ -132,13 +132,13 @@ impl Inputs {
         }
     }
 
-    /// Reads what the inputs are now. The error says why they can't be read: there are too many.
+    /// Reads the current inputs. The error is the reason why they can't be read: there are too many.
     pub(super) fn contents(&self, project: &WranglerProject) -> Result<Contents, String> {
         let mut total = 0;
         let mut contents = Contents::new();
         let too_many = || {
             let most = MOST_FILES;
-            format!("the files that decide its bundle are more than {most}, or more than {} MiB", MOST_BYTES >> 20)
+            format!("its bundle depends on more than {most} files, or on more than {} MiB", MOST_BYTES >> 20)
         };
         for path in &self.files {
             contents.insert(path.clone(), read(path, &mut total));
@@ -295,8 +295,8 @@ fn read(path: &Path, total: &mut u64) -> Option<Digest> {
     Some(Digest::of(&bytes))
 }
 
-/// Finds the file of a text, data or WebAssembly module: the metafile says who imports it and its name alone. Nothing if there is none with
-/// these bytes.
+/// Finds the file of a text, data or WebAssembly module: the metafile only has its name and the file that imports it. Nothing if there is
+/// none with these bytes.
 fn original(
     project: &WranglerProject,
     listed: &serde_json::Map<String, Value>,

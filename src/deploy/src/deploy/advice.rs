@@ -25,7 +25,7 @@ pub(super) fn attached_elsewhere(domain: &str, holder: &str) -> Problem {
 pub(super) fn explained(change: &Change, step: &Step, error: &CallError) -> Problem {
     let (advice, next) = match (step, error) {
         (Step::AttachDomain { domain }, CallError::Rejected { code: DOMAIN_HAS_RECORDS, .. }) => (
-            format!("; {domain} has DNS records already: remove them, or write a route under `routes`"),
+            format!("; {domain} already has DNS records: remove them, or write a route under `routes`"),
             NextStep::Host,
         ),
         (Step::CreateDatabase { .. } | Step::DeleteDatabase { .. }, CallError::Rejected { status: 401 | 403, .. }) => {
@@ -42,7 +42,8 @@ pub(super) fn explained(change: &Change, step: &Step, error: &CallError) -> Prob
             if BINDING_MISSING.contains(code) && !change.needs.is_empty() =>
         {
             (
-                "; a resource that was found by its name is gone: the next deploy looks it up again".to_owned(),
+                "; a resource that was found by its name no longer exists: the next deploy looks it up again"
+                    .to_owned(),
                 NextStep::Retry,
             )
         }
@@ -60,7 +61,7 @@ pub(super) fn explained(change: &Change, step: &Step, error: &CallError) -> Prob
             };
             let worker = &change.worker;
             let advice = format!(
-                "; {worker} was deleted outside of flotilla{or}: `flotilla deploy --refresh` corrects the state and recreates the worker"
+                "; {worker} was deleted outside flotilla{or}: `flotilla deploy --refresh` corrects the state and recreates the worker"
             );
             (advice, NextStep::Refresh)
         }

@@ -52,7 +52,7 @@ impl Run<'_> {
         let id = (change.home.clone(), change.worker.clone());
         let earlier = self.ctx.state.in_flight_of(&id)?;
         if earlier.as_ref().is_some_and(|earlier| self.is_in_flight_elsewhere(earlier)) {
-            // The other deploy writes to the state as well: it is looked at again in a moment.
+            // The other deploy writes to the state as well: the state is read again in a moment.
             self.schedule.queue_again(index, self.ctx.clock.now() + CONTROL_INTERVAL);
             return Ok(false);
         }

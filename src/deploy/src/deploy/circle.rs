@@ -169,7 +169,7 @@ impl Run<'_> {
             let put_back = PutBack { taker, home, step, to: from, call: back, delivery };
             self.schedule.add_put_back(put_back);
         }
-        // Who gave its host away and got none back ends with a failure, too.
+        // A change that gave its host away and didn't get it back ends with a failure, too.
         for index in self.circle.as_ref().map(|circle| circle.members.clone()).unwrap_or_default() {
             if !self.schedule.has_failed(index) {
                 let problem = self.swap_blocked_by(index);

@@ -1,6 +1,6 @@
-//! Looks up the ids that names stand for. Databases and KV namespaces are looked up before the first wave, with one
-//! list of an account for all names that the state doesn't know; a zone when the first change needs it. Each lookup
-//! makes its own requests; changes wait for it. Knows nothing of how changes use an id.
+//! Looks up the ids of names. Databases and KV namespaces are looked up before the first wave, with one list of an account for all names
+//! that the state doesn't know; a zone when the first change needs it. Each lookup makes its own requests; changes wait for it. Knows
+//! nothing of how changes use an id.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -274,7 +274,7 @@ impl Run<'_> {
         match missing.first() {
             _ if !is_last => self.schedule.continue_lookup(id),
             Some(title) if exist => {
-                let why = format!("the KV namespace `{title}` is there and can't be found");
+                let why = format!("the KV namespace `{title}` exists, but can't be found");
                 self.fail_names(id, NextStep::Retry.because(why));
             }
             _ => {
@@ -288,8 +288,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Handles the creation of a KV namespace. If it exists already, an attempt of ours whose answer was lost may
-    /// have created it: then it is in the list.
+    /// Handles the creation of a KV namespace. If it already exists, an attempt of ours whose answer was lost may have created it: then it
+    /// is in the list.
     fn on_new_table(
         &mut self,
         id: LookupId,
@@ -330,7 +330,7 @@ impl Run<'_> {
         assert!(waiters.is_empty(), "BUG: changes begin after the lists were read");
     }
 
-    /// Forgets the ids of what a change needs, because it doesn't exist any more. The next deploy looks it up again.
+    /// Drops the ids of the resources that a change needs, because one doesn't exist any more. The next deploy looks it up again.
     pub(super) fn forget_ids(&mut self, change: &Change) -> Result<(), Failure> {
         for (resource, name) in &change.needs {
             self.ctx.state.forget_id(&change.home.account_id, ResourceKind::of(*resource), name)?;

@@ -176,7 +176,7 @@ impl<'a> Run<'a> {
         }
         let count = waves.len();
         for (place, changes) in waves.into_iter().enumerate() {
-            // What begins nothing more has no further waves: their changes are only counted.
+            // After a stop there are no further waves: their changes are only counted.
             if self.outcome.halted.is_none() && self.control != Control::Stop {
                 let of = (place + 1, count);
                 self.emit(&Event::Wave { name: &self.plan.waves[place], of, changes: changes.len() });
@@ -213,7 +213,7 @@ impl<'a> Run<'a> {
             let ranked = others.iter().copied().filter(|index| self.change(*index).rank == rank).collect();
             self.run_changes(ranked, Phase::Apply)?;
         }
-        // A host leads to its new worker once that exists, and elsewhere before its old one is deleted.
+        // A host points to its new worker once that exists, and is moved before its old one is deleted.
         self.write_hosts(wave)?;
         let late: Vec<ChangeIndex> = others.into_iter().filter(|index| self.has_late_steps(*index)).collect();
         let givers: Vec<ChangeIndex> = late.iter().copied().filter(|index| self.gives(*index)).collect();

@@ -70,7 +70,7 @@ pub(super) struct StepLookups {
     pub id: Option<Option<String>>,
     /// The worker that has the host which is moved.
     pub held_by: Option<String>,
-    /// A resource with that name exists already.
+    /// A resource with that name already exists.
     exists: bool,
     /// The message of the failure to attach the domain, while the worker that has it is looked up.
     rejected: Option<Problem>,
@@ -322,7 +322,7 @@ impl Task {
                 self.found = StepLookups { id: Some(None), ..StepLookups::default() };
                 return Ok(false);
             }
-            // That it exists already can be our own doing, by an attempt whose answer was lost.
+            // That it already exists can be our own doing, by an attempt whose answer was lost.
             (Step::CreateDatabase { .. }, Err(CallError::Rejected { code: DATABASE_EXISTS, .. }))
                 if !self.found.exists =>
             {
@@ -356,7 +356,7 @@ impl Task {
         match step {
             Step::CreateDatabase { name, .. } => {
                 let Reply::Id(id) = reply else {
-                    return Err(NextStep::Retry.because(format!("the database {name} is there and can't be found")));
+                    return Err(NextStep::Retry.because(format!("the database {name} exists, but can't be found")));
                 };
                 self.found.id = Some(Some(id));
                 return Ok(true);
@@ -459,7 +459,7 @@ impl Task {
                     let why = format!("{domain} points to {holder} now, and no longer to {from}: it is not taken");
                     return Err(NextStep::Host.because(why));
                 }
-                // It is free, or was taken already.
+                // It is free, or has already been taken.
                 (None, _) => {
                     self.found.id = Some(None);
                     return Ok(false);
@@ -500,11 +500,11 @@ impl Task {
                     )));
                 }
                 Reply::HeldBy(None) => {
-                    let why = format!("the route {pattern} exists already, and keeps requests from all workers");
+                    let why = format!("the route {pattern} already exists, and excludes its requests from all workers");
                     return Err(NextStep::Host.because(why));
                 }
                 _ => {
-                    let why = format!("the route {pattern} exists already and can't be found");
+                    let why = format!("the route {pattern} already exists, but can't be found");
                     return Err(NextStep::Retry.because(why));
                 }
             },
@@ -657,7 +657,7 @@ fn is_looked_up(step: &Step, ownership: Option<&Ownership>) -> bool {
     ownership.is_some() || matches!(step, Step::DropDomain { .. } | Step::DropRoute { .. })
 }
 
-/// Returns whether a domain may be taken, whoever's it is.
+/// Returns whether a domain may be taken from any worker.
 fn is_taken_over(change: &Change, domain: &str, ownership: Option<&Ownership>) -> bool {
     let key = (change.home.account_id.clone(), domain.to_owned());
     ownership.is_some_and(|ownership| ownership.take_over.contains(&key))

@@ -39,9 +39,9 @@ impl Plan {
         requests
     }
 
-    /// Returns the number of requests that look at what is there, so that nothing of others is changed, by account: lists before the
-    /// first change, one list of each wave's homes, and what is looked at right before a change. `known` is the number of
-    /// workers that the state has in a home; `is_listed`: whether all homes have just been listed.
+    /// Returns the number of requests that check ownership before changes, by account: lists before the first change, one list of each
+    /// wave's homes, and what is looked at right before a change. `known` is the number of workers that the state has in a home;
+    /// `is_listed`: whether all homes have just been listed.
     pub fn checks(&self, known: impl Fn(&Home) -> usize, is_listed: bool) -> BTreeMap<&str, usize> {
         let mut checks = BTreeMap::new();
         let mut lists: BTreeMap<Home, &str> = BTreeMap::new();

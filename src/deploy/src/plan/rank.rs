@@ -6,7 +6,7 @@ use flotilla_model::platform::Home;
 
 use super::{Action, Change, order};
 
-/// The changes by the workers that they create or change. A worker of a dispatch namespace is bound to workers outside of it, too.
+/// The changes by the workers that they create or change. A worker of a dispatch namespace is bound to workers outside it, too.
 fn by_worker(changes: &[Change]) -> HashMap<(&Home, &str), usize> {
     changes.iter().enumerate().map(|(at, change)| ((&change.home, change.worker.as_str()), at)).collect()
 }
@@ -35,8 +35,8 @@ pub(super) fn callees(changes: &[Change]) -> Vec<Vec<usize>> {
     changes.iter().map(of).collect()
 }
 
-/// Ranks the changes: after those of the workers that they refer to. In a circle, those that are created come first, as far as they
-/// need each other: what is live can be bound at any time.
+/// Ranks the changes: after those of the workers that they refer to. In a cycle, those that are created come first, as far as they need
+/// each other: live workers can be bound at any time.
 pub(super) fn rank(changes: &mut [Change]) {
     if !refers(changes) {
         return;

@@ -84,7 +84,7 @@ fn what_a_killed_process_left_is_told_and_taken_back() {
         (b"old".to_vec(), b"somebody else's".to_vec())
     );
     drop(undo);
-    // What could not be is tried once more, the next time.
+    // Anything that could not be removed is tried again the next time.
     let (mut undo, left) = begin(root);
     assert_eq!(journal(left).descriptions(), ["b was created", "the D1 database acme was created"]);
     fs::remove_file(at("b")).unwrap();
@@ -179,7 +179,7 @@ fn a_journal_that_this_user_did_not_write_undoes_nothing() {
             plain_file::create_folder(&root.join(FOLDER)).unwrap();
             fs::write(root.join(FOLDER).join("0"), "#!/bin/sh\ntouch /tmp/hacked").unwrap();
         }
-        // Even with a seal, nothing outside of the project or in a folder of git's is touched.
+        // Even with a seal, nothing outside the project or in a folder of git's is touched.
         if let Step::File { path: name, .. } = &step
             && name != "fleet.yaml"
         {
@@ -214,7 +214,7 @@ fn copies_and_places_that_were_changed_are_not_put_back() {
     assert!(left[0].what.contains("its copy is lost or was edited"), "{left:?}");
     assert_eq!(fs::read(at("a")).unwrap(), b"new");
     drop(undo);
-    // Its place is outside of the project by now.
+    // Its place is outside the project by now.
     fs::remove_file(at("a")).unwrap();
     symlink("../outside", at("a")).unwrap();
     let left = begin(root).0.roll_back(&mut nothing);
@@ -235,7 +235,7 @@ fn what_is_outside_is_put_back_by_the_process_that_wrote_it_alone() {
     undo.write(&outside, b"new").unwrap();
     drop(undo);
     let left = begin(root).0.roll_back(&mut nothing);
-    assert!(left[0].what.ends_with("is outside of the project and was not changed"), "{left:?}");
+    assert!(left[0].what.ends_with("is outside the project and was not changed"), "{left:?}");
     assert!(left[0].hint.contains(".flotilla/undo/"), "{left:?}");
     assert_eq!(fs::read(&outside).unwrap(), b"new");
 }

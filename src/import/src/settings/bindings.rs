@@ -26,7 +26,7 @@ const LOCAL_FIELDS: [&str; 12] = [
     "local_connection_string",
 ];
 
-/// Fields of bindings that change what is deployed, and that specs can't say.
+/// Fields of bindings that change what is deployed, and that specs can't express.
 const LOST_FIELDS: [&str; 9] = [
     "concurrency",
     "default_retention",
@@ -109,7 +109,7 @@ impl Mapping<'_, '_> {
     fn without_ignored(&mut self, kind: &binding::Kind, name: &str, item: &Node) -> Value {
         let mut entry = item.to_value();
         let Some(map) = entry.as_object_mut() else { return entry };
-        // Where a database is, is a matter of its creation.
+        // The location of a database is decided when it is created.
         let is_local =
             |key: &str| LOCAL_FIELDS.contains(&key) || (kind.wrangler == "d1_databases" && key == "jurisdiction");
         map.retain(|key, _| !is_local(key));
@@ -140,7 +140,7 @@ impl Mapping<'_, '_> {
                 }
                 _ => {
                     let name = item.get("name").and_then(text).unwrap_or_default().to_owned();
-                    let message = format!("the rate limit `{name}` (`unsafe.bindings`) isn't one that a spec can have");
+                    let message = format!("the rate limit `{name}` (`unsafe.bindings`) can't be expressed in a spec");
                     self.lost(
                         self.at(item),
                         &name,
@@ -165,15 +165,14 @@ impl Mapping<'_, '_> {
                 self.entry("queueConsumers", &queue, json!(consumer));
                 continue;
             }
-            let help =
-                "a spec has the settings that Cloudflare documents, in `queueConsumers`; leave out what else there is";
+            let help = "`queueConsumers` in a spec has the settings that Cloudflare documents; remove the others";
             let message = format!("the consumer of the queue `{queue}` has settings without a counterpart in a spec");
             self.lost(self.at(item), "queues.consumers", message, help);
         }
     }
 }
 
-/// Returns the fields of an entry that specs can say.
+/// Returns the fields of an entry that specs can express.
 fn known_fields(kind: &binding::Kind) -> Vec<&'static str> {
     kind.fields.iter().map(|own| own.wrangler.split('.').next().unwrap_or_default()).chain([kind.name]).collect()
 }
@@ -206,12 +205,12 @@ fn unread(kind: &binding::Kind, name: &str, entry: &Value) -> (String, String) {
         Some(own) => (
             format!("the binding `{name}` (`{what}`) has no `{}`", own.wrangler),
             format!(
-                "wrangler finds or makes one when it deploys; look it up at Cloudflare and add it to the spec: `bindings: {{ {name}: {{ {}: … }} }}`",
+                "wrangler finds or creates it when it deploys; look it up at Cloudflare and add it to the spec: `bindings: {{ {name}: {{ {}: … }} }}`",
                 kind.key()
             ),
         ),
         None => (
-            format!("the binding `{name}` (`{what}`) isn't one that a spec can have"),
+            format!("the binding `{name}` (`{what}`) can't be expressed in a spec"),
             "check its ids: placeholders such as `<your-id>` have to be replaced".to_owned(),
         ),
     }

@@ -22,7 +22,7 @@ fn samples() -> Vec<(Reason, &'static str)> {
     vec![
         (Reason::New, "it is new"),
         (Reason::Missing, "it is no longer at Cloudflare"),
-        (Reason::Recreated, "it was deleted outside of flotilla and recreated without its secrets"),
+        (Reason::Recreated, "it was deleted outside flotilla and recreated without its secrets"),
         (Reason::Forced { reason: text("a → b") }, "forced: a → b"),
         (Reason::UploadInterrupted, "an earlier upload was interrupted"),
         (Reason::ChangeInterrupted, "an earlier change of it was interrupted"),
@@ -82,7 +82,7 @@ fn samples() -> Vec<(Reason, &'static str)> {
             "the Durable Object class A is unbound; the next deploy deletes it with all of its data, and the code has to export it until then",
         ),
         (outside("T", Some("wrangler")), "it was changed by wrangler at T"),
-        (outside("", None), "it was changed outside of flotilla"),
+        (outside("", None), "it was changed outside flotilla"),
         (Reason::Adopted, "it is adopted"),
         (Reason::NotManaged, "it is no longer managed by this fleet"),
         (Reason::Orphaned, "no spec defines it"),
@@ -95,7 +95,7 @@ fn samples() -> Vec<(Reason, &'static str)> {
         (Reason::OutputMissing { file: text("out/a") }, "out/a is missing"),
         (Reason::OutputEdited { file: text("out/a") }, "out/a was edited"),
         (Reason::ValuesChanged, "its values changed"),
-        (Reason::RecipeChanged, "its templates, its pack's bundle or flotilla itself changed"),
+        (Reason::RecipeChanged, "its templates, its pack's bundle or flotilla itself have changed"),
         (Reason::Recorded { text: text("the pack's bundle changed") }, "the pack's bundle changed"),
     ]
 }

@@ -1,5 +1,5 @@
-//! The wrangler project that a pack with `bundler: wrangler` bundles: where its configuration is, what of it decides the bundle, and what it
-//! sets that specs have to say. Reads the configuration alone; runs nothing.
+//! The wrangler project that a pack with `bundler: wrangler` bundles: where its configuration is, what of it decides the bundle, and the
+//! settings in it that specs must have. Reads the configuration alone; runs nothing.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use flotilla_model::plain_file;
 pub const TEMPLATE: (&str, &str) = ("wrangler.jsonc", include_str!("wrangler.jsonc.tera"));
 /// The version of wrangler that flotilla is tested with, for projects that have none of their own.
 pub const WRANGLER: &str = "4.164.0";
-/// The most bytes of a configuration.
+/// The maximum size, in bytes, of a configuration.
 const MOST_BYTES: u64 = 1 << 20;
 /// The way to fix a path of a configuration.
 const CONFIG_HELP: &str = "`config` is the path of a wrangler.toml, wrangler.json or wrangler.jsonc from the pack's folder: ../../apps/web/wrangler.jsonc; if a \
@@ -65,15 +65,14 @@ const UNSUPPORTED: [(&str, &str); 18] = [
     ("text_blobs", "text blobs"),
     ("unsafe", "unsafe bindings or metadata"),
     ("vpc_networks", "a VPC network"),
-    ("wasm_modules", "WebAssembly modules outside of the code"),
+    ("wasm_modules", "WebAssembly modules outside the code"),
     ("worker_loaders", "a worker loader"),
 ];
 
 /// The key of containers.
 const CONTAINERS: &str = "containers";
 /// The help for a setting that can't be deployed.
-const KEEP_DEPLOYING: &str =
-    "keep deploying this worker with `wrangler deploy`, or move this part to a worker that you deploy so";
+const KEEP_DEPLOYING: &str = "keep deploying this worker with `wrangler deploy`, or move this part to another worker that you deploy with wrangler";
 /// The help for containers.
 const NO_REGISTRY: &str = "a container needs an image in Cloudflare's registry, which `wrangler deploy` builds and pushes with Docker: keep \
                            deploying this worker with it";
@@ -103,7 +102,7 @@ pub struct WranglerProject {
     pub trees: BTreeSet<PathBuf>,
     /// The tsconfig.json that the configuration names.
     pub tsconfig: Option<PathBuf>,
-    /// The settings of the configuration that specs have to say.
+    /// The settings of the configuration that specs must have.
     pub declared: Vec<Declared>,
     /// The Durable Objects of its code.
     pub objects: Objects,
@@ -178,13 +177,12 @@ pub(super) fn read(
         if !real.starts_with(&workspace) {
             let allowed = match repository {
                 Some(repository) => format!("it must be in the git repository {}", repository.display()),
-                None => format!("it must be in {}, as that is in no git repository", root.display()),
+                None => format!("it must be in {}, because that is in no git repository", root.display()),
             };
-            let message =
-                format!("the wrangler configuration {config} is outside of what belongs to this project: {allowed}");
+            let message = format!("the wrangler configuration {config} is outside this project: {allowed}");
             return Err(bad(
                 message,
-                "what a fleet runs must be under the version control of the fleet: move the fleet or the wrangler project",
+                "a fleet's code must be under the same version control as the fleet: move the fleet or the wrangler project",
             ));
         }
         plain_file::read_through_links(&real, MOST_BYTES).map_err(cannot)?
@@ -201,7 +199,7 @@ pub(super) fn read(
     let command = build.and_then(|build| build.get("command")).and_then(text_of);
     let mut trees = BTreeSet::new();
     if command.is_some() {
-        // What a command reads is known to nobody: wrangler's own setting says it, beside the project itself.
+        // The files that a command reads are unknown, apart from the project itself and the folders in wrangler's setting.
         trees.insert(folder.clone());
         trees.extend(build.and_then(|build| build.get("cwd")).and_then(text_of).and_then(&within));
         let watched = build.and_then(|build| build.get("watch_dir"));
@@ -337,7 +335,7 @@ impl<'a> Reading<'a> {
         errors.extend(self.unsupported().into_iter().map(|(_, error)| error));
         for node in self.get("migrations").map(entries).into_iter().flatten() {
             if Migration::of_api(&node.to_value()).is_none() {
-                let message = "a migration isn't one: it needs a `tag`, and lists of classes".to_owned();
+                let message = "a migration is invalid: it needs a `tag`, and lists of classes".to_owned();
                 errors.push(self.error(Code::BadMigration, node, message, "see wrangler's documentation"));
             }
         }
@@ -358,7 +356,7 @@ impl<'a> Reading<'a> {
                 let kind = node.get("type").and_then(text_of).unwrap_or_default();
                 let (what, help) = match kind {
                     "workflow" => ("a workflow under a name that is the same for all customers", EXPORTED_WORKFLOW),
-                    _ => ("an export that is no plain Durable Object class", KEEP_DEPLOYING),
+                    _ => ("an export that is not a plain Durable Object class", KEEP_DEPLOYING),
                 };
                 let message = format!("`exports.{name}` sets {what}, which flotilla can't deploy yet");
                 errors.push(("exports", self.error(Code::CannotDeploy, node, message, help)));
@@ -405,7 +403,7 @@ impl<'a> Reading<'a> {
         objects
     }
 
-    /// Returns what specs have to say in its place.
+    /// Returns the settings that specs must have instead.
     fn declared(&self) -> Vec<Declared> {
         let mut declared = Vec::new();
         let mut add = |subject: Subject, node: &Node| {

@@ -42,7 +42,7 @@ fn mistakes_are_told_in_the_authors_terms() {
             "S0201 t.yaml:2:1 unknown key `trusted_origins` in a customer; did you mean `trustedOrigins`?",
             "S0202 t.yaml:3:13 `workersDev` must be true or false, but is \"on\"; write `true`: in YAML 1.2, on and yes are text",
             "S0204 t.yaml:4:11 `logLevel` can't be \"verbos\"; allowed: debug, info, warn, error",
-            "S0202 t.yaml:5:10 `domains` must be a list, but is \"a.example\"; put it into a list: `[a.example]`",
+            "S0202 t.yaml:5:10 `domains` must be a list, but is \"a.example\"; write it as a list: `[a.example]`",
         ]
     );
     let found = check(checker, "id: acme\ndatabase: {type: turso, url: libsql://a.turso.io, token: eyJhbGciOi}\n");
@@ -76,7 +76,7 @@ fn mistakes_are_told_in_the_authors_terms() {
     let both = bound("{r2: files, queue: jobs}");
     assert_eq!(both.len(), 1, "{both:?}");
     assert!(
-        both[0].starts_with("S0210 t.yaml:3:6 `bindings.B` matches none, or more than one, of the allowed forms"),
+        both[0].starts_with("S0210 t.yaml:3:6 `bindings.B` matches none or several of the allowed forms"),
         "{both:?}"
     );
     assert_eq!(check(checker, "id: acme\nplacement: smart\nlimits: {cpuMs: 50}\n"), [""; 0]);
