@@ -40,7 +40,7 @@ const ONLY: &[(&[&str], &[&str])] = &[
         &["oxc_parser::", "jsonc_parser::"],
         &["src/build/src/syntax.rs", "src/spec/src/jsonc.rs", "src/spec/src/documents.rs", "src/import/"],
     ),
-    (&["jsonschema::"], &["src/spec/src/schema.rs"]),
+    (&["jsonschema::"], &["src/spec/src/schema"]),
     (&["rustix::"], &["src/model/src/", "src/build/src/renderer.rs", "src/cli/"]),
     (&["age::"], &["src/spec/src/secrets/"]),
     (&["dialoguer::", "rpassword::"], &["src/cli/src/prompts.rs", "src/cli/src/prompts/"]),

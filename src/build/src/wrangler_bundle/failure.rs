@@ -12,7 +12,7 @@ use super::tools;
 
 /// The maximum number of lines of what a program printed that are shown.
 const SHOWN: usize = 12;
-/// The most bytes of a package.json.
+/// The maximum size, in bytes, of a package.json.
 const MOST_BYTES: u64 = 1 << 20;
 /// The mark of an error of wrangler's and esbuild's.
 const ERROR: &str = "[ERROR] ";

@@ -1,4 +1,4 @@
-//! What to do when the platform rejects a step.
+//! The advice for steps that the platform rejects.
 
 use super::problem::{NO_SCRIPT, NO_SUBDOMAIN, NO_WORKER, NextStep, Problem, TOO_MANY_WORKERS};
 use super::steps::is_trigger;

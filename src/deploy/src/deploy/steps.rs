@@ -1,4 +1,4 @@
-//! What is known of a step by its kind alone.
+//! Properties of a step that depend on its kind alone.
 
 use crate::plan::Step;
 use crate::state::Uncertainty;

@@ -1,4 +1,4 @@
-//! What a plan costs, in requests.
+//! The price of a plan, in requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,3 +1,5 @@
+//! Plans of made-up workers.
+
 use super::*;
 use crate::state::DeployedResources;
 use flotilla_model::customer::sample as worker;

@@ -1,3 +1,5 @@
+//! What the state reads back, and files that are no state.
+
 use std::fs;
 
 use super::*;

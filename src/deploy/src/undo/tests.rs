@@ -1,3 +1,5 @@
+//! Journals of changes that are undone.
+
 use super::*;
 
 use std::os::unix::fs::symlink;

@@ -14,7 +14,7 @@ use super::read_package;
 const FILE: &str = ".wrangler/deploy/config.json";
 /// The package whose builds write it.
 const PLUGIN: &str = "@cloudflare/vite-plugin";
-/// The most bytes of a configuration.
+/// The maximum size, in bytes, of a configuration.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// The configuration that `wrangler deploy` uses.

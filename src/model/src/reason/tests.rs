@@ -1,3 +1,5 @@
+//! The wording of reasons, and their form as JSON.
+
 use serde_json::json;
 use strum::VariantNames as _;
 

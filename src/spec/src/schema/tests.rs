@@ -1,3 +1,5 @@
+//! Faults of documents, and their messages.
+
 use super::*;
 use crate::yaml;
 use serde_json::{Map, json};
