@@ -1,4 +1,4 @@
-//! What the state reads back, and files that are no state.
+//! Values that the state reads back, and files that are no state.
 
 use std::fs;
 
