@@ -165,10 +165,10 @@ const KINDS: [Kind; 12] = [
         main: "./index.ts",
         more: "",
         files: &[
-            ("src/hello.ts", "import { version } from \"..\";\nexport const hello = () => `version ${version}`;\n"),
+            ("src/hello.ts", "import { version } from \"..\";\nexport const hello = () => `version ${version()}`;\n"),
             (
                 "index.ts",
-                "import { hello } from \"./src/hello\";\nexport const version = \"1\";\nexport default { fetch: () => new Response(hello()) };\n",
+                "import { hello } from \"./src/hello\";\nexport const version = () => 1;\nexport default { fetch: () => new Response(hello()) };\n",
             ),
         ],
         answer: "version 1",

@@ -316,7 +316,7 @@ fn classes_and_workflows_of_its_own_come_with_the_code() {
         assert!(chat.contains(part) && !chat.contains("durableObject") && !chat.contains("manual"), "{chat}");
     }
     let single = spec(&project, "single");
-    assert!(single.contains("ORDERS: { workflow: orders, class: Orders }"), "{single}");
+    assert!(single.contains("ORDERS: { class: Orders, workflow: orders }"), "{single}");
     let shown = project.run(&["-C", "fleet", "show", "single", "--format", "json"]).exits(0).stdout;
     assert!(!shown.contains("durableObject"), "{shown}");
 }

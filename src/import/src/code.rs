@@ -341,7 +341,9 @@ impl<'a> Projects<'a> {
         };
         let is_copy = has_main.as_deref().is_some_and(|main| self.copy(config, main, true).is_some());
         let wrangler = self.wrangler(config, &folder, findings);
-        if self.seen.insert(format!("{} {key}", config.document.file)) {
+        // A build is for one environment.
+        let built_for = config.environment.filter(|_| used != Used::Own).unwrap_or_default();
+        if self.seen.insert(format!("{} {key} {built_for}", config.document.file)) {
             self.steps_of(config, &folder, (has_main.as_deref(), &used), findings);
             for (name, span, node) in entries(config.get("define")) {
                 let value = text(node).unwrap_or_default().trim_matches(['"', '\'']);
