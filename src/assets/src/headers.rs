@@ -42,7 +42,8 @@ impl Headers {
             }
         }
         let rule = |rule: &&Rule| {
-            let set: Vec<String> = rule.set.iter().map(|(name, value)| format!("{}:{}", json(name), json(value))).collect();
+            let set: Vec<String> =
+                rule.set.iter().map(|(name, value)| format!("{}:{}", json(name), json(value))).collect();
             let unset: Vec<String> = rule.unset.iter().map(|name| json(name)).collect();
             let parts = [
                 (!set.is_empty()).then(|| format!("\"set\":{{{}}}", set.join(","))),
@@ -81,7 +82,10 @@ pub fn parse(text: &str) -> Headers {
             is_skipped = false;
             headers.close(open.take());
             if headers.rules.len() >= MOST_RULES {
-                headers.fault(number, format!("there are more than {MOST_RULES} rules; this one and all that follow have no effect"));
+                headers.fault(
+                    number,
+                    format!("there are more than {MOST_RULES} rules; this one and all that follow have no effect"),
+                );
                 break;
             }
             match path(line) {
@@ -189,7 +193,8 @@ mod tests {
     #[test]
     fn each_wrong_line_is_named() {
         let text = "X: early\n/a\n/b*c*\n X: of a skipped path\n/c\n nonsense\n y z: 1\n : 1\n E:\n X: 1\n/*/:splat\nftp://x\n/last";
-        let faults: Vec<(usize, String)> = parse(text).faults.into_iter().map(|fault| (fault.line, fault.message)).collect();
+        let faults: Vec<(usize, String)> =
+            parse(text).faults.into_iter().map(|fault| (fault.line, fault.message)).collect();
         let lines: Vec<usize> = faults.iter().map(|(line, _)| *line).collect();
         assert_eq!(lines, [1, 2, 3, 6, 7, 8, 9, 11, 12, 13], "{faults:?}");
         let many: String = (0..102).map(|number| format!("/{number}\n A: b\n")).collect();

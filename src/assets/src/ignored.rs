@@ -62,7 +62,8 @@ mod tests {
 
     #[test]
     fn patterns_are_those_of_git_without_regard_to_case() {
-        let ignored = Ignored::new(Some(b"# comment\r\n*.map\nbuild/\n!build/keep.txt\n/only-top\nA?.txt\n\\#x\n")).unwrap();
+        let ignored =
+            Ignored::new(Some(b"# comment\r\n*.map\nbuild/\n!build/keep.txt\n/only-top\nA?.txt\n\\#x\n")).unwrap();
         let files = [
             ("a.map", true),
             ("deep/a.MAP", true),

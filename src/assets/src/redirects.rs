@@ -55,11 +55,7 @@ impl Redirects {
             .iter()
             .map(|Rule { from, to, status, .. }| format!("{}:{{\"status\":{status},\"to\":{}}}", json(from), json(to)))
             .collect();
-        Some(format!(
-            "{{\"version\":1,\"staticRules\":{{{}}},\"rules\":{{{}}}}}",
-            fixed.join(","),
-            dynamic.join(",")
-        ))
+        Some(format!("{{\"version\":1,\"staticRules\":{{{}}},\"rules\":{{{}}}}}", fixed.join(","), dynamic.join(",")))
     }
 }
 

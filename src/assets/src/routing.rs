@@ -28,13 +28,17 @@ pub fn faults(rules: &[String]) -> Vec<(Option<usize>, String)> {
             faults.push((Some(index), format!("`{rule}` is there twice")));
             continue;
         }
-        let covers = |other: &String| other != rule && other.strip_suffix('*').is_some_and(|start| rule.starts_with(start));
+        let covers =
+            |other: &String| other != rule && other.strip_suffix('*').is_some_and(|start| rule.starts_with(start));
         if let Some((_, other)) = of_kind().find(|(_, other)| covers(other)) {
             faults.push((Some(index), format!("`{rule}` has no effect beside `{other}`")));
         }
     }
     if faults.is_empty() && rules.iter().all(|rule| rule.starts_with('!')) {
-        faults.push((None, "all of its rules begin with `!`: one has to name paths that reach the worker first".to_owned()));
+        faults.push((
+            None,
+            "all of its rules begin with `!`: one has to name paths that reach the worker first".to_owned(),
+        ));
     }
     faults
 }
@@ -53,7 +57,10 @@ mod tests {
     #[test]
     fn rules_are_checked_as_wrangler_checks_them() {
         let faulty = |rules: &[&str]| -> Vec<Option<usize>> {
-            faults(&rules.iter().map(|rule| (*rule).to_owned()).collect::<Vec<_>>()).into_iter().map(|(at, _)| at).collect()
+            faults(&rules.iter().map(|rule| (*rule).to_owned()).collect::<Vec<_>>())
+                .into_iter()
+                .map(|(at, _)| at)
+                .collect()
         };
         assert_eq!(faulty(&["/api/*", "!/api/docs/*"]), []);
         assert_eq!(faulty(&[]), [None]);

@@ -19,9 +19,9 @@ pub(crate) fn checked(text: &str, allowed: Allowed) -> Result<String, String> {
         if allowed.relative_only {
             return Err(format!("`{text}` has a host: only a path is allowed here"));
         }
-        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| {
-            !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
-        });
+        let has_port = host
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()));
         if has_port && !allowed.ports {
             return Err(format!("`{text}` has a port, which is not supported"));
         }
@@ -31,9 +31,9 @@ pub(crate) fn checked(text: &str, allowed: Allowed) -> Result<String, String> {
     match (is_path, allowed.relative_only) {
         (true, _) => normalized(text, allowed.rest),
         (false, true) => normalized(&format!("/{text}"), allowed.rest),
-        (false, false) => {
-            Err(format!("`{text}` is neither a path, which begins with `/`, nor an address, which begins with `https://`"))
-        }
+        (false, false) => Err(format!(
+            "`{text}` is neither a path, which begins with `/`, nor an address, which begins with `https://`"
+        )),
     }
 }
 

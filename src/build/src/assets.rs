@@ -11,7 +11,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::Stamp;
-use flotilla_assets::{HEADERS_FILE, IGNORE_FILE, Ignored, MOST_BYTES, REDIRECTS_FILE, headers, is_pages_worker, redirects};
+use flotilla_assets::{
+    HEADERS_FILE, IGNORE_FILE, Ignored, MOST_BYTES, REDIRECTS_FILE, headers, is_pages_worker, redirects,
+};
 use flotilla_model::assets::{AssetFile, AssetList, HtmlHandling, PackAssets};
 use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::cache;
@@ -68,7 +70,8 @@ pub fn pack_assets(source: &AssetSource, most: u64) -> Result<PackAssets, Vec<Di
 /// Returns the list of the files in a folder that are assets, as they are now: for what was generated, where nothing is reported.
 pub fn list_of(path: &Path) -> Option<AssetList> {
     let place = Place::file("");
-    let folder = AssetFolder { path, shown: "", place: &place, html_handling: Some(HtmlHandling::None), most: u64::MAX };
+    let folder =
+        AssetFolder { path, shown: "", place: &place, html_handling: Some(HtmlHandling::None), most: u64::MAX };
     let mut remembered = Remembered::read(path);
     let found = folder.read(&mut remembered).ok()?;
     remembered.write(path);
@@ -130,7 +133,11 @@ impl AssetFolder<'_> {
     pub fn read(&self, remembered: &mut Remembered) -> Result<Found, Vec<Diagnostic>> {
         let root = self.path.canonicalize().map_err(|error| vec![self.unusable(&error)])?;
         if !root.is_dir() {
-            return Err(vec![self.error(self.place.clone(), format!("`{}` is a file, not a folder", self.shown), HELP)]);
+            return Err(vec![self.error(
+                self.place.clone(),
+                format!("`{}` is a file, not a folder", self.shown),
+                HELP,
+            )]);
         }
         let mut walk = Walk::default();
         let text = |name: &str| match plain_file::read_through_links(&root.join(name), MOST_RULES) {
@@ -151,7 +158,11 @@ impl AssetFolder<'_> {
         drop(texts);
         let ignored = Ignored::new(ignored.as_deref()).unwrap_or_else(|why| {
             let message = format!("it can't be read: {why}");
-            walk.errors.push(self.error(self.file(IGNORE_FILE), message, "write it in UTF-8, in the form of a .gitignore"));
+            walk.errors.push(self.error(
+                self.file(IGNORE_FILE),
+                message,
+                "write it in UTF-8, in the form of a .gitignore",
+            ));
             Ignored::new(None).expect("BUG: without a file, there is nothing to be read")
         });
         let lossy = |bytes: Option<Vec<u8>>| bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
@@ -215,7 +226,11 @@ impl AssetFolder<'_> {
             Ok(entries) => entries,
             Err(error) => {
                 let message = format!("the folder can't be read: {error}");
-                walk.errors.push(self.error(self.file(below), message, "make it readable, or name it in .assetsignore"));
+                walk.errors.push(self.error(
+                    self.file(below),
+                    message,
+                    "make it readable, or name it in .assetsignore",
+                ));
                 return;
             }
         };
@@ -311,7 +326,11 @@ impl AssetFolder<'_> {
             walk.errors.push(Diagnostic::error(Code::TooManyAssets, self.place.clone(), message, help));
         } else if count == 0 && walk.errors.is_empty() {
             let message = format!("the folder `{}` has no assets", self.shown);
-            walk.errors.push(self.error(self.place.clone(), message, "run the build that makes them, or name another folder"));
+            walk.errors.push(self.error(
+                self.place.clone(),
+                message,
+                "run the build that makes them, or name another folder",
+            ));
         }
     }
 
@@ -411,12 +430,21 @@ mod tests {
         symlink("deep", root.join("also")).unwrap();
         let found = read(root, 100).unwrap();
         let paths: Vec<&str> = found.list.files.keys().map(String::as_str).collect();
-        let expected =
-            ["/.hidden", "/also/.well-known/x", "/deep/.well-known/x", "/index.html", "/link.html", "/node_modules/x/y.js"];
+        let expected = [
+            "/.hidden",
+            "/also/.well-known/x",
+            "/deep/.well-known/x",
+            "/index.html",
+            "/link.html",
+            "/node_modules/x/y.js",
+        ];
         assert_eq!(paths, expected);
         assert_eq!((found.list.headers.as_deref(), found.list.redirects), (Some("/*\n A: b\n"), None));
         assert_eq!(found.list.files["/link.html"], found.list.files["/index.html"]);
-        assert!(found.inputs.iter().any(|(path, _)| path == "deep/.well-known") && found.inputs.iter().any(|(path, _)| path == ".assetsignore"));
+        assert!(
+            found.inputs.iter().any(|(path, _)| path == "deep/.well-known")
+                && found.inputs.iter().any(|(path, _)| path == ".assetsignore")
+        );
     }
 
     #[test]

@@ -178,7 +178,10 @@ pub fn pack_bundles(
                 let found = pack.assets.as_ref().map(|source| {
                     let all = accounts.get(name).into_iter().flatten();
                     let most = all.map(|account| project.fleet.limit(account, Limit::AssetFiles)).min();
-                    assets.entry(name).or_insert_with(|| PackAssetsInUse::read(source, most.unwrap_or(u64::MAX))).clone()
+                    assets
+                        .entry(name)
+                        .or_insert_with(|| PackAssetsInUse::read(source, most.unwrap_or(u64::MAX)))
+                        .clone()
                 });
                 let mut errors = missing_classes(pack, &bundle);
                 match found.transpose() {
@@ -248,6 +251,20 @@ pub fn asset_errors(project: &Project, scan: &Scan) -> Vec<Diagnostic> {
         errors.extend(assets::pack_assets(source, limits.min().unwrap_or(u64::MAX)).err().into_iter().flatten());
     }
     errors
+}
+
+/// Returns the files and folders of customers' own static assets, from the project's root.
+pub fn asset_inputs(scan: &Scan) -> impl Iterator<Item = &str> {
+    scan.records
+        .iter()
+        .flat_map(|record| &record.inputs)
+        .filter(|input| is_asset_input(input))
+        .map(|input| input.file.as_str())
+}
+
+/// Returns whether an input is of a folder with static assets: what its bytes are, the worker itself says.
+fn is_asset_input(input: &Input) -> bool {
+    input.content == Some(ShortHash::default())
 }
 
 /// Returns an error for each Durable Object class of a pack that its bundle doesn't export, as far as that is known.
@@ -428,12 +445,12 @@ fn write_assets(project: &Project, scan: &Scan, bundles: &PackBundles, out: &Out
     let written = units.par_iter().map(|(record, unit)| -> Result<usize, Failure> {
         let folder = scanner::folder(record, unit);
         // The files of a folder of its own are inputs; what all share is read each time.
-        let is_own = |input: &Input| input.content == Some(ShortHash::default());
-        if record.file() != FLEET_FILE && !record.inputs.iter().any(is_own) {
+        if record.file() != FLEET_FILE && !record.inputs.iter().any(is_asset_input) {
             return out.remove_own_assets(&folder);
         }
         let bundle = bundles.find(&unit.pack, unit.variant);
-        let (Some(pack), Some(worker)) = (bundle.and_then(|bundle| bundle.assets.as_ref()), scan.worker(project, record, unit))
+        let (Some(pack), Some(worker)) =
+            (bundle.and_then(|bundle| bundle.assets.as_ref()), scan.worker(project, record, unit))
         else {
             return Ok(0);
         };

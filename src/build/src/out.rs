@@ -129,10 +129,9 @@ impl Out {
                 }
             })?;
         }
-        for (name, text, before) in [
-            (HEADERS_FILE, &list.headers, &there.headers),
-            (REDIRECTS_FILE, &list.redirects, &there.redirects),
-        ] {
+        for (name, text, before) in
+            [(HEADERS_FILE, &list.headers, &there.headers), (REDIRECTS_FILE, &list.redirects, &there.redirects)]
+        {
             if let Some(text) = text.as_ref().filter(|_| text != before) {
                 put(name, &|| Ok(text.clone().into_bytes()))?;
             }

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use flotilla_model::failure::Failure;
 use flotilla_model::paging::Page;
 use flotilla_model::platform::{
-    AssetBody, Call, CallError, DATABASES_PER_PAGE, Health, HealthCheck, Home, KV_PER_PAGE, Left, Module, Platform, Policy,
-    QUEUES_PER_PAGE, Quota, Reply, SCRIPTS_PER_PAGE, WORKFLOWS_PER_PAGE, ZONES_PER_PAGE,
+    AssetBody, Call, CallError, DATABASES_PER_PAGE, Health, HealthCheck, Home, KV_PER_PAGE, Left, Module, Platform,
+    Policy, QUEUES_PER_PAGE, Quota, Reply, SCRIPTS_PER_PAGE, WORKFLOWS_PER_PAGE, ZONES_PER_PAGE,
 };
 
 mod content;

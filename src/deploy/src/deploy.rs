@@ -110,16 +110,19 @@ impl Assets {
     /// Reads a file by its hash. The error says why that can't be uploaded.
     fn body(&self, hash: &str) -> Result<AssetBody, String> {
         let mut entries = self.list.files.iter();
-        let (path, file) = entries.find(|(_, file)| file.hash == hash).ok_or_else(|| {
-            format!("Cloudflare asks for the static asset {hash}, which the worker doesn't have")
-        })?;
+        let (path, file) = entries
+            .find(|(_, file)| file.hash == hash)
+            .ok_or_else(|| format!("Cloudflare asks for the static asset {hash}, which the worker doesn't have"))?;
         let from = (self.find)(path, hash).ok_or_else(|| {
             format!("the static asset {path} ({hash}) is no longer at Cloudflare, nor in the project: check out the commit that has it")
         })?;
         let bytes = plain_file::read_through_links(&from, file.size)
             .map_err(|error| format!("the static asset {} can't be read: {error}", from.display()))?;
         if bytes.len() as u64 != file.size || flotilla_assets::hash(&bytes, path) != hash {
-            return Err(format!("the static asset {} has changed since the plan: run the same command again", from.display()));
+            return Err(format!(
+                "the static asset {} has changed since the plan: run the same command again",
+                from.display()
+            ));
         }
         Ok(AssetBody { hash: hash.to_owned(), content_type: flotilla_assets::content_type(path), bytes: bytes.into() })
     }

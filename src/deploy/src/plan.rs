@@ -424,14 +424,10 @@ pub fn decide(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Option
 }
 
 /// Returns the change that puts a worker back to an earlier bundle. The live one counts as rejected.
-pub fn back(
-    id: &WorkerId,
-    live: &Deployed,
-    (to, bundle, files): (Digest, &Stored, usize),
-    reason: Reason,
-) -> Change {
+pub fn back(id: &WorkerId, live: &Deployed, (to, bundle, files): (Digest, &Stored, usize), reason: Reason) -> Change {
     // Those of the version before are others, or it isn't known which they are.
-    let assets = digests_of(&bundle.metadata).map(|digests| PlannedAssets { list: digests.list, uploads_at_most: files });
+    let assets =
+        digests_of(&bundle.metadata).map(|digests| PlannedAssets { list: digests.list, uploads_at_most: files });
     let steps = assets.iter().map(|_| Step::UploadAssets).chain([Step::Upload]).collect();
     Change {
         customer: live.customer.clone(),

@@ -55,7 +55,8 @@ impl Make for OfPlan {
         let (pack, own) = pack.zip(worker.assets).ok_or("BUG: it has no static assets")?;
         let (list, root) = (pack.list_of(&own), self.planned.project.root().to_owned());
         let find = move |path: &str, hash: &str| {
-            let of_customer = own.own.as_ref().filter(|own| own.list.files.get(path).is_some_and(|file| file.hash == hash));
+            let of_customer =
+                own.own.as_ref().filter(|own| own.list.files.get(path).is_some_and(|file| file.hash == hash));
             let folder = of_customer.map(|own| root.join(&own.directory)).or_else(|| pack.folder.clone())?;
             Some(folder.join(path.trim_start_matches('/')))
         };
@@ -116,7 +117,8 @@ impl Make for OfState {
     fn assets(&self, change: &Change) -> Result<Assets, String> {
         let kept = Kept::find(&self.kept.lock(), change)?;
         let list = kept.assets.ok_or("BUG: it has no static assets")?;
-        let own = kept.stored.source["worker"]["assets"]["directory"].as_str().map(|directory| self.root.join(directory));
+        let own =
+            kept.stored.source["worker"]["assets"]["directory"].as_str().map(|directory| self.root.join(directory));
         let folders: Vec<PathBuf> = own.into_iter().chain(self.folders.iter().cloned()).collect();
         // What was deployed then can be there still, under this name or another.
         let find = move |path: &str, hash: &str| {
@@ -221,52 +223,52 @@ impl Parts {
 }
 
 impl OfPlan {
-fn planned_upload(&self, change: &Change) -> Result<Upload, String> {
-    let OfPlan { planned, live, .. } = self;
-    let (worker, recipe) = planned.worker(change).ok_or("its bundle can't be read any more")?;
-    let (module, bundle) =
-        build::module(&planned.project, &planned.runtimes, &worker).map_err(|diagnostic| diagnostic.message)?;
-    if bundle.digest != change.digest {
-        return Err("BUG: it renders otherwise than it was planned".to_owned());
+    fn planned_upload(&self, change: &Change) -> Result<Upload, String> {
+        let OfPlan { planned, live, .. } = self;
+        let (worker, recipe) = planned.worker(change).ok_or("its bundle can't be read any more")?;
+        let (module, bundle) =
+            build::module(&planned.project, &planned.runtimes, &worker).map_err(|diagnostic| diagnostic.message)?;
+        if bundle.digest != change.digest {
+            return Err("BUG: it renders otherwise than it was planned".to_owned());
+        }
+        let runtime = planned.runtimes.of(&worker);
+        let pending = change.steps.iter().any(|step| !matches!(step, Step::Upload));
+        let fleet = planned.project.fleet.owner();
+        let (customer, environment) = (&worker.customer, worker.environment);
+        let mut tags = tags::of(&fleet, customer, environment, &bundle.digest, &Triggers::of(&worker), pending);
+        if let Some(preview) = &planned.project.fleet.preview {
+            let database = preview::own_database(preview, &worker);
+            let hosts = worker.hosts.as_ref().map(|hosts| hosts.names.clone()).unwrap_or_default();
+            tags.extend(tags::of_preview(planned.expires, database, &hosts));
+        } else if change.home.namespace.is_some() {
+            tags.push(tags::identity(&fleet, &change.worker));
+        }
+        let assets = runtime.assets.as_ref().zip(worker.assets.as_ref()).map(|(pack, own)| {
+            let (digest, list) = (pack.digests_of(own).list, pack.list_of(own));
+            let deflated = self.deflated_list(&digest, &list, own.own.is_none());
+            (digest, list, deflated)
+        });
+        let main = bundle.metadata["main_module"].as_str().unwrap_or_default();
+        let modules = runtime.upload_modules(main, module.clone().into_bytes());
+        let parts = Parts {
+            digest: bundle.digest,
+            replaces: change.action != Action::Create || planned.adopt.contains(&change.worker),
+            tags,
+            secrets: live.sending(&planned.secrets, &Needs::of(&worker), change)?,
+            stored: Stored {
+                module: bundle.module,
+                runtime: bundle.runtime,
+                runtime_file: runtime.file.clone(),
+                metadata: bundle.metadata,
+                source: build::source(&worker, &recipe),
+            },
+            deflated_module: deflated(module.as_bytes()),
+            modules,
+            deflated_runtime: planned.deflated_runtime(runtime),
+            assets,
+        };
+        Ok(parts.upload())
     }
-    let runtime = planned.runtimes.of(&worker);
-    let pending = change.steps.iter().any(|step| !matches!(step, Step::Upload));
-    let fleet = planned.project.fleet.owner();
-    let (customer, environment) = (&worker.customer, worker.environment);
-    let mut tags = tags::of(&fleet, customer, environment, &bundle.digest, &Triggers::of(&worker), pending);
-    if let Some(preview) = &planned.project.fleet.preview {
-        let database = preview::own_database(preview, &worker);
-        let hosts = worker.hosts.as_ref().map(|hosts| hosts.names.clone()).unwrap_or_default();
-        tags.extend(tags::of_preview(planned.expires, database, &hosts));
-    } else if change.home.namespace.is_some() {
-        tags.push(tags::identity(&fleet, &change.worker));
-    }
-    let assets = runtime.assets.as_ref().zip(worker.assets.as_ref()).map(|(pack, own)| {
-        let (digest, list) = (pack.digests_of(own).list, pack.list_of(own));
-        let deflated = self.deflated_list(&digest, &list, own.own.is_none());
-        (digest, list, deflated)
-    });
-    let main = bundle.metadata["main_module"].as_str().unwrap_or_default();
-    let modules = runtime.upload_modules(main, module.clone().into_bytes());
-    let parts = Parts {
-        digest: bundle.digest,
-        replaces: change.action != Action::Create || planned.adopt.contains(&change.worker),
-        tags,
-        secrets: live.sending(&planned.secrets, &Needs::of(&worker), change)?,
-        stored: Stored {
-            module: bundle.module,
-            runtime: bundle.runtime,
-            runtime_file: runtime.file.clone(),
-            metadata: bundle.metadata,
-            source: build::source(&worker, &recipe),
-        },
-        deflated_module: deflated(module.as_bytes()),
-        modules,
-        deflated_runtime: planned.deflated_runtime(runtime),
-        assets,
-    };
-    Ok(parts.upload())
-}
 }
 
 /// The record that the state keeps of an upload.

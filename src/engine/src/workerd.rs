@@ -9,8 +9,10 @@ use flotilla_model::progress::Progress;
 /// The folder of the workers that serve static assets, which miniflare brings; installed at the first use. Without its optional packages, which
 /// are other programs.
 pub fn asset_workers(progress: &dyn Progress) -> Result<PathBuf, Failure> {
-    let (package, lock) =
-        (include_bytes!("../../local/npm-assets/package.json"), include_bytes!("../../local/npm-assets/package-lock.json"));
+    let (package, lock) = (
+        include_bytes!("../../local/npm-assets/package.json"),
+        include_bytes!("../../local/npm-assets/package-lock.json"),
+    );
     let folder = cache::npm_without_optional("the workers that serve static assets", package, lock, progress)?;
     Ok(folder.join("node_modules/miniflare/dist/src/workers/assets"))
 }

@@ -43,7 +43,14 @@ impl AssetService {
     ///
     /// # Errors
     /// When the two workers can't be read.
-    pub fn new(folder: &Path, list: &List, config: &Value, options: &Value, scope: String, has_worker: bool) -> Result<Self, String> {
+    pub fn new(
+        folder: &Path,
+        list: &List,
+        config: &Value,
+        options: &Value,
+        scope: String,
+        has_worker: bool,
+    ) -> Result<Self, String> {
         let read = |file: &str| {
             let path = folder.join(file);
             std::fs::read(&path).map_err(|error| format!("can't read {}: {error}", path.display()))
@@ -134,7 +141,8 @@ mod tests {
     #[test]
     fn a_list_is_sorted_by_the_hash_of_the_path() {
         let file = |digit: &str| File { hash: digit.repeat(32), size: 1 };
-        let list: List = [("/a".to_owned(), file("a")), ("/b".to_owned(), file("b")), ("/c".to_owned(), file("c"))].into();
+        let list: List =
+            [("/a".to_owned(), file("a")), ("/b".to_owned(), file("b")), ("/c".to_owned(), file("c"))].into();
         let bytes = encoded(&list);
         assert_eq!(bytes.len(), HEAD + 3 * 40);
         let paths: Vec<&[u8]> = bytes[HEAD..].chunks(40).map(|entry| &entry[..PATH_HASH]).collect();

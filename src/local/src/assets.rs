@@ -81,7 +81,8 @@ fn session(cloud: &Cloud, db: &Connection, key: &Key, list: &str, is_complete: b
     let body = part(&json!({"iat": now, "exp": now + LIFETIME, "script": key.name, "complete": is_complete}));
     let token = format!("{head}.{body}.{}", cloud.store.seal.id());
     let sql = "INSERT INTO asset_session (token, account, namespace, name, list, expires, complete) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    let values = params![token, key.account, key.namespace, key.name, list, (now + LIFETIME).cast_signed(), is_complete];
+    let values =
+        params![token, key.account, key.namespace, key.name, list, (now + LIFETIME).cast_signed(), is_complete];
     store::run(db, sql, values)?;
     Ok(token)
 }
@@ -93,7 +94,8 @@ struct Session {
 }
 
 fn find(cloud: &Cloud, db: &Connection, token: &str, is_complete: bool) -> Result<Option<Session>, Refusal> {
-    let sql = "SELECT account, namespace, name, list FROM asset_session WHERE token = ?1 AND complete = ?2 AND expires > ?3";
+    let sql =
+        "SELECT account, namespace, name, list FROM asset_session WHERE token = ?1 AND complete = ?2 AND expires > ?3";
     let now = (cloud.clock)().as_secs().cast_signed();
     store::row(db, sql, params![token, is_complete, now], |row| {
         let (account, namespace, name): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -109,13 +111,14 @@ pub fn upload(cloud: &Cloud, account: &str, token: &str, call: &Call) -> Outcome
     }
     cloud.store.write(|db| {
         let session = find(cloud, db, token, false)?.filter(|session| session.key.account == account);
-        let session = session.ok_or_else(|| Refusal::new(401, 10000, "the upload session's token is invalid or expired"))?;
+        let session =
+            session.ok_or_else(|| Refusal::new(401, 10000, "the upload session's token is invalid or expired"))?;
         let (list, scope) = (list(db, &session.list)?, scope(&session.key));
         let sizes: BTreeMap<&str, u64> = list.values().map(|file| (file.hash.as_str(), file.size)).collect();
         for part in parts {
-            let size = *sizes.get(part.name.as_str()).ok_or_else(|| {
-                Refusal::invalid(format!("the file {:?} is none of the upload session's", part.name))
-            })?;
+            let size = *sizes
+                .get(part.name.as_str())
+                .ok_or_else(|| Refusal::invalid(format!("the file {:?} is none of the upload session's", part.name)))?;
             let body = BASE64
                 .decode(&part.body)
                 .map_err(|_| Refusal::invalid(format!("the file {:?} isn't encoded in base64", part.name)))?;
@@ -203,7 +206,8 @@ fn check_config(config: &Value) -> Result<(), Refusal> {
         let lines: Vec<String> = faults.iter().map(|fault| format!("Line {}: {}", fault.line, fault.message)).collect();
         format!("Invalid {what} configuration:\n{}", lines.join("\n"))
     };
-    let redirects = redirects::parse(config["_redirects"].as_str().unwrap_or_default(), config["html_handling"] != "none");
+    let redirects =
+        redirects::parse(config["_redirects"].as_str().unwrap_or_default(), config["html_handling"] != "none");
     if !redirects.faults.is_empty() {
         return Err(Refusal::new(400, BAD_REDIRECTS, message("_redirects", &redirects.faults)));
     }

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::Options;
-use super::asset_store;
 use super::activity::Activity;
+use super::asset_store;
 use super::caches::Caches;
 use super::call::Call;
 use super::clock::{Clock, stamp};

@@ -73,7 +73,9 @@ impl Upload {
             (Some(Value::String(main)), None) => (main.clone(), false),
             (None, Some(Value::String(main))) => (main.clone(), true),
             // Static assets need no code.
-            (None, None) if metadata.contains_key("assets") || metadata.contains_key("keep_assets") => (String::new(), false),
+            (None, None) if metadata.contains_key("assets") || metadata.contains_key("keep_assets") => {
+                (String::new(), false)
+            }
             (None, None) => return Err(Refusal::invalid("metadata must name the entry in main_module or body_part")),
             _ => return Err(Refusal::invalid("metadata must name one entry, as text, in main_module or body_part")),
         };

@@ -209,7 +209,12 @@ impl Workers {
     }
 
     /// Returns what serves the static assets of a version, if it has any.
-    fn assets(&self, ground: Ground<'_>, worker: &Worker, version: &Version) -> Result<Option<AssetService>, StartError> {
+    fn assets(
+        &self,
+        ground: Ground<'_>,
+        worker: &Worker,
+        version: &Version,
+    ) -> Result<Option<AssetService>, StartError> {
         let Some(assets) = &version.assets else { return Ok(None) };
         let page = |why: String| StartError::Page(503, why);
         let folder = tokio::task::block_in_place(|| self.asset_workers.find()).map_err(page)?;

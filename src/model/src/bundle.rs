@@ -341,7 +341,7 @@ pub fn upload_metadata<'a>(
     metadata.as_object_mut().map(|metadata| metadata.remove(MIGRATIONS));
     metadata["tags"] = json!(tags);
     // Without code, there are no variables either: the tags alone tell the digest.
-    let Some(bindings) = metadata["bindings"].as_array_mut() else { return metadata };
+    let Some(bindings) = metadata.get_mut("bindings").and_then(Value::as_array_mut) else { return metadata };
     bindings.retain_mut(|binding| {
         if binding["type"] != "secret_text" {
             return true;
@@ -402,7 +402,8 @@ pub fn workers(metadata: &Value) -> Vec<String> {
 
 /// Replaces names by ids; the first name that has none is the error.
 pub fn with_ids(metadata: &mut Value, id: impl Fn(Resource, &str) -> Option<String>) -> Result<(), String> {
-    for binding in metadata["bindings"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+    let bindings = metadata.get_mut("bindings").and_then(Value::as_array_mut);
+    for binding in bindings.into_iter().flatten().filter_map(Value::as_object_mut) {
         for (resource, key, own) in
             [(Resource::Database, DATABASE_NAME, "database_id"), (Resource::Kv, KV_TITLE, "namespace_id")]
         {

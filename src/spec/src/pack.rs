@@ -145,8 +145,9 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
     };
     let is_wrangler = wrangler::is_set(&manifest, "bundler");
     // Assets alone need neither code nor templates.
-    let is_all_assets =
-        !is_wrangler && wrangler::is_set(&manifest, "assets") && !TEMPLATE_KEYS.iter().any(|key| wrangler::is_set(&manifest, key));
+    let is_all_assets = !is_wrangler
+        && wrangler::is_set(&manifest, "assets")
+        && !TEMPLATE_KEYS.iter().any(|key| wrangler::is_set(&manifest, key));
     let (module, files) = match is_wrangler || is_all_assets {
         true => (None, Vec::new()),
         false => (text("module"), texts(&manifest["files"])),
@@ -399,15 +400,8 @@ struct Manifest {
 }
 
 /// The keys that a pack with a bundler can't have.
-const EXCLUDED_KEYS: [&str; 7] = [
-    TEMPLATE_KEYS[0],
-    TEMPLATE_KEYS[1],
-    TEMPLATE_KEYS[2],
-    OBJECT_KEYS[0],
-    OBJECT_KEYS[1],
-    OBJECT_KEYS[2],
-    "assets",
-];
+const EXCLUDED_KEYS: [&str; 7] =
+    [TEMPLATE_KEYS[0], TEMPLATE_KEYS[1], TEMPLATE_KEYS[2], OBJECT_KEYS[0], OBJECT_KEYS[1], OBJECT_KEYS[2], "assets"];
 
 /// Returns the errors in which keys a pack has: those of a pack with templates and those of one with a bundler exclude each other.
 fn excluding_keys(document: &Document, value: &Value) -> Vec<Diagnostic> {

@@ -107,7 +107,8 @@ pub(super) fn read_assets(tree: &Tree, resolved: &mut Resolved) {
                 lists.insert(directory.clone(), list);
             }
             Err(errors) => {
-                let errors = errors.into_iter().filter(|error| !resolved.diagnostics.contains(error)).collect::<Vec<_>>();
+                let errors =
+                    errors.into_iter().filter(|error| !resolved.diagnostics.contains(error)).collect::<Vec<_>>();
                 resolved.diagnostics.extend(errors);
             }
         }

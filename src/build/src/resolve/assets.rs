@@ -52,7 +52,8 @@ impl WorkerResolver<'_, '_> {
             if let Some(place) =
                 self.target.merged.key_place(&[key]).filter(|place| self.is_for_this_worker(place, key))
             {
-                let message = format!("{key} has no effect: the pack `{}` has static assets alone, and no code", pack.name());
+                let message =
+                    format!("{key} has no effect: the pack `{}` has static assets alone, and no code", pack.name());
                 self.push(Diagnostic::warning(Code::NoEffect, place, message, "leave it out, or use a pack with code"));
             }
         }
@@ -72,14 +73,17 @@ impl WorkerResolver<'_, '_> {
         let Some(source) = pack.assets else {
             if let (true, Some(_)) = (pack.is_known(), &own) {
                 let place = self.place(&["assets", "directory"]);
-                let message = format!("the pack `{}` has no static assets, so that the worker can't have any", pack.name());
-                let help = format!("add `assets: {{}}` to the manifest of the pack `{}`, or remove `assets`", pack.name());
+                let message =
+                    format!("the pack `{}` has no static assets, so that the worker can't have any", pack.name());
+                let help =
+                    format!("add `assets: {{}}` to the manifest of the pack `{}`, or remove `assets`", pack.name());
                 self.push(Diagnostic::error(Code::Conflict, place, message, help));
             }
             return None;
         };
         if let (None, None, false) = (&own, &source.folder, self.left_out.has("assets")) {
-            let message = format!("the pack `{}` has no folder of static assets, and neither has the worker", pack.name());
+            let message =
+                format!("the pack `{}` has no folder of static assets, and neither has the worker", pack.name());
             let help = "add `assets: { directory: assets/{customer} }`, here or to `defaults` of fleet.yaml";
             let place = self.target.subject.place.clone();
             self.push(Diagnostic::error(Code::MissingKey, place, message, help));
@@ -93,7 +97,8 @@ impl WorkerResolver<'_, '_> {
                 let maps = ["vars", "secrets", "services", "bindings"];
                 let place = maps.into_iter().find_map(|map| self.target.merged.key_place(&[map, name]));
                 let place = place.unwrap_or_else(|| self.target.subject.place.clone());
-                let message = format!("`{name}` is the binding of the pack's static assets, and something else as well");
+                let message =
+                    format!("`{name}` is the binding of the pack's static assets, and something else as well");
                 self.push(Diagnostic::error(Code::Conflict, place, message, "give one of them another name"));
             }
         }

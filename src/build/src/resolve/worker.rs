@@ -17,12 +17,12 @@ use flotilla_spec::pack::{AssetSource, Objects, Type};
 use flotilla_spec::project::unknown;
 use flotilla_spec::yaml::{Document, Kind, Node};
 
-use super::{Batch, assets};
 use super::bindings::reserved;
 use super::claim::{Claimant, ClaimedResource, UniqueClaim};
 use super::left_out::LeftOut;
 use super::peers::{Peer, Reference};
 use super::previews::{self, Base};
+use super::{Batch, assets};
 
 /// The compatibility date of workers whose fleet sets none. Raising it redeploys them all.
 const DEFAULT_COMPATIBILITY_DATE: &str = "2026-06-01";
@@ -535,7 +535,14 @@ impl<'a> WorkerResolver<'a, '_> {
         if let Some((name, pack)) = broken.get_key_value(name) {
             self.batch.resolved.broken_parts.insert(name.to_owned());
             let types = pack.types.as_ref().map_or(Types::Unknown, Types::Named);
-            return Some(PackInUse { name, prefix: pack.prefix.as_deref(), manifest: None, objects: None, assets: None, types });
+            return Some(PackInUse {
+                name,
+                prefix: pack.prefix.as_deref(),
+                manifest: None,
+                objects: None,
+                assets: None,
+                types,
+            });
         }
         if !fleet.lacks("packs") {
             let place = self.place(&["pack"]);

@@ -52,7 +52,10 @@ pub fn read(home: &Home, call: &Call, result: &Value, info: &Value) -> Result<Re
         }
         // The token is there once all files are.
         Call::UploadAssets { .. } => {
-            let token = if result.is_null() { None } else { text(result, "jwt").ok().map(Token::new) };
+            if !result.is_null() {
+                object(result)?;
+            }
+            let token = if result["jwt"].is_null() { None } else { Some(Token::new(text(result, "jwt")?)) };
             Ok(Reply::Assets { token, buckets: Vec::new() })
         }
         // The result of these isn't documented: that it was a success is all that there is.

@@ -620,7 +620,10 @@ impl Task {
                 Ok(true)
             }
             None => {
-                let why = format!("the static assets of {} were uploaded, and Cloudflare doesn't confirm that", change.worker);
+                let why = format!(
+                    "the static assets of {} were uploaded, and Cloudflare doesn't confirm that",
+                    change.worker
+                );
                 Err(NextStep::Retry.because(why))
             }
         }

@@ -169,15 +169,18 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
 
 /// Returns the static assets that have to be uploaded with a worker. Those of the version before stay where it is certain which these are: the
 /// state knows the live bundle, nobody else changed the worker, and no upload was interrupted.
-fn uploaded_assets(wanted: &Desired<'_>, known: &RecordedWorker<'_>, uncertain: &[Uncertainty]) -> Option<PlannedAssets> {
+fn uploaded_assets(
+    wanted: &Desired<'_>,
+    known: &RecordedWorker<'_>,
+    uncertain: &[Uncertainty],
+) -> Option<PlannedAssets> {
     let metadata = &wanted.bundle.metadata;
     let digests = assets::digests_of(metadata)?;
     let is_certain = !uncertain.iter().any(|part| matches!(part, Uncertainty::Upload | Uncertainty::Delete));
     let live = known.live.filter(|live| is_certain && live.drift.is_none());
     let is_same = live.is_some_and(|live| live.digest == wanted.bundle.digest);
     let before = live.and(known.bundle).is_some_and(|before| assets::can_keep(&before.metadata, metadata));
-    (!is_same && !before)
-        .then_some(PlannedAssets { list: digests.list, uploads_at_most: known.missing_assets })
+    (!is_same && !before).then_some(PlannedAssets { list: digests.list, uploads_at_most: known.missing_assets })
 }
 
 /// The changes that an upload makes to Durable Object classes.

@@ -16,7 +16,8 @@ use crate::tree::Tree;
 use crate::yaml::{Document, Kind, Node};
 
 /// The help for a folder that can't be used.
-const FOLDER_HELP: &str = "what a fleet deploys must be under the version control of the fleet: move the folder, or the fleet";
+const FOLDER_HELP: &str =
+    "what a fleet deploys must be under the version control of the fleet: move the folder, or the fleet";
 
 /// The static assets of a pack.
 #[derive(Clone, Debug)]
