@@ -32,6 +32,7 @@ mod hidden;
 mod history;
 mod hostile;
 mod import;
+mod imported_code;
 mod imported_data;
 mod imported_projects;
 mod incremental;

@@ -113,7 +113,7 @@ impl FromIterator<(String, PackBundle)> for PackBundles {
 }
 
 /// Returns the bundles of the packs that these workers use: from the cache, or built now. A pack that can't be bundled holds back its
-/// customers, or those of one compatibility date and set of flags; it is an error if that leaves nobody.
+/// customers, or those of one compatibility date and set of flags; it is an error if that leaves no customer.
 pub fn pack_bundles(
     project: &Project,
     scan: &mut Scan,
@@ -130,7 +130,7 @@ pub fn pack_bundles(
             let is_wrangler = unit.variant != ShortHash::default();
             let worker = if is_wrangler { scan.worker(project, record, unit) } else { None };
             if is_wrangler && worker.is_none() {
-                // The spec changed meanwhile; the next build sees it.
+                // The spec has changed in the meantime; the next build sees that.
                 continue;
             }
             let compatibility =
@@ -361,7 +361,7 @@ pub fn build(
     match result {
         Ok(of_customers) => built.add(of_customers),
         Err(failure) => {
-            // What was done is recorded, all the same.
+            // Completed work is recorded anyway.
             scan.writer.settle();
             return Err(failure);
         }
@@ -470,7 +470,7 @@ fn write_assets(project: &Project, scan: &Scan, bundles: &PackBundles, out: &Out
 
 /// Records the stamps of folders that have no orphaned files: the next build needn't look into them.
 fn remember_folders(project: &Project, scan: &mut Scan, out: &Out, quiet: &[Environment]) {
-    // Once the clock has moved on: what comes and goes from now on leaves a trace.
+    // Once the clock has moved on, later changes leave a trace.
     let has_written = scan.writer.ended();
     // A held customer's orphaned files stay, and are looked for again.
     let held = |folder: &&String| folder.split('/').nth(1).is_some_and(|id| scan.held.contains(id));
@@ -579,7 +579,7 @@ impl Builder<'_> {
             return (is_restamped, None);
         }
         built.rendered += 1;
-        // Without a worker, the spec changed meanwhile; the next build sees it.
+        // Without a worker, the spec has changed in the meantime; the next build sees that.
         let worker = self.scan.worker(self.project, record, record.unit(index));
         (is_restamped, worker.map(|worker| (worker, reasons)))
     }

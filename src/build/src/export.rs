@@ -27,7 +27,7 @@ pub const LIST: &str = "export.json";
 /// The workflow that keeps a repository up to date.
 pub const WORKFLOW: &str = ".github/workflows/deploy-c15t.yml";
 
-/// Versions that are pinned, as the lock file next door has them.
+/// Pinned versions, as in the lock file in the same folder.
 const PACKAGES: [(&str, &str); 2] = [("typescript", "7.0.2"), ("wrangler", WRANGLER)];
 const LOCK: &str = include_str!("export/package-lock.json");
 const UPDATE: &str = include_str!("export/update.mjs");
@@ -200,7 +200,7 @@ fn callees_first<'p, 'a>(pieces: &'p [Piece<'a>]) -> Vec<&'p Piece<'a>> {
     while !left.is_empty() {
         let names: BTreeSet<&str> = left.iter().map(|piece| piece.worker.name.as_str()).collect();
         let free = |piece: &&Piece<'_>| piece.worker.services.values().all(|to| !names.contains(to.as_str()));
-        // A circle is a mistake that was told before.
+        // A cycle was reported as an error before.
         let index = left.iter().position(free).unwrap_or(0);
         sorted.push(left.remove(index));
     }
@@ -261,7 +261,7 @@ fn types() -> Value {
 fn readme(customer: &str, pieces: &[&Piece<'_>]) -> String {
     let mut text = format!(
         "# {customer}\n\nCloudflare Workers, ready to be deployed to your own account. flotilla generated these files: \
-         request changes from whoever sent you the export.\n\n| worker | environment | folder | digest |\n|---|---|---|---|\n"
+         request changes from the people who sent you the export.\n\n| worker | environment | folder | digest |\n|---|---|---|---|\n"
     );
     for piece in pieces {
         let Worker { name, environment, .. } = piece.worker;
@@ -289,7 +289,7 @@ fn readme(customer: &str, pieces: &[&Piece<'_>]) -> String {
                     format!("`{name}`: the D1 database `{database}`; its id in wrangler.jsonc is that of your account")
                 }
                 None => {
-                    format!("`{name}`: the D1 database `{database}`, which wrangler looks for by its name, or makes")
+                    format!("`{name}`: the D1 database `{database}`, which wrangler finds by its name, or creates")
                 }
             });
         }
@@ -306,13 +306,13 @@ fn readme(customer: &str, pieces: &[&Piece<'_>]) -> String {
         needs.extend(foreign.map(|to| format!("`{name}`: the worker `{to}`, which isn't part of this export")));
     }
     if !needs.is_empty() {
-        text += "\n## What the account has to have\n\n";
+        text += "\n## What the account needs\n\n";
         text += &needs.iter().map(|need| format!("- {need}\n")).collect::<String>();
     }
-    text += "\n## Update\n\nUnpack a newer export beside this folder, then\n\n    node update.mjs FOLDER\n    npm run deploy\n\n`update.mjs` compares the new export with \
-             the SHA-256 of each of its files before it replaces anything. Where this folder is a repository on GitHub, \
-             `.github/workflows/deploy-c15t.yml` does that every six hours, if the export has one.\n\n`npm run check` checks the types, \
-             `npm run types` writes those of the bindings.\n";
+    text += "\n## Update\n\nUnpack a newer export next to this folder, and run\n\n    node update.mjs FOLDER\n    npm run deploy\n\n`update.mjs` compares the new export with \
+             the SHA-256 of each of its files before it replaces anything. If the export contains \
+             `.github/workflows/deploy-c15t.yml` and this folder is a repository on GitHub, that workflow updates it every six hours.\n\n`npm run check` checks the types, \
+             `npm run types` writes the types of the bindings.\n";
     text
 }
 

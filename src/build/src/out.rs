@@ -30,7 +30,7 @@ pub fn shared_assets(digests: &AssetDigests) -> String {
     format!("{ASSETS}/{}", digests.list.short())
 }
 
-/// The most bytes of a file that are read: more than any that a build writes.
+/// The maximum size, in bytes, of a file that are read: more than any that a build writes.
 const LARGEST: u64 = 256 << 20;
 
 /// The folder out/ of a project.
@@ -42,7 +42,7 @@ pub struct Out {
 /// Returns the error of a folder or file of this run that is a symbolic link.
 fn leads_out(path: &Path) -> io::Error {
     io::Error::other(format!(
-        "{} is a symbolic link or not a folder; flotilla writes only inside its own out/: remove it, and build again",
+        "{} is a symbolic link or not a folder, and flotilla only writes inside its own out/: remove it, and build again",
         path.display()
     ))
 }
@@ -68,7 +68,7 @@ impl Out {
         let refused = |error: io::Error, file: &Path| {
             let error = anyhow::Error::from(error).context(format!("{} can't be written", file.display()));
             Failure::from(error).hint(
-                "out/ must be writable; what was written so far is complete, and the next build continues from there",
+                "out/ must be writable; the files that were written are complete, and the next build continues from there",
             )
         };
         if !there && !self.dry {
@@ -175,7 +175,7 @@ impl Out {
         Ok(usize::from(is_folder))
     }
 
-    /// Returns the metadata of a file; `None` if there is no plain file.
+    /// Returns the metadata of a file; `None` if there is no regular file.
     pub fn metadata(&self, folder: &str, name: &str) -> Option<fs::Metadata> {
         // Put together by hand: this is what a build without changes does for each file.
         let mut path = PathBuf::with_capacity(self.root.as_os_str().len() + folder.len() + name.len() + 2);
@@ -286,7 +286,7 @@ impl Out {
         Ok(removed)
     }
 
-    /// Removes a plain file of a folder, if it exists; returns whether it did.
+    /// Removes a regular file of a folder, if it exists; returns whether it did.
     pub fn remove_file(&self, folder: &str, name: &str) -> Result<bool, Failure> {
         let there = self.metadata(folder, name).is_some();
         if there {
@@ -371,7 +371,7 @@ pub struct Written {
     pub metadata: Option<fs::Metadata>,
 }
 
-/// Returns the metadata of a plain file that holds this text, with whichever line ends git checked it out.
+/// Returns the metadata of a regular file that holds this text, with whichever line ends git checked it out.
 fn same_text(file: &Path, bytes: &[u8]) -> io::Result<Option<fs::Metadata>> {
     let metadata = match fs::symlink_metadata(file) {
         Ok(metadata) => metadata,

@@ -44,7 +44,7 @@ impl<'a> RenderContext<'a> {
         let routes = worker.routes.iter().map(|route| json!({"pattern": route.pattern, "zone_name": route.zone}));
         let services = worker.services.iter().map(|(name, to)| json!({"binding": name, "service": to}));
         let mut bindings = binding::wrangler(&worker.bindings);
-        // Those within the fleet stand in the same list.
+        // Those within the fleet are in the same list.
         let outside = bindings.remove("services");
         let outside = outside.as_ref().and_then(Value::as_array).into_iter().flatten().cloned();
         if !worker.queue_consumers.is_empty() {
@@ -174,7 +174,7 @@ impl Templates {
             Box::new(Diagnostic::error(
                 Code::RenderedInvalid,
                 Place::file(&format!("{}/{name}.tera", self.path)),
-                format!("what it renders for {} ({}) does not parse: {message}", worker.file, worker.environment),
+                format!("the output for {} ({}) can't be parsed: {message}", worker.file, worker.environment),
                 match position {
                     Some((line, column)) => format!("line {line}, column {column} of the rendered {name}: `{shown}`"),
                     None => format!("see the rendered {name}"),
@@ -185,7 +185,7 @@ impl Templates {
     }
 }
 
-/// The most bytes of a rendered file: more than any worker may have.
+/// The maximum size, in bytes, of a rendered file: more than any worker may have.
 const MOST_BYTES: usize = 64 << 20;
 
 /// The text of a rendered file, which has a limit.
@@ -217,7 +217,7 @@ const NOTE_READ: &str = "__flotilla_read";
 /// read line by line, and so is always counted as read: see [`always_read`].
 fn noted(partials: &[(String, String)]) -> impl Iterator<Item = (&String, Cow<'_, str>)> {
     partials.iter().enumerate().map(|(index, (name, text))| {
-        // At the top of one that extends another, nothing may stand but blocks.
+        // At the top level of a template that extends another, only blocks are allowed.
         let text = if index < 64 && !text.contains("extends") {
             format!("{text}{{{{ {NOTE_READ}(n={index}) }}}}").into()
         } else {

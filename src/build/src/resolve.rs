@@ -251,8 +251,8 @@ pub fn place_of_environments(fleet: &Fleet, spec: Option<&Spec>, role: Option<&s
     }
 }
 
-/// Returns whether a customer's worker of a role exists in an environment only because a weaker source than the one that names its environments
-/// says so; for a shared worker, the role is its name.
+/// Returns whether a customer's worker of a role exists in an environment only because a weaker source than the one that names its
+/// environments defines it; for a shared worker, the role is its name.
 pub fn is_inherited(fleet: &Fleet, spec: Option<&Spec>, role: Option<&str>, environment: Environment) -> bool {
     match spec {
         Some(spec) => Sources::of(fleet, spec).is_inherited(environment, role),

@@ -219,7 +219,7 @@ fn is_folder_changed(root: &Path, folder: &Path, commit: &str) -> Result<bool, F
     Ok(names(&differ).chain(names(&new)).next().is_some())
 }
 
-/// Returns the id of a commit, which stays what it is while branches move.
+/// Returns the id of a commit, which stays the same while branches move.
 fn commit(root: &Path, reference: &str) -> Result<String, Failure> {
     if !git::is_in_work_tree(root)? {
         return Err(Failure::usage(format!(
@@ -306,7 +306,7 @@ fn contents(root: &Path, commit: &str, files: &BTreeSet<String>) -> Result<HashM
         .spawn()
         .context("git can't be started")?;
     let mut stdin = child.stdin.take().context("BUG: git has an input")?;
-    // A name with a line break can't be asked for, and is nobody's: ids have none.
+    // A name with a line break can't be requested, and belongs to no customer: ids have none.
     let (files, odd): (Vec<&String>, Vec<&String>) = files.iter().partition(|file| !file.contains('\n'));
     let asked: Vec<String> = files.iter().map(|file| format!("{commit}:{prefix}{file}\n")).collect();
     let asking = std::thread::spawn(move || {
@@ -349,7 +349,7 @@ fn contents(root: &Path, commit: &str, files: &BTreeSet<String>) -> Result<HashM
     let _ = child.kill();
     let _ = child.wait();
     let _ = asking.join();
-    result.context("git's answer can't be read")?;
+    result.context("git's output can't be read")?;
     if !missing.is_empty() {
         // "missing" is said of a file that the commit doesn't have, and of one whose bytes aren't in this clone.
         let listed = output(git(root).args(["ls-tree", "-r", "-z", "--name-only", commit]))?;

@@ -1,10 +1,10 @@
 //! Applies a plan: orders, paces, retries and records. Makes no choice that the plan left open; knows the platform and
 //! time only through their seams.
 //!
-//! One loop on one thread. It asks a lane for a permit before it hands a request to the pool, so that no thread waits for a
-//! limit; it takes what was answered meanwhile, writes that to the state as one, and sleeps until the next answer, or until a
-//! lane may send again.
+//! One loop on one thread. It asks a lane for a permit before it hands a request to the pool, so that no thread waits for a limit; it
+//! collects the responses, writes them to the state in one transaction, and sleeps until the next response, or until a lane may send again.
 
+mod advice;
 mod answer;
 mod begin;
 mod circle;
@@ -17,6 +17,7 @@ mod pool;
 mod problem;
 mod run;
 mod schedule;
+mod steps;
 mod task;
 
 use std::collections::{BTreeSet, HashMap};
@@ -43,9 +44,9 @@ pub use problem::NextStep;
 pub use run::deploy;
 pub use schedule::RequestId;
 
-/// The most requests in flight at once, over all lanes.
+/// The maximum number of requests in flight at once, over all lanes.
 pub const MAX_IN_FLIGHT: usize = 256;
-/// The most changes in flight at once in a lane that has not answered yet.
+/// The maximum number of changes in flight at once in a lane that has no response yet.
 const INITIAL_WINDOW: usize = 8;
 /// The time that a request takes, until answers show another one.
 pub const DEFAULT_LATENCY: Duration = Duration::from_millis(500);
@@ -252,7 +253,7 @@ pub struct Outcome {
     pub failed: usize,
     /// Changes that were not begun, or not finished, because the deploy was stopped.
     pub skipped: usize,
-    /// Changes that another deploy made meanwhile, or made unnecessary.
+    /// Changes that another deploy made in the meantime, or made unnecessary.
     pub overtaken: usize,
     /// The number of workers that were checked and are unhealthy.
     pub unhealthy: usize,
@@ -271,12 +272,12 @@ pub struct Outcome {
     /// The reason why it stopped by itself, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub halted: Option<String>,
-    /// Workers that were put back to what they ran before, because their wave wasn't healthy.
+    /// Workers that were rolled back because their wave wasn't healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<usize>,
     /// The changes that failed.
     pub failures: Vec<Failed>,
-    /// The wave that was not as it should be, by its number from 0.
+    /// The wave that was unhealthy, by its number from 0.
     #[serde(skip)]
     pub breached: Option<usize>,
 }
@@ -287,7 +288,7 @@ impl Outcome {
         self.failed + self.skipped + self.unhealthy + self.hosts_skipped == 0
     }
 
-    /// Returns what helps to do the rest: nothing if all is done.
+    /// Returns the next steps for the rest: nothing if everything is done.
     pub fn next_steps(&self) -> BTreeSet<NextStep> {
         let mut steps: BTreeSet<NextStep> = self.failures.iter().map(|failed| failed.next_step).collect();
         // It follows another one, which is named.

@@ -105,6 +105,8 @@ pub struct Planned {
     pub live: usize,
     /// The number of workers of each home that are live, as far as the state knows.
     pub(crate) known: BTreeMap<Home, usize>,
+    /// The number of requests that look up ids for the first time, by account id.
+    lookups: BTreeMap<String, usize>,
     /// The platform's resources, if they were listed.
     pub inventory: Option<Inventory>,
     /// The differences of the platform from the state or the specs, if it was listed.
@@ -190,6 +192,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
     let PlanParts { plan, workers, places, diagnostics: found } =
         fleet.plan(selection, &secrets, &state, &options, &homes)?;
     let (live, known) = (state.live()?, state.workers_by_home()?);
+    let lookups = plan.lookups(&state)?;
     operator.end();
     if !found.is_empty() {
         operator.on_event(&Event::Diagnostics(&found));
@@ -213,6 +216,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
         workers,
         live,
         known,
+        lookups,
         inventory,
         findings,
         refused,
@@ -539,12 +543,12 @@ impl Fleet<'_> {
         }
         let others = OnceLock::new();
         planner.hold_without_callees(&mut |id| {
-            // Of what others deploy, the state knows nothing.
+            // The state doesn't contain what others deploy.
             Ok(state.one(id)?.is_some() || others.get_or_init(|| self.deployed_by_others()).contains(id))
         })?;
         self.hand_over(&mut planner, state)?;
         let mut recorded = state.hosts()?;
-        // What lies in an account that fleet.yaml no longer has can't be reached.
+        // Workers in an account that fleet.yaml no longer has can't be reached.
         recorded.retain(|_, add_hosts| match homes.get(&add_hosts.home) {
             Some(name) => {
                 add_hosts.account.clone_from(name);
@@ -764,14 +768,21 @@ impl Planned {
         let accounts: BTreeSet<&str> = self.plan.changes.iter().map(|change| change.account.as_str()).collect();
         let tokens = self.cloud.tokens_to_look_at(&self.project.fleet, accounts, &self.secrets).unwrap_or_default();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        Lanes::open(&self.plan, &self.project.fleet, &self.cloud, &tokens, &clock).estimates(&self.plan, &self.checks())
+        Lanes::open(&self.plan, &self.project.fleet, &self.cloud, &tokens, &clock).estimates(
+            &self.plan,
+            &self.lookups,
+            &self.checks(),
+        )
     }
 
-    /// Returns the requests that look at what is there, by account: on this machine nothing is others'.
+    /// Returns the requests that check ownership, by account: the local emulator has no other owners.
     fn checks(&self) -> BTreeMap<&str, usize> {
         match self.cloud.local {
             Some(_) => BTreeMap::new(),
-            None => self.plan.checks(|home| self.known.get(home).copied().unwrap_or(0)),
+            None => {
+                let known = |home: &Home| self.known.get(home).copied().unwrap_or(0);
+                self.plan.checks(known, self.inventory.is_some())
+            }
         }
     }
 

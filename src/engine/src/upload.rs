@@ -164,7 +164,7 @@ pub(crate) fn check_of_state(path: &Path, fleet: &Fleet, secrets: &Secrets, chan
     let (state, live) = (State::read(path)?, LiveSecrets::open(path)?);
     let (mut lacked, mut refused) = (BTreeSet::new(), BTreeSet::new());
     for change in changes {
-        // What is no longer kept, the change itself tells.
+        // If it is no longer kept, the change itself reports that.
         let Ok(kept) = Kept::find(&state, change) else { continue };
         let names = kept.secret_names();
         if let Some(refusal) = refusal(fleet, change, &names) {
@@ -225,7 +225,7 @@ impl Parts {
 impl OfPlan {
     fn planned_upload(&self, change: &Change) -> Result<Upload, String> {
         let OfPlan { planned, live, .. } = self;
-        let (worker, recipe) = planned.worker(change).ok_or("its bundle can't be read any more")?;
+        let (worker, recipe) = planned.worker(change).ok_or("its bundle can no longer be read")?;
         let (module, bundle) =
             build::module(&planned.project, &planned.runtimes, &worker).map_err(|diagnostic| diagnostic.message)?;
         if bundle.digest != change.digest {

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 pub use reqwest::Method;
 
-/// The size of what a part of a form takes beside its content, in bytes, at the most.
+/// The maximum size of a form part without its content, in bytes.
 const PART_HEAD: usize = 1024;
 
 /// A request.

@@ -1,5 +1,4 @@
-//! The API: who may call, how often, and which operation a method and path mean. Knows all operations by name; none by
-//! heart.
+//! The API: who may call, how often, and which operation a method and path mean. Knows the names of all operations, but not their details.
 
 use hyper::HeaderMap;
 use hyper::body::Bytes;
@@ -20,7 +19,7 @@ use super::{
 /// The path that the API begins with.
 pub const BASE: &str = "/client/v4";
 
-/// The place an operation expects a worker in: outside of dispatch namespaces, in one, or either.
+/// The place an operation expects a worker in: outside dispatch namespaces, in one, or either.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Of {
     Account,
@@ -198,7 +197,7 @@ pub fn operations() -> impl Iterator<Item = (&'static str, String)> {
 }
 
 impl Request<'_> {
-    /// Returns the key of the worker that the path names outside of a namespace.
+    /// Returns the key of the worker that the path names outside a namespace.
     fn worker(&self) -> Key {
         Key::of_account(self.names[0], self.names[1])
     }

@@ -25,7 +25,7 @@ pub struct WorkerSource {
     pub modules: Vec<(String, String, Vec<u8>)>,
     /// The entry is a service-worker script.
     pub classic: bool,
-    /// The bindings, with secrets in clear under `text`.
+    /// The bindings, with secrets in plain text under `text`.
     pub bindings: Vec<Value>,
     /// The compatibility date, one that workerd knows.
     pub date: String,

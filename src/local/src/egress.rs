@@ -20,7 +20,7 @@ use super::routing::{
 use super::store::{self, Key};
 use super::{asset_store, databases, kv, libsql, queues, r2};
 
-/// The most bytes of a worker's events that come at once.
+/// The maximum size, in bytes, of a worker's events that come at once.
 const EVENTS: usize = 8 << 20;
 
 /// Answers one call of a worker.

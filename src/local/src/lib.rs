@@ -2,9 +2,9 @@
 //! request, and the deployed workers, served by workerd. Knows nothing of flotilla, apart from the rules of static
 //! assets, which both need.
 //!
-//! Everything is stored in one folder: `cloudflare.db` (the account's objects), `d1/` and `libsql/` (the workers'
-//! databases), `objects/` (the workers' Durable Objects) and `key`. Secrets are stored sealed with that key, which only keeps their plain text out of the folder:
-//! whoever can read the folder can open them, so use made-up credentials.
+//! Everything is stored in one folder: `cloudflare.db` (the account's objects), `d1/` and `libsql/` (the workers' databases), `objects/`
+//! (the workers' Durable Objects) and `key`. Secrets are stored sealed with that key, which only keeps their plain text out of the folder:
+//! anyone who can read the folder can open them, so use made-up credentials.
 //!
 //! It sends nothing anywhere, and what workers fetch never leaves the machine.
 
@@ -98,8 +98,8 @@ pub struct Options {
     pub zones: Vec<String>,
     /// Hosts whose DNS records Workers doesn't manage: attaching one is refused (100117) unless overridden.
     pub dns_records: Vec<String>,
-    /// Make a D1 database or KV namespace when an upload first binds its id. Off: an id that isn't there is refused (10181,
-    /// 10041), as at Cloudflare. On: specs that name what the real Cloudflare has can be tried out.
+    /// Make a D1 database or KV namespace when an upload first binds its id. Off: an id that doesn't exist is refused (10181, 10041), as at
+    /// Cloudflare. On: specs that name what the real Cloudflare has can be tried out.
     pub make_bound: bool,
     /// The workerd binary.
     pub workerd: Workerd,
@@ -269,7 +269,7 @@ impl Running {
         format!("http://{}{}", self.address, api::BASE)
     }
 
-    /// The address of its page, with the word with which that shows what workers do. Whoever knows it can read their logs.
+    /// The address of its page, with the word with which that shows what workers do. Anyone who knows it can read their logs.
     #[must_use]
     pub fn page(&self) -> &str {
         &self.page

@@ -76,7 +76,7 @@ impl Meter {
 /// The limits of an account, a worker and a zone. The defaults are those of the paid plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlatformLimits {
-    /// Workers per account outside of dispatch namespaces: 500 (docs, Workers limits, 2026; 100 on the free plan).
+    /// Workers per account outside dispatch namespaces: 500 (docs, Workers limits, 2026; 100 on the free plan).
     pub workers: u64,
     /// Bytes of all modules of one worker: 64 MiB uncompressed (docs, Workers limits, 2026; wrangler 4.164 checks the same).
     pub script_bytes: usize,

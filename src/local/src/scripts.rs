@@ -123,7 +123,7 @@ fn create(cloud: &Cloud, db: &rusqlite::Connection, key: &Key, source: &str, now
             return Err(Refusal::new(403, 10037, message));
         }
     }
-    // A new worker isn't on workers.dev until it is told to (wrangler does so after its first upload).
+    // A new worker isn't on workers.dev until a request enables it (wrangler sends that after the first upload).
     let sql =
         "INSERT INTO worker (account, namespace, name, tag, created, modified, source, enabled, previews, settings)
                VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, 0, 0, '{}')";

@@ -1,8 +1,8 @@
 //! The resources of the account, in one SQLite file: workers, versions, modules by content, and the tables of the
 //! other modules. Knows rows; not HTTP.
 //!
-//! A worker outside of a dispatch namespace has the namespace `''`. The bodies of modules are stored once by their
-//! sha256, so a runtime that ten thousand workers share is stored, and nearly always hashed, once.
+//! A worker outside a dispatch namespace has the namespace `''`. The bodies of modules are stored once by their sha256, so a runtime that
+//! ten thousand workers share is stored, and nearly always hashed, once.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -250,7 +250,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// Returns the key of a worker outside of dispatch namespaces.
+    /// Returns the key of a worker outside dispatch namespaces.
     #[must_use]
     pub fn of_account(account: &str, name: &str) -> Key {
         Key::new(account, "", name)
@@ -399,7 +399,7 @@ pub fn list(db: &Connection, account: &str, namespace: &str) -> Result<Vec<Worke
     rows(db, &format!("{WORKER} WHERE account = ?1 AND namespace = ?2 ORDER BY name"), [account, namespace], worker)
 }
 
-/// The deployed workers of any account that have this name, those outside of a namespace first.
+/// The deployed workers of any account that have this name, those outside a namespace first.
 ///
 /// # Errors
 /// When the database fails.

@@ -182,7 +182,7 @@ pub fn resolve(
     Ok(bindings)
 }
 
-/// The binding with its secret sealed. Cloudflare never shows a secret again; here it must not even be stored in clear.
+/// The binding with its secret sealed. Cloudflare never shows a secret again; here it must not even be stored in plain text.
 #[must_use]
 pub fn sealed(mut binding: Value, store: &Store) -> Value {
     if is_secret(&binding)

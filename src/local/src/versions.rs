@@ -163,7 +163,7 @@ fn libsql_host(bindings: &[Value]) -> Option<String> {
     (known && !host.is_empty()).then_some(host)
 }
 
-/// The query `bindings_inherit`: whether an inherited binding that isn't there is an error.
+/// The query `bindings_inherit`: whether an inherited binding that doesn't exist is an error.
 pub fn strict(call: &Call) -> Result<bool, Refusal> {
     match call.query("bindings_inherit") {
         None => Ok(false),

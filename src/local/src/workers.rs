@@ -138,7 +138,7 @@ impl Workers {
         tokio::task::block_in_place(|| self.finder.find())
     }
 
-    /// The socket of the worker's live version, started if need be.
+    /// The socket of the worker's live version, started if necessary.
     ///
     /// # Errors
     /// The reason why it can't run.

@@ -234,7 +234,7 @@ fn metadata(worker: &Worker, main: &str, digests: Option<AssetDigests>) -> Value
     if let Some(assets) = assets {
         metadata[ASSETS] = assets;
     }
-    // What a spec doesn't say isn't there: so digests stay when there is more that it could say.
+    // Settings that a spec doesn't have are left out, so digests don't change when new settings are introduced.
     for (key, value) in options(worker) {
         metadata[key] = value;
     }
@@ -328,8 +328,8 @@ pub fn observability(worker: &Worker) -> Value {
     ])
 }
 
-/// Returns the metadata as it is uploaded: with the digest, the tags ([`crate::tags::of`]), and those secrets whose values are given.
-/// Keep: the types of bindings of which the platform keeps all that aren't sent.
+/// Returns the metadata as it is uploaded: with the digest, the tags ([`crate::tags::of`]), and those secrets whose values are given. Keep:
+/// the types of bindings that the platform keeps if they aren't sent.
 pub fn upload_metadata<'a>(
     bundle: &Bundle,
     tags: &[String],

@@ -1,9 +1,9 @@
 //! The cache that all projects of a user share: npm packages and bundled runtimes, each under the digest of what
 //! decides it. Knows folders; deleting it costs time only.
 //!
-//! What is in it is run and deployed, so it is believed only as far as nobody else can have written it: a folder that other users can
-//! write to, or replace, is refused; and each entry carries the digest of its content, which is compared at each use. Processes tell
-//! their work apart by random names, never by process ids: those repeat in containers that share a cache.
+//! What is in it is run and deployed, so it is trusted only if nobody else can have written it: a folder that other users can write to, or
+//! replace, is refused; and each entry carries the digest of its content, which is compared at each use. Processes tell their work apart by
+//! random names, never by process ids: those repeat in containers that share a cache.
 
 use std::fs::{self, File, Metadata};
 use std::hash::{BuildHasher as _, RandomState};
@@ -27,11 +27,11 @@ pub const CACHE_VARIABLE: &str = "FLOTILLA_CACHE_DIR";
 const SEAL: &str = ".digest";
 /// The beginning of the names of folders in an entry in which processes work; they are no part of its content.
 const STAGING: &str = "staging-";
-/// The most bytes of a seal.
+/// The maximum size, in bytes, of a seal.
 const SEAL_BYTES: u64 = 1 << 10;
-/// The most bytes of a file of an entry: workerd has about 120 MB.
+/// The maximum size, in bytes, of a file of an entry: workerd has about 120 MB.
 const MOST_BYTES: u64 = 1 << 30;
-/// The age after which what a killed process left is removed.
+/// The age after which leftovers of a killed process are removed.
 const LEFTOVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The time that npm may take.
 const NPM_TIME: Duration = Duration::from_secs(15 * 60);
@@ -47,7 +47,7 @@ pub fn folder() -> Result<PathBuf, Failure> {
     if let Some(folder) = variable(CACHE_VARIABLE) {
         return private(&folder);
     }
-    // The XDG specification has a relative path ignored: it would be another folder in each working directory.
+    // The XDG specification requires that a relative path is ignored: it would be another folder in each working directory.
     let usual = variable("XDG_CACHE_HOME").filter(|home| home.is_absolute()).or_else(|| {
         let caches = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
         variable("HOME").map(|home| home.join(caches))
@@ -134,7 +134,7 @@ fn is_writable_by_others(found: &Metadata, user: u32) -> bool {
     found.mode() & 0o002 != 0 || (found.mode() & 0o020 != 0 && !has_own_group)
 }
 
-/// Returns an entry of the cache: the folder `<kind>/<key>`, made by `make` in a folder of its own if it isn't there yet, or if its
+/// Returns an entry of the cache: the folder `<kind>/<key>`, made by `make` in a folder of its own if it doesn't exist yet, or if its
 /// content is no longer what was made. The key is the digest of everything that decides the content.
 ///
 /// Only one process at a time makes an entry; a process that is killed leaves nothing that looks like an entry.
@@ -156,7 +156,7 @@ pub fn entry(kind: &str, key: &Digest, make: impl FnOnce(&Path) -> Result<(), Fa
     let result = make(&making).and_then(|()| {
         let digest = content(&making, kind, key).with_context(cannot)?;
         fs::write(making.join(SEAL), digest.to_string()).with_context(cannot)?;
-        // Whoever works in the old one goes on there.
+        // A process that works in the old one continues there.
         let stale = parent.join(format!("{key}.stale-{}", random()));
         if fs::rename(&entry, &stale).is_ok() {
             let _ = fs::remove_dir_all(&stale);
@@ -181,7 +181,7 @@ pub fn subfolder(kind: &str) -> Result<PathBuf, Failure> {
     private(&folder()?.join(kind))
 }
 
-/// Creates a folder that no other process uses, to work in before it is known which entry of a kind results. Whoever creates it removes it.
+/// Creates a folder that no other process uses, to work in before it is known which entry of a kind results. The caller removes it.
 pub fn workspace(kind: &str) -> Result<PathBuf, Failure> {
     let parent = private(&folder()?.join(kind))?;
     Ok(unique(&parent, "work.making-")
@@ -202,8 +202,7 @@ pub fn npm_package(name: &str, version: &str, what: &str, progress: &dyn Progres
     })
 }
 
-/// Creates a folder in an entry that no other process uses, to work in. It is no part of the entry's content; whoever creates it removes
-/// it.
+/// Creates a folder in an entry that no other process uses, to work in. It is not part of the entry's content; the caller removes it.
 pub fn staging(entry: &Path) -> io::Result<PathBuf> {
     sweep(entry, |name| name.starts_with(STAGING));
     unique(entry, STAGING)
@@ -329,7 +328,7 @@ fn npm_run(what: &str, folder: &Path, command: &str, options: &[&str]) -> Result
         Trouble::NotFound => Failure::new(format!("npm is not installed; it is needed for {what}"))
             .hint("install Node.js 22.12 or newer, which brings npm"),
         Trouble::NotStarted(error) => Failure::new(format!("npm can't be started: {error}")),
-        other => Failure::new(format!("`npm {command}` was ended for {what}: it {other}")),
+        other => Failure::new(format!("`npm {command}` for {what} was stopped: it {other}")),
     })?;
     if ended.status.success() {
         return Ok(());

@@ -86,14 +86,14 @@ pub const ORDER: [&str; 38] = [
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Assignment {
-    /// The pack that the worker is made from; a name under `packs` in fleet.yaml.
+    /// The pack that the worker is built from; a name under `packs` in fleet.yaml.
     pub pack: Option<String>,
     /// The worker's name. `{customer}`, `{role}`, `{pack-prefix}`, `{fleet}` and `{environment}` are replaced. Default: `workerName` of
     /// fleet.yaml.
     pub worker_name: Option<String>,
     /// The environments in addition to production, each with the settings that differ there: a key without a value, or `{}`, is an
-    /// environment in which nothing differs. Production exists unless `production: null` removes it; `null` also removes one that a weaker
-    /// layer adds. `preview` has the settings that differ in previews; it doesn't create a preview. The pack, the labels, the layers and
+    /// environment with the same settings. Production exists unless `production: null` removes it; `null` also removes one that a weaker
+    /// layer adds. `preview` contains the settings that differ in previews; it doesn't create a preview. The pack, the labels, the layers and
     /// `workers` are the same in all environments.
     #[schemars(extend("propertyNames" = {"enum": ["development", "staging", "production", "preview"]}))]
     pub environments: Option<BTreeMap<Environment, Option<InEnvironment>>>,
@@ -142,7 +142,7 @@ pub struct Settings {
     pub domains: Option<Vec<Domain>>,
     /// Routes of the worker. Their hosts need proxied DNS records.
     pub routes: Option<Vec<Route>>,
-    /// Whether the worker answers on `<worker>.<subdomain>.workers.dev`. Default: true, even with domains and routes, where
+    /// Whether the worker is reachable at `<worker>.<subdomain>.workers.dev`. Default: true, even with domains and routes, where
     /// wrangler would turn it off.
     pub workers_dev: Option<bool>,
     /// The origins that may call the worker from a browser: scheme and host, without a path.
@@ -158,7 +158,7 @@ pub struct Settings {
     /// `{ worker: customer }` the customer's id.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}))]
     pub vars: Option<BTreeMap<String, Value>>,
-    /// Whether variables that the worker has at Cloudflare and the spec doesn't have stay, such as those that were set in the dashboard.
+    /// Whether a deploy keeps variables that are set at Cloudflare but not in the spec, such as those that were set in the dashboard.
     /// Default: false.
     pub keep_vars: Option<bool>,
     /// Secrets of the worker, each a reference to a secret's name. Values are never in a spec.
@@ -174,7 +174,7 @@ pub struct Settings {
     /// Cron triggers, in UTC: five fields, as in `*/15 * * * *`.
     pub crons: Option<Vec<String>>,
     /// The queues that the worker consumes, by name, each with its settings; `{}` is Cloudflare's defaults. `{customer}` and `{environment}`
-    /// in a name are replaced. A queue that doesn't exist is created. Previews consume none.
+    /// in a name are replaced. A queue that doesn't exist is created. Previews consume no queues.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z0-9{][A-Za-z0-9{}_-]*$", "maxLength": 80}))]
     pub queue_consumers: Option<BTreeMap<String, QueueConsumer>>,
     /// The compatibility date of the Workers runtime.
@@ -190,11 +190,11 @@ pub struct Settings {
     /// Where the worker runs: `smart`, close to the services that it calls; or `{ region: aws:us-east-1 }`; or close to a `host` and port
     /// or a `hostname`. Default: close to its callers.
     pub placement: Option<Placement>,
-    /// Whether Cloudflare keeps the worker's answers in a cache in front of it, as their `Cache-Control` says. Default: no.
+    /// Cloudflare's cache in front of the worker, which keeps responses as their `Cache-Control` headers define. Default: none.
     pub cache: Option<CacheOptions>,
-    /// Whether the worker's logs go to the account's Logpush jobs. Default: left as it is.
+    /// Whether the worker's logs are sent to the account's Logpush jobs. Default: Cloudflare's setting stays as it is.
     pub logpush: Option<bool>,
-    /// Names of workers outside the fleet that receive the worker's logs. Default: left as it is; `[]` is none.
+    /// Names of workers outside the fleet that receive the worker's logs. Default: they stay as they are; `[]` means none.
     #[schemars(extend("uniqueItems" = true), inner(length(min = 1)))]
     pub tail_consumers: Option<Vec<String>>,
     /// Static assets of the customer's own, in addition to those of the pack, over which they come.
@@ -291,7 +291,7 @@ impl Domain {
         }
     }
 
-    /// Returns whether it may be taken from a worker that isn't the fleet's.
+    /// Returns whether it may be taken from a worker that this fleet doesn't manage.
     pub fn take_over(&self) -> bool {
         matches!(self, Domain::Entry { take_over: true, .. })
     }

@@ -27,15 +27,15 @@ pub use assets::AssetSource;
 pub use objects::Objects;
 pub use wrangler::{Declared, Subject, WRANGLER, WranglerProject, relative, unsupported};
 
-/// The most bytes of a template, and of a catalogue.
+/// The maximum size, in bytes, of a template, and of a catalogue.
 const MOST_TEMPLATE_BYTES: u64 = 1 << 20;
 const MOST_CATALOGUE_BYTES: u64 = 16 << 20;
-/// The most templates in a pack's folder.
+/// The maximum number of templates in a pack's folder.
 const MOST_TEMPLATES: usize = 1000;
 
-/// The most files and folders that decide a pack's code.
+/// The maximum number of files and folders that decide a pack's code.
 const MOST_SOURCES: usize = 20_000;
-/// The most bytes of all files that decide a pack's code.
+/// The maximum size, in bytes, of all files that decide a pack's code.
 pub const MOST_SOURCE_BYTES: u64 = 256 << 20;
 
 /// The way to fix a template that can't be read.
@@ -163,7 +163,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
     };
     let mut templates = Vec::new();
     for name in module.iter().chain(&files) {
-        let help = format!("it is named in {path}/pack.yaml: add the file or remove it there");
+        let help = format!("{path}/pack.yaml lists it: add the file, or remove it from that list");
         let text = template(name, help);
         templates.extend(text.map(|text| (name.trim_end_matches(".tera").to_owned(), text)));
     }
@@ -176,8 +176,8 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
         partials.extend(template(&name, TEMPLATE_HELP.to_owned()).map(|text| (name, text)));
     }
     if too_many {
-        let message = format!("the pack has more than {MOST_TEMPLATES} templates beside those of its files");
-        let help = "templates are the files of the pack's folder that end in .tera: remove those that nothing includes";
+        let message = format!("the pack has more than {MOST_TEMPLATES} templates in addition to those of its files");
+        let help = "templates are the files in the pack's folder that end in .tera: remove the unused ones";
         diagnostics.push(Diagnostic::error(Code::BadPack, Place::file(&format!("{path}/pack.yaml")), message, help));
     }
     let (mut project, mut objects, mut assets) = (None, Objects::default(), None);
@@ -222,7 +222,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
     // Where the manifest can't be read, it isn't known whether there is a runtime at all.
     if runtime.is_object() {
         let named = texts(&runtime["sources"]);
-        // Of another time, it is known which files there were, and not what was a link.
+        // For an earlier commit, the files are known, but not which of them were links.
         diagnostics.extend(match tree.past.is_empty() {
             true => sources(&tree.root.join(path), path, &named).1,
             false => {
@@ -290,7 +290,7 @@ pub fn sources(folder: &Path, path: &str, named: &[String]) -> (BTreeMap<String,
             let place =
                 Place { line: error.line(), column: error.column().max(1), ..Place::file(&format!("{path}/{name}")) };
             let help = "npm reads it to install what the pack's code uses: repair it, or run `npm install` in the pack's folder";
-            sources.errors.push(Diagnostic::error(Code::BadPack, place, "it is not JSON", help));
+            sources.errors.push(Diagnostic::error(Code::BadPack, place, "the file is not JSON", help));
         }
     }
     if sources.seen > MOST_SOURCES {
@@ -336,14 +336,14 @@ impl Sources<'_> {
         };
         if path.split('/').any(|step| step == "..") || !target.starts_with(root) {
             let leads = if is_link { "it is a symbolic link that" } else { "it" };
-            return Err(io::Error::other(format!("{leads} leads out of the pack")));
+            return Err(io::Error::other(format!("{leads} points outside the pack")));
         }
         let metadata = target.metadata()?;
         if metadata.is_dir() {
             // A link to a folder above it would never end.
             let above = full.parent().and_then(|above| above.canonicalize().ok());
             if is_link && above.is_none_or(|above| above.starts_with(&target)) {
-                return Err(io::Error::other("it is a symbolic link to a folder that holds it"));
+                return Err(io::Error::other("it is a symbolic link to a folder that contains it"));
             }
             for entry in std::fs::read_dir(&full)? {
                 let name = entry?.file_name();
@@ -364,12 +364,13 @@ impl Sources<'_> {
 
     fn too_many(&mut self, message: &str) {
         let place = Place::file(&format!("{}/pack.yaml", self.pack));
-        let help = "`sources` under `runtime` names the files and folders that decide the pack's code: name no others";
+        let help =
+            "`sources` under `runtime` lists the files and folders that the pack's code depends on: list no others";
         self.errors.push(Diagnostic::error(Code::BadPack, place, message, help));
     }
 }
 
-/// Reports a file that isn't there, though the pack's code needs it.
+/// Reports a file that doesn't exist, though the pack's code needs it.
 fn missing_source(pack: &str, source: &str) -> Diagnostic {
     let help = format!("add the file; {pack}/pack.yaml names the sources of the runtime");
     let place = Place::file(&format!("{pack}/{source}"));
@@ -476,7 +477,7 @@ impl Default for Catalogue {
 fn read_catalogue(tree: &Tree, path: &str, name: &str, diagnostics: &mut Vec<Diagnostic>) -> Catalogue {
     let mut bad = |place: Place, error: &str| {
         let message = format!("the catalogue can't be read: {error}");
-        let help = "it is JSON: {\"destinations\": {TYPE: {label, requiredConsent, settings}}}";
+        let help = "expected JSON: {\"destinations\": {TYPE: {label, requiredConsent, settings}}}";
         diagnostics.push(Diagnostic::error(Code::BadPack, place, message, help));
     };
     let place = Place::file(&format!("{path}/{name}"));

@@ -44,7 +44,7 @@ pub struct Project {
     pub(super) policy: Policy,
     /// The errors in the policy.
     pub(super) broken: Vec<Diagnostic>,
-    /// Files with secrets in clear that git tracks.
+    /// Files with secrets in plain text that git tracks.
     pub(super) committed_secrets: Vec<Diagnostic>,
     /// The schema of customers' files; compiled when the first one is read.
     checker: OnceLock<&'static Checker>,
@@ -72,11 +72,11 @@ fn committed_secrets(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
         let (message, help) = match file.is_file().then(|| git::is_tracked(&file))? {
             Ok(false) => return None,
             Ok(true) => (
-                format!("git tracks {path}, which has secrets in plain text"),
+                format!("git tracks {path}, which contains secrets in plain text"),
                 format!("replace its secrets, add it to .gitignore, and remove it from git: git rm --cached {path}"),
             ),
             Err(failure) => (
-                format!("whether git tracks {path}, which has secrets in plain text, is not known: {failure}"),
+                format!("whether git tracks {path}, which contains secrets in plain text, is not known: {failure}"),
                 failure.hints.first().cloned().unwrap_or_else(|| "make `git status` work in this folder".to_owned()),
             ),
         };

@@ -113,8 +113,8 @@ impl<'a> Scanner<'a> {
         self.resolve(input, &bytes, start, known.as_ref())
     }
 
-    /// Returns whether the packs of a record's workers can be used. A template that doesn't parse changes nothing that decides what a spec
-    /// resolves to, and its customers are held all the same.
+    /// Returns whether the packs of a record's workers can be used. A template that can't be parsed changes nothing that decides what a
+    /// spec resolves to, and its customers are held all the same.
     fn has_packs(&self, record: &Record) -> bool {
         record.units.iter().all(|unit| self.project.fleet.packs.contains_key(&unit.pack))
     }

@@ -109,7 +109,7 @@ impl Batch<'_> {
         let mut settings = match Settings::deserialize(&value) {
             Ok(settings) => settings,
             Err(_) => {
-                // Each layer is valid by itself; what is left is a map over something else.
+                // Each layer is valid by itself; the remaining error is a map that overrides something else.
                 let entries = value.as_object_mut().into_iter().flat_map(std::mem::take);
                 let (known, faulty): (Map<_, _>, Map<_, _>) =
                     entries.partition(|(key, value)| fault(key, value).is_none());
@@ -118,7 +118,7 @@ impl Batch<'_> {
                     if target.left_out.has(key) {
                         continue;
                     }
-                    let message = format!("its layers don't fit together: {error}");
+                    let message = format!("its layers can't be merged: {error}");
                     let help = "see where each value comes from with `flotilla show`";
                     let place = target.subject.place.clone();
                     self.resolved.diagnostics.push(Diagnostic::error(Code::Conflict, place, message, help));
@@ -405,7 +405,7 @@ impl<'a> WorkerResolver<'a, '_> {
         for (key, to) in self.settings.services.iter().flatten() {
             let place = self.place(&["services", key]);
             if vars.contains_key(key) || secrets.contains_key(key) || reserved(key).is_some() {
-                let message = format!("`{key}` is a service binding, and something else as well");
+                let message = format!("`{key}` is a service binding, but is also used for something else");
                 self.push(Diagnostic::error(Code::Conflict, place.clone(), message, "give one of them another name"));
             }
             let from = self.batch.resolved.workers.len();
@@ -419,7 +419,7 @@ impl<'a> WorkerResolver<'a, '_> {
         for index in namespace.map_or(0..0, |_| 0..crons.len()) {
             let message =
                 format!("workers of the dispatch namespace `{}` can't have crons", namespace.unwrap_or_default());
-            let help = "give the cron to a worker outside of the namespace, which calls them; or use an account without `dispatchNamespace`";
+            let help = "give the cron to a worker outside the namespace, which calls them; or use an account without `dispatchNamespace`";
             let place = self.place(&["crons", &index.to_string()]);
             self.push(Diagnostic::error(Code::NotInNamespace, place, message, help));
         }
@@ -441,7 +441,7 @@ impl<'a> WorkerResolver<'a, '_> {
         if day > days {
             let place = self.place(&["compatibilityDate"]);
             let message = format!("{date} doesn't exist: that month has {days} days");
-            self.push(Diagnostic::error(Code::WrongForm, place, message, "write an existing day"));
+            self.push(Diagnostic::error(Code::WrongForm, place, message, "write a date that exists"));
         }
     }
 
@@ -589,7 +589,7 @@ impl<'a> WorkerResolver<'a, '_> {
     fn name(&mut self, pack: Option<&PackInUse<'_>>) -> Option<String> {
         let (pattern, scope) = (self.name_pattern, self.target.name_scope);
         let shared = self.target.subject.id == SHARED;
-        // What stands in a customer's own file gives nobody else that name.
+        // A name in a customer's own file applies to no other customer.
         let own = self.target.merged.place(&["workerName"]).is_some_and(|place| self.is_own(&place));
         if let Some(pattern) = pattern
             && let Err(wrong) = names::pattern(pattern, !own && self.target.role.is_none())
@@ -620,7 +620,7 @@ impl<'a> WorkerResolver<'a, '_> {
         if self.target.role.is_some() && scope == NameScope::Customer && !pattern.contains("{role}") {
             name = format!("{name}-{role}");
         }
-        // What is exact is so for the worker that stands; beside it, a preview has a name of its own.
+        // An exact name applies to the permanent worker; a preview has a name of its own.
         let apart = match self.target.environment {
             Environment::Production => false,
             Environment::Preview => true,

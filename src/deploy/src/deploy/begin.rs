@@ -7,12 +7,13 @@ use super::index::{ChangeIndex, StepIndex};
 use super::problem::{NextStep, Problem};
 use super::run::{AssetLeader, Phase, Run};
 use super::schedule::{Conclusion, RequestId};
-use super::task::{Task, is_about_same, uncertainty_of};
+use super::steps::{is_about_same, uncertainty_of};
+use super::task::Task;
 use super::{CONTROL_INTERVAL, answer::union};
 use crate::plan::handover::Host;
 use crate::plan::transfers::Moment;
 use crate::plan::{Action, Change, Step};
-use crate::state::{Deployed, InFlight, Uncertainty, WorkerId};
+use crate::state::{Deployed, InFlight, ResourceKind, Uncertainty, WorkerId};
 use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
 
@@ -53,7 +54,7 @@ impl Run<'_> {
         let id = (change.home.clone(), change.worker.clone());
         let earlier = self.ctx.state.in_flight_of(&id)?;
         if earlier.as_ref().is_some_and(|earlier| self.is_in_flight_elsewhere(earlier)) {
-            // The other deploy writes to the state as well: it is looked at again in a moment.
+            // The other deploy writes to the state as well: the state is read again in a moment.
             self.schedule.queue_again(index, self.ctx.clock.now() + CONTROL_INTERVAL);
             return Ok(false);
         }
@@ -124,7 +125,7 @@ impl Run<'_> {
         // A list of the account's databases, or another change, can have found it out since the plan.
         let is_left = |(_, step): &&(StepIndex, &Step)| match step {
             Step::CreateDatabase { name, .. } => {
-                self.ids.get(&change.home.account_id, super::lookups::kind_of(Resource::Database), name).is_none()
+                self.ids.get(&change.home.account_id, ResourceKind::Database, name).is_none()
             }
             _ => true,
         };

@@ -69,7 +69,7 @@ pub trait Pool {
     fn size(&self) -> usize;
     /// Begins a job; its answer comes from [`Pool::wait`] under the same id.
     fn submit(&mut self, id: RequestId, job: Job);
-    /// Waits for answers, but not longer than until a time of the clock; gives those that there are.
+    /// Waits for responses, but not longer than until a time of the clock; returns those that have arrived.
     fn wait(&mut self, until: Duration) -> Vec<(RequestId, Answer)>;
 }
 
@@ -105,7 +105,7 @@ pub(super) fn answer(platform: &dyn Platform, make: &MakeUpload, job: Job) -> An
                     ids.iter().find(|(of, known, _)| *of == resource && known == name).map(|(_, _, id)| id.clone())
                 };
                 if let Err(name) = with_ids(&mut upload.metadata, id) {
-                    return Answer::NotMade(format!("the id of `{name}` isn't known"));
+                    return Answer::NotMade(format!("the id of `{name}` is unknown"));
                 }
                 if let Some(migrations) = migrations {
                     upload.metadata[MIGRATIONS] = migrations;
@@ -151,9 +151,9 @@ impl Pool for Threads {
     fn submit(&mut self, id: RequestId, job: Job) {
         let (platform, make, sender) = (Arc::clone(&self.platform), Arc::clone(&self.make), self.sender.clone());
         self.pool.execute(move || {
-            // A panic is told to the loop, which would wait for ever otherwise.
+            // A panic is reported to the loop, which would wait forever otherwise.
             let answered = catch_unwind(AssertUnwindSafe(|| answer(platform.as_ref(), make.as_ref(), job)));
-            // Before the answer is known: with the last one the deploy ends, and nothing holds what it was made from any more.
+            // Before the response is known: the deploy ends with the last one, and nothing holds its inputs any more.
             drop((platform, make));
             let _ = sender.send((id, answered.ok()));
         });

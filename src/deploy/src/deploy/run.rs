@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::circle::{Circle, is_move};
 use super::hosts::{HostWrite, KeptHosts};
 use super::index::{ChangeIndex, LaneId, LookupId, WaveIndex};
-use super::lookups::{KnownIds, kind_of};
+use super::lookups::KnownIds;
 use super::ownership::{Ownership, Strangers};
 use super::pool::{Extras, Ids, Job};
 use super::problem::Problem;
@@ -188,7 +188,7 @@ impl<'a> Run<'a> {
         }
         let count = waves.len();
         for (place, changes) in waves.into_iter().enumerate() {
-            // What begins nothing more has no further waves: their changes are only counted.
+            // After a stop there are no further waves: their changes are only counted.
             if self.outcome.halted.is_none() && self.control != Control::Stop {
                 let of = (place + 1, count);
                 self.emit(&Event::Wave { name: &self.plan.waves[place], of, changes: changes.len() });
@@ -225,7 +225,7 @@ impl<'a> Run<'a> {
             let ranked = others.iter().copied().filter(|index| self.change(*index).rank == rank).collect();
             self.run_changes(ranked, Phase::Apply)?;
         }
-        // A host leads to its new worker once that exists, and elsewhere before its old one is deleted.
+        // A host points to its new worker once that exists, and is moved before its old one is deleted.
         self.write_hosts(wave)?;
         let late: Vec<ChangeIndex> = others.into_iter().filter(|index| self.has_late_steps(*index)).collect();
         let givers: Vec<ChangeIndex> = late.iter().copied().filter(|index| self.gives(*index)).collect();
@@ -692,7 +692,7 @@ impl<'a> Run<'a> {
     /// The ids that a change's upload needs, as far as they are known.
     fn ids_of(&self, change: &Change) -> Ids {
         let id = |(resource, name): &(Resource, String)| {
-            let id = self.ids.get(&change.home.account_id, kind_of(*resource), name)?;
+            let id = self.ids.get(&change.home.account_id, ResourceKind::of(*resource), name)?;
             Some((*resource, name.clone(), id.clone()))
         };
         change.needs.iter().filter_map(id).collect()

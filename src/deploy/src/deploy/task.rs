@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 
 use serde_json::Value;
 
+use super::advice::{DOMAIN_HAS_RECORDS, attached_elsewhere, explained};
 use super::index::StepIndex;
 use super::ownership::Ownership;
-use super::problem::{NO_SCRIPT, NO_SUBDOMAIN, NO_WORKER, NextStep, Problem, TOO_MANY_WORKERS};
+use super::problem::{NextStep, Problem};
 use crate::plan::handover::Host;
 use crate::plan::{Change, Step};
 use crate::retry::Attempts;
@@ -15,15 +16,13 @@ use crate::state::{Deployed, Uncertainty, WorkerId};
 use flotilla_model::objects;
 use flotilla_model::paging::{Page, Pages};
 use flotilla_model::platform::{
-    BINDING_MISSING, CONSUMER_EXISTS, Call, CallError, DATABASE_EXISTS, ListedConsumer, ListedQueue, ListedRoute,
-    MIGRATION_TAG_FAILED, ROUTE_EXISTS, Reply, Token,
+    CONSUMER_EXISTS, Call, CallError, DATABASE_EXISTS, ListedConsumer, ListedQueue, ListedRoute, ROUTE_EXISTS, Reply,
+    Token,
 };
 use flotilla_model::tags;
 
 /// The code of the failure to attach a domain that another worker has.
 const DOMAIN_ATTACHED: u64 = 100_116;
-/// The code of the failure to attach a domain that has DNS records.
-const DOMAIN_HAS_RECORDS: u64 = 100_117;
 
 /// The part of a change that is done before the last one, which waits for the other changes of its wave.
 pub(super) struct Released {
@@ -78,7 +77,7 @@ pub(super) struct StepLookups {
     pub id: Option<Option<String>>,
     /// The worker that has the host which is moved.
     pub held_by: Option<String>,
-    /// A resource with that name exists already.
+    /// A resource with that name already exists.
     exists: bool,
     /// The message of the failure to attach the domain, while the worker that has it is looked up.
     rejected: Option<Problem>,
@@ -354,7 +353,7 @@ impl Task {
                 self.found = StepLookups { id: Some(None), ..StepLookups::default() };
                 return Ok(false);
             }
-            // That it exists already can be our own doing, by an attempt whose answer was lost.
+            // That it already exists can be our own doing, by an attempt whose answer was lost.
             (Step::CreateDatabase { .. }, Err(CallError::Rejected { code: DATABASE_EXISTS, .. }))
                 if !self.found.exists =>
             {
@@ -388,7 +387,7 @@ impl Task {
         match step {
             Step::CreateDatabase { name, .. } => {
                 let Reply::Id(id) = reply else {
-                    return Err(NextStep::Retry.because(format!("the database {name} is there and can't be found")));
+                    return Err(NextStep::Retry.because(format!("the database {name} exists, but can't be found")));
                 };
                 self.found.id = Some(Some(id));
                 return Ok(true);
@@ -491,7 +490,7 @@ impl Task {
                     let why = format!("{domain} points to {holder} now, and no longer to {from}: it is not taken");
                     return Err(NextStep::Host.because(why));
                 }
-                // It is free, or was taken already.
+                // It is free, or has already been taken.
                 (None, _) => {
                     self.found.id = Some(None);
                     return Ok(false);
@@ -532,11 +531,11 @@ impl Task {
                     )));
                 }
                 Reply::HeldBy(None) => {
-                    let why = format!("the route {pattern} exists already, and keeps requests from all workers");
+                    let why = format!("the route {pattern} already exists, and excludes its requests from all workers");
                     return Err(NextStep::Host.because(why));
                 }
                 _ => {
-                    let why = format!("the route {pattern} exists already and can't be found");
+                    let why = format!("the route {pattern} already exists, but can't be found");
                     return Err(NextStep::Retry.because(why));
                 }
             },
@@ -744,146 +743,8 @@ fn is_looked_up(step: &Step, ownership: Option<&Ownership>) -> bool {
     ownership.is_some() || matches!(step, Step::DropDomain { .. } | Step::DropRoute { .. })
 }
 
-/// Returns whether a domain may be taken, whoever's it is.
+/// Returns whether a domain may be taken from any worker.
 fn is_taken_over(change: &Change, domain: &str, ownership: Option<&Ownership>) -> bool {
     let key = (change.home.account_id.clone(), domain.to_owned());
     ownership.is_some_and(|ownership| ownership.take_over.contains(&key))
-}
-
-/// Returns the name of a step in the records.
-pub(super) fn action_name(step: &Step) -> &'static str {
-    match step {
-        Step::CreateDatabase { .. } => "create database",
-        Step::UploadAssets => "upload assets",
-        Step::Upload => "upload",
-        Step::DeleteDatabase { .. } => "delete database",
-        Step::Delete => "delete",
-        Step::SetWorkersDev { .. } => "set workers.dev",
-        Step::SetCrons { .. } => "set crons",
-        Step::CreateQueue { .. } => "create queue",
-        Step::SetConsumer { .. } => "set consumer",
-        Step::RemoveConsumer { .. } => "remove consumer",
-        Step::PutWorkflow { .. } => "deploy workflow",
-        Step::DeleteWorkflow { .. } => "delete workflow",
-        Step::AttachDomain { .. } | Step::MoveDomain { .. } => "attach domain",
-        Step::DetachDomain { .. } | Step::DropDomain { .. } => "detach domain",
-        Step::TakeDomain { .. } => "take domain",
-        Step::AddRoute { .. } | Step::MoveRoute { .. } => "add route",
-        Step::RemoveRoute { .. } | Step::DropRoute { .. } => "remove route",
-    }
-}
-
-/// Returns what is uncertain while a step is on its way.
-pub(super) fn uncertainty_of(step: &Step) -> Uncertainty {
-    let route =
-        |pattern: &String, zone: Option<&String>| Uncertainty::Route { pattern: pattern.clone(), zone: zone.cloned() };
-    match step {
-        Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => Uncertainty::Database,
-        Step::UploadAssets => Uncertainty::Assets,
-        Step::Upload => Uncertainty::Upload,
-        Step::Delete => Uncertainty::Delete,
-        Step::SetWorkersDev { .. } => Uncertainty::WorkersDev,
-        Step::SetCrons { .. } => Uncertainty::Crons,
-        Step::CreateQueue { .. } => Uncertainty::Queue,
-        Step::SetConsumer { queue, .. } | Step::RemoveConsumer { queue } => Uncertainty::Consumer(queue.clone()),
-        Step::PutWorkflow { name, .. } | Step::DeleteWorkflow { name } => Uncertainty::Workflow(name.clone()),
-        Step::AttachDomain { domain }
-        | Step::MoveDomain { domain, .. }
-        | Step::DetachDomain { domain, .. }
-        | Step::DropDomain { domain }
-        | Step::TakeDomain { domain, .. } => Uncertainty::Domain(domain.clone()),
-        Step::AddRoute { pattern, zone }
-        | Step::MoveRoute { pattern, zone, .. }
-        | Step::DropRoute { pattern, zone } => route(pattern, Some(zone)),
-        Step::RemoveRoute { pattern, .. } => route(pattern, None),
-    }
-}
-
-/// Returns whether two uncertainties are about the same resource.
-pub(super) fn is_about_same(a: &Uncertainty, b: &Uncertainty) -> bool {
-    match (a, b) {
-        (Uncertainty::Route { pattern, .. }, Uncertainty::Route { pattern: other, .. }) => pattern == other,
-        _ => a == b,
-    }
-}
-
-/// Returns whether a step sets something that points to the worker.
-fn is_trigger(step: &Step) -> bool {
-    matches!(
-        step,
-        Step::SetCrons { .. }
-            | Step::SetWorkersDev { .. }
-            | Step::AttachDomain { .. }
-            | Step::MoveDomain { .. }
-            | Step::TakeDomain { .. }
-            | Step::AddRoute { .. }
-            | Step::MoveRoute { .. }
-            | Step::SetConsumer { .. }
-            | Step::PutWorkflow { .. }
-    )
-}
-
-/// Returns whether the state has the worker, and the change doesn't upload it.
-fn is_known(change: &Change) -> bool {
-    change.was.is_some() && !change.steps.contains(&Step::Upload)
-}
-
-/// Returns the message of a domain that another worker has.
-fn attached_elsewhere(domain: &str, holder: &str) -> Problem {
-    NextStep::Host.because(format!(
-        "{domain} is attached to the worker {holder}: remove it from that worker and deploy again; if {holder} is not managed by this fleet, \
-         `{{ name: {domain}, takeOver: true }}` under `domains` takes it over"
-    ))
-}
-
-/// Returns the message of the platform, with advice where there is some.
-fn explained(change: &Change, step: &Step, error: &CallError) -> Problem {
-    let (advice, next) = match (step, error) {
-        (Step::AttachDomain { domain }, CallError::Rejected { code: DOMAIN_HAS_RECORDS, .. }) => (
-            format!("; {domain} has DNS records already: remove them, or write a route under `routes`"),
-            NextStep::Host,
-        ),
-        (Step::CreateDatabase { .. } | Step::DeleteDatabase { .. }, CallError::Rejected { status: 401 | 403, .. }) => {
-            ("; does the token have the permission `D1: Edit`?".to_owned(), NextStep::Token)
-        }
-        (Step::Upload, CallError::Rejected { code: MIGRATION_TAG_FAILED, .. }) => {
-            ("; somebody else migrated its Durable Object classes at the same time".to_owned(), NextStep::Plan)
-        }
-        (
-            Step::CreateQueue { .. } | Step::SetConsumer { .. } | Step::RemoveConsumer { .. },
-            CallError::Rejected { status: 401 | 403, .. },
-        ) => ("; does the token have the permission `Queues: Edit`?".to_owned(), NextStep::Token),
-        (Step::Upload, CallError::Rejected { code, .. })
-            if BINDING_MISSING.contains(code) && !change.needs.is_empty() =>
-        {
-            (
-                "; a resource that was found by its name is gone: the next deploy looks it up again".to_owned(),
-                NextStep::Retry,
-            )
-        }
-        (Step::Upload, CallError::Rejected { code: TOO_MANY_WORKERS, .. }) => {
-            let advice = "; the account is full: set `dispatchNamespace` in fleet.yaml";
-            (advice.to_owned(), NextStep::Account)
-        }
-        (Step::Upload, CallError::Rejected { status: 404, .. }) => {
-            ("; is the account's id right, and does the dispatch namespace exist?".to_owned(), NextStep::Account)
-        }
-        (_, CallError::Rejected { code: NO_WORKER | NO_SCRIPT, .. }) if is_trigger(step) && is_known(change) => {
-            let or = match step {
-                Step::SetWorkersDev { .. } => ", or the account has no workers.dev subdomain",
-                _ => "",
-            };
-            let worker = &change.worker;
-            let advice = format!(
-                "; {worker} was deleted outside of flotilla{or}: `flotilla deploy --refresh` corrects the state and recreates the worker"
-            );
-            (advice, NextStep::Refresh)
-        }
-        (Step::SetWorkersDev { .. }, CallError::Rejected { code: NO_WORKER | NO_SUBDOMAIN, .. }) => {
-            let advice = "; the account has no workers.dev subdomain yet: choose one in the dashboard, or set `workersDev: false`";
-            (advice.to_owned(), NextStep::Account)
-        }
-        _ => (String::new(), NextStep::after(error)),
-    };
-    next.because(format!("{error}{advice}"))
 }

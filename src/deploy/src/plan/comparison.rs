@@ -1,4 +1,4 @@
-//! One worker's change: the steps that lead from what the state knows to what is wanted, and the reasons. Knows no other workers.
+//! One worker's change: the steps from the state to the desired state, and the reasons. Knows no other workers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -204,8 +204,9 @@ fn migrated(wanted: &Desired<'_>, known: &RecordedWorker<'_>) -> Migrated {
     let live_tag = known.live.and_then(|live| live.live.migration_tag.clone());
     let pending = objects::pending(&all, live_tag.as_deref()).unwrap_or_default();
     let bound = before.map(|before| objects::bound_classes(before, name)).unwrap_or_default();
-    let (now, later) = pending.split_at(objects::at_once(pending, &bound));
-    // A class that comes and goes within these never had an object.
+    let (count, held) = objects::at_once(pending, &bound);
+    let now = &pending[..count];
+    // A class that is created and deleted within these never had an object.
     let mut there = objects::classes(&all[..all.len() - pending.len()]);
     let mut destroyed = Vec::new();
     if let Some(last) = now.last() {
@@ -223,12 +224,10 @@ fn migrated(wanted: &Desired<'_>, known: &RecordedWorker<'_>) -> Migrated {
         done.migration = Some(PlannedMigration { from: live_tag, steps: now.to_vec(), all: all.clone() });
     }
     if !is_same {
-        let unbound =
-            later.iter().flat_map(|migration| &migration.deleted_classes).filter(|class| bound.contains(*class));
-        done.reasons.extend(unbound.map(|class| Reason::ClassUnbound { class: class.clone() }));
+        done.reasons.extend(held.into_iter().map(|class| Reason::ClassUnbound { class: class.to_owned() }));
         let deleted =
             exports.iter().filter(|(_, export)| export.state() == ClassState::Deleted).map(|(class, _)| class);
-        // What isn't known may be there.
+        // An unknown resource may exist.
         let was_there = |class: &&String| {
             let Some(before) = before else { return true };
             objects::exports_of(before).get(*class).is_some_and(ClassExport::is_live)
@@ -357,7 +356,7 @@ impl<'a> Gone<'a> {
     pub(super) fn deletion(&self, (home, worker): &WorkerId, destroys_objects: bool) -> Change {
         let mut steps = Vec::new();
         let (domains, routes) = uncertain(self.uncertainties);
-        // First what points to it, so that no host points to nothing.
+        // First the hosts that point to it, so that no host points to nothing.
         for (domain, id) in self.live.iter().flat_map(|live| &live.domains) {
             if !domains.contains(domain.as_str()) {
                 steps.push(Step::DetachDomain { domain: domain.clone(), id: id.clone() });

@@ -109,8 +109,8 @@ pub fn deflated(bytes: &[u8]) -> Vec<u8> {
     encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("BUG: memory can be written")
 }
 
-/// The most bytes of an object: more than any that an upload can have (64 MiB; source: Cloudflare's limits of Workers, "Worker size"), so
-/// that a state that somebody else wrote takes no memory without end.
+/// The maximum size, in bytes, of an object: more than any that an upload can have (64 MiB; source: Cloudflare's limits of Workers, "Worker
+/// size"), so that a state that somebody else wrote takes no memory without end.
 const LARGEST_OBJECT: u64 = 256 << 20;
 
 fn inflated(bytes: &[u8]) -> std::io::Result<Vec<u8>> {

@@ -19,9 +19,9 @@ pub struct PackFile {
     /// The pack's name.
     #[schemars(length(max = 40), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub name: String,
-    /// Its purpose.
+    /// The pack's purpose.
     pub description: Option<String>,
-    /// The prefix of its workers' names.
+    /// The prefix of the names of its workers.
     #[schemars(length(max = 20), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub prefix: String,
     /// The template of the module that is uploaded. Required without `bundler`, unless the pack has `assets` alone.
@@ -58,8 +58,8 @@ pub struct PackFile {
     /// `{ ROOMS: Room }`. With `bundler`, those of the configuration.
     #[schemars(extend("propertyNames" = {"pattern": binding::NAME}), inner(regex(pattern = "^[A-Za-z_$][A-Za-z0-9_$]*$")))]
     pub durable_objects: Option<BTreeMap<String, String>>,
-    /// The migrations of the Durable Object classes, in order. Only add to the list: Cloudflare applies those after the one that it applied
-    /// last. With `bundler`, those of the configuration.
+    /// The migrations of the Durable Object classes, in order. Only append to the list: Cloudflare applies the migrations after the last one
+    /// that it has applied. With `bundler`, those of the configuration.
     pub migrations: Option<Vec<Migration>>,
     /// The declared Durable Object classes, by name, instead of `migrations`. With `bundler`, those of the configuration.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z_$][A-Za-z0-9_$]*$"}))]
@@ -71,7 +71,7 @@ pub struct PackFile {
     pub catalogue: Option<String>,
     /// The probes that `flotilla verify` sends to its workers.
     pub verify: Option<Vec<Probe>>,
-    /// Which of the settings `trustedOrigins` and `logLevel` its templates use. `check` warns of a spec that sets another one. Default:
+    /// Which of the settings `trustedOrigins` and `logLevel` its templates use. `check` warns if a spec sets another one. Default:
     /// both, or none without templates.
     #[schemars(extend("uniqueItems" = true))]
     pub settings: Option<Vec<PackSetting>>,
@@ -156,7 +156,7 @@ impl PackFile {
     }
 }
 
-/// A request to a deployed worker, and the expected answer.
+/// A request to a deployed worker, and the expected response.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
@@ -168,13 +168,13 @@ pub struct Probe {
     /// The path of the request, with its query.
     #[schemars(length(max = 1000), regex(pattern = "^/[!-~]*$"))]
     pub path: String,
-    /// The HTTP status of the answer (default: 200).
+    /// The expected HTTP status. Default: 200.
     #[schemars(range(min = 200, max = 599))]
     pub status: Option<u16>,
-    /// What the answer's JSON must contain; an empty list or map matches any. `{worker}`, `{customer}`,
-    /// `{environment}` and `{digest}` are replaced with the worker's own.
+    /// The values that the JSON response must contain; an empty list or map matches any. `{worker}`, `{customer}`,
+    /// `{environment}` and `{digest}` are replaced with the worker's own values.
     pub json: Option<BTreeMap<String, Value>>,
-    /// Whether it is only sent to workers that call others; `peers` in the answer reports on each of them.
+    /// Whether it is only sent to workers that call others; `peers` in the response reports on each of these.
     pub peers: Option<bool>,
 }
 

@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 use flotilla_assets::routing;
 use flotilla_model::assets::{AssetOptions, WorkerFirst};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+use flotilla_model::plain_file;
 use flotilla_model::spec::PackAssetsFile;
 
-use super::wrangler::{normalized, relative};
+use super::wrangler::relative;
 use crate::tree::Tree;
 use crate::yaml::{Document, Kind, Node};
 
@@ -158,7 +159,7 @@ impl Written<'_> {
             errors.push(Diagnostic::error(code, place, message, help));
         };
         let own = if directory.is_some() { place(Some("directory"), None) } else { place(None, None) };
-        let folder = directory.map(|directory| normalized(&self.base.join(directory)));
+        let folder = directory.map(|directory| plain_file::without_dots(&self.base.join(directory)));
         if let Some(folder) = &folder {
             if !folder.starts_with(self.workspace) {
                 let message = format!(

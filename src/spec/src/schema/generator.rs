@@ -104,7 +104,7 @@ fn merge_into_layers(properties: &mut Value) {
 fn nullable(schema: &mut Value) {
     let Some(object) = schema.as_object_mut() else { return };
     if let Some(reference) = object.remove("$ref") {
-        // Not a choice of two: what is wrong with the one that is meant would be lost.
+        // Not a choice of two: the errors of the intended one would be lost.
         object.insert("if".to_owned(), json!({"type": "null"}));
         object.insert("else".to_owned(), json!({"$ref": reference}));
     }
@@ -144,7 +144,7 @@ const KEYWORDS: [(&[&str], &[&str]); 4] = [
 ];
 
 /// Returns a schema as it is written to schema/: it takes the same values, and ajv compiles it in its strict mode, as ajv-cli and
-/// SchemaStore do. That mode knows no formats of numbers, wants each required key under `properties`, and one type at a time.
+/// SchemaStore do. That mode has no formats for numbers, and requires each required key under `properties`, and one type at a time.
 pub fn published(schema: Value) -> Value {
     let mut object = match schema {
         Value::Object(object) => object,
