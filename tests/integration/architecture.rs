@@ -11,13 +11,14 @@ use super::support::{output, repository};
 /// is a change of the architecture, and worth a discussion.
 const CRATES: &[(&str, &[&str])] = &[
     ("http", &[]),
+    ("assets", &[]),
     ("model", &[]),
-    ("spec", &["model"]),
-    ("build", &["model", "spec"]),
-    ("deploy", &["http", "model"]),
+    ("spec", &["assets", "model"]),
+    ("build", &["assets", "model", "spec"]),
+    ("deploy", &["assets", "http", "model"]),
     ("import", &["model", "spec"]),
-    ("local", &[]),
-    ("engine", &["model", "spec", "build", "deploy", "local"]),
+    ("local", &["assets"]),
+    ("engine", &["assets", "model", "spec", "build", "deploy", "local"]),
     ("cli", &["model", "spec", "build", "deploy", "import", "local", "engine"]),
 ];
 

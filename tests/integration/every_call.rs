@@ -1,5 +1,5 @@
 //! Injects each kind of fault at every call of a deploy, one at a time: with domains, routes in two zones, crons, a database, secrets, consumers
-//! of queues, a workflow, migrations, and hosts in KV. A deploy that says that it is done has done it, and after whatever came of the fault, the next deploys do the rest:
+//! of queues, a workflow, migrations, static assets, and hosts in KV. A deploy that says that it is done has done it, and after whatever came of the fault, the next deploys do the rest:
 //! what is live then is what a deploy without a fault gives, and the state has it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,8 +53,9 @@ fn project() -> Project {
     );
     project.write(".env", "ACME_KEY=a-secret-value\n");
     let manifest = project.read("packs/tiny/pack.yaml");
-    let classes = "durableObjects: { COUNTER: Counter }\nmigrations:\n  - { tag: v1, newSqliteClasses: [Counter] }\n";
+    let classes = "assets: { directory: public, binding: ASSETS }\ndurableObjects: { COUNTER: Counter }\nmigrations:\n  - { tag: v1, newSqliteClasses: [Counter] }\n";
     project.write("packs/tiny/pack.yaml", format!("{manifest}{classes}"));
+    project.write("packs/tiny/public/a.txt", "a").write("packs/tiny/public/b.txt", "b");
     project
 }
 
@@ -84,6 +85,7 @@ fn second(project: &Project) {
              queueConsumers: { jobs: { maxRetries: 6, deadLetterQueue: dead } }\nbindings: { FLOW: { workflow: flow, class: Other } }\n",
         )
         .edit("packs/tiny/pack.yaml", "newSqliteClasses: [Counter] }\n", "newSqliteClasses: [Counter] }\n  - { tag: v2, newSqliteClasses: [Tally] }\n")
+        .write("packs/tiny/public/a.txt", "another a")
         .write("customers/shop.yaml", "id: shop\naccount: platform\ndomains: [shop.example.com]\n");
 }
 
@@ -155,6 +157,7 @@ fn live(cloud: &Cloud) -> BTreeMap<String, Value> {
             );
         }
     }
+    live.extend(cloud.assets().into_iter().map(|(worker, assets)| (format!("assets {worker}"), assets)));
     for zone in ["example.org", "example.net"] {
         let id = get(&format!("/zones?name={zone}"))[0]["id"].as_str().unwrap_or_default().to_owned();
         for route in rows(get(&format!("/zones/{id}/workers/routes"))) {

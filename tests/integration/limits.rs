@@ -72,6 +72,7 @@ fn the_cloudflare_on_this_machine_has_the_same_limits() {
         (Limit::Variables, local.vars as u64),
         (Limit::VariableBytes, local.var_bytes as u64),
         (Limit::ScriptBytes, local.script_bytes as u64),
+        (Limit::AssetFiles, local.asset_files as u64),
     ] {
         assert_eq!(Plan::Paid.limit(limit), there, "{limit:?}");
     }

@@ -334,7 +334,7 @@ fn what_the_account_answers_is_taken_as_it_is() {
     for expected in [
         "left out: the token cannot read the custom domains",
         "left out: the token cannot read the zones, and so the routes",
-        "lost: the static assets of `a` can't be read, and a spec can't say them",
+        "lost: the static assets of `a` can't be read: Cloudflare gives back no files",
         "lost: `a` has Durable Object classes that migrations created",
         "lost: `a` is a script in the older form, with `addEventListener`",
         "lost: the binding `OLD` of `a`, of type service, can't be mapped",

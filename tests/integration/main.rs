@@ -3,6 +3,7 @@
 mod advisories;
 mod answers;
 mod architecture;
+mod assets;
 mod bad_input;
 mod bindings;
 mod bundler;

@@ -16,6 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::render::{self, RenderContext, Templates};
+use flotilla_model::assets::{AssetDigests, AssetList, PackAssets};
 use flotilla_model::bundle::{self, Bundle, PackBundle};
 use flotilla_model::child;
 use flotilla_model::customer::Worker;
@@ -262,6 +263,8 @@ struct Asked<'a> {
     digest: [u8; 32],
     /// The names and kinds of its modules, if wrangler bundled it.
     modules: Option<(String, Vec<(String, ModuleKind)>)>,
+    /// The digests of the pack's static assets, if it has any.
+    assets: Option<([u8; 32], [u8; 32])>,
     /// The worker as JSON.
     worker: &'a [u8],
 }
@@ -343,7 +346,9 @@ impl Helper {
             let json = serde_json::to_vec(worker).expect("BUG: a worker is JSON");
             let digest = bundle.digest.to_bytes();
             let modules = bundle.modules.as_ref().map(|modules| modules.outline());
-            let asked = Asked { part: *part, is_reported, file: &bundle.file, digest, modules, worker: &json };
+            let digests = bundle.assets.as_ref().map(|assets| assets.digests);
+            let assets = digests.map(|digests| (digests.files.to_bytes(), digests.list.to_bytes()));
+            let asked = Asked { part: *part, is_reported, file: &bundle.file, digest, modules, assets, worker: &json };
             write_frame(&mut self.stdin, &postcard::to_stdvec(&asked).map_err(io::Error::other)?)?;
         }
         // An empty frame: the answers so far are wanted now.
@@ -479,6 +484,11 @@ fn answer_all(frames: &mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
             types: Vec::new().into(),
             modules: asked.modules.map(|outline| Modules::of_outline(outline).into()),
             sources: Arc::new([]),
+            assets: asked.assets.map(|(files, list)| {
+                let digests = AssetDigests { files: Digest::from_bytes(files), list: Digest::from_bytes(list) };
+                PackAssets { folder: None, list: AssetList::default().into(), digests }.into()
+            }),
+            asset_files: Arc::new([]),
         };
         let request = Request { worker: &worker, bundle: &bundle, part: asked.part };
         BEGAN.store(processor_time(), Ordering::Relaxed);

@@ -233,7 +233,11 @@ impl LimitUsage {
             Limit::Databases => u64::from(usage.databases),
             Limit::CustomDomainsPerZone => of_zone().map(|(_, domains, _)| u64::from(*domains)).sum(),
             Limit::RoutesPerZone => of_zone().map(|(_, _, routes)| u64::from(*routes)).sum(),
-            Limit::ZonesPerWorker | Limit::Variables | Limit::VariableBytes | Limit::ScriptBytes => 0,
+            Limit::ZonesPerWorker
+            | Limit::Variables
+            | Limit::VariableBytes
+            | Limit::ScriptBytes
+            | Limit::AssetFiles => 0,
         }
     }
 

@@ -44,6 +44,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
             found.extend(implied::missing_callees(&session.context(), &project, &scan, selection)?);
             found.extend(build::not_in_specs(&project, &scan));
             found.extend(build::missing_code(&project, &scan));
+            found.extend(build::asset_errors(&project, &scan));
             scan.add_findings(&project, found);
             (selection.count(&scan), scan.diagnostics, scan.suppressed)
         }

@@ -238,7 +238,9 @@ impl Dev<'_> {
             _ => None,
         };
         // A deploy of some customers bundles what they use alone.
-        self.sources.extend(planned.iter().flat_map(|planned| watch::sources(&self.session.root, &planned.runtimes)));
+        self.sources.extend(
+            planned.iter().flat_map(|planned| watch::sources(&self.session.root, &planned.scan, &planned.runtimes)),
+        );
         let whole = selection.is_all();
         if let Some(found) = found {
             let concerned = |item: &Diagnostic| whole || selection.concerns(item);

@@ -60,6 +60,8 @@ pub struct Report<'a> {
     delete: usize,
     unchanged: usize,
     requests: usize,
+    /// The most requests beside them that upload static assets.
+    asset_uploads_at_most: usize,
     /// Additional requests, which read what is deployed.
     checks: usize,
     eta_seconds: f64,
@@ -124,6 +126,7 @@ impl PlanOutput<'_> {
             delete,
             unchanged: plan.unchanged,
             requests: self.requests(),
+            asset_uploads_at_most: self.plan.asset_uploads_at_most(),
             checks: self.checks(),
             eta_seconds: eta(&self.estimates),
             digest: plan.digest,
@@ -259,9 +262,13 @@ impl PlanOutput<'_> {
 
     /// Returns the price: `41 requests and 7 checks`.
     fn price(&self) -> String {
-        match self.checks() {
+        let price = match self.checks() {
             0 => requests(self.requests()),
             checks => format!("{} and {}", requests(self.requests()), count(checks, "check")),
+        };
+        match self.plan.asset_uploads_at_most() {
+            0 => price,
+            most => format!("{price}, and at most {} of static assets", count(most, "upload")),
         }
     }
 

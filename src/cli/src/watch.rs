@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use notify::EventKind;
 
-use flotilla_build::build::{self, PackBundles, Scope};
+use flotilla_build::build::{self, PackBundles, Scan, Scope};
 use flotilla_build::manifest::{FOLDER, Record, Unit};
 use flotilla_engine::build_fleet::{Built, build_fleet};
 use flotilla_model::diagnostic::Diagnostic;
@@ -73,7 +73,7 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
                     let changed = (done.built.written, done.built.removed);
                     let diagnostics = std::mem::take(&mut done.diagnostics);
                     known = Some(print_changes(session, known.as_deref(), diagnostics, changed, start)?);
-                    watch.set_sources(sources(&session.root, &done.runtimes));
+                    watch.set_sources(sources(&session.root, &done.scan, &done.runtimes));
                     current = Some(done);
                 }
                 Err(failure) if !failure.diagnostics.is_empty() => {
@@ -101,10 +101,20 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
 }
 
 /// Returns the folders of the sources that wrangler bundled.
-pub(super) fn sources(root: &Path, bundles: &PackBundles) -> BTreeSet<PathBuf> {
+pub(super) fn sources(root: &Path, scan: &Scan, bundles: &PackBundles) -> BTreeSet<PathBuf> {
     let files = bundles.iter().flat_map(|(_, bundle)| bundle.sources.iter());
     let own = files.filter(|(file, _)| !file.starts_with("node_modules/")).map(|(file, _)| root.join(file));
-    own.filter_map(|file| file.parent()?.canonicalize().ok()).collect()
+    let mut folders: BTreeSet<PathBuf> = own.filter_map(|file| file.parent()?.canonicalize().ok()).collect();
+    // Those of static assets: a pack's, and customers' own.
+    for assets in bundles.iter().filter_map(|(_, bundle)| bundle.assets.as_ref()) {
+        let Some(folder) = assets.folder.as_ref().and_then(|folder| folder.canonicalize().ok()) else { continue };
+        let files = assets.list.files.keys().map(|path| folder.join(path.trim_start_matches('/')));
+        let above = files.flat_map(|file| file.ancestors().skip(1).map(Path::to_owned).collect::<Vec<_>>());
+        folders.extend(above.filter(|above| above.starts_with(&folder)));
+        folders.insert(folder);
+    }
+    folders.extend(build::asset_inputs(scan).map(|file| root.join(file)).filter(|path| path.is_dir()));
+    folders
 }
 
 /// A message to a watch.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use flotilla_http::{Answer, Client, Error, Method, Part, Request, Timeouts, check_token_address, redact};
 pub use flotilla_http::{Kind, Sent, observe_requests};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -12,8 +13,8 @@ use serde_json::{Value, json};
 use flotilla_model::failure::Failure;
 use flotilla_model::paging::Page;
 use flotilla_model::platform::{
-    Call, CallError, DATABASES_PER_PAGE, Health, HealthCheck, Home, KV_PER_PAGE, Left, Module, Platform, Policy,
-    QUEUES_PER_PAGE, Quota, Reply, SCRIPTS_PER_PAGE, WORKFLOWS_PER_PAGE, ZONES_PER_PAGE,
+    AssetBody, Call, CallError, DATABASES_PER_PAGE, Health, HealthCheck, Home, KV_PER_PAGE, Left, Module, Platform,
+    Policy, QUEUES_PER_PAGE, Quota, Reply, SCRIPTS_PER_PAGE, WORKFLOWS_PER_PAGE, ZONES_PER_PAGE,
 };
 
 mod content;
@@ -107,6 +108,12 @@ impl Cloudflare {
                     .filter_map(|binding| binding["text"].as_str()),
             );
         }
+        if let Call::Upload { metadata, .. } = call {
+            secrets.extend(metadata["assets"]["jwt"].as_str());
+        }
+        if let Call::UploadAssets { session, .. } = call {
+            secrets.push(session.expose());
+        }
         secrets.extend(self.token(home).map(|token| token.expose_secret()));
         let redact = |message: String| redact(&message, &secrets);
         match error {
@@ -129,6 +136,14 @@ impl Cloudflare {
             Call::Upload { worker, metadata, modules } => {
                 let path = format!("{}?bindings_inherit=strict", script(worker));
                 self.request(home, Method::PUT, &path).form(form(metadata, modules))
+            }
+            Call::OpenAssets { worker, manifest } => self
+                .request(home, Method::POST, &format!("{}/assets-upload-session", script(worker)))
+                .json(&json!({ "manifest": manifest })),
+            Call::UploadAssets { session, files } => {
+                let token = SecretString::from(session.expose().to_owned());
+                let path = format!("{}{account}/workers/assets/upload?base64=true", self.base);
+                Request::new(Method::POST, path).bearer(&token).form(asset_form(files))
             }
             Call::Delete { tag: Some(tag), .. } => {
                 let tags = escape(&format!("{tag}:yes"));
@@ -298,16 +313,28 @@ fn form(metadata: &Value, modules: &[Module]) -> Vec<Part> {
     let metadata = Part {
         name: "metadata".to_owned(),
         file_name: None,
-        content_type: "application/json",
+        content_type: "application/json".into(),
         bytes: metadata.to_string().into_bytes().into(),
     };
     let module = |module: &Module| Part {
         name: module.name.clone(),
         file_name: Some(module.name.clone()),
-        content_type: module.content_type,
+        content_type: module.content_type.into(),
         bytes: Arc::clone(&module.bytes),
     };
     std::iter::once(metadata).chain(modules.iter().map(module)).collect()
+}
+
+/// The form of an upload of static assets: each file under its hash, in base64.
+fn asset_form(files: &[AssetBody]) -> Vec<Part> {
+    let part = |file: &AssetBody| Part {
+        name: file.hash.clone(),
+        file_name: Some(file.hash.clone()),
+        // This type stands for none.
+        content_type: file.content_type.clone().unwrap_or_else(|| "application/null".to_owned()).into(),
+        bytes: BASE64.encode(&file.bytes).into_bytes().into(),
+    };
+    files.iter().map(part).collect()
 }
 
 impl Platform for Cloudflare {
@@ -417,6 +444,8 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
             | Call::PutWorkflow { .. }
             | Call::DeleteWorkflow { .. }
             | Call::ListWorkflows { .. }
+            // Its token is the session's.
+            | Call::UploadAssets { .. }
     );
     if matches!(status, 400 | 401 | 403) && UNAUTHORIZED.contains(&code) && !apart {
         // Before it is known which account a token is for, it has none.

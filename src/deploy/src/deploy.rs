@@ -21,6 +21,7 @@ mod steps;
 mod task;
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,13 +31,15 @@ use serde_json::Value;
 use crate::pace::Lane;
 use crate::plan::Change;
 use crate::state::{Deployed, RunId, State, Stored};
+use flotilla_model::assets::AssetList;
 use flotilla_model::clock::Clock;
 use flotilla_model::digest::Digest;
-use flotilla_model::platform::{HealthCheck, Module};
+use flotilla_model::plain_file;
+use flotilla_model::platform::{AssetBody, HealthCheck, Module};
 
 pub use index::{ChangeIndex, HostWriteId, LaneId, LookupId, PutBackId, WaveIndex};
 pub use ownership::Ownership;
-pub use pool::{Answer, Ids, Job, Pool, Rehearsal, Threads};
+pub use pool::{Answer, Extras, Ids, Job, Pool, Rehearsal, Threads};
 pub use problem::NextStep;
 pub use run::deploy;
 pub use schedule::RequestId;
@@ -60,6 +63,8 @@ pub struct Upload {
     pub metadata: Value,
     /// The modules.
     pub modules: Vec<Module>,
+    /// The static assets, if it has any.
+    pub assets: Option<Arc<AssetList>>,
     /// The record that the state keeps once the upload was acknowledged.
     pub record: UploadRecord,
 }
@@ -74,8 +79,55 @@ pub struct UploadRecord {
     pub objects: Vec<(Digest, Vec<u8>)>,
 }
 
-/// Makes the upload of a change when its turn comes, so that only a few are in memory.
-pub type MakeUpload = dyn Fn(&Change) -> Result<Upload, String> + Send + Sync;
+/// Makes what a change uploads when its turn comes, so that only a little is in memory.
+pub trait Make: Send + Sync {
+    /// Makes the upload of a change. The error says why it can't be made.
+    fn upload(&self, change: &Change) -> Result<Upload, String>;
+
+    /// Returns the static assets of a change.
+    fn assets(&self, change: &Change) -> Result<Assets, String> {
+        Err(format!("BUG: nothing is known of the static assets of {}", change.worker))
+    }
+}
+
+impl<F: Fn(&Change) -> Result<Upload, String> + Send + Sync> Make for F {
+    fn upload(&self, change: &Change) -> Result<Upload, String> {
+        self(change)
+    }
+}
+
+/// What makes uploads.
+pub type MakeUpload = dyn Make;
+
+/// The static assets of a change.
+pub struct Assets {
+    /// The list.
+    pub list: Arc<AssetList>,
+    /// Finds the files of a path and a hash; none: there is no such file here any more.
+    pub find: Box<dyn Fn(&str, &str) -> Option<PathBuf>>,
+}
+
+impl Assets {
+    /// Reads a file by its hash. The error says why that can't be uploaded.
+    fn body(&self, hash: &str) -> Result<AssetBody, String> {
+        let mut entries = self.list.files.iter();
+        let (path, file) = entries
+            .find(|(_, file)| file.hash == hash)
+            .ok_or_else(|| format!("Cloudflare asks for the static asset {hash}, which the worker doesn't have"))?;
+        let from = (self.find)(path, hash).ok_or_else(|| {
+            format!("the static asset {path} ({hash}) is no longer at Cloudflare, nor in the project: check out the commit that has it")
+        })?;
+        let bytes = plain_file::read_through_links(&from, file.size)
+            .map_err(|error| format!("the static asset {} can't be read: {error}", from.display()))?;
+        if bytes.len() as u64 != file.size || flotilla_assets::hash(&bytes, path) != hash {
+            return Err(format!(
+                "the static asset {} has changed since the plan: run the same command again",
+                from.display()
+            ));
+        }
+        Ok(AssetBody { hash: hash.to_owned(), content_type: flotilla_assets::content_type(path), bytes: bytes.into() })
+    }
+}
 
 /// A command to a running deploy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

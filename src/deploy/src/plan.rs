@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::state::{Deployed, InFlight, Stored, Uncertainty, WorkerId};
+use flotilla_model::assets::digests_of;
 use flotilla_model::binding::OwnWorkflow;
 use flotilla_model::bundle::{Bundle, Resource, by_name, workers};
 use flotilla_model::customer::Worker;
@@ -57,6 +58,8 @@ pub struct RecordedWorker<'a> {
     pub differences: &'a [Reason],
     /// Whether the id of its database is known, if its spec gives the name alone.
     pub has_database: bool,
+    /// The number of files of its static assets that the platform may lack.
+    pub missing_assets: usize,
     /// The hosts that another worker may have by now, after an interrupted change of that one.
     pub contested: &'a [Uncertainty],
 }
@@ -85,6 +88,8 @@ pub enum Step {
         #[serde(skip_serializing_if = "Option::is_none")]
         location_hint: Option<LocationHint>,
     },
+    /// Uploads the static assets that the platform lacks: a session, and a request for each bucket of missing files.
+    UploadAssets,
     Upload,
     DetachDomain {
         domain: String,
@@ -188,6 +193,15 @@ impl PlannedMigration {
     }
 }
 
+/// The static assets that a change uploads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedAssets {
+    /// The digest of the list.
+    pub list: Digest,
+    /// The files that the platform may lack: at most so many requests upload them.
+    pub uploads_at_most: usize,
+}
+
 /// Returns why a worker is skipped whose live migration the pack doesn't have.
 pub fn unknown_tag(tag: &str) -> String {
     format!(
@@ -223,6 +237,9 @@ pub struct Change {
     /// The migrations of Durable Object classes that its upload goes through.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub migration: Option<PlannedMigration>,
+    /// The static assets that it uploads; none: those of the version before stay, or it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assets: Option<PlannedAssets>,
     /// Whether it destroys data of Durable Objects: with the worker that it deletes, or with a class.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub destroys_objects: bool,
@@ -409,7 +426,11 @@ pub fn decide(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Option
 }
 
 /// Returns the change that puts a worker back to an earlier bundle. The live one counts as rejected.
-pub fn back(id: &WorkerId, live: &Deployed, (to, bundle): (Digest, &Stored), reason: Reason) -> Change {
+pub fn back(id: &WorkerId, live: &Deployed, (to, bundle, files): (Digest, &Stored, usize), reason: Reason) -> Change {
+    // Those of the version before are others, or it isn't known which they are.
+    let assets =
+        digests_of(&bundle.metadata).map(|digests| PlannedAssets { list: digests.list, uploads_at_most: files });
+    let steps = assets.iter().map(|_| Step::UploadAssets).chain([Step::Upload]).collect();
     Change {
         customer: live.customer.clone(),
         environment: live.environment,
@@ -417,11 +438,12 @@ pub fn back(id: &WorkerId, live: &Deployed, (to, bundle): (Digest, &Stored), rea
         account: live.account.clone(),
         action: Action::Update,
         reasons: vec![reason],
-        steps: vec![Step::Upload],
+        steps,
         digest: to,
         was: Some(live.digest),
         wave: 0,
         migration: None,
+        assets,
         destroys_objects: false,
         adopts: false,
         home: id.0.clone(),
@@ -511,6 +533,7 @@ impl Change {
             was: None,
             wave: 0,
             migration: None,
+            assets: None,
             destroys_objects: false,
             adopts: false,
             home: Home { account_id: "a".to_owned(), namespace: None },

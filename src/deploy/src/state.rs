@@ -182,6 +182,8 @@ pub struct InFlight {
 pub enum Uncertainty {
     /// The live bundle.
     Upload,
+    /// Whether its static assets were uploaded; the next session finds out.
+    Assets,
     /// Whether the worker exists.
     Delete,
     /// Whether it answers on workers.dev.
@@ -332,6 +334,9 @@ impl State {
                 return State::open_with(path, OpenFlags::default());
             }
             migration::migrate(&db)?;
+        }
+        if writable {
+            db.execute_batch(history::INDEX)?;
         }
         // A record must survive a power failure: it contains what was acknowledged.
         db.pragma_update(None, "synchronous", "FULL")?;

@@ -338,9 +338,10 @@ pub fn local_options(
             .customer
             .map(|customer| if customer == SHARED { "shared workers" } else { customer }.to_owned())
     }));
-    options.workerd = local::Workerd::Lazy(Arc::new(move || {
-        workerd::path(&*progress).map_err(|failure| anyhow::anyhow!("{failure}; {}", failure.hints.join("; ")))
-    }));
+    let failed = |failure: Failure| anyhow::anyhow!("{failure}; {}", failure.hints.join("; "));
+    let of_assets = Arc::clone(&progress);
+    options.workerd = local::Workerd::Lazy(Arc::new(move || workerd::path(&*progress).map_err(failed)));
+    options.asset_workers = Some(Arc::new(move || workerd::asset_workers(&*of_assets).map_err(failed)));
     Ok(options)
 }
 
@@ -358,5 +359,6 @@ pub fn platform_limits(fleet: &Fleet) -> local::PlatformLimits {
     limits.vars = size(Limit::Variables).unwrap_or(limits.vars);
     limits.var_bytes = size(Limit::VariableBytes).unwrap_or(limits.var_bytes);
     limits.script_bytes = size(Limit::ScriptBytes).unwrap_or(limits.script_bytes);
+    limits.asset_files = size(Limit::AssetFiles).unwrap_or(limits.asset_files);
     limits
 }

@@ -21,6 +21,7 @@ use flotilla_deploy::plan::{
 };
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
 use flotilla_deploy::state::{self, Deployed, InFlight, Run, State, Stored, Uncertainty, WorkerId, deflated};
+use flotilla_model::assets;
 use flotilla_model::bundle::{self, Bundle, PackBundle};
 use flotilla_model::clock::{Clock, SystemClock};
 use flotilla_model::customer::{Database, Hosts, Worker};
@@ -46,6 +47,7 @@ use crate::plan_view::{Estimate, PlanView};
 use crate::refresh::{self, RefreshOptions};
 use crate::secret_needs::{self, Lacking};
 use crate::selection::Selection;
+use crate::upload;
 
 /// The number of customers that are planned at a time.
 const CHUNK: usize = 1024;
@@ -369,6 +371,8 @@ struct Wanted {
     bundle_before: Option<Stored>,
     /// Whether its database's id is known, if it needs one.
     has_database: bool,
+    /// The number of files of its static assets that the platform may lack.
+    missing_assets: usize,
 }
 
 /// The decision on a worker.
@@ -428,6 +432,7 @@ impl Fleet<'_> {
         let contested = Contested::of(&in_flight);
         let hosts = state.hosts_by_worker()?;
         let mut planner = Planner::new(options);
+        let mut asset_counts = HashMap::new();
         let (mut unclear, mut future) = (Unclear::default(), FutureDates::default());
         let today = today();
         let broken_sources: Mutex<BTreeSet<String>> = Mutex::default();
@@ -453,6 +458,7 @@ impl Fleet<'_> {
                 if let Some(live) = one.live.as_ref().filter(|live| live.digest != one.bundle.digest) {
                     one.bundle_before = state.stored(&live.digest)?;
                 }
+                one.missing_assets = self.missing_assets(one, state, &mut asset_counts)?;
             }
             secrets.prepare(wanted.iter().map(|one| &one.worker));
             let decided: Vec<Decided> = wanted
@@ -466,6 +472,7 @@ impl Fleet<'_> {
                         bundle: one.bundle_before.as_ref(),
                         differences: &differences,
                         has_database: one.has_database,
+                        missing_assets: one.missing_assets,
                         contested: contested.as_deref().unwrap_or_default(),
                     };
                     let desired = Desired {
@@ -560,6 +567,33 @@ impl Fleet<'_> {
         let broken_sources = broken_sources.into_inner();
         diagnostics.extend(secrets.errors().into_iter().filter(|error| broken_sources.contains(&error.place.file)));
         Ok(PlanParts { plan, workers, places, diagnostics })
+    }
+
+    /// Returns the number of files of a worker's static assets that the platform may lack: those that the live bundle doesn't have. `known` has
+    /// the counts of lists that were compared already.
+    fn missing_assets(
+        &self,
+        one: &Wanted,
+        state: &State,
+        known: &mut HashMap<(Option<Digest>, Digest), usize>,
+    ) -> Result<usize, Failure> {
+        let bundle = self.runtimes.of(&one.worker);
+        let Some((pack, own)) = bundle.assets.as_ref().zip(one.worker.assets.as_ref()) else { return Ok(0) };
+        let is_known = |part: &Uncertainty| !matches!(part, Uncertainty::Upload | Uncertainty::Delete);
+        let is_certain = one.in_flight.iter().flat_map(|in_flight| &in_flight.uncertainties).all(is_known);
+        let before = one.bundle_before.as_ref().filter(|_| is_certain);
+        let key = before.and_then(|before| Some(assets::digests_of(&before.metadata)?.list));
+        let key = (key, pack.digests_of(own).list);
+        if let Some(count) = known.get(&key) {
+            return Ok(*count);
+        }
+        let before = match before {
+            Some(before) => upload::kept_assets(state, before)?,
+            None => None,
+        };
+        let count = pack.list_of(own).count_new(before.as_ref());
+        known.insert(key, count);
+        Ok(count)
     }
 
     /// Returns the workers that somebody else deploys.
@@ -671,6 +705,7 @@ impl Fleet<'_> {
                 in_flight: None,
                 bundle_before: None,
                 has_database: false,
+                missing_assets: 0,
             })
         });
         wanted.collect()

@@ -121,7 +121,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Roll
     // 5. Waves and record.
     cloud.start(context)?;
     let platform = Arc::new(Cloudflare::new(&cloud.base, tokens.clone())?);
-    let make = upload::of_state(&cloud.state, &fleet, &secrets, &plan.changes)?;
+    let make = upload::of_state((&context.root, &cloud.state), &fleet, &secrets, &plan.changes)?;
     let kind = RunKind { priority: Priority::Interactive, ..RunKind::new(KIND) };
     let others = OthersResources::default();
     let (fleet, cloud) = (&fleet, &cloud);
@@ -147,7 +147,7 @@ pub(crate) fn roll_back_wave(
     operator.on_event(&Event::RollingBack(changes.len()));
     report_kept(ctx.context, &kept);
     let plan = Plan::of(changes, &[]);
-    let make = upload::of_state(&ctx.cloud.state, ctx.fleet, secrets, &plan.changes)?;
+    let make = upload::of_state((&ctx.context.root, &ctx.cloud.state), ctx.fleet, secrets, &plan.changes)?;
     let kind = RunKind { name: KIND, reason: "its wave was not healthy", priority: Priority::Interactive, ..ctx.kind };
     let (outcome, _) = apply(&ApplyContext { kind, ..*ctx }, &plan, make, state)?;
     Ok(outcome.applied)
@@ -328,7 +328,8 @@ impl Back {
                         return Ok(());
                     }
                     self.kept.extend(kept(state, &id, live, &stored)?);
-                    self.changes.push(plan::back(&id, live, (to.digest, &stored), reason(live, to)));
+                    let files = upload::kept_assets(state, &stored)?.map_or(0, |list| list.count_new(None));
+                    self.changes.push(plan::back(&id, live, (to.digest, &stored, files), reason(live, to)));
                 }
                 None => {
                     let reason = format!("{} is no longer kept; see `deploy.keep` in fleet.yaml", to.digest.short());

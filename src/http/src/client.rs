@@ -273,7 +273,7 @@ mod tests {
         let part = |name: &str, bytes: &[u8]| Part {
             name: name.to_owned(),
             file_name: Some(name.to_owned()),
-            content_type: "application/javascript+module",
+            content_type: "application/javascript+module".into(),
             bytes: Arc::from(bytes),
         };
         let form = Request::new(Method::PUT, &*address).bearer(&token).form(vec![part("a/b.js", b"export {}")]);

@@ -353,6 +353,12 @@ impl<'a> Projects<'a> {
                     findings.credential(config.document.place(*span), message, help);
                 }
             }
+            if config.get("site").is_some() && config.get("assets").is_none() {
+                let message = "`site` (Workers Sites) becomes static assets, which answer before the code".to_owned();
+                let help = "code that reads them from `__STATIC_CONTENT` finds nothing there: let it call `env.ASSETS.fetch(request)`, with \
+                            `assets` in place of `site`";
+                findings.note(config.place("site"), message, help);
+            }
             if let Some(main) = has_main.filter(|main| main.is_file()) {
                 credentials::report(self.root, &main, findings);
             }

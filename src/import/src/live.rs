@@ -448,8 +448,9 @@ impl Reading<'_> {
     /// Reports what exists beside the settings and is lost when somebody else uploads the worker.
     fn beside(&mut self, listed: &ListedWorker) {
         if listed.has_assets {
-            let message = format!("the static assets of `{}` can't be read, and a spec can't say them", self.name);
-            self.lost("its assets", message, KEEP);
+            let message = format!("the static assets of `{}` can't be read: Cloudflare gives back no files", self.name);
+            let help = "add their folder to the manifest of its pack: `assets: { directory: … }`";
+            self.lost("its assets", message, help);
         }
         if listed.migration_tag.is_some() {
             let message = format!("`{}` has Durable Object classes that migrations created", self.name);

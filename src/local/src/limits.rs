@@ -93,6 +93,8 @@ pub struct PlatformLimits {
     /// Tags per worker: 8 (docs, Workers for Platforms limits, 2026; applied to account-level workers too, where no
     /// number is documented).
     pub tags: usize,
+    /// Static assets per version: 100,000 (docs, Workers limits, 2026; 20,000 on the free plan).
+    pub asset_files: usize,
     /// Databases per account: 50,000 (docs, D1 limits, 2026).
     pub databases: u64,
     /// Versions kept per worker: 100, the number that one can roll back to (changelog of 2025-09-11).
@@ -110,6 +112,7 @@ impl Default for PlatformLimits {
             domains: 100,
             crons: 250,
             tags: 8,
+            asset_files: 100_000,
             databases: 50_000,
             versions: 100,
         }

@@ -196,7 +196,7 @@ pub fn npm_package(name: &str, version: &str, what: &str, progress: &dyn Progres
         let package = serde_json::json!({"private": true, "dependencies": {name: version}});
         fs::write(folder.join("package.json"), package.to_string()).context("the cache can't be written")?;
         progress.begin(&format!("installing {name} {version} for {what}; once, about half a minute"), None);
-        let result = npm_run(what, folder, "install");
+        let result = npm_run(what, folder, "install", &[]);
         progress.end();
         result
     })
@@ -277,14 +277,35 @@ fn content(entry: &Path, kind: &str, key: &Digest) -> io::Result<Digest> {
 
 /// Returns a folder with the `node_modules` of a package.json and its lock file.
 pub fn npm(what: &str, package: &[u8], lock: &[u8], progress: &dyn Progress) -> Result<PathBuf, Failure> {
+    npm_with(what, package, lock, &[], progress)
+}
+
+/// The same, without the packages that others can do without.
+pub fn npm_without_optional(
+    what: &str,
+    package: &[u8],
+    lock: &[u8],
+    progress: &dyn Progress,
+) -> Result<PathBuf, Failure> {
+    npm_with(what, package, lock, &["--omit=optional"], progress)
+}
+
+fn npm_with(
+    what: &str,
+    package: &[u8],
+    lock: &[u8],
+    options: &[&str],
+    progress: &dyn Progress,
+) -> Result<PathBuf, Failure> {
     // Some packages differ by system and processor.
     let system = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);
-    let key = Framed::new("npm").field(system.as_bytes()).field(package).field(lock).finish();
+    let key = Framed::new("npm").field(system.as_bytes()).field(package).field(lock);
+    let key = options.iter().fold(key, |framed, option| framed.field(option.as_bytes())).finish();
     entry("npm", &key, |folder| {
         fs::write(folder.join("package.json"), package).context("the cache can't be written")?;
         fs::write(folder.join("package-lock.json"), lock).context("the cache can't be written")?;
         progress.begin(&format!("installing the npm packages of {what}; once, about half a minute"), None);
-        let result = npm_run(what, folder, "ci");
+        let result = npm_run(what, folder, "ci", options);
         progress.end();
         result
     })
@@ -299,8 +320,9 @@ pub fn npm_environment() -> Environment {
     })
 }
 
-fn npm_run(what: &str, folder: &Path, command: &str) -> Result<(), Failure> {
+fn npm_run(what: &str, folder: &Path, command: &str, options: &[&str]) -> Result<(), Failure> {
     let words = [command, "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--loglevel=error"];
+    let words = words.into_iter().chain(options.iter().copied());
     let job = Job::new("npm", words, folder).environment(npm_environment()).time(NPM_TIME);
     let ended = job.run().map_err(|trouble| match trouble {
         Trouble::NotFound => Failure::new(format!("npm is not installed; it is needed for {what}"))

@@ -159,6 +159,10 @@ codes! {
     ScriptTooLarge = "L0409",
     /// A tenth of a limit or less is left.
     AlmostFull = "L0410",
+    /// More static assets than a worker can have.
+    TooManyAssets = "L0411",
+    /// A static asset that is larger than 25 MiB.
+    AssetTooLarge = "L0412",
     /// The project has no customers.
     NoCustomers = "F0501",
     /// The project has no fleet.yaml.
@@ -197,6 +201,10 @@ codes! {
     BadMigration = "P0610",
     /// A class that a worker binds or its migrations create, but that its code doesn't export.
     MissingClass = "P0611",
+    /// Static assets that can't be read or can't be deployed.
+    BadAssets = "P0612",
+    /// A line of `_headers` or `_redirects` that Cloudflare would reject.
+    BadAssetRule = "P0613",
     /// The entry point of a pack's wrangler project doesn't exist, and no command that flotilla runs creates it.
     NoEntryPoint = "P0615",
 }

@@ -61,6 +61,7 @@ pub enum Limit {
     Variables,
     VariableBytes,
     ScriptBytes,
+    AssetFiles,
 }
 
 /// A line of the table.
@@ -90,7 +91,7 @@ const WORKERS_DOCS: &str = "Cloudflare docs, Workers › Platform › Limits (20
 const D1_DOCS: &str = "Cloudflare docs, D1 › Platform › Limits (2026)";
 
 /// The limits that can be set, in the order of [`Limit`].
-pub const TABLE: [Row; 9] = [
+pub const TABLE: [Row; 10] = [
     Row {
         limit: Limit::Workers,
         key: "workers",
@@ -189,6 +190,17 @@ pub const TABLE: [Row; 9] = [
         paid: 64 << 20,
         code: Code::ScriptTooLarge,
         source: "Cloudflare docs, Workers › Platform › Limits (2026), and wrangler's own check",
+    },
+    Row {
+        limit: Limit::AssetFiles,
+        key: "assetFiles",
+        what: "static assets",
+        unit: "static assets",
+        scope: Scope::Worker,
+        free: 20_000,
+        paid: 100_000,
+        code: Code::TooManyAssets,
+        source: WORKERS_DOCS,
     },
 ];
 

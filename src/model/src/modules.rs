@@ -127,6 +127,11 @@ impl Modules {
         }
     }
 
+    /// Returns that there are none: a worker that only has static assets.
+    pub fn none() -> Modules {
+        Modules { main: String::new(), list: Vec::new() }
+    }
+
     /// Returns the digest of the modules, which source maps are no part of.
     pub fn digest(&self) -> Digest {
         let start = Framed::new("bundle of modules").field(self.main.as_bytes());

@@ -70,6 +70,39 @@ pub struct Module {
     pub bytes: Arc<[u8]>,
 }
 
+/// A file of an upload of static assets.
+#[derive(Clone)]
+pub struct AssetBody {
+    /// Its hash.
+    pub hash: String,
+    /// The content type with which it is answered, if it has one.
+    pub content_type: Option<String>,
+    /// Its bytes.
+    pub bytes: Arc<[u8]>,
+}
+
+/// A token of an upload session. Whoever knows it can upload files.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// Returns the token of a text.
+    pub fn new(text: String) -> Token {
+        Token(text)
+    }
+
+    /// Returns the token as it is sent.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
 /// One request to the platform. Each is safe to repeat.
 #[derive(Clone)]
 pub enum Call {
@@ -81,6 +114,20 @@ pub enum Call {
         metadata: Value,
         /// The modules, the main one first.
         modules: Vec<Module>,
+    },
+    /// Opens a session in which the static assets of a worker are uploaded: [`Reply::Assets`].
+    OpenAssets {
+        /// The worker's name.
+        worker: String,
+        /// The list of files: hashes and sizes by paths.
+        manifest: Value,
+    },
+    /// Uploads files of a session, with its token in the place of the account's: [`Reply::Assets`].
+    UploadAssets {
+        /// The session's token.
+        session: Token,
+        /// The files.
+        files: Vec<AssetBody>,
     },
     /// Removes a worker.
     Delete {
@@ -392,6 +439,13 @@ pub enum Reply {
     Id(String),
     /// A worker was uploaded.
     Uploaded(Uploaded),
+    /// A session of static assets, or the next part of one.
+    Assets {
+        /// The token: of the session, or, if no file is missing any more, the one that stands for the assets in an upload.
+        token: Option<Token>,
+        /// The hashes of the missing files, by the requests that upload them.
+        buckets: Vec<Vec<String>>,
+    },
     /// The resource doesn't exist.
     Nothing,
     /// The resource exists, and this worker has it and not the one that was named; none: it points to no worker.

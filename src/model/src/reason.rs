@@ -118,6 +118,21 @@ pub enum Reason {
         /// Its path.
         file: String,
     },
+    /// A static asset of the pack has changed.
+    AssetChanged {
+        /// Its path.
+        file: String,
+    },
+    /// The pack has a static asset that it hadn't before.
+    AssetAdded {
+        /// Its path.
+        file: String,
+    },
+    /// The pack no longer has a static asset.
+    AssetRemoved {
+        /// Its path.
+        file: String,
+    },
     /// flotilla itself differs in what decides the bytes of files.
     ToolChanged {
         /// The version before.
@@ -509,6 +524,9 @@ impl fmt::Display for Statement<'_> {
             Reason::SourceChanged { file } => write!(f, "{file} changed"),
             Reason::SourceAdded { file } => write!(f, "{file} is bundled now"),
             Reason::SourceRemoved { file } => write!(f, "{file} is no longer bundled"),
+            Reason::AssetChanged { file } => write!(f, "{file} changed"),
+            Reason::AssetAdded { file } => write!(f, "{file} is a new asset"),
+            Reason::AssetRemoved { file } => write!(f, "{file} is no longer an asset"),
             Reason::ToolChanged { old, new } => write!(f, "flotilla itself changed: {old} → {new}"),
             Reason::SecretChanged { name } => write!(f, "secret {name} changed"),
             Reason::SecretLost { name } => write!(f, "secret {name} is no longer set at Cloudflare"),

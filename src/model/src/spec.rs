@@ -197,8 +197,21 @@ pub struct Settings {
     /// Names of workers outside the fleet that receive the worker's logs. Default: they stay as they are; `[]` means none.
     #[schemars(extend("uniqueItems" = true), inner(length(min = 1)))]
     pub tail_consumers: Option<Vec<String>>,
+    /// Static assets of the customer's own, in addition to those of the pack, over which they come.
+    pub assets: Option<OwnAssetsFolder>,
     /// Who deploys the worker.
     pub delivery: Option<Delivery>,
+}
+
+/// A folder with static assets of a customer's own.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct OwnAssetsFolder {
+    /// The folder, from the project's folder: `assets/{customer}`. `{customer}` and `{environment}` are replaced. Its `_headers` and
+    /// `_redirects`, if it has them, take the place of the pack's, and its `.assetsignore` is its own.
+    #[schemars(length(min = 1, max = 1000))]
+    pub directory: String,
 }
 
 /// Where a worker runs.

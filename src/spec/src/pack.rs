@@ -1,6 +1,7 @@
 //! A pack, read from its folder: manifest, templates, catalogue, and the sources of its runtime. Doesn't render
 //! and doesn't bundle.
 
+mod assets;
 mod objects;
 mod wrangler;
 
@@ -22,6 +23,7 @@ use flotilla_model::spec::{
     BUNDLER_KEYS, CatalogueFile, DestinationType, OBJECT_KEYS, PackFile, Purpose, RuntimeFile, TEMPLATE_KEYS,
 };
 
+pub use assets::AssetSource;
 pub use objects::Objects;
 pub use wrangler::{Declared, Subject, WRANGLER, WranglerProject, relative, unsupported};
 
@@ -57,6 +59,8 @@ pub struct Pack {
     pub catalogue: Map<String, Value>,
     /// The Durable Objects of its code.
     pub objects: Objects,
+    /// Its static assets.
+    pub assets: Option<AssetSource>,
     /// The wrangler project that it bundles, if it has no code of its own.
     pub wrangler: Option<WranglerProject>,
 }
@@ -85,7 +89,12 @@ impl Pack {
         self.manifest.module.as_deref().map(|name| name.trim_end_matches(".tera"))
     }
 
-    /// Returns how its code is bundled; none if wrangler does it.
+    /// Returns whether its templates are flotilla's own, as it has none.
+    pub fn has_own_templates(&self) -> bool {
+        self.wrangler.is_none() && self.manifest.module.is_some()
+    }
+
+    /// Returns how its code is bundled; none if wrangler does it, or if there is none.
     pub fn runtime(&self) -> Option<&RuntimeFile> {
         self.manifest.runtime.as_ref()
     }
@@ -135,7 +144,11 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
         list.as_array().into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned)).collect()
     };
     let is_wrangler = wrangler::is_set(&manifest, "bundler");
-    let (module, files) = match is_wrangler {
+    // Assets alone need neither code nor templates.
+    let is_all_assets = !is_wrangler
+        && wrangler::is_set(&manifest, "assets")
+        && !TEMPLATE_KEYS.iter().any(|key| wrangler::is_set(&manifest, key));
+    let (module, files) = match is_wrangler || is_all_assets {
         true => (None, Vec::new()),
         false => (text("module"), texts(&manifest["files"])),
     };
@@ -167,16 +180,31 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
         let help = "templates are the files in the pack's folder that end in .tera: remove the unused ones";
         diagnostics.push(Diagnostic::error(Code::BadPack, Place::file(&format!("{path}/pack.yaml")), message, help));
     }
-    let (mut project, mut objects) = (None, Objects::default());
+    let (mut project, mut objects, mut assets) = (None, Objects::default(), None);
     if let (false, Some(document)) = (is_wrangler, &document) {
         objects = Objects::of_pack(document, &manifest);
         diagnostics.extend(objects.check(document));
+        match assets::of_pack(tree, path, document, &manifest, is_all_assets) {
+            Ok(found) => assets = found,
+            Err(found) => diagnostics.extend(found),
+        }
+        if is_all_assets {
+            for key in OBJECT_KEYS.into_iter().filter(|key| wrangler::is_set(&manifest, key)) {
+                let place = document.place(document.root.key_span(key).unwrap_or(document.root.span));
+                let message = format!("`{key}` without code: the pack has static assets alone");
+                let help = "remove it, or add `module`, `files` and `runtime`";
+                diagnostics.push(Diagnostic::error(Code::Conflict, place, message, help));
+            }
+            templates = vec![(wrangler::TEMPLATE.0.to_owned(), wrangler::TEMPLATE.1.to_owned())];
+            partials.clear();
+        }
     }
     if let (true, Some(config), Some(document)) = (is_wrangler, text("config"), &document) {
         let place = |key: &str| document.place_of([key]);
         match wrangler::read(tree, path, &config, text("environment").as_deref(), place) {
             Ok(mut read) => {
                 objects = std::mem::take(&mut read.objects);
+                assets = read.assets.take();
                 project = Some(read);
             }
             Err(found) => diagnostics.extend(found),
@@ -228,6 +256,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
         types,
         catalogue,
         objects,
+        assets,
         wrangler: project,
     })
 }
@@ -372,8 +401,8 @@ struct Manifest {
 }
 
 /// The keys that a pack with a bundler can't have.
-const EXCLUDED_KEYS: [&str; TEMPLATE_KEYS.len() + OBJECT_KEYS.len()] =
-    [TEMPLATE_KEYS[0], TEMPLATE_KEYS[1], TEMPLATE_KEYS[2], OBJECT_KEYS[0], OBJECT_KEYS[1], OBJECT_KEYS[2]];
+const EXCLUDED_KEYS: [&str; 7] =
+    [TEMPLATE_KEYS[0], TEMPLATE_KEYS[1], TEMPLATE_KEYS[2], OBJECT_KEYS[0], OBJECT_KEYS[1], OBJECT_KEYS[2], "assets"];
 
 /// Returns the errors in which keys a pack has: those of a pack with templates and those of one with a bundler exclude each other.
 fn excluding_keys(document: &Document, value: &Value) -> Vec<Diagnostic> {
@@ -383,7 +412,7 @@ fn excluding_keys(document: &Document, value: &Value) -> Vec<Diagnostic> {
     let (excluded, help): (&[&str], &str) = match is_wrangler {
         true => (
             &EXCLUDED_KEYS,
-            "a pack has templates and a bundle command (`module`, `files`, `runtime`), or `bundler: wrangler` and `config`: keep one of the two; with `bundler`, Durable Objects are those of the configuration",
+            "a pack has templates and a bundle command (`module`, `files`, `runtime`), or `bundler: wrangler` and `config`: keep one of the two; with `bundler`, Durable Objects and assets are those of the configuration",
         ),
         false => (
             &BUNDLER_KEYS,

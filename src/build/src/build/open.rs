@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 
-use super::project::Project;
+use super::project::{Project, read_assets};
 use super::scan::check_all;
 use crate::resolve::{self, Resolved};
 use flotilla_model::diagnostic::{Diagnostic, sorted};
@@ -49,6 +49,7 @@ pub fn open_preview(tree: Tree, preview: &Preview, progress: &dyn Progress) -> R
     project.fleet.decides = Framed::new("preview").field(&project.fleet.decides.to_bytes()).field(&decides).finish();
     project.fleet.preview = Some(preview);
     project.shared = resolve::shared(&project.fleet);
+    read_assets(&project.tree, &mut project.shared.resolved);
     Ok(project)
 }
 

@@ -179,7 +179,7 @@ impl<'a> Scanner<'a> {
         let project = self.project;
         let file = spec.file.clone();
         let _span = trace::span("read and resolve", &file);
-        let (reading, resolved) = project.resolve(&file, bytes);
+        let (reading, mut resolved) = project.resolve(&file, bytes);
         let mut inputs = vec![spec];
         let (mut layers, mut labels, mut other_id) = (Vec::new(), Vec::new(), None);
         if let Some(spec) = &reading.spec {
@@ -193,6 +193,7 @@ impl<'a> Scanner<'a> {
                 content: file.bytes.as_ref().map(|bytes| Digest::of(bytes).short_hash()),
             }));
         }
+        inputs.append(&mut resolved.asset_inputs);
         // With a broken pack or layer, too, the customer is resolved again the next time.
         let has_diagnostics = !reading.diagnostics.is_empty() || !resolved.broken_parts.is_empty();
         let is_held = |judged: &Judged| has_errors(judged) || !resolved.broken_parts.is_empty();

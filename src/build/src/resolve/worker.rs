@@ -13,16 +13,16 @@ use flotilla_model::spec::{
     Delivery, Domain, Environment, LogLevel, Observability, PackFile, PackSetting, RequestLimits, Route, Settings,
 };
 use flotilla_spec::layer::Merged;
-use flotilla_spec::pack::{Objects, Type};
+use flotilla_spec::pack::{AssetSource, Objects, Type};
 use flotilla_spec::project::unknown;
 use flotilla_spec::yaml::{Document, Kind, Node};
 
-use super::Batch;
 use super::bindings::reserved;
 use super::claim::{Claimant, ClaimedResource, UniqueClaim};
 use super::left_out::LeftOut;
 use super::peers::{Peer, Reference};
 use super::previews::{self, Base};
+use super::{Batch, assets};
 
 /// The compatibility date of workers whose fleet sets none. Raising it redeploys them all.
 const DEFAULT_COMPATIBILITY_DATE: &str = "2026-06-01";
@@ -142,7 +142,15 @@ impl Batch<'_> {
             self.resolved.moved.extend(moved);
         }
         let (pack, name_pattern) = (value["pack"].as_str(), value["workerName"].as_str());
-        WorkerResolver { batch: self, target, settings: &settings, left_out, pack, name_pattern }.resolve();
+        // Without code, nothing is bound and nothing is called.
+        let packs = &self.fleet.packs;
+        let of_worker = match pack {
+            Some(name) => packs.get(name),
+            None => packs.values().next().filter(|_| packs.len() == 1 && self.fleet.broken_packs.is_empty()),
+        };
+        let is_all_assets = of_worker.and_then(|pack| pack.assets.as_ref()).is_some_and(|assets| assets.is_all);
+        let lacks_code = if is_all_assets { assets::without_code(&mut settings) } else { Vec::new() };
+        WorkerResolver { batch: self, target, settings: &settings, left_out, pack, name_pattern }.resolve(&lacks_code);
     }
 }
 
@@ -159,7 +167,21 @@ pub(super) struct PackInUse<'a> {
     manifest: Option<&'a PackFile>,
     /// The Durable Objects of its code, if all of it is known.
     pub(super) objects: Option<&'a Objects>,
+    /// Its static assets.
+    pub(super) assets: Option<&'a AssetSource>,
     pub(super) types: Types<'a>,
+}
+
+impl PackInUse<'_> {
+    /// Returns its name.
+    pub(super) fn name(&self) -> &str {
+        self.name
+    }
+
+    /// Returns whether all of it is known.
+    pub(super) fn is_known(&self) -> bool {
+        self.manifest.is_some()
+    }
 }
 
 /// The destination types of a pack, as far as they are known.
@@ -194,8 +216,11 @@ impl<'a> Types<'a> {
 }
 
 impl<'a> WorkerResolver<'a, '_> {
-    fn resolve(mut self) {
+    fn resolve(mut self, lacks_code: &[&'static str]) {
         let pack = self.pack();
+        if let Some(pack) = &pack {
+            self.warn_of_missing_code(pack, lacks_code);
+        }
         self.warn_of_unused_settings(pack.as_ref());
         let known_name = self.name(pack.as_ref());
         let reach = self.reach(known_name.as_deref());
@@ -217,6 +242,7 @@ impl<'a> WorkerResolver<'a, '_> {
         self.workflows(&reach.account, reach.namespace.as_deref(), &name, &mut bindings);
         let queue_consumers = self.queue_consumers(&reach.account, reach.namespace.as_deref());
         let (migrations, exports) = self.classes(objects);
+        let assets = self.assets(pack.as_ref(), &reach.account, &vars, &secrets, (&bindings, &database));
         let (target, settings) = (self.target, self.settings);
         let provenance = settings.trusted_origins.as_ref();
         let trusted_origins = self.checked(provenance, "trustedOrigins", Code::BadOrigin, names::origin);
@@ -276,6 +302,7 @@ impl<'a> WorkerResolver<'a, '_> {
             cache: settings.cache.clone(),
             logpush: settings.logpush,
             tail_consumers: settings.tail_consumers.as_ref().map(|names| names.iter().cloned().collect()),
+            assets,
             delivery: settings.delivery.unwrap_or(Delivery::Automatic),
         };
         self.batch.resolved.workers.push(worker);
@@ -501,13 +528,21 @@ impl<'a> WorkerResolver<'a, '_> {
                 prefix,
                 manifest,
                 objects: Some(&pack.objects),
+                assets: pack.assets.as_ref(),
                 types: Types::Known(&pack.types),
             });
         }
         if let Some((name, pack)) = broken.get_key_value(name) {
             self.batch.resolved.broken_parts.insert(name.to_owned());
             let types = pack.types.as_ref().map_or(Types::Unknown, Types::Named);
-            return Some(PackInUse { name, prefix: pack.prefix.as_deref(), manifest: None, objects: None, types });
+            return Some(PackInUse {
+                name,
+                prefix: pack.prefix.as_deref(),
+                manifest: None,
+                objects: None,
+                assets: None,
+                types,
+            });
         }
         if !fleet.lacks("packs") {
             let place = self.place(&["pack"]);
@@ -534,7 +569,7 @@ impl<'a> WorkerResolver<'a, '_> {
     }
 
     /// Returns whether a setting is meant for this worker alone, and for no other of the customer or the fleet.
-    fn is_for_this_worker(&self, place: &Place, key: &str) -> bool {
+    pub(super) fn is_for_this_worker(&self, place: &Place, key: &str) -> bool {
         let subject = self.target.subject;
         let Some(role) = self.target.role else {
             return self.is_own(place);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use flotilla_model::paging::{ListPage, Page};
 use flotilla_model::platform::{
     Call, DATABASES_PER_PAGE, DISPATCH_NAMESPACE_MISSING, Home, KV_PER_PAGE, ListedConsumer, ListedQueue,
-    ListedWorkflow, ListedZone, QUEUES_PER_PAGE, Reply, WORKER_MISSING, WORKFLOWS_PER_PAGE, ZONES_PER_PAGE,
+    ListedWorkflow, ListedZone, QUEUES_PER_PAGE, Reply, Token, WORKER_MISSING, WORKFLOWS_PER_PAGE, ZONES_PER_PAGE,
 };
 use flotilla_model::spec::QueueConsumer;
 use flotilla_model::uploaded::Uploaded;
@@ -39,6 +39,24 @@ pub fn read(home: &Home, call: &Call, result: &Value, info: &Value) -> Result<Re
             // Neither is documented to be there always.
             let time = |field| text(result, field).ok();
             Ok(Reply::Uploaded(Uploaded { etag, created_on: time("created_on"), modified_on: time("modified_on") }))
+        }
+        Call::OpenAssets { .. } => {
+            object(result)?;
+            let bucket = |bucket: &Value| strings(rows(bucket)?);
+            let buckets = match &result["buckets"] {
+                Value::Null => Vec::new(),
+                buckets => rows(buckets)?.iter().map(bucket).collect::<Result<Vec<_>, Mismatch>>()?,
+            };
+            let buckets: Vec<Vec<String>> = buckets.into_iter().filter(|bucket| !bucket.is_empty()).collect();
+            Ok(Reply::Assets { token: Some(Token::new(text(result, "jwt")?)), buckets })
+        }
+        // The token is there once all files are.
+        Call::UploadAssets { .. } => {
+            if !result.is_null() {
+                object(result)?;
+            }
+            let token = if result["jwt"].is_null() { None } else { Some(Token::new(text(result, "jwt")?)) };
+            Ok(Reply::Assets { token, buckets: Vec::new() })
         }
         // The result of these isn't documented: that it was a success is all that there is.
         Call::Delete { .. }

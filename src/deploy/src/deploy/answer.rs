@@ -275,6 +275,9 @@ impl Run<'_> {
         }
         task.proceed();
         let is_last = task.steps_left() == 0;
+        if *step == Step::UploadAssets {
+            self.end_waiting_for_assets(index, true);
+        }
         let lane = self.schedule.lane_of(index);
         lane.done += 1;
         lane.drop_steps(1);
@@ -443,6 +446,7 @@ fn needs_worker(step: &Step) -> bool {
         | Step::CreateQueue { .. }
         | Step::RemoveConsumer { .. }
         | Step::DeleteWorkflow { .. }
+        | Step::UploadAssets
         | Step::Upload => false,
         Step::DetachDomain { .. }
         | Step::TakeDomain { .. }

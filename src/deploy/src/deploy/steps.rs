@@ -7,6 +7,7 @@ use crate::state::Uncertainty;
 pub(super) fn action_name(step: &Step) -> &'static str {
     match step {
         Step::CreateDatabase { .. } => "create database",
+        Step::UploadAssets => "upload assets",
         Step::Upload => "upload",
         Step::DeleteDatabase { .. } => "delete database",
         Step::Delete => "delete",
@@ -31,6 +32,7 @@ pub(super) fn uncertainty_of(step: &Step) -> Uncertainty {
         |pattern: &String, zone: Option<&String>| Uncertainty::Route { pattern: pattern.clone(), zone: zone.cloned() };
     match step {
         Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => Uncertainty::Database,
+        Step::UploadAssets => Uncertainty::Assets,
         Step::Upload => Uncertainty::Upload,
         Step::Delete => Uncertainty::Delete,
         Step::SetWorkersDev { .. } => Uncertainty::WorkersDev,

@@ -1,6 +1,8 @@
 //! One change in progress: its next request, and what an answer means for what is live. Pure; knows neither pace nor
 //! state.
 
+use std::collections::VecDeque;
+
 use serde_json::Value;
 
 use super::advice::{DOMAIN_HAS_RECORDS, attached_elsewhere, explained};
@@ -15,6 +17,7 @@ use flotilla_model::objects;
 use flotilla_model::paging::{Page, Pages};
 use flotilla_model::platform::{
     CONSUMER_EXISTS, Call, CallError, DATABASE_EXISTS, ListedConsumer, ListedQueue, ListedRoute, ROUTE_EXISTS, Reply,
+    Token,
 };
 use flotilla_model::tags;
 
@@ -55,6 +58,10 @@ pub(super) struct Task {
     pub migrations: Option<Value>,
     /// The tag of the last migration after the upload, if that was found out.
     pub migration_tag: Option<String>,
+    /// The session in which its static assets are uploaded.
+    pub assets: Option<AssetSession>,
+    /// The token that stands for its static assets in the upload.
+    pub assets_token: Option<Token>,
     /// The worker's tags when its owner was looked at.
     tags: Vec<String>,
     /// The results of the present step's lookups.
@@ -88,6 +95,14 @@ pub(super) struct StepLookups {
     queues: Pages<ListedQueue>,
 }
 
+/// A session of static assets that is open.
+pub(super) struct AssetSession {
+    /// Its token.
+    pub token: Token,
+    /// The hashes of the files that are still missing, by the requests that upload them.
+    pub buckets: VecDeque<Vec<String>>,
+}
+
 /// The result of looking for something in a list.
 enum Found {
     /// It, or that it isn't there.
@@ -102,6 +117,10 @@ pub(super) enum Next {
     Call(Call),
     /// The upload.
     Upload,
+    /// The beginning of a session of static assets.
+    AssetSession,
+    /// The upload of these files in a session, by their hashes.
+    Assets(Token, Vec<String>),
     /// A zone's id, by its name.
     Zone(String),
     /// Sends nothing: the step is done.
@@ -130,6 +149,8 @@ impl Task {
             is_migration_due: false,
             migrations: None,
             migration_tag: None,
+            assets: None,
+            assets_token: None,
             tags: Vec::new(),
             found: StepLookups::default(),
             released: None,
@@ -174,6 +195,13 @@ impl Task {
                 jurisdiction: *jurisdiction,
                 location_hint: *location_hint,
             }),
+            Step::UploadAssets => match &self.assets {
+                None => Next::AssetSession,
+                Some(session) => {
+                    let files = session.buckets.front().cloned().unwrap_or_default();
+                    Next::Assets(session.token.clone(), files)
+                }
+            },
             Step::Upload if self.is_migration_due => Next::Call(Call::ReadSettings { worker }),
             Step::Upload => Next::Upload,
             Step::CreateQueue { name } if self.found.id.is_some() => {
@@ -301,6 +329,9 @@ impl Task {
         let step = self.step(change);
         if self.is_migration_due && *step == Step::Upload {
             return self.on_settings(change, result).map(|()| false);
+        }
+        if *step == Step::UploadAssets {
+            return self.on_assets(change, result);
         }
         let reply = match (step, result) {
             // It may be our own doing, by an attempt whose answer was lost: then it is there by now.
@@ -546,6 +577,57 @@ impl Task {
         Ok(())
     }
 
+    /// Handles the answer to a part of the upload of static assets. Returns whether all of them are there.
+    fn on_assets(&mut self, change: &Change, result: Result<Reply, CallError>) -> Result<bool, Problem> {
+        let (token, buckets) = match result {
+            Ok(Reply::Assets { token, buckets }) => (token, buckets),
+            Ok(_) => (None, Vec::new()),
+            // A session is valid for an hour. What was uploaded in it is there, and a new one says what isn't.
+            Err(CallError::Rejected { .. }) if self.assets.take().is_some() && !self.found.exists => {
+                (self.found.exists, self.attempts) = (true, Attempts::default());
+                return Ok(false);
+            }
+            Err(error) => return Err(explained(change, &Step::UploadAssets, &error)),
+        };
+        self.attempts = Attempts::default();
+        let finished = match self.assets.take() {
+            // The session itself: its token is the one of the upload, if no file is missing.
+            None => match token {
+                Some(token) if buckets.is_empty() => Some(token),
+                Some(token) => {
+                    self.assets = Some(AssetSession { token, buckets: buckets.into() });
+                    return Ok(false);
+                }
+                None => None,
+            },
+            Some(mut session) => {
+                session.buckets.pop_front();
+                let is_last = session.buckets.is_empty();
+                match (is_last, token) {
+                    (false, None) => {
+                        self.assets = Some(session);
+                        return Ok(false);
+                    }
+                    // Others can have uploaded the rest meanwhile.
+                    (_, token) => token,
+                }
+            }
+        };
+        match finished {
+            Some(token) => {
+                self.assets_token = Some(token);
+                Ok(true)
+            }
+            None => {
+                let why = format!(
+                    "the static assets of {} were uploaded, and Cloudflare doesn't confirm that",
+                    change.worker
+                );
+                Err(NextStep::Retry.because(why))
+            }
+        }
+    }
+
     /// Finds what the present step looks for in a page of a list; a reply that is none is returned as it is.
     fn find(&mut self, change: &Change, reply: Reply) -> Result<Found, Problem> {
         let (found, progress) = match (self.step(change), reply) {
@@ -615,7 +697,11 @@ impl Task {
                 }
                 live.migration_tag = self.migration_tag.take().or(live.migration_tag.take());
             }
-            Step::Delete | Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } | Step::CreateQueue { .. } => {}
+            Step::Delete
+            | Step::UploadAssets
+            | Step::CreateDatabase { .. }
+            | Step::DeleteDatabase { .. }
+            | Step::CreateQueue { .. } => {}
             Step::SetConsumer { queue, consumer } => drop(live.consumers.insert(queue.clone(), consumer.clone())),
             Step::RemoveConsumer { queue } => drop(live.consumers.remove(queue)),
             Step::PutWorkflow { name, workflow } => drop(live.workflows.insert(name.clone(), workflow.clone())),

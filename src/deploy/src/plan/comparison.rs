@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Action, Change, Desired, Options, PlannedMigration, RecordedWorker, Step};
+use super::{Action, Change, Desired, Options, PlannedAssets, PlannedMigration, RecordedWorker, Step};
 use crate::rotation::LOST;
 use crate::state::{Deployed, DeployedResources, InFlight, Uncertainty, WorkerId};
+use flotilla_model::assets;
 use flotilla_model::bundle::{by_name, differences, workers};
 use flotilla_model::customer::Database;
 use flotilla_model::digest::Digest;
@@ -39,6 +40,7 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
         let force = options.force.filter(|_| !known.live.is_some_and(since));
         reasons.extend(force.map(|reason| Reason::Forced { reason: reason.to_owned() }));
     }
+    let assets = uploaded_assets(wanted, known, &uncertainties).filter(|_| !reasons.is_empty());
     if !reasons.is_empty() {
         if let (Database::D1 { id: None, name, jurisdiction, location_hint, .. }, false) =
             (&worker.database, known.has_database)
@@ -47,6 +49,7 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
             reasons.push(Reason::DatabaseCreated { new: name.clone() });
             steps.push(Step::CreateDatabase { name: name.clone(), jurisdiction, location_hint });
         }
+        steps.extend(assets.iter().map(|_| Step::UploadAssets));
         steps.push(Step::Upload);
     }
     let (domains, routes) = uncertain(&uncertainties);
@@ -150,6 +153,7 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
         was: live.map(|live| live.digest),
         wave: 0,
         migration,
+        assets,
         destroys_objects,
         adopts: false,
         home: wanted.home.clone(),
@@ -161,6 +165,22 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
         picked: options.waves.iter().position(|wave| wave.picks(&worker.labels)),
         rank: 0,
     })
+}
+
+/// Returns the static assets that have to be uploaded with a worker. Those of the version before stay where it is certain which these are: the
+/// state knows the live bundle, nobody else changed the worker, and no upload was interrupted.
+fn uploaded_assets(
+    wanted: &Desired<'_>,
+    known: &RecordedWorker<'_>,
+    uncertain: &[Uncertainty],
+) -> Option<PlannedAssets> {
+    let metadata = &wanted.bundle.metadata;
+    let digests = assets::digests_of(metadata)?;
+    let is_certain = !uncertain.iter().any(|part| matches!(part, Uncertainty::Upload | Uncertainty::Delete));
+    let live = known.live.filter(|live| is_certain && live.drift.is_none());
+    let is_same = live.is_some_and(|live| live.digest == wanted.bundle.digest);
+    let before = live.and(known.bundle).is_some_and(|before| assets::can_keep(&before.metadata, metadata));
+    (!is_same && !before).then_some(PlannedAssets { list: digests.list, uploads_at_most: known.missing_assets })
 }
 
 /// The changes that an upload makes to Durable Object classes.
@@ -264,6 +284,7 @@ fn uncertain(uncertainties: &[Uncertainty]) -> (BTreeSet<&str>, BTreeMap<&str, O
                 routes.insert(pattern.as_str(), zone.as_deref());
             }
             Uncertainty::Upload
+            | Uncertainty::Assets
             | Uncertainty::Delete
             | Uncertainty::WorkersDev
             | Uncertainty::Crons
@@ -373,6 +394,7 @@ impl<'a> Gone<'a> {
             was: self.live.map(|_| self.digest),
             wave: 0,
             migration: None,
+            assets: None,
             destroys_objects,
             adopts: false,
             home: home.clone(),

@@ -13,7 +13,17 @@ use crate::state::{ResourceKind, State};
 pub(crate) type Names = BTreeMap<(String, Resource), BTreeSet<String>>;
 
 impl Plan {
-    /// Returns the number of requests that the changes take, by account, without those that look up ids: see [`Plan::lookups`].
+    /// Returns the most requests that upload static assets, beside one session for each worker: a file that several workers of a dispatch
+    /// namespace have is uploaded once.
+    pub fn asset_uploads_at_most(&self) -> usize {
+        let mut seen = BTreeSet::new();
+        let assets = self.changes.iter().filter_map(|change| Some((&change.home, change.assets.as_ref()?)));
+        let counted = assets.filter(|(home, assets)| home.namespace.is_none() || seen.insert((*home, assets.list)));
+        counted.map(|(_, assets)| assets.uploads_at_most).sum()
+    }
+
+    /// Returns the number of requests that the changes take, by account, without those that look up ids (see [`Plan::lookups`]) and
+    /// those of [`Plan::asset_uploads_at_most`].
     pub fn requests(&self) -> BTreeMap<&str, usize> {
         let mut requests = BTreeMap::new();
         for change in &self.changes {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Purpose;
+use crate::assets::{AssetOptions, HtmlHandling, NotFoundHandling, WorkerFirst};
 use crate::binding;
 use crate::objects::{ClassExport, Migration};
 
@@ -23,13 +24,13 @@ pub struct PackFile {
     /// The prefix of the names of its workers.
     #[schemars(length(max = 20), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub prefix: String,
-    /// The template of the module that is uploaded. Required without `bundler`.
+    /// The template of the module that is uploaded. Required without `bundler`, unless the pack has `assets` alone.
     #[schemars(regex(pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]*\\.tera$"))]
     pub module: Option<String>,
-    /// The other templates, among them the wrangler file. Required without `bundler`.
+    /// The other templates, among them the wrangler file. Required with `module`.
     #[schemars(inner(regex(pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]*\\.tera$")))]
     pub files: Option<Vec<String>>,
-    /// The code that all workers of the pack share. Required without `bundler`.
+    /// The code that all workers of the pack share. Required with `module`.
     pub runtime: Option<RuntimeFile>,
     /// The program that bundles the code of an existing wrangler project, which takes the place of `module`, `files` and `runtime`.
     pub bundler: Option<Bundler>,
@@ -63,14 +64,50 @@ pub struct PackFile {
     /// The declared Durable Object classes, by name, instead of `migrations`. With `bundler`, those of the configuration.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z_$][A-Za-z0-9_$]*$"}))]
     pub exports: Option<BTreeMap<String, ClassExport>>,
+    /// The static assets that all workers of the pack have. With `bundler`, those of the configuration. A pack with neither code nor
+    /// templates has assets alone.
+    pub assets: Option<PackAssetsFile>,
     /// The file with the destination types.
     pub catalogue: Option<String>,
     /// The probes that `flotilla verify` sends to its workers.
     pub verify: Option<Vec<Probe>>,
     /// Which of the settings `trustedOrigins` and `logLevel` its templates use. `check` warns if a spec sets another one. Default:
-    /// both, or none with `bundler`.
+    /// both, or none without templates.
     #[schemars(extend("uniqueItems" = true))]
     pub settings: Option<Vec<PackSetting>>,
+}
+
+/// The static assets of a pack.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct PackAssetsFile {
+    /// The folder with the files, from the pack's folder: `../../web/dist`. It must be in the project, or in the git repository that the
+    /// project is part of. Default: none; then each customer has a folder of its own.
+    #[schemars(length(min = 1, max = 1000))]
+    pub directory: Option<String>,
+    /// The name of the binding by which the code reads them: `ASSETS`.
+    #[schemars(regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"))]
+    pub binding: Option<String>,
+    /// The handling of the paths of HTML files. Default: `auto-trailing-slash`.
+    pub html_handling: Option<HtmlHandling>,
+    /// The answer where no asset fits, and no code answers. Default: `none`.
+    pub not_found_handling: Option<NotFoundHandling>,
+    /// Whether requests reach the code before the assets: all of them with `true`, or those with the paths of a list, such as
+    /// `[/api/*, "!/api/docs/*"]`. Default: `false`.
+    pub run_worker_first: Option<WorkerFirst>,
+}
+
+impl PackAssetsFile {
+    /// Returns how the assets answer.
+    pub fn options(&self) -> AssetOptions {
+        AssetOptions {
+            binding: self.binding.clone(),
+            html_handling: self.html_handling,
+            not_found_handling: self.not_found_handling,
+            run_worker_first: self.run_worker_first.clone(),
+        }
+    }
 }
 
 /// A program that bundles the code of an existing project.
@@ -113,9 +150,9 @@ impl PackSetting {
 }
 
 impl PackFile {
-    /// Returns whether its templates use a setting. One with a bundler has none.
+    /// Returns whether its templates use a setting. One without templates has none.
     pub fn uses(&self, setting: PackSetting) -> bool {
-        self.settings.as_ref().map_or(self.bundler.is_none(), |settings| settings.contains(&setting))
+        self.settings.as_ref().map_or(self.module.is_some(), |settings| settings.contains(&setting))
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::assets::{self, AssetSource};
 use super::objects::Objects;
 use crate::documents;
 use crate::tree::Tree;
@@ -48,18 +49,16 @@ const NOT_INHERITED: [&str; 18] = [
     "worker_loaders",
 ];
 /// The keys that flotilla can't deploy yet, and what they set.
-const UNSUPPORTED: [(&str, &str); 18] = [
+const UNSUPPORTED: [(&str, &str); 16] = [
     ("agent_memory", "an agent memory"),
     ("ai_search_namespaces", "an AI Search namespace"),
     ("artifacts", "artifacts"),
-    ("assets", "static assets"),
     ("cloudchamber", CONTAINERS),
     ("connect", "a connect binding"),
     ("containers", CONTAINERS),
     ("data_blobs", "data blobs"),
     ("flagship", "a Flagship binding"),
     ("logfwdr", "a log forwarder"),
-    ("site", "static assets"),
     ("stream", "a Stream binding"),
     ("streaming_tail_consumers", "streaming tail consumers"),
     ("text_blobs", "text blobs"),
@@ -106,6 +105,8 @@ pub struct WranglerProject {
     pub declared: Vec<Declared>,
     /// The Durable Objects of its code.
     pub objects: Objects,
+    /// Its static assets.
+    pub assets: Option<AssetSource>,
 }
 
 /// A setting of a wrangler configuration that flotilla takes from specs.
@@ -167,7 +168,7 @@ pub(super) fn read(
         |error: std::io::Error| bad(format!("the wrangler configuration {config} can't be read: {error}"), CONFIG_HELP);
     let root = tree.root.canonicalize().map_err(cannot)?;
     let repository = root.ancestors().find(|folder| folder.join(".git").exists());
-    let workspace = repository.unwrap_or(&root).to_owned();
+    let workspace = assets::workspace(&root);
     let written = plain_file::without_dots(&root.join(pack).join(config));
     let file = relative(&root, &written);
     let text = if let Some(Some(bytes)) = tree.past.get(&file) {
@@ -216,7 +217,11 @@ pub(super) fn read(
         trees.extend(within(&base.to_string_lossy()));
     }
     let main = reading.get("main");
+    let is_all = main.and_then(text_of).is_none();
+    let assets = (reading.get("assets"), reading.get("site"));
+    let assets = assets::of_wrangler(&document, assets, (&root, &workspace, &folder), is_all)?;
     Ok(WranglerProject {
+        assets,
         main: main.and_then(|node| Some((text_of(node)?.to_owned(), document.place(node.span)))),
         build: command.map(|command| {
             let node = build.and_then(|build| build.get("command")).map_or(document.root.span, |node| node.span);
@@ -327,7 +332,8 @@ impl<'a> Reading<'a> {
             let place = Place::file(self.file);
             return Err(vec![Diagnostic::error(Code::BadWranglerConfig, place, message, help)]);
         }
-        if self.get("main").and_then(text_of).is_none() && self.get("assets").is_none() && self.get("site").is_none() {
+        let has_assets = ["assets", "site"].into_iter().any(|key| self.get(key).is_some_and(|node| !is_empty(node)));
+        if self.get("main").and_then(text_of).is_none() && !has_assets {
             let message = format!("{} has no `main`, so there is no code to bundle", self.file);
             let help = "name the module that wrangler bundles: \"main\": \"src/index.ts\"";
             errors.push(Diagnostic::error(Code::BadWranglerConfig, Place::file(self.file), message, help));
@@ -340,6 +346,13 @@ impl<'a> Reading<'a> {
             }
         }
         errors.extend(objects.check(self.document));
+        if self.get("main").and_then(text_of).is_none()
+            && let Some(place) = objects.classes().into_iter().find_map(|class| objects.place_of(class))
+        {
+            let message = "Durable Object classes without code that has them: there are static assets alone".to_owned();
+            let help = "remove them, or name the code: \"main\": \"src/index.ts\"";
+            errors.push(Diagnostic::error(Code::Conflict, place.clone(), message, help));
+        }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 

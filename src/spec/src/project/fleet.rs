@@ -361,6 +361,11 @@ fn fleet_digest(root: &Node, packs: &BTreeMap<String, Pack>) -> Digest {
         if pack.wrangler.is_some() {
             digest = digest.field(b"wrangler");
         }
+        if let Some(assets) = &pack.assets {
+            let options = serde_json::to_vec(&assets.options).expect("BUG: options are JSON");
+            digest = digest.field(b"assets").field(&options);
+            digest = digest.field(&[u8::from(assets.is_all), u8::from(assets.folder.is_some())]);
+        }
         for kind in pack.types.values() {
             digest = digest.field(&serde_json::to_vec(&kind.required_consent).expect("BUG: consents are JSON"));
         }

@@ -123,7 +123,12 @@ pub fn pack() -> Value {
     let mut schema = of::<PackFile>();
     schema["if"] = json!({"required": ["bundler"]});
     schema["then"] = json!({"required": BUNDLER_KEYS[..1]});
-    schema["else"] = json!({"required": TEMPLATE_KEYS});
+    // Assets alone need no code.
+    let has_code = TEMPLATE_KEYS.map(|key| json!({"required": [key]}));
+    schema["else"] = json!({
+        "if": {"required": ["assets"], "not": {"anyOf": has_code}},
+        "else": {"required": TEMPLATE_KEYS},
+    });
     schema
 }
 
