@@ -74,7 +74,10 @@ pub struct ExportedWorker {
 pub fn render(project: &Project, bundles: &PackBundles, workers: &[Worker]) -> (Vec<Export>, Vec<Diagnostic>) {
     let mut pieces: BTreeMap<&str, Vec<Piece<'_>>> = BTreeMap::new();
     let mut diagnostics = Vec::new();
-    for worker in workers {
+    let mut workers = workers.to_vec();
+    // Whose account it is deployed to is its owner's matter.
+    workers.iter_mut().for_each(|worker| worker.account_id = None);
+    for worker in &workers {
         match build::files(project, bundles, worker) {
             Ok((files, bundle)) => {
                 let runtime = bundles.of(worker);

@@ -37,7 +37,7 @@ pub use writer::Writer;
 /// The folder, from the project's root.
 pub const FOLDER: &str = ".flotilla/build";
 /// The first line of a log: its format, the file of its values, a random number, and the seal of both.
-const FORMAT: &str = "flotilla build log 6";
+const FORMAT: &str = "flotilla build log 7";
 /// The purpose of the seal of a log.
 const PURPOSE: &str = "build log";
 /// The number of records that are written at once.

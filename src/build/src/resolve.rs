@@ -8,6 +8,7 @@
 mod bindings;
 mod claim;
 mod database;
+mod destinations;
 mod dispatchers;
 mod hosts;
 mod left_out;
@@ -158,7 +159,7 @@ pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
             let (merged, base) = settings(&sources, environment, role);
             let is_implied = sources.is_implied(environment, role);
             let left_out = sources.left_out(environment, role);
-            let has_all_environments = !sources.lacks_environments(role);
+            let standing = (!sources.lacks_environments(role)).then(|| sources.standing(role));
             batch.note_own_databases(&sources, environment, role, role);
             let subject = &subject;
             let target = Target {
@@ -170,7 +171,7 @@ pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
                 merged,
                 base,
                 left_out,
-                has_all_environments,
+                standing,
             };
             batch.resolve(&target);
         }
@@ -198,7 +199,7 @@ pub fn shared(fleet: &Fleet) -> Shared {
                 batch.note_own_databases(&sources, environment, None, Some(role));
                 let (is_implied, role) = (sources.is_implied(environment, None), Some(role.as_str()));
                 let left_out = sources.left_out(environment, None);
-                let has_all_environments = !sources.lacks_environments(None);
+                let standing = (!sources.lacks_environments(None)).then(|| sources.standing(None));
                 let subject = &subject;
                 let target = Target {
                     subject,
@@ -209,7 +210,7 @@ pub fn shared(fleet: &Fleet) -> Shared {
                     merged,
                     base,
                     left_out,
-                    has_all_environments,
+                    standing,
                 };
                 batch.resolve(&target);
             }

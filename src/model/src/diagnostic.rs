@@ -102,6 +102,8 @@ codes! {
     ProductionData = "S0220",
     /// It isn't stated whether a worker exists in an environment in which it isn't deployed.
     ImpliedEnvironment = "S0221",
+    /// An environment that one customer alone has, and whose name is almost that of others' environment.
+    SimilarEnvironment = "S0222",
     /// Not a host name that can be a custom domain.
     BadDomain = "N0301",
     /// Two workers claim the same host name.
@@ -159,6 +161,10 @@ codes! {
     ScriptTooLarge = "L0409",
     /// A tenth of a limit or less is left.
     AlmostFull = "L0410",
+    /// More queues than an account can have.
+    TooManyQueues = "L0411",
+    /// More KV namespaces than an account can have.
+    TooManyKvNamespaces = "L0412",
     /// The project has no customers.
     NoCustomers = "F0501",
     /// The project has no fleet.yaml.
@@ -214,6 +220,7 @@ impl Code {
             | Code::TrackedSecrets
             | Code::SecretVariable
             | Code::CalleeNotDeployed
+            | Code::SimilarEnvironment
             | Code::NotInSpecs
             | Code::NoEntryPoint => Severity::Warning,
             _ => Severity::Error,

@@ -186,6 +186,13 @@ pub enum Reason {
         /// Whether it has to be on.
         new: bool,
     },
+    /// The addresses of the worker's versions are turned on or off.
+    PreviewUrls {
+        /// Whether they were on, as far as the state knows.
+        old: bool,
+        /// Whether they have to be on.
+        new: bool,
+    },
     /// The crons are replaced.
     Crons {
         /// The crons before, as far as the state knows.
@@ -521,6 +528,7 @@ impl fmt::Display for Statement<'_> {
             Reason::RouteAdded { new } => write!(f, "route {new} added"),
             Reason::RouteRemoved { old } => write!(f, "route {old} removed"),
             Reason::WorkersDev { new, .. } => write!(f, "workers.dev {}", if *new { "on" } else { "off" }),
+            Reason::PreviewUrls { new, .. } => write!(f, "preview URLs {}", if *new { "on" } else { "off" }),
             Reason::Crons { new, .. } if new.is_empty() => f.write_str("crons removed"),
             Reason::Crons { new, .. } => {
                 write!(f, "crons {}", new.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
@@ -684,6 +692,7 @@ mod tests {
             (Reason::RouteRemoved { old: text("a.example/*") }, "route a.example/* removed"),
             (Reason::WorkersDev { old: false, new: true }, "workers.dev on"),
             (Reason::WorkersDev { old: true, new: false }, "workers.dev off"),
+            (Reason::PreviewUrls { old: false, new: true }, "preview URLs on"),
             (Reason::Crons { old: crons(&["* * * * *"]), new: crons(&[]) }, "crons removed"),
             (Reason::Crons { old: crons(&[]), new: crons(&["0 4 * * *", "* * * * *"]) }, "crons * * * * *, 0 4 * * *"),
             (Reason::QueueCreated { new: text("q") }, "queue q is created unless it exists"),

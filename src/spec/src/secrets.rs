@@ -27,6 +27,7 @@ use flotilla_model::names::{own_secret, without_own};
 use flotilla_model::spec::{DOTENV, Environment, SecretSource};
 
 use source::{Answer, Content, Kind, Source};
+pub use source::files_by_environment;
 pub use store::Store;
 
 /// The sources of secrets, in their order.
@@ -360,7 +361,7 @@ mod tests {
         assert_eq!(described(&secrets, "bluebird", "SHOP_T"), "SHOP_T = all from all.env");
         assert_eq!(described(&secrets, "acme", "T"), "nowhere");
         assert_eq!(secrets.token("T").unwrap().expose_secret(), "deploy");
-        let stores = secrets.stores();
+        let stores = secrets.stores(&std::collections::BTreeSet::new());
         let takes = |name: &str| stores.iter().map(|store| store.takes(name)).collect::<Vec<_>>();
         assert_eq!(
             (takes("ACME__SHOP_T"), takes("ACME__T"), takes("TOKEN")),
