@@ -622,7 +622,7 @@ name = "full-preview"
             "lost wrangler.toml:12: the binding `AUTOMATIC` (`kv_namespaces`) has no `id`",
             "lost wrangler.toml:15: `delivery_delay` of the binding `SLOW` (`queues.producers`) has no counterpart in a spec",
             "note wrangler.toml:20: `*.full.example/*` can't be a custom domain: those have neither wildcards nor paths",
-            "left-out wrangler.toml:28: [env.preview] is for previews",
+            "note wrangler.toml:28: [env.preview] is the environment `permanent-preview` now",
         ]
     );
     let spec = both.spec("full");

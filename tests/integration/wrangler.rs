@@ -271,7 +271,8 @@ fn wrangler_and_flotilla_deploy_the_same() {
 /// A fleet of the pack for own code, whose worker is bound to everything, and a Cloudflare on which those things are.
 fn bound(bindings: &str) -> (Project, Local, Vec<(&'static str, String)>) {
     let project = Project::empty();
-    let fleet = "name: test\npacks: { worker: { path: templates/worker } }\ndefaults: { vars: { ENVIRONMENT: production } }\n";
+    let fleet =
+        "name: test\npacks: { worker: { path: templates/worker } }\ndefaults: { vars: { ENVIRONMENT: production } }\n";
     let account = format!("accounts: {{ default: {{ id: {ACCOUNT}, token: {{ secret: CLOUDFLARE_API_TOKEN }} }} }}\n");
     project.write("fleet.yaml", format!("{fleet}{account}"));
     let local = Local::start(&project, None);

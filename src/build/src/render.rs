@@ -65,7 +65,10 @@ impl<'a> RenderContext<'a> {
         context.insert("services", &services.chain(outside).collect::<Vec<Value>>());
         context.insert("bindings", &bindings);
         let account_id = worker.account_id.as_ref().map(|id| ("account_id", json!(id)));
-        context.insert("options", &bundle::wrangler_options(worker).into_iter().chain(account_id).collect::<BTreeMap<_, _>>());
+        context.insert(
+            "options",
+            &bundle::wrangler_options(worker).into_iter().chain(account_id).collect::<BTreeMap<_, _>>(),
+        );
         context.insert("observability", &bundle::observability(worker));
         let mut context = RenderContext { worker, context, digest: None };
         context.vars(None);

@@ -162,17 +162,8 @@ pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
             let standing = (!sources.lacks_environments(role)).then(|| sources.standing(role));
             batch.note_own_databases(&sources, environment, role, role);
             let subject = &subject;
-            let target = Target {
-                subject,
-                environment,
-                is_implied,
-                role,
-                name_scope,
-                merged,
-                base,
-                left_out,
-                standing,
-            };
+            let target =
+                Target { subject, environment, is_implied, role, name_scope, merged, base, left_out, standing };
             batch.resolve(&target);
         }
     }
@@ -201,17 +192,8 @@ pub fn shared(fleet: &Fleet) -> Shared {
                 let left_out = sources.left_out(environment, None);
                 let standing = (!sources.lacks_environments(None)).then(|| sources.standing(None));
                 let subject = &subject;
-                let target = Target {
-                    subject,
-                    environment,
-                    is_implied,
-                    role,
-                    name_scope,
-                    merged,
-                    base,
-                    left_out,
-                    standing,
-                };
+                let target =
+                    Target { subject, environment, is_implied, role, name_scope, merged, base, left_out, standing };
                 batch.resolve(&target);
             }
         }

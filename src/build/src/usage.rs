@@ -128,8 +128,7 @@ struct Sums {
 /// Returns the queues that a worker sends to, consumes, or gives up to.
 fn queues(worker: &Worker) -> impl Iterator<Item = &str> {
     let consumed = worker.queue_consumers.iter();
-    let consumed =
-        consumed.flat_map(|(queue, consumer)| [Some(queue.as_str()), consumer.dead_letter_queue.as_deref()]);
+    let consumed = consumed.flat_map(|(queue, consumer)| [Some(queue.as_str()), consumer.dead_letter_queue.as_deref()]);
     worker.bindings.values().filter_map(|binding| binding.text(QUEUE)).chain(consumed.flatten())
 }
 
@@ -334,7 +333,9 @@ impl LimitUsage {
             }
             Limit::Crons => "let one cron do what several do, or spread the customers over accounts",
             Limit::Databases => "spread the customers over accounts, or use another `type` of database",
-            Limit::Queues => "let customers share a queue, with the customer's id in each message, or spread them over accounts",
+            Limit::Queues => {
+                "let customers share a queue, with the customer's id in each message, or spread them over accounts"
+            }
             Limit::KvNamespaces => {
                 "let customers share a namespace, with the customer's id before each key, or spread them over accounts"
             }

@@ -74,7 +74,8 @@ fn environments() -> Vec<CompletionCandidate> {
     let mut all = BTreeSet::from(Environment::USUAL);
     if let Some(tree) = project() {
         all.extend(Out::new(&tree.root, true).environments());
-        let document = tree.plain(project::FLEET_FILE).ok().and_then(|bytes| yaml::parse(project::FLEET_FILE, &bytes).0);
+        let document =
+            tree.plain(project::FLEET_FILE).ok().and_then(|bytes| yaml::parse(project::FLEET_FILE, &bytes).0);
         let defaults = document.as_ref().and_then(|document| document.root.get("defaults"));
         all.extend(defaults.into_iter().flat_map(project::environments_in));
     }

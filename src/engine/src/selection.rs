@@ -256,7 +256,9 @@ pub fn check_environments(
     environments: impl IntoIterator<Item = Environment>,
     known: &BTreeSet<Environment>,
 ) -> Result<(), Failure> {
-    let Some(unknown) = environments.into_iter().find(|environment| !known.contains(environment)) else { return Ok(()) };
+    let Some(unknown) = environments.into_iter().find(|environment| !known.contains(environment)) else {
+        return Ok(());
+    };
     let names = known.iter().map(|environment| environment.name());
     let hint = match did_you_mean(unknown.name(), names.clone()) {
         Some(near) => format!("did you mean `{near}`?"),

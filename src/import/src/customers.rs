@@ -14,9 +14,9 @@ use serde_json::Value;
 
 use flotilla_model::credential;
 use flotilla_model::diagnostic::{Diagnostic, Place};
+use flotilla_model::environment::Flaw;
 use flotilla_model::names;
 use flotilla_model::plain_file;
-use flotilla_model::environment::Flaw;
 use flotilla_model::spec::Environment;
 use flotilla_spec::pack::unsupported;
 use flotilla_spec::tree::Tree;
@@ -246,7 +246,9 @@ impl<'a> Reading<'a, '_> {
         let mut found = Vec::new();
         for mut claim in claims {
             let mut key = (claim.customer.clone(), claim.environment, claim.role.clone());
-            if let Some(own) = claim.config.environment.filter(|_| taken.contains_key(&key)).and_then(|own| named(own).ok()) {
+            if let Some(own) =
+                claim.config.environment.filter(|_| taken.contains_key(&key)).and_then(|own| named(own).ok())
+            {
                 // Another word for an environment that is there under its own: it keeps the word.
                 (claim.environment, key.1) = (own, own);
             }
@@ -316,8 +318,10 @@ impl<'a> Reading<'a, '_> {
                 && has_words
                 && member.customer.is_none()
                 && split(name).1.is_none()
+                && !is_preview(name)
             {
-                customers.push((name, if are_environments { environment.name() } else { customer.as_str() }.to_owned()));
+                customers
+                    .push((name, if are_environments { environment.name() } else { customer.as_str() }.to_owned()));
             }
             let is_exact = config.environment.or(member.word).is_some_and(is_exact);
             claims.push(Claim { config: *config, customer, environment, role: member.role.clone(), is_exact });
@@ -331,7 +335,9 @@ impl<'a> Reading<'a, '_> {
             };
             let help = match are_environments {
                 true => format!("if it is a customer, call its section [env.{first}-production], and import again"),
-                false => format!("if it is an environment, call its section after a customer and it, as in [env.acme-{first}]"),
+                false => format!(
+                    "if it is an environment, call its section after a customer and it, as in [env.acme-{first}]"
+                ),
             };
             self.findings.note(place.unwrap_or_else(|| Place::file(&member.document.file)), message, help);
         }

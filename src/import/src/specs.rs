@@ -448,7 +448,13 @@ fn spec_text(id: &str, spec: &Settings, lost: &[&FoundWorker]) -> String {
     text + &map(&whole)
 }
 
-fn fleet_text(name: &str, accounts: &[(String, Value)], packs: &[(String, String)], defaults: &Settings, from_production: bool) -> String {
+fn fleet_text(
+    name: &str,
+    accounts: &[(String, Value)],
+    packs: &[(String, String)],
+    defaults: &Settings,
+    from_production: bool,
+) -> String {
     let mut fleet = Settings::new();
     fleet.insert("name".to_owned(), name.into());
     if !accounts.is_empty() {

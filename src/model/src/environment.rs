@@ -25,7 +25,7 @@ const DEVICES: [&str; 4] = ["aux", "con", "nul", "prn"];
 /// The beginnings of names that no file can have on Windows, if one digit follows.
 const NUMBERED: [&str; 2] = ["com", "lpt"];
 
-/// Where a worker runs. The order is that of plans.
+/// An environment of a worker. The order is that of plans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Environment {
     /// For development.
@@ -235,7 +235,19 @@ mod tests {
 
     #[test]
     fn names_are_what_files_and_workers_can_be_called() {
-        for good in ["qa", "prod", "dev", "test", "eu-1", "staging2", "production-eu", "canary", "com10", "preprod", &"a".repeat(30)] {
+        for good in [
+            "qa",
+            "prod",
+            "dev",
+            "test",
+            "eu-1",
+            "staging2",
+            "production-eu",
+            "canary",
+            "com10",
+            "preprod",
+            &"a".repeat(30),
+        ] {
             let environment = Environment::written(good).unwrap();
             assert_eq!((environment.name(), Environment::of(good)), (good, Some(environment)));
             assert_eq!(serde_json::from_value::<Environment>(json!(good)).unwrap(), environment);
@@ -269,7 +281,14 @@ mod tests {
     #[test]
     fn the_usual_ones_keep_their_order_and_the_teams_own_come_before_staging() {
         let [qa, canary] = ["qa", "canary"].map(|name| Environment::of(name).unwrap());
-        let mut all = vec![Environment::Preview, Environment::Production, qa, Environment::Staging, canary, Environment::Development];
+        let mut all = vec![
+            Environment::Preview,
+            Environment::Production,
+            qa,
+            Environment::Staging,
+            canary,
+            Environment::Development,
+        ];
         all.sort();
         let names: Vec<&str> = all.iter().map(|environment| environment.name()).collect();
         assert_eq!(names, ["development", "canary", "qa", "staging", "production", "preview"]);

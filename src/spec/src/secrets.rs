@@ -26,8 +26,8 @@ use flotilla_model::fingerprint::Fingerprints;
 use flotilla_model::names::{own_secret, without_own};
 use flotilla_model::spec::{DOTENV, Environment, SecretSource};
 
-use source::{Answer, Content, Kind, Source};
 pub use source::files_by_environment;
+use source::{Answer, Content, Kind, Source};
 pub use store::Store;
 
 /// The sources of secrets, in their order.

@@ -37,7 +37,8 @@ pub(super) fn similar_environments(project: &Project, records: &[Record]) -> Vec
         });
         let Some(place) = place.filter(|place| place.file.starts_with(CUSTOMERS)) else { continue };
         let message = format!("no other customer has an environment `{environment}`, but some have `{other}`");
-        let help = format!("did you mean `{other}`? If not, add a rule for this customer under `diagnostics` in fleet.yaml");
+        let help =
+            format!("did you mean `{other}`? If not, add a rule for this customer under `diagnostics` in fleet.yaml");
         found.push(Diagnostic::warning(Code::SimilarEnvironment, place, message, help));
     }
     found

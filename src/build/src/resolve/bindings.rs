@@ -7,8 +7,7 @@ use serde_json::Value;
 use flotilla_model::binding::{Binding, D1, DURABLE_OBJECT, QUEUE, WORKFLOW};
 use flotilla_model::credential;
 use flotilla_model::customer::{
-    D1_BINDING, DIGEST_VARIABLE, DISPATCHER_BINDING, Database, HOSTS_BINDING, SHARED, TURSO_TOKEN,
-    TURSO_URL,
+    D1_BINDING, DIGEST_VARIABLE, DISPATCHER_BINDING, Database, HOSTS_BINDING, SHARED, TURSO_TOKEN, TURSO_URL,
 };
 use flotilla_model::diagnostic::{Code, Diagnostic};
 use flotilla_model::limits::Limit;

@@ -32,7 +32,12 @@ impl WorkerResolver<'_, '_> {
                 let path = ["destinations", index, key, at.as_str()];
                 let place = self.place(if key == "environment" { &path[..3] } else { &path });
                 if place.file == self.target.subject.place.file {
-                    found.push(unknown("environment", environment.name(), place, standing.iter().map(|own| own.name())));
+                    found.push(unknown(
+                        "environment",
+                        environment.name(),
+                        place,
+                        standing.iter().map(|own| own.name()),
+                    ));
                 }
             }
         }

@@ -151,7 +151,9 @@ fn unreachable_service(reference: &Reference, peer: &Peer) -> Diagnostic {
         None => format!("`{to}` is in the account `{}`; {what} stays within an account", peer.account),
     };
     let help = match reference.kind {
-        ReferenceKind::Tail => "a consumer of logs is a worker of the same account, outside of a dispatch namespace".to_owned(),
+        ReferenceKind::Tail => {
+            "a consumer of logs is a worker of the same account, outside of a dispatch namespace".to_owned()
+        }
         _ => format!("call it by its address: `vars: {{ {}_URL: {{ {WORKER_URL}: {to} }} }}`", reference.key),
     };
     Diagnostic::error(Code::NoAddress, reference.place.clone(), message, help)

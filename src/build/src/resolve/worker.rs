@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 
 use flotilla_model::customer::{Dispatch, Hosts, SHARED, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+use flotilla_model::limits::PREVIEWED_NAME_LENGTH;
 use flotilla_model::names;
 use flotilla_model::preview::Preview;
-use flotilla_model::limits::PREVIEWED_NAME_LENGTH;
 use flotilla_model::spec::{
     Delivery, Domain, Environment, LogLevel, Observability, PackFile, PackSetting, RequestLimits, Route, Settings,
     TailConsumer,

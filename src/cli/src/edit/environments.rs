@@ -158,7 +158,8 @@ impl Editor<'_> {
             let present = self.environments();
             // Any name is one: those that the fleet has are offered.
             let of_fleet = self.workspace.workers.iter().map(|worker| worker.environment);
-            let all: BTreeSet<Environment> = of_fleet.chain(Environment::USUAL).chain(present.iter().copied()).collect();
+            let all: BTreeSet<Environment> =
+                of_fleet.chain(Environment::USUAL).chain(present.iter().copied()).collect();
             let choices: Vec<(Environment, bool)> =
                 all.into_iter().map(|environment| (environment, present.contains(&environment))).collect();
             let line = |(environment, is_present): &(Environment, bool)| match is_present {

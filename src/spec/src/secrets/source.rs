@@ -19,7 +19,7 @@ use super::entries::{self, Form};
 use super::program::{self, Trouble};
 use crate::dotenv;
 
-/// What stands for the environment in a path.
+/// The placeholder of the environment in a path.
 const PLACEHOLDER: &str = "{environment}";
 /// The time limit of a program, unless fleet.yaml sets another.
 const TIMEOUT: Duration = Duration::from_secs(30);
