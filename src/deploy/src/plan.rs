@@ -116,6 +116,9 @@ pub enum Step {
     },
     SetWorkersDev {
         on: bool,
+        /// Whether each of its versions has an address, too.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        previews: bool,
     },
     AttachDomain {
         domain: String,

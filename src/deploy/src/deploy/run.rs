@@ -313,7 +313,7 @@ impl<'a> Run<'a> {
         let gets_hosts = || self.is_taking(index) || self.transfers.revealers(index.place()).next().is_some();
         let Some(host) = Host::released_by(step) else {
             // Without its domain on workers.dev, it has no host before the others come.
-            let is_last_host = matches!(step, Step::SetWorkersDev { on: false }) && gets_hosts();
+            let is_last_host = matches!(step, Step::SetWorkersDev { on: false, .. }) && gets_hosts();
             return self.transfers.is_taking(index.place(), step) || is_last_host;
         };
         let others = |all: &Vec<ChangeIndex>| all.iter().any(|other| *other != index);

@@ -80,10 +80,17 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
         }
     }
     let on = before.is_some_and(|live| live.workers_dev);
-    if worker.workers_dev != on || is_uncertain(Uncertainty::WorkersDev) {
+    let previews = before.is_some_and(|live| live.preview_urls);
+    let is_switched = worker.workers_dev != on || is_uncertain(Uncertainty::WorkersDev);
+    if is_switched {
         reasons.push(Reason::WorkersDev { old: on, new: worker.workers_dev });
-        let hosts = if worker.workers_dev { &mut steps } else { &mut releases };
-        hosts.push(Step::SetWorkersDev { on: worker.workers_dev });
+    }
+    if worker.preview_urls != previews {
+        reasons.push(Reason::PreviewUrls { old: previews, new: worker.preview_urls });
+    }
+    if is_switched || worker.preview_urls != previews {
+        let hosts = if worker.workers_dev || !is_switched { &mut steps } else { &mut releases };
+        hosts.push(Step::SetWorkersDev { on: worker.workers_dev, previews: worker.preview_urls });
     }
     for domain in &worker.domains {
         if domains.contains(domain.as_str()) || !before.is_some_and(|live| live.domains.contains_key(domain)) {
