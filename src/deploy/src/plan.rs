@@ -198,7 +198,7 @@ impl PlannedMigration {
 pub struct PlannedAssets {
     /// The digest of the list.
     pub list: Digest,
-    /// The files that the platform may lack: at most so many requests upload them.
+    /// The number of files that the platform may lack, each of which can take a request.
     pub uploads_at_most: usize,
     /// The pack, whose files its other workers have as well; none where it isn't known.
     #[serde(skip)]
