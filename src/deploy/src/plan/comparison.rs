@@ -187,7 +187,11 @@ fn uploaded_assets(
     let live = known.live.filter(|live| is_certain && live.drift.is_none());
     let is_same = live.is_some_and(|live| live.digest == wanted.bundle.digest);
     let before = live.and(known.bundle).is_some_and(|before| assets::can_keep(&before.metadata, metadata));
-    (!is_same && !before).then_some(PlannedAssets { list: digests.list, uploads_at_most: known.missing_assets })
+    (!is_same && !before).then_some(PlannedAssets {
+        list: digests.list,
+        uploads_at_most: known.missing_assets,
+        pack: Some(wanted.worker.pack.clone()),
+    })
 }
 
 /// The changes that an upload makes to Durable Object classes.
