@@ -3,7 +3,7 @@
 set -euo pipefail
 version=${1:?usage: packaging/notes.sh VERSION}
 cd "$(dirname "$0")/.."
-# The heading is "## 1.2.3", perhaps with a date after it.
+# The heading is "## 1.2.3", optionally followed by a date.
 awk -v heading="## $version" '
   /^## / { inside = ($0 == heading || index($0, heading " ") == 1); if (inside) found = 1; next }
   inside { print }

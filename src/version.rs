@@ -14,7 +14,7 @@ fn main() {
     println!("cargo::rustc-env=FLOTILLA_VERSION={text}");
 }
 
-/// Returns the commit that is checked out, or the one that whoever builds a release names in FLOTILLA_COMMIT. A source archive has none.
+/// Returns the commit that is checked out, or the one that a release build sets in FLOTILLA_COMMIT. A source archive has none.
 fn commit() -> Option<String> {
     if let Some(commit) = std::env::var("FLOTILLA_COMMIT").ok().filter(|commit| !commit.is_empty()) {
         return Some(commit.chars().take(12).collect());

@@ -18,7 +18,7 @@ pub const WRITE: &str = "only-write";
 /// See [`WRITE`].
 pub const STAT: &str = "only-stat";
 
-/// Writes the files of out/ once more, in a folder that isn't there yet.
+/// Writes the files of out/ once more, in a folder that doesn't exist yet.
 pub fn only_write(project: &Project) -> Sample {
     run(project, WRITE, &[project.aside().into_os_string()])
 }

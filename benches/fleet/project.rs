@@ -170,7 +170,7 @@ impl Project {
         settle();
     }
 
-    /// What a folder of the project holds; nothing, if it isn't there.
+    /// What a folder of the project holds; nothing, if it doesn't exist.
     pub fn size(&self, path: &str) -> Size {
         size(&self.path(path))
     }

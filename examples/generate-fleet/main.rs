@@ -1,18 +1,19 @@
-//! Writes a fleet of any size: `cargo run --release --example generate-fleet -- FOLDER CUSTOMERS [--bad PERCENT]`. With
-//! `--bad`, so many specs of a hundred get a mistake, each one of those that people make.
+//! Writes a fleet of any size: `cargo run --release --example generate-fleet -- FOLDER CUSTOMERS [--bad PERCENT | --wrangler]`. With
+//! `--bad`, so many specs of a hundred get a mistake, each one of those that people make. With `--wrangler`, the code is a wrangler project.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 mod fleet;
+mod wrangler;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (folder, customers, percent) = match words.as_slice() {
-        [folder, customers] => (Path::new(folder), customers, "0"),
+        [folder, customers] | [folder, customers, "--wrangler"] => (Path::new(folder), customers, "0"),
         [folder, customers, "--bad", percent] => (Path::new(folder), customers, *percent),
-        _ => return usage("usage: generate-fleet FOLDER CUSTOMERS [--bad PERCENT]"),
+        _ => return usage("usage: generate-fleet FOLDER CUSTOMERS [--bad PERCENT | --wrangler]"),
     };
     let Ok(customers) = customers.parse::<usize>() else {
         return usage(&format!("{customers:?} is not a number of customers"));
@@ -20,10 +21,18 @@ fn main() -> ExitCode {
     let Some(percent) = percent.parse().ok().filter(|percent| (0.0..=100.0).contains(percent)) else {
         return usage(&format!("{percent:?} is not a number from 0 to 100"));
     };
+    if words.last() == Some(&"--wrangler") {
+        return finished(folder, customers, 0, wrangler::write(folder, customers));
+    }
     let pack = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates");
-    match copy(&pack, &folder.join("templates")).and_then(|()| fleet::write(folder, customers, percent)) {
+    let bad = (0..customers).filter(|number| fleet::is_bad(*number, percent)).count();
+    let written = copy(&pack, &folder.join("templates")).and_then(|()| fleet::write(folder, customers, percent));
+    finished(folder, customers, bad, written)
+}
+
+fn finished(folder: &Path, customers: usize, bad: usize, written: std::io::Result<()>) -> ExitCode {
+    match written {
         Ok(()) => {
-            let bad = (0..customers).filter(|number| fleet::is_bad(*number, percent)).count();
             println!("{customers} customers in {}, {bad} of them with a mistake", folder.display());
             ExitCode::SUCCESS
         }

@@ -1,5 +1,5 @@
 //! Run by cargo before it compiles this crate: a digest of everything that decides the bytes of an output, so that files
-//! rendered by another version of flotilla are known to be. That is the sources of `model`, `spec` and `build`, the versions
+//! rendered by another version of flotilla are known to be. That is the sources of `assets`, `model`, `spec` and `build`, the versions
 //! of the crates that they depend on, and the compiler. Help texts, the deploy and the command line aren't part of it.
 
 use std::collections::BTreeSet;
@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hasher as _};
 use std::path::Path;
 
 /// The folders of the crates, seen from this one.
-const CRATES: [&str; 3] = ["../model", "../spec", "."];
+const CRATES: [&str; 4] = ["../assets", "../model", "../spec", "."];
 /// The package whose dependencies count.
 const PACKAGE: &str = "flotilla-build";
 

@@ -1,6 +1,6 @@
 // Bundles the runtime: `node build.mjs --out DIR` writes DIR/runtime.js and DIR/runtime.d.ts, and
-// `node build.mjs --settings` writes src/settings.ts. Knows what is left out of the bundle and why that is safe;
-// knows nothing of customers. The same sources give the same bytes wherever the folder stands.
+// `node build.mjs --settings` writes src/settings.ts. Defines what is left out of the bundle, and why that is safe;
+// knows nothing about customers. The same sources give the same bytes in any folder.
 
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
@@ -10,21 +10,22 @@ import { parseArgs } from "node:util";
 const here = dirname(fileURLToPath(import.meta.url));
 const read = (path) => readFile(join(here, path), "utf8");
 
-/** Beside the vendors of @c15t/scripts: a second name for one of them, and what has no vendor. */
+/** In addition to the vendors of @c15t/scripts: a second name for one of them, and the types without a vendor. */
 const OWN_TYPES = { "google-analytics": "gtag", console: "console", "console-log": "console" };
 
-// A name instead of a path, which would differ by where the folder stands, and the short names that esbuild gives with it.
+// A name instead of a path, which would depend on the folder, and so would the short names that esbuild derives from
+// it.
 const STEPS = "consent:steps";
 
 /**
- * Files of packages that are not bundled as they are: by what they are replaced, found by node's own resolution.
- * A replacement that is never used fails the build, so that an upgrade cannot quietly bring the original back.
+ * Files of packages that are replaced in the bundle, with their replacements; node's own resolution finds them. A
+ * replacement that is never used fails the build, so that an upgrade cannot silently bring the original back.
  */
 const replacements = [
-  // The engine that runs a vendor's steps in the browser; ours writes them out as source.
+  // The engine that runs a vendor's steps in the browser; this pack's replacement writes them out as source.
   { file: "@c15t/scripts/dist/engine/runtime.js", contents: () => `export * from "${STEPS}";` },
   instead("@c15t/backend/dist/744.js", "src/instead/c15t-telemetry.ts"),
-  // The routes' descriptions, for /spec.json: their texts and the schemas of the answers.
+  // The routes' descriptions, for /spec.json: their texts and the schemas of the responses.
   { file: "@c15t/backend/dist/49.js", contents: edit([[/describeRoute\(\{\n[^]*?\n {4}\}\)/g, "describeRoute()", 8]]) },
   instead("hono-openapi/dist/index.js", "src/instead/hono-openapi.ts"),
   instead("@scalar/hono-api-reference/dist/index.js", "src/instead/scalar.ts"),
@@ -39,11 +40,11 @@ const replacements = [
   {
     file: /^fumadb\/dist\/kysely-\w+\.js$/,
     contents: edit([
-      // Only schemas are migrated to schemas here, never a database as it is found, whatever its kind (see database.ts).
+      // Only schemas are migrated to schemas here, never an existing database of any kind (see database.ts).
       ["return generateMigration(", "throw new Error("],
-      // Imported at the top already; asked for again at run time, it would keep every dialect of Kysely in the bundle.
+      // Already imported at the top; a second import at run time would keep every dialect of Kysely in the bundle.
       ['const { sql } = await import("kysely");', ""],
-      // Foreign keys are the database's.
+      // The database handles foreign keys.
       ['if (relationMode === "fumadb") adapter = createSoftForeignKey(', 'if (relationMode === "fumadb") adapter = Object('],
     ]),
   },
@@ -81,7 +82,7 @@ async function bundle() {
         const replacement = replacements.find((it) => (typeof it.file === "string" ? it.file === file : it.file.test(file)));
         if (!replacement) return undefined;
         unused.delete(replacement);
-        // What it imports is resolved as if it stood where the original stands.
+        // Its imports are resolved as if it were in the original's place.
         return { contents: await replacement.contents(path), loader: "ts", resolveDir: dirname(path) };
       });
     },
@@ -94,7 +95,7 @@ async function bundle() {
     target: "es2022",
     conditions: ["workerd", "worker", "browser"],
     minify: true,
-    // Most of the texts are not ASCII, which escapes would make three times as long.
+    // Most of the texts are not ASCII; escapes would make them three times as long.
     charset: "utf8",
     legalComments: "none",
     // A tsconfig.json around a copy of this folder must not change the bytes.
@@ -125,7 +126,7 @@ function checkCatalogue(destinations, integrations) {
   if (problems.length > 0) throw new Error(problems.map((problem) => `catalogue.json: ${problem}`).join("\n"));
 }
 
-/** The types that a customer's module sees: they stand alone, beside no package. */
+/** The types that a customer's module sees: they depend on no package. */
 function declarations(settings, config) {
   const types = settings.slice(settings.indexOf("/** A secret"), settings.indexOf("/** The settings that hold a URL"));
   const own = config.slice(config.indexOf("/** What a visitor"));
@@ -142,8 +143,8 @@ function instead(file, ours) {
 }
 
 /**
- * The same translations in less room: the shape that all languages share is written once. Without the texts of the
- * IAB framework, which /init sends only where that is enabled, as it is not here.
+ * The same translations in less space: the structure that all languages share is written once. The texts of the IAB
+ * framework are left out: /init only sends them where that is enabled, and it is not enabled here.
  */
 async function translations(path) {
   const { baseTranslations, ...rest } = await import(pathToFileURL(path));
@@ -167,7 +168,7 @@ async function translations(path) {
       ${JSON.stringify(Object.keys(baseTranslations))}.map((language, index) => [language, fill(shape, texts[index])]));`;
 }
 
-/** The file with pieces of its text exchanged, each of which must be there as often as is said: once, if it is not. */
+/** Returns the file with parts of its text replaced. Each part must occur the given number of times: by default, once. */
 function edit(pieces) {
   return async (path) => {
     let text = await readFile(path, "utf8");

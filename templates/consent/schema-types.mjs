@@ -1,7 +1,7 @@
-// Knows how the JSON Schemas of the catalogue become TypeScript. Knows the keywords that the catalogue uses, and
-// refuses others: a rule that is not carried over must not look as if it were. Knows no destination type.
+// Turns the JSON Schemas of the catalogue into TypeScript. Supports the keywords that the catalogue uses, and rejects
+// others, so that no rule is silently lost. Knows no destination type.
 
-// Rules about values that have no counterpart in types; the fleet's check holds the specs to them.
+// Rules about values that types cannot express; `flotilla check` enforces them in specs.
 const VALUES_ONLY = new Set([
   "pattern", "format", "minimum", "maximum", "minLength", "maxLength", "minItems", "examples", "default", "description",
 ]);
@@ -33,7 +33,7 @@ ${urls.join("")}};
 `;
 }
 
-/** A settings schema; alternatives of what is required stand at its top only. */
+/** A settings schema; alternatives of required keys are only at its top level. */
 function settingsType(schema, at) {
   const { oneOf, anyOf, ...object } = schema;
   const alternatives = oneOf ?? anyOf;

@@ -1,5 +1,5 @@
 // Bundles the runtime: `node build.mjs --out DIR` writes DIR/runtime.js and DIR/runtime.d.ts. The same sources give the
-// same bytes wherever the folder stands.
+// same bytes in any folder.
 
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";

@@ -1,6 +1,6 @@
 // Bundles the runtime: `node build.mjs --out DIR` writes DIR/runtime.js and DIR/runtime.d.ts. The same sources give the
-// same bytes wherever the folder stands. Packages are chosen, and Node.js's own modules are left to workerd, as wrangler does
-// it; unlike wrangler, nothing is added for modules of Node.js that workerd doesn't have.
+// same bytes in any folder. As with wrangler, packages are resolved for workerd, and Node.js's own modules are left to
+// workerd; unlike wrangler, it adds no replacements for Node.js modules that workerd lacks.
 
 import { readFile, mkdir, writeFile } from "node:fs/promises";
 import { builtinModules } from "node:module";
@@ -11,7 +11,7 @@ import { build } from "esbuild";
 
 const here = dirname(fileURLToPath(import.meta.url));
 
-/** Modules of Node.js are workerd's (`nodejs_compat`), with or without `node:` before the name. */
+/** Node.js modules are left to workerd (`nodejs_compat`), with or without `node:` before the name. */
 const builtins = {
   name: "builtins",
   async setup({ onResolve, onLoad }) {
@@ -19,13 +19,13 @@ const builtins = {
     const known = new Set(builtinModules.filter((name) => !name.startsWith("_")));
     onResolve({ filter: /^(node:)?[a-z_0-9/]+$/ }, ({ path, kind }) => {
       const bare = path.replace(/^node:/, "");
-      // A package can have the name of such a module, and then it is meant.
+      // A package can have the name of such a module, and then takes precedence.
       if (path === bare && (!known.has(bare) || Object.hasOwn(dependencies, bare.split("/")[0]))) return undefined;
       return kind === "require-call"
         ? { path: `node:${bare}`, namespace: "required" }
         : { path: `node:${bare}`, external: true };
     });
-    // workerd's modules are imported; what a package requires is what the import gives.
+    // workerd's modules can only be imported; `require` in a package returns the result of the import.
     onLoad({ filter: /.*/, namespace: "required" }, ({ path }) => ({
       contents: `import module_ from ${JSON.stringify(path)}; module.exports = module_;`,
     }));

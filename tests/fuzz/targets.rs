@@ -177,7 +177,7 @@ pub fn plan_file(bytes: &[u8]) {
 }
 
 /// The journal of an interrupted command, which is taken back: as it was found, nothing of it is undone; and with the seal of this user,
-/// nothing outside of the project changes.
+/// nothing outside the project changes.
 pub fn undo_journal(bytes: &[u8]) {
     undo_with(bytes, None);
     undo_with(bytes, Some(&UserKey::of(&folder("undo-key")).expect("a key")));

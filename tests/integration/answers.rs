@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use flotilla_deploy::cloudflare::Cloudflare;
 use flotilla_model::binding::OwnWorkflow;
 use flotilla_model::paging::Page;
-use flotilla_model::platform::{Call, CallError, Home, Platform as _, Reply};
+use flotilla_model::platform::{AssetBody, Call, CallError, Home, Platform as _, Reply, Token};
 use flotilla_model::spec::QueueConsumer;
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -78,6 +78,8 @@ impl Operation {
         let namespace = if self.home.namespace.is_some() { " in a namespace" } else { "" };
         let what = match &self.call {
             Call::Upload { .. } => "Upload",
+            Call::OpenAssets { .. } => "OpenAssets",
+            Call::UploadAssets { .. } => "UploadAssets",
             Call::Delete { .. } => "Delete",
             Call::StartTail { .. } => "StartTail",
             Call::DeleteTail { .. } => "DeleteTail",
@@ -200,9 +202,25 @@ fn operations() -> Vec<Operation> {
             ],
         )
     };
+    let open_assets = || {
+        let manifest = json!({"/a.txt": {"hash": ID, "size": 1}});
+        operation(
+            Call::OpenAssets { worker: name(), manifest },
+            json!({"jwt": "a-token", "buckets": [[ID]]}),
+            vec![json!({"buckets": [[ID]]}), json!({"jwt": "t", "buckets": [ID]}), json!({"jwt": 7, "buckets": []})],
+        )
+    };
+    let body = AssetBody { hash: text(ID), content_type: Some(text("text/plain")), bytes: Arc::from(&b"a"[..]) };
     vec![
         upload(),
         inside(upload()),
+        open_assets(),
+        inside(open_assets()),
+        or_nothing(operation(
+            Call::UploadAssets { session: Token::new(text("a-token")), files: vec![body] },
+            json!({"jwt": "another-token"}),
+            vec![json!({"jwt": 7}), json!({"jwt": {}})],
+        )),
         missing(delete(), 10007),
         missing(inside(delete()), 10092),
         missing(

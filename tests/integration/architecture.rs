@@ -11,13 +11,14 @@ use super::support::{output, repository};
 /// is a change of the architecture, and worth a discussion.
 const CRATES: &[(&str, &[&str])] = &[
     ("http", &[]),
+    ("assets", &[]),
     ("model", &[]),
-    ("spec", &["model"]),
-    ("build", &["model", "spec"]),
-    ("deploy", &["http", "model"]),
+    ("spec", &["assets", "model"]),
+    ("build", &["assets", "model", "spec"]),
+    ("deploy", &["assets", "http", "model"]),
     ("import", &["model", "spec"]),
-    ("local", &[]),
-    ("engine", &["model", "spec", "build", "deploy", "local"]),
+    ("local", &["assets"]),
+    ("engine", &["assets", "model", "spec", "build", "deploy", "local"]),
     ("cli", &["model", "spec", "build", "deploy", "import", "local", "engine"]),
 ];
 
@@ -40,7 +41,7 @@ const ONLY: &[(&[&str], &[&str])] = &[
         &["oxc_parser::", "jsonc_parser::"],
         &["src/build/src/syntax.rs", "src/spec/src/jsonc.rs", "src/spec/src/documents.rs", "src/import/"],
     ),
-    (&["jsonschema::"], &["src/spec/src/schema.rs"]),
+    (&["jsonschema::"], &["src/spec/src/schema"]),
     (&["rustix::"], &["src/model/src/", "src/build/src/renderer.rs", "src/cli/"]),
     (&["age::"], &["src/spec/src/secrets/"]),
     (&["dialoguer::", "rpassword::"], &["src/cli/src/prompts.rs", "src/cli/src/prompts/"]),

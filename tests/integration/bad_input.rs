@@ -441,7 +441,10 @@ fn more_workers_than_an_account_holds() {
     }
     for command in ["check", "build"] {
         let run = refused(&project, &[command], 1);
-        says(&run, &["error[L0401]: 501 workers in the account `default`, which holds 500", "set `dispatchNamespace`"]);
+        says(
+            &run,
+            &["error[L0401]: 501 workers in the account `default`, which can have 500", "set `dispatchNamespace`"],
+        );
     }
     let account = "id: { env: CLOUDFLARE_ACCOUNT_ID }, token: { secret: CLOUDFLARE_API_TOKEN }";
     let fleet = project.read("fleet.yaml");
@@ -474,7 +477,7 @@ fn a_state_that_is_not_ours_to_read_is_left_alone() {
     };
     for (bytes, text) in [
         (patched(60, 99), "was written by a newer flotilla"),
-        (patched(68, 7), "is a database of something else"),
+        (patched(68, 7), "is a database of another program"),
         (good[..good.len() / 2].to_vec(), "is damaged"),
         (b"not a database at all, but text of some length".repeat(20), "is damaged"),
     ] {

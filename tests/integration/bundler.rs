@@ -323,6 +323,49 @@ fn errors_have_their_places_in_the_project_and_hold_back_its_customers_alone() {
     let report = run(&project, &["build"]).exits(1).stderr;
     assert!(report.contains("Could not resolve \"./nowhere\"") && report.contains("greet.ts:1:8"), "{report}");
     assert!(report.contains("Could not resolve \"nobody\"") && report.contains("greet.ts:2:8"), "{report}");
+    // A package that is listed is to be installed.
+    project.write("apps/web/package.json", "{\"dependencies\": {\"@store/words\": \"1\"}}");
+    project.write("apps/web/src/lib/greet.ts", "import \"@store/words/hello\";\nexport const greet = String;\n");
+    let report = run(&project, &["build"]).exits(1).stderr;
+    assert!(report.contains("apps/web/package.json lists `@store/words`: install the packages"), "{report}");
+}
+
+#[test]
+fn packs_that_can_not_be_bundled_hold_back_their_own_customers_alone() {
+    let project = fleet();
+    let builds = [
+        ("fails", "[build]\ncommand = \"echo out of order; exit 3\"\n"),
+        ("hangs", "[build]\ncommand = \"sleep 300\"\n"),
+        ("missing", ""),
+        ("old", ""),
+    ];
+    for (name, build) in builds {
+        let pack = format!(
+            "name: {name}\nprefix: {name}\nbundler: wrangler\nconfig: ../../apps/{name}/wrangler.toml\nbuildTimeout: 4\n"
+        );
+        project.write(&format!("templates/{name}/pack.yaml"), pack);
+        let config = format!("name = \"{name}\"\nmain = \"index.js\"\ncompatibility_date = \"2026-06-01\"\n{build}");
+        project.write(&format!("apps/{name}/wrangler.toml"), config);
+        project.write(&format!("apps/{name}/index.js"), "export default { fetch: () => new Response(\"other\") };\n");
+        project.write(&format!("customers/{name}.yaml"), format!("id: {name}\npack: {name}\n"));
+        project.edit("fleet.yaml", "packs: { web", &format!("packs: {{ {name}: {{ path: templates/{name} }}, web"));
+        if !build.is_empty() {
+            symlink(project.path("apps/web/node_modules"), project.path(&format!("apps/{name}/node_modules"))).unwrap();
+        }
+    }
+    project
+        .write("apps/old/node_modules/wrangler/package.json", "{ \"name\": \"wrangler\", \"version\": \"3.114.0\" }");
+    let report = run(&project, &["build"]).exits(1).stderr;
+    for part in [
+        "error[P0605]: the project's own build failed: `echo out of order; exit 3`\n  --> apps/fails/wrangler.toml:5:11",
+        "took more than 4 s\n  --> apps/hangs/wrangler.toml:5:11",
+        "error[P0608]: there is no wrangler in the node_modules of apps/missing/wrangler.toml\n  --> templates/missing/pack.yaml",
+        "error[P0608]: wrangler 3.114.0 is too old: bundling needs its options --outfile and --metafile\n  --> templates/old/pack.yaml",
+    ] {
+        assert!(report.contains(part), "{part}\n{report}");
+    }
+    let built: Vec<String> = project.files("out/production").into_keys().collect();
+    assert_eq!(built, ["acme/wrangler.jsonc", "bolt/wrangler.jsonc"], "{report}");
 }
 
 #[test]

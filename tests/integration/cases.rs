@@ -193,6 +193,9 @@ fn run(name: &str) -> Result<(), String> {
             continue;
         }
         let run = stage.program(line);
+        if stage.cloud.as_ref().is_some_and(|(_, faults)| !faults.is_array()) {
+            exact(&run)?;
+        }
         let head = if several { format!("$ flotilla {line}\n") } else { String::new() };
         for (name, text) in [("stdout", &run.stdout), ("stderr", &run.stderr)] {
             *found.entry(name.to_owned()).or_default() += &format!("{head}{}", redacted(&stage, text));
@@ -215,6 +218,23 @@ fn run(name: &str) -> Result<(), String> {
     expect(&case, &found)?;
     // A case of several commands shows itself what a second run prints.
     if several { Ok(()) } else { again(&stage, line, &last, &after) }
+}
+
+/// A deploy that succeeds sends as many requests as its plan says.
+fn exact(run: &Run) -> Result<(), String> {
+    let number = |text: &str| text.replace(',', "").parse::<usize>().ok();
+    let figure = |text: &str, before: &str, line: &str| {
+        let line = text.lines().find(|one| one.contains(line) && one.contains(before))?;
+        number(line.split_once(before)?.0.rsplit(' ').next()?)
+    };
+    let sent = figure(&run.stdout, " requests in ", " applied, 0 failed, 0 not attempted");
+    let requests = figure(&run.stderr, " request", "plan: ");
+    let (Some(sent), Some(requests)) = (sent, requests) else { return Ok(()) };
+    let checks = figure(&run.stderr, " check", "plan: ").unwrap_or(0);
+    match sent == requests + checks {
+        true => Ok(()),
+        false => Err(format!("planned are {requests} requests and {checks} checks, sent {sent}")),
+    }
 }
 
 /// Whatever a command did, the second time it finds it done; what it could not do, it tells again.

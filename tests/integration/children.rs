@@ -150,7 +150,7 @@ fn what_a_build_leaves_running_is_ended() {
     are_gone(&pids(&file, 3));
 }
 
-/// As after `docker exec` or `nsenter`: the leaders of the process group and of the session are outside of the container, and the kernel
+/// As after `docker exec` or `nsenter`: the leaders of the process group and of the session are outside the container, and the kernel
 /// gives 0 as their numbers.
 #[test]
 fn builds_and_sources_of_secrets_run_where_the_session_has_no_number() {
@@ -217,7 +217,7 @@ fn a_build_that_crashes_is_a_diagnostic() {
         let project = project(&format!("{crash} await new Promise((done) => setTimeout(done, 10_000));"));
         let run = project.run_with(&["build"], &[cache()]).exits(1);
         let expected =
-            format!("error[P0605]: the pack's code does not bundle: the command was ended by signal {signal}");
+            format!("error[P0605]: the pack's code can't be bundled: the build command was ended by signal {signal}");
         assert!(run.stderr.contains(&expected), "{run:?}");
     }
 }

@@ -308,5 +308,5 @@ fn the_pack_of_a_dispatch_namespace_is_added_to_a_project_once() {
     let done = project.run(&["init", "--pack", "dispatch"]).exits(0).stdout;
     assert!(done.contains("to templates/dispatch. Add it to fleet.yaml"), "{done}");
     assert!(project.read("templates/dispatch/src/worker.ts").contains("export"));
-    assert!(project.run(&["init", "--pack", "dispatch"]).exits(5).stderr.contains("templates/dispatch exists already"));
+    assert!(project.run(&["init", "--pack", "dispatch"]).exits(5).stderr.contains("templates/dispatch already exists"));
 }

@@ -19,7 +19,7 @@ fn what_stays_and_who_calls_is_named_before_anything_is_deleted() {
     for line in [
         "- customers/acme.yaml\n",
         "! t-bolt of bolt calls t-acme, ",
-        "! also deployed to the local emulator: `flotilla destroy --local` deletes that\n",
+        "! also deployed to the local emulator: `flotilla destroy --local` deletes it there\n",
         "env files are kept: envs/customers/acme/production.env\n",
     ] {
         assert!(dry.contains(line), "no {line} in {dry}");

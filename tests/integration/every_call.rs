@@ -1,8 +1,8 @@
 //! Injects each kind of fault at every call of a deploy, one at a time: with domains, routes in two zones, crons, a database, secrets, consumers
-//! of queues, a workflow, migrations, and hosts in KV. A deploy that says that it is done has done it, and after whatever came of the fault, the next deploys do the rest:
+//! of queues, a workflow, migrations, static assets, and hosts in KV. A deploy that says that it is done has done it, and after whatever came of the fault, the next deploys do the rest:
 //! what is live then is what a deploy without a fault gives, and the state has it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flotilla_model::failure::Exit;
@@ -53,8 +53,9 @@ fn project() -> Project {
     );
     project.write(".env", "ACME_KEY=a-secret-value\n");
     let manifest = project.read("packs/tiny/pack.yaml");
-    let classes = "durableObjects: { COUNTER: Counter }\nmigrations:\n  - { tag: v1, newSqliteClasses: [Counter] }\n";
+    let classes = "assets: { directory: public, binding: ASSETS }\ndurableObjects: { COUNTER: Counter }\nmigrations:\n  - { tag: v1, newSqliteClasses: [Counter] }\n";
     project.write("packs/tiny/pack.yaml", format!("{manifest}{classes}"));
+    project.write("packs/tiny/public/a.txt", "a").write("packs/tiny/public/b.txt", "b");
     project
 }
 
@@ -84,6 +85,7 @@ fn second(project: &Project) {
              queueConsumers: { jobs: { maxRetries: 6, deadLetterQueue: dead } }\nbindings: { FLOW: { workflow: flow, class: Other } }\n",
         )
         .edit("packs/tiny/pack.yaml", "newSqliteClasses: [Counter] }\n", "newSqliteClasses: [Counter] }\n  - { tag: v2, newSqliteClasses: [Tally] }\n")
+        .write("packs/tiny/public/a.txt", "another a")
         .write("customers/shop.yaml", "id: shop\naccount: platform\ndomains: [shop.example.com]\n");
 }
 
@@ -155,6 +157,7 @@ fn live(cloud: &Cloud) -> BTreeMap<String, Value> {
             );
         }
     }
+    live.extend(cloud.assets().into_iter().map(|(worker, assets)| (format!("assets {worker}"), assets)));
     for zone in ["example.org", "example.net"] {
         let id = get(&format!("/zones?name={zone}"))[0]["id"].as_str().unwrap_or_default().to_owned();
         for route in rows(get(&format!("/zones/{id}/workers/routes"))) {
@@ -215,6 +218,25 @@ fn converges(what: &str, stage: usize, call: usize, fault: &Value, wanted: &BTre
     assert!(planned.plan.is_empty(), "{what}: {:?}", planned.plan.changes);
 }
 
+/// The faults that hit each call. Of calls that differ only in the names of workers, hosts, accounts and ids, the first is hit by all
+/// of them, and the others by one each. With FLOTILLA_TEST_FAULTS=all, each call is hit by all.
+fn hit(calls: &[String]) -> Vec<(usize, &'static str, Value)> {
+    let all = std::env::var("FLOTILLA_TEST_FAULTS").is_ok_and(|which| which == "all");
+    let (mut kinds, mut hit) = (BTreeSet::new(), Vec::new());
+    for (at, call) in calls.iter().enumerate() {
+        let is_name = |step: &&str| step.contains(['-', '.', '*']) || step.starts_with(|c: char| c.is_ascii_digit());
+        let (method, path) = call.split_once(' ').expect("a method and a path");
+        let path = path.trim_start_matches("accounts/*/workers/");
+        let path: Vec<&str> = path.split('/').map(|step| if is_name(&step) { "*" } else { step }).collect();
+        let is_new = kinds.insert((method, path));
+        let faults = faults();
+        let one = at % faults.len();
+        let chosen = faults.into_iter().enumerate().filter(|(which, _)| all || is_new || *which == one);
+        hit.extend(chosen.map(|(_, (what, fault))| (at, what, fault)));
+    }
+    hit
+}
+
 #[test]
 fn each_fault_at_every_call_of_a_deploy() {
     let mut runs = Vec::new();
@@ -225,9 +247,7 @@ fn each_fault_at_every_call_of_a_deploy() {
         let calls: Vec<String> = cloud.take().into_iter().map(|request| request.what).collect();
         eprintln!("stage {stage}: {} calls: {calls:#?}", calls.len());
         wanted.push(live(&cloud));
-        for (what, fault) in faults() {
-            runs.extend((0..calls.len()).map(|call| (what, stage, call, fault.clone())));
-        }
+        runs.extend(hit(&calls).into_iter().map(|(call, what, fault)| (what, stage, call, fault)));
     }
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {

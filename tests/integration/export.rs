@@ -103,7 +103,7 @@ fn an_earlier_export_is_brought_up_to_date_and_nothing_else_is_touched() {
     assert_eq!(project.read("export/acme/notes.txt"), "mine");
     project.write("export/acme/README.md", "changed");
     let told = run(&project, &["acme"]).exits(5).stderr;
-    assert!(told.contains("README.md was edited since it was exported"), "{told}");
+    assert!(told.contains("README.md was edited after it was exported"), "{told}");
     run(&project, &["acme", "--force"]).exits(0);
     assert!(project.read("export/acme/README.md").starts_with("# acme\n"));
     let told = run(&project, &["bluebird", "--to", "export/acme"]).exits(5).stderr;

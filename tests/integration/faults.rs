@@ -282,15 +282,15 @@ fn answers_that_are_cut_off_or_no_envelope_are_unknown_outcomes() {
 
 #[test]
 fn json_of_another_form_is_no_success() {
-    let unknown = "Cloudflare answered neither with success nor with an error (HTTP 200), 5 times in a row";
-    let other = |why: &str| format!("Cloudflare's answer is not the documented one: {why}, 5 times in a row");
+    let unknown = "Cloudflare responded with neither success nor an error (HTTP 200), 5 times in a row";
+    let other = |why: &str| format!("Cloudflare's response is not the documented one: {why}, 5 times in a row");
     std::thread::scope(|scope| {
         for (answer, told) in [
             ("{}", unknown.to_owned()),
             ("[]", unknown.to_owned()),
             (r#"{"success":"true"}"#, unknown.to_owned()),
-            (r#"{"success":true}"#, other("nothing in place of an object")),
-            (r#"{"success":true,"result":null}"#, other("nothing in place of an object")),
+            (r#"{"success":true}"#, other("nothing instead of an object")),
+            (r#"{"success":true,"result":null}"#, other("nothing instead of an object")),
             (r#"{"success":true,"result":{"id":"t-b","etag":"e"}}"#, other("`id` is `t-b`")),
             (
                 r#"{"success":false,"errors":[{"code":7003,"message":"No route for that URI"}]}"#,

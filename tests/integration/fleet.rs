@@ -6,6 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
 use flotilla_local as local;
 use flotilla_model::progress::Silent;
@@ -114,6 +115,9 @@ impl Cloud {
         Cloud::start_with(|options| {
             let path = flotilla_engine::workerd::path(&Silent).unwrap_or_else(|failure| panic!("{failure}"));
             options.workerd = local::Workerd::Path(path);
+            options.asset_workers = Some(Arc::new(|| {
+                Ok(flotilla_engine::workerd::asset_workers(&Silent).unwrap_or_else(|failure| panic!("{failure}")))
+            }));
         })
     }
 
@@ -183,6 +187,23 @@ impl Cloud {
             (text(&row["id"]), (text(&row["etag"]), tags))
         })
         .collect()
+    }
+
+    /// The static assets of the workers, by namespace and name.
+    pub fn assets(&self) -> BTreeMap<String, Value> {
+        assets(self.folder.path())
+    }
+
+    /// Forgets the files that no worker has any more, as Cloudflare may do at any time.
+    pub fn forget_assets(&self) {
+        let file = self.folder.path().join("cloudflare.db");
+        let db = rusqlite::Connection::open(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        db.execute_batch(
+            "DELETE FROM asset WHERE (scope, hash) NOT IN (
+               SELECT l.scope, json_extract(file.value, '$.hash') FROM asset_list l, json_each(l.body) AS file WHERE l.id IN (
+                 SELECT json_extract(body, '$.assets.list') FROM version WHERE number = (SELECT max(number) FROM version)))",
+        )
+        .expect("the files go");
     }
 
     /// Adds faults.
@@ -270,6 +291,35 @@ impl Cloud {
         let arguments = [&["deploy", "--yes", "--format", "json"], more].concat();
         self.run(project, &arguments).exits(0).json()
     }
+}
+
+/// The static assets of the workers of an emulator, by namespace and name: the configuration, and the files with their hashes and
+/// sizes, each of which has to be there.
+pub fn assets(folder: &std::path::Path) -> BTreeMap<String, Value> {
+    let file = folder.join("cloudflare.db");
+    let db = rusqlite::Connection::open(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let sql = "SELECT worker.namespace || '/' || worker.name, json_extract(version.body, '$.assets.config'), l.body,
+                      (SELECT count(*) FROM json_each(l.body) AS file WHERE NOT EXISTS
+                        (SELECT 1 FROM asset WHERE asset.scope = l.scope AND asset.hash = json_extract(file.value, '$.hash')))
+               FROM worker JOIN version ON version.id = worker.version
+               JOIN asset_list l ON l.id = json_extract(version.body, '$.assets.list')";
+    let mut query = db.prepare(sql).expect("the tables of assets");
+    let rows = query.query_map([], |row| {
+        Ok((
+            row.get::<_, String>(0)?,
+            row.get::<_, Option<String>>(1)?,
+            row.get::<_, String>(2)?,
+            row.get::<_, usize>(3)?,
+        ))
+    });
+    let json = |text: String| serde_json::from_str::<Value>(&text).expect("JSON");
+    rows.expect("rows")
+        .map(|row| {
+            let (worker, config, list, missing) = row.expect("a row");
+            assert_eq!(missing, 0, "files of {worker} are missing");
+            (worker, json!({"config": config.map(json), "files": json(list)}))
+        })
+        .collect()
 }
 
 /// How often each upload succeeded, by worker.

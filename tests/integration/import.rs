@@ -474,7 +474,7 @@ fn the_layout_with_env_files_in_its_older_names() {
     for line in [
         "credential config/customers/testcorp/production.env:6: `CLOUDFLARE_API_TOKEN` is an API token of the account",
         "note config/customers/testcorp/production.env:1: `DOMAIN` is the older name of `CUSTOMER_DOMAIN`",
-        "note config/customers/testcorp/production.env:5: the id of the zone isn't needed",
+        "note config/customers/testcorp/production.env:5: the id of the zone is not needed",
         "left-out config/customers/acme/production.env:0: the wrangler file has no section for `acme` in production; [env.production] of wrangler.toml belongs to `testcorp`",
     ] {
         assert!(told.contains(&line.to_owned()), "{line}\n{told:#?}");
@@ -539,8 +539,8 @@ fn three_workers_with_two_environments() {
     assert_eq!((&imported["customers"], &imported["workers"]), (&json!(1), &json!(6)));
     let told = told(&imported);
     for line in [
-        "note apps/web/wrangler.toml:9: `codex.studio.example/*` with `custom_domain = true` is refused by wrangler: a custom domain is a bare host",
-        "note apps/web/wrangler.toml:15: `API_URL` of `codex-web-staging` points to `api-staging.studio.example`, which none of the workers found has",
+        "note apps/web/wrangler.toml:9: `codex.studio.example/*` with `custom_domain = true` is rejected by wrangler: a custom domain is a bare host name",
+        "note apps/web/wrangler.toml:15: `API_URL` of `codex-web-staging` points to `api-staging.studio.example`, which belongs to none of the imported workers",
     ] {
         assert!(told.iter().any(|told| told == line), "{line}\n{told:#?}");
     }
@@ -578,6 +578,7 @@ main = "index.js"
 compatibility_date = "2026-01-15"
 upload_source_maps = true
 unknown_key = 1
+account_id = "your-account-id-here"
 
 [[services]]
 binding = "SPECIAL"
@@ -599,6 +600,9 @@ custom_domain = true
 queue = "jobs"
 max_batch_size = 5
 
+[[queues.consumers]]
+queue = "<name of the queue>"
+
 [env.preview]
 name = "full-preview"
 "#,
@@ -610,19 +614,25 @@ name = "full-preview"
         ),
         ("python/wrangler.toml", "name = \"python\"\nmain = \"entry.py\"\n"),
         ("database/wrangler.toml", "name = \"database\"\n"),
+        ("command/wrangler.toml", "name = \"command\"\n"),
+        ("command/package.json", "{ \"scripts\": { \"deploy\": \"wrangler deploy --minify index.js\" } }"),
+        ("command/index.js", "export default {};\n"),
     ]);
     let imported = both.import(&[], 4);
     assert_eq!(
         told(&imported),
         [
+            "left-out command/wrangler.toml:1: command/wrangler.toml has no `main`: the script `deploy` of package.json names index.js: `command` is not imported",
             "left-out database/wrangler.toml:1: database/wrangler.toml has no `main`: it deploys no worker: `database` is not imported",
             "left-out python/wrangler.toml:2: it is a worker in Python: `python` is not imported",
             "lost special/wrangler.toml:3: `vpc_networks` sets a VPC network, which flotilla can't deploy yet: `special` is not imported",
             "left-out wrangler.toml:6: `unknown_key` is not a key of wrangler",
-            "lost wrangler.toml:12: the binding `AUTOMATIC` (`kv_namespaces`) has no `id`",
-            "lost wrangler.toml:15: `delivery_delay` of the binding `SLOW` (`queues.producers`) has no counterpart in a spec",
-            "note wrangler.toml:20: `*.full.example/*` can't be a custom domain: those have neither wildcards nor paths",
-            "note wrangler.toml:28: [env.preview] is the environment `permanent-preview` now",
+            "note wrangler.toml:7: this is not the id of an account, and is left out",
+            "lost wrangler.toml:13: the binding `AUTOMATIC` (`kv_namespaces`) has no `id`",
+            "lost wrangler.toml:16: `delivery_delay` of the binding `SLOW` (`queues.producers`) has no counterpart in a spec",
+            "note wrangler.toml:21: `*.full.example/*` can't be a custom domain: those have neither wildcards nor paths",
+            "lost wrangler.toml:28: the consumer of the queue `<name of the queue>` isn't one that a spec can have",
+            "note wrangler.toml:32: [env.preview] is the environment `permanent-preview` now",
         ]
     );
     let spec = both.spec("full");
@@ -813,7 +823,7 @@ fn hostile_projects_do_no_harm() {
     let path = both.theirs.root().to_str().unwrap().to_owned();
     let run = both.fleet.run(&["import", &path]).exits(4);
     assert!(!run.stderr.contains('\u{1b}') && !run.stdout.contains('\u{1b}'), "{run:#?}");
-    assert!(run.stderr.contains("`main` is outside of the project"), "{}", run.stderr);
+    assert!(run.stderr.contains("`main` is outside the project"), "{}", run.stderr);
     let files = both.fleet.files(".");
     for (path, bytes) in &files {
         let text = String::from_utf8_lossy(bytes);
@@ -834,7 +844,7 @@ fn hostile_projects_do_no_harm() {
     assert!(deep.stderr.contains("invalid: "), "{deep:#?}");
     both.theirs.write("wrangler.toml", "#".repeat(9 << 20));
     let large = both.fleet.run(&["import", &path, "--force"]).exits(4);
-    assert!(large.stderr.contains("bytes; up to"), "{large:#?}");
+    assert!(large.stderr.contains("bytes, but the limit is"), "{large:#?}");
 }
 
 #[cfg(unix)]
@@ -931,9 +941,9 @@ fn packages_stay_in_the_project_and_the_report_says_how_they_are_installed() {
     assert_eq!(
         told(&imported),
         [
-            "note apps/built/wrangler.toml:1: the project's wrangler is ^3.9.0, which is too old for flotilla: packs have the code bundled with wrangler 4.164.0",
+            "note apps/built/wrangler.toml:1: the project's wrangler is ^3.9.0, which is too old for flotilla: the pack bundles the code with wrangler 4.164.0",
             "note apps/built/wrangler.toml:2: `dist/index.js`, the worker's entry point, does not exist",
-            "note apps/packed/wrangler.toml:1: no package.json of the project lists wrangler: packs have the code bundled with wrangler 4.164.0",
+            "note apps/packed/wrangler.toml:1: no package.json of the project lists wrangler: the pack bundles the code with wrangler 4.164.0",
         ]
     );
     let root = both.theirs.root().canonicalize().unwrap();
@@ -1031,7 +1041,7 @@ fn two_customers_never_share_a_worker_or_a_database() {
     let imported = both.import(&[], 4);
     let told = told(&imported);
     for line in [
-        "lost wrangler.toml:7: the worker `service-prod` is that of [env.acme] of wrangler.toml, too: the later deploy overwrote the earlier one",
+        "lost wrangler.toml:7: the worker `service-prod` is also that of [env.acme] of wrangler.toml: the later deploy overwrote the earlier one",
         "lost wrangler.toml:7: `bluebird` uses the database of `acme`",
     ] {
         assert!(told.contains(&line.to_owned()), "{line}\n{told:#?}");

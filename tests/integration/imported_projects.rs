@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::folders::temporary_folder;
-use crate::import::{link, told};
+use crate::import::{link, path_variable, told};
 use crate::support::{Project, Run, output};
 use crate::tools::packages;
 
@@ -12,7 +12,7 @@ use crate::tools::packages;
 const CODE: &str = "export default { fetch: () => new Response(\"ok\") };\n";
 
 /// A git repository with a project and wrangler among its packages.
-fn project(files: &[(&str, &str)]) -> Project {
+pub fn project(files: &[(&str, &str)]) -> Project {
     let project = Project::at(temporary_folder());
     output(std::process::Command::new("git").args(["init", "-q"]).arg(project.root())).exits(0);
     std::fs::create_dir(project.path("node_modules")).unwrap();
@@ -67,9 +67,7 @@ fn a_file_for_each_customer_beside_that_of_development() {
     let imported = import(&project, &[], 4);
     assert_eq!(
         told(&imported),
-        [
-            "left-out wrangler.vitest.toml:0: this file isn't read: files that are called `vitest` deploy nothing, as a rule"
-        ]
+        ["left-out wrangler.vitest.toml:0: this file isn't read: files named `vitest` usually deploy nothing"]
     );
     assert_eq!((&imported["workers"], &imported["packs"]), (&Value::from(5), &Value::from(1)));
     assert_eq!(customers(&project), ["acme", "bolt", "portal"]);
@@ -125,7 +123,7 @@ fn copies_of_one_folder_become_one_pack_and_others_packs_of_their_own() {
     assert_eq!(
         told(&imported),
         [
-            "note customers/bolt/wrangler.toml:1: the code beside it is a copy of that of `acme`",
+            "note customers/bolt/wrangler.toml:1: the code next to it is a copy of that of `acme`",
             "note customers/globex/wrangler.toml:2: `dist/index.js`, the worker's entry point, does not exist",
         ]
     );
@@ -227,9 +225,9 @@ fn hosts_and_names_that_two_workers_have() {
     assert_eq!(
         told(&imported),
         [
-            "left-out hooks/wrangler.jsonc:4: [env.dev] of hooks/wrangler.jsonc has `hooks.shop.example`, which is hooks/wrangler.jsonc's: a host points to one worker",
+            "left-out hooks/wrangler.jsonc:4: [env.dev] of hooks/wrangler.jsonc has `hooks.shop.example`, which belongs to hooks/wrangler.jsonc: a host points to one worker",
             "note hooks/wrangler.jsonc:4: `https://stage.shop.example/v1*` is mapped to `stage.shop.example/v1*`: routes of a spec match http and https",
-            "lost site/wrangler.toml:1: the worker `console` is that of console/wrangler.toml, too: the later deploy overwrote the earlier one",
+            "lost site/wrangler.toml:1: the worker `console` is also that of console/wrangler.toml: the later deploy overwrote the earlier one",
         ]
     );
 }
@@ -294,5 +292,88 @@ fn an_import_into_a_fleet_leaves_its_customers_as_they_are() {
     let refused = from("apps/second", 5);
     assert!(refused.stderr.contains("customers/second.yaml would be overwritten"), "{refused:?}");
     let other = project.run(&["-C", "fleet", "import", "apps/second", "--name", "other"]).exits(2);
-    assert!(other.stderr.contains("has the fleet `first` already"), "{other:?}");
+    assert!(other.stderr.contains("already has the fleet `first`"), "{other:?}");
+}
+
+#[test]
+fn classes_and_workflows_of_its_own_come_with_the_code() {
+    let own = |name: &str| {
+        format!(
+            "[[env.{name}.durable_objects.bindings]]\nname = \"ROOM\"\nclass_name = \"Room\"\n\
+             [[env.{name}.workflows]]\nbinding = \"ORDERS\"\nname = \"orders-{name}\"\nclass_name = \"Orders\"\n\
+             [[env.{name}.queues.consumers]]\nqueue = \"jobs-{name}\"\n"
+        )
+    };
+    let text = config("chat", "src/index.ts", "x")
+        + "[[migrations]]\ntag = \"v1\"\nnew_sqlite_classes = [\"Room\"]\n"
+        + &own("production")
+        + &own("staging");
+    let text = text.replace("[vars]\nWHO = \"x\"\n", "");
+    let project = project(&[
+        ("chat/src/index.ts", CODE),
+        ("chat/wrangler.toml", &text),
+        // A class under the worker's own name is its own, too.
+        ("single/index.ts", CODE),
+        (
+            "single/wrangler.toml",
+            "name = \"single\"\nmain = \"index.ts\"\ncompatibility_date = \"2026-01-15\"\n[[migrations]]\ntag = \"v1\"\nnew_sqlite_classes = [\"Room\"]\n\
+             [[durable_objects.bindings]]\nname = \"ROOM\"\nclass_name = \"Room\"\nscript_name = \"single\"\n\
+             [[workflows]]\nbinding = \"ORDERS\"\nname = \"orders\"\nclass_name = \"Orders\"\nscript_name = \"single\"\n",
+        ),
+    ]);
+    let imported = import(&project, &[], 0);
+    let lines = told(&imported);
+    assert!(lines.iter().all(|line| line.starts_with("note chat/wrangler.toml:1: the top level is read")), "{lines:?}");
+    assert_eq!(packs(&project), ["chat/pack.yaml", "single/pack.yaml"], "names of queues and workflows are in specs");
+    let chat = spec(&project, "chat");
+    for part in ["orders-staging", "jobs-production"] {
+        assert!(chat.contains(part) && !chat.contains("durableObject") && !chat.contains("manual"), "{chat}");
+    }
+    let single = spec(&project, "single");
+    assert!(single.contains("ORDERS: { class: Orders, workflow: orders }"), "{single}");
+    let shown = project.run(&["-C", "fleet", "show", "single", "--format", "json"]).exits(0).stdout;
+    assert!(!shown.contains("durableObject"), "{shown}");
+}
+
+#[test]
+fn a_configuration_that_a_build_makes_is_used_in_its_place() {
+    let own = config("web", "src/index.ts", "x") + "[env.staging.vars]\nWHO = \"staging\"\n";
+    let project = project(&[
+        ("src/index.ts", CODE),
+        ("wrangler.toml", &own),
+        (
+            "package.json",
+            r#"{ "name": "web", "scripts": { "build": "vite build" }, "devDependencies": { "@cloudflare/vite-plugin": "1", "wrangler": "4" } }"#,
+        ),
+    ]);
+    let missing =
+        "a build makes the configuration that `wrangler deploy` uses in the place of this one, and it has not run";
+    let imported = import(&project, &[], 0);
+    assert_eq!(
+        told(&imported),
+        [
+            format!("note wrangler.toml:1: {missing}"),
+            format!("note wrangler.toml:6: {missing} for the environment `staging`")
+        ]
+    );
+    assert_eq!(imported["steps"][0]["command"], "npm run build");
+    // As `vite build` writes it: every key, most of them empty, and the code beside it.
+    let made = r#"{ "configPath": "wrangler.toml", "userConfigPath": "wrangler.toml", "topLevelName": "web", "name": "web", "main": "index.js",
+        "compatibility_date": "2026-01-15", "vars": { "WHO": "x" }, "no_bundle": true, "rules": [{ "type": "ESModule", "globs": ["**/*.js"] }],
+        "cloudchamber": {}, "logfwdr": { "bindings": [] }, "queues": { "producers": [], "consumers": [] }, "containers": [], "unsafe": {} }"#;
+    project.write("dist/web/wrangler.json", made);
+    project.write("dist/web/index.js", CODE);
+    project.write(
+        ".wrangler/deploy/config.json",
+        r#"{ "configPath": "../../dist/web/wrangler.json", "auxiliaryWorkers": [] }"#,
+    );
+    std::fs::remove_dir_all(project.path("fleet")).unwrap();
+    let imported = import(&project, &[], 0);
+    assert_eq!(told(&imported), [format!("note wrangler.toml:6: {missing} for the environment `staging`")]);
+    let pack = project.read("fleet/templates/web/pack.yaml");
+    assert!(pack.contains("config: ../../../dist/web/wrangler.json"), "{pack}");
+    let mut command = project.command(&["-C", "fleet", "build", "--env", "production"]);
+    output(command.envs([path_variable()])).exits(0);
+    let built: Vec<String> = project.files("fleet/out/bundles").into_keys().collect();
+    assert!(built.iter().any(|file| file.ends_with("/index.js")), "{built:?}");
 }

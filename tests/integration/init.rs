@@ -297,7 +297,7 @@ fn it_may_do_little_and_its_actions_are_pinned() {
 struct Runner<'a> {
     project: &'a Project,
     jobs: Value,
-    /// Where it keeps files; outside of the project.
+    /// Where it keeps files; outside the project.
     temp: tempfile::TempDir,
     environment: Vec<(&'static str, String)>,
     secrets: Vec<(&'static str, &'static str)>,
@@ -707,7 +707,7 @@ struct Gitlab<'a> {
     /// The checkout, whose folder `path` is the project.
     checkout: PathBuf,
     jobs: Value,
-    /// Where it keeps files; outside of the checkout.
+    /// Where it keeps files; outside the checkout.
     temp: tempfile::TempDir,
     variables: BTreeMap<String, String>,
     /// Those of the environment `production`, which only the job that deploys has.

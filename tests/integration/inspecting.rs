@@ -300,7 +300,7 @@ fn new_and_edit_find_and_create_databases_in_the_local_emulator() {
     let spec = project.read("customers/bolt.yaml");
     assert!(spec.contains("name: bolt-data") && !spec.contains("id: 0") && spec.matches("id:").count() == 1, "{spec}");
     let taken = new("cafe", "d1-new:bolt-data").exits(1).stderr;
-    assert!(taken.contains("there is a D1 database bolt-data in that account already"), "{taken}");
+    assert!(taken.contains("that account already has a D1 database bolt-data"), "{taken}");
     let held = new("cafe", "d1:bolt-data").exits(1).stderr;
     assert!(held.contains("the D1 database bolt-data belongs to bolt"), "{held}");
     assert!(!project.path("customers/cafe.yaml").exists());

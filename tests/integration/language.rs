@@ -1,5 +1,6 @@
-//! Tests that the documentation, the descriptions in the schemas and the program's help are written in the terms of their field: a list
-//! of phrases that read as if translated, each with what to write instead. Inline code isn't prose and is not checked.
+//! Tests that the documentation, the descriptions in the schemas, the program's help, its messages and the comments are written in the
+//! terms of their field: a list of phrases that read as if translated, each with what to write instead. Inline code isn't prose and is
+//! not checked.
 
 use serde_json::Value;
 
@@ -28,6 +29,12 @@ const PHRASES: &[(&str, &str)] = &[
     ("says what", "shows what"),
     ("says why", "shows why"),
     ("says who", "names who"),
+    ("says so", "reports it, or allows it"),
+    ("say so", "report it, or configure it"),
+    ("said so", "reported it"),
+    ("as the failure says", "as the failure shows"),
+    ("what came of", "the outcome of"),
+    ("look at what is there", "read what is deployed, or check ownership"),
     ("is said as", "is selected as"),
     ("who is in it", "select customers"),
     ("say who holds", "show who holds"),
@@ -49,8 +56,10 @@ const PHRASES: &[(&str, &str)] = &[
     ("lie in", "are in"),
     ("belongs into", "belongs in"),
     ("belong into", "belong in"),
-    ("outside of git", "outside git"),
-    ("outside of the fleet", "outside the fleet"),
+    ("outside of", "outside"),
+    ("beside the others", "next to the others"),
+    ("is nowhere", "is not found"),
+    ("whose they are", "the customer that they belong to"),
     // Up to date.
     ("as they should be", "up to date"),
     ("as it should be", "valid, or healthy"),
@@ -141,6 +150,12 @@ const PHRASES: &[(&str, &str)] = &[
     ("that isn't the fleet's", "that this fleet doesn't manage"),
     ("make a worker the fleet's", "adopt a worker"),
     ("takes it over, unless", "adopts it, unless"),
+    ("is not this fleet's", "is not managed by this fleet"),
+    ("makes it this fleet's", "adopts it"),
+    ("becomes this fleet's", "is adopted"),
+    ("not ours", "not managed by this fleet"),
+    ("no spec wants", "no spec defines"),
+    ("a spec wants", "a spec defines"),
     // Grammar.
     ("an own", "its own"),
     ("own worker and an own", "own worker and database"),
@@ -154,6 +169,9 @@ const PHRASES: &[(&str, &str)] = &[
     ("look what it needs", "review it"),
     ("would go with the upload", "would be removed by the upload"),
     ("what a spec can't say", "anything a spec cannot express"),
+    ("a spec can't say", "a spec can't express"),
+    ("specs can't say", "specs can't express"),
+    ("is up to specs", "comes from the specs"),
     ("that no pull request comes from", "that doesn't come from a pull request"),
     ("is run by the tests", "is covered by tests"),
     ("are run by the tests", "are covered by tests"),
@@ -166,8 +184,34 @@ const PHRASES: &[(&str, &str)] = &[
     ("never put it into git", "don't commit it"),
     ("put it into git", "commit it"),
     ("all of it into git", "commit all of it"),
-    ("it is new, or", "new, or"),
+    ("it is new, or nothing", "new, or not in the build cache"),
     ("has gone wrong", "failed"),
+    ("once more", "again"),
+    ("anyhow", "anyway"),
+    ("into quotes", "in quotes"),
+    ("exists already", "already exists"),
+    ("used already", "already used"),
+    ("has not the", "doesn't have the"),
+    ("if need be", "optionally"),
+    ("if it is meant", "if this is intended"),
+    ("does not parse", "can't be parsed"),
+    ("doesn't parse", "can't be parsed"),
+    ("plain file", "regular file"),
+    ("plain files", "regular files"),
+    ("the most bytes", "the maximum size, in bytes"),
+    ("most bytes of", "maximum size, in bytes, of"),
+    ("in silence", "silently"),
+    ("without a word", "silently"),
+    ("in the clear", "unencrypted"),
+    ("in clear", "in plain text"),
+    ("come about", "happen, or succeed"),
+    ("comes about", "happens, or succeeds"),
+    ("done away with", "no longer supported"),
+    ("is of no consequence", "doesn't matter"),
+    ("take it back", "revert it"),
+    ("more than flotilla reads", "over the size limit"),
+    ("longer than flotilla reads", "over the size limit"),
+    ("last sign of life", "the time when the lock was last renewed"),
 ];
 
 /// Returns a text in lower case, without inline code, and with one space where it has several or a new line.
@@ -209,6 +253,46 @@ fn check(texts: impl IntoIterator<Item = (String, String)>, at_least: usize) {
 #[test]
 fn pages_have_no_translated_phrases() {
     check(pages().iter().map(|page| (name(page), text(page))), 30);
+}
+
+#[test]
+fn packaging_has_no_translated_phrases() {
+    let pages = ["packaging/README.md", "packaging/npm/README.md"].map(|page| repository().join(page));
+    check(pages.iter().map(|page| (name(page), text(page))), 2);
+}
+
+/// The golden cases show most messages of the program.
+#[test]
+fn messages_have_no_translated_phrases() {
+    let cases = std::fs::read_dir(repository().join("tests/cases")).expect("the cases").flatten();
+    let outputs = cases.flat_map(|case| ["stdout", "stderr"].map(|output| case.path().join(output)));
+    check(outputs.filter(|path| path.is_file()).map(|path| (name(&path), text(&path))), 400);
+}
+
+#[test]
+fn comments_have_no_translated_phrases() {
+    let mut comments = Vec::new();
+    let mut open = vec![repository().join("src")];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(std::fs::read_dir(&path).expect("a folder").flatten().map(|entry| entry.path()));
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            blocks(&text(&path), &name(&path), &mut comments);
+        }
+    }
+    check(comments, 5_000);
+}
+
+/// Collects the comments of a source: each block of lines as one text, as phrases go over the ends of lines.
+fn blocks(source: &str, file: &str, comments: &mut Vec<(String, String)>) {
+    let mut block = String::new();
+    for (index, line) in source.lines().chain([""]).enumerate() {
+        match line.trim_start().strip_prefix("//") {
+            Some(comment) => block += &format!("{}\n", comment.trim_start_matches(['/', '!'])),
+            None if block.is_empty() => {}
+            None => comments.push((format!("{file}, above line {}", index + 1), std::mem::take(&mut block))),
+        }
+    }
 }
 
 #[test]
@@ -257,6 +341,14 @@ fn describe(value: &Value, place: &str, texts: &mut Vec<(String, String)>) {
         Value::Array(items) => items.iter().for_each(|item| describe(item, place, texts)),
         _ => {}
     }
+}
+
+#[test]
+fn phrases_are_found_in_comments() {
+    let mut comments = Vec::new();
+    blocks("/// It is mended\n/// for ever.\nfn a() {}\n    // A good comment.\n", "a.rs", &mut comments);
+    let [(place, text), (_, good)] = &comments[..] else { panic!("{comments:?}") };
+    assert_eq!((place.as_str(), found(text).len(), found(good).len()), ("a.rs, above line 3", 2, 0));
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn the_cloudflare_on_this_machine_has_the_same_limits() {
         (Limit::Variables, local.vars as u64),
         (Limit::VariableBytes, local.var_bytes as u64),
         (Limit::ScriptBytes, local.script_bytes as u64),
+        (Limit::AssetFiles, local.asset_files as u64),
     ] {
         assert_eq!(Plan::Paid.limit(limit), there, "{limit:?}");
     }
@@ -113,8 +114,9 @@ fn at_the_limit_is_within_it_and_one_more_is_not() {
     project.edit("customers/b.yaml", "domains:\n", "domains:\n  - more.shops.example\n");
     let told = check(&project).exits(1);
     assert!(
-        told.stderr
-            .contains("error[L0405]: 101 custom domains in the zone `shops.example`, which holds 100 (account `one`)")
+        told.stderr.contains(
+            "error[L0405]: 101 custom domains in the zone `shops.example`, which can have 100 (account `one`)"
+        )
     );
     assert!(told.stderr.contains("b has 51 of them") && told.stderr.contains("a has 50 of them"), "{}", told.stderr);
     assert!(!told.stderr.contains("account `two`"), "{}", told.stderr);
@@ -136,7 +138,7 @@ fn at_the_limit_is_within_it_and_one_more_is_not() {
     let told = check(&project).exits(1);
     assert!(
         told.stderr
-            .contains("error[L0406]: 1,001 routes in the zone `shops.example`, which holds 1,000 (account `two`)")
+            .contains("error[L0406]: 1,001 routes in the zone `shops.example`, which can have 1,000 (account `two`)")
     );
 }
 
@@ -186,7 +188,8 @@ fn a_secret_that_no_binding_holds_is_told_before_anything_is_sent() {
     let told = deploy(5121).exits(1);
     assert!(told.stderr.contains("1 secret is too large; nothing was sent"), "{told:#?}");
     assert!(
-        told.stderr.contains("LONG for acme has 5,121 bytes, 5,120 fit; if Cloudflare raised it, set"),
+        told.stderr
+            .contains("LONG for acme has 5,121 bytes, but the limit is 5,120; if Cloudflare has raised the limit, set"),
         "{told:#?}"
     );
     assert!(!format!("{told:?}").contains("canary"));

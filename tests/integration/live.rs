@@ -272,7 +272,7 @@ fn what_can_not_be_represented_is_told_with_its_worker() {
         words("own"),
         [
             "lost: `own` itself defines the class `Counter`, which a spec cannot express",
-            "lost: `own` has classes of Durable Objects that migrations made",
+            "lost: `own` has Durable Object classes that migrations created",
         ]
     );
     assert_eq!(words("counted"), [""; 0]);
@@ -334,8 +334,8 @@ fn what_the_account_answers_is_taken_as_it_is() {
     for expected in [
         "left out: the token cannot read the custom domains",
         "left out: the token cannot read the zones, and so the routes",
-        "lost: the static assets of `a` can't be read, and a spec can't say them",
-        "lost: `a` has classes of Durable Objects that migrations made",
+        "lost: the static assets of `a` can't be read: Cloudflare gives back no files",
+        "lost: `a` has Durable Object classes that migrations created",
         "lost: `a` is a script in the older form, with `addEventListener`",
         "lost: the binding `OLD` of `a`, of type service, can't be mapped",
         "left out: a spec cannot express a part of the observability of `a`",

@@ -3,6 +3,7 @@
 mod advisories;
 mod answers;
 mod architecture;
+mod assets;
 mod bad_input;
 mod bindings;
 mod bundler;
@@ -31,6 +32,7 @@ mod hidden;
 mod history;
 mod hostile;
 mod import;
+mod imported_code;
 mod imported_data;
 mod imported_projects;
 mod incremental;

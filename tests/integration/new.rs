@@ -214,7 +214,7 @@ fn wrong_answers_are_told_and_asked_for_again() {
     terminal.press(&format!("\x15new.shop.example{ENTER}"));
     terminal.answer("Reached by", ENTER);
     terminal.answer("The customer's id", &format!("\x15first{ENTER}"));
-    terminal.wait_for("the customer first exists already");
+    terminal.wait_for("the customer first already exists");
     terminal.press(&format!("\x15second{ENTER}"));
     terminal.answer("Display name", ENTER);
     terminal.answer("Origins", ENTER);
@@ -224,7 +224,7 @@ fn wrong_answers_are_told_and_asked_for_again() {
     terminal.answer("can be left out", ENTER);
     terminal.answer("Set accessToken now?", "n");
     terminal.answer("id", &format!("abc{ENTER}"));
-    terminal.wait_for("expected the form ^[0-9]+$, such as 123");
+    terminal.wait_for("expected a match of ^[0-9]+$, such as 123");
     terminal.press(&format!("\x157{ENTER}"));
     terminal.answer("Another destination", ENTER);
     // A step can be gone back to.
@@ -311,7 +311,7 @@ fn options_say_the_same() {
         assert!(run.stderr.contains(told), "{}", run.stderr);
         assert_eq!(files(&project), before);
     };
-    refused(&["acme"], 2, "the customer acme exists already: `flotilla edit acme` changes it");
+    refused(&["acme"], 2, "the customer acme already exists: `flotilla edit acme` changes it");
     refused(&["b", "--domain", "consent.shop.example"], 2, "is the host of acme");
     assert_eq!(cloud.sent(), ["GET user/tokens/verify"], "a host of the fleet's is not looked up");
     refused(&["b", "--domain", "b.other.example"], 1, "the account default has no zone for b.other.example");
@@ -460,7 +460,7 @@ fn where_nothing_can_be_noted_nothing_is_done() {
     project.write(".flotilla", "a file where a folder belongs");
     let before = project.files("");
     let run = cloud.run(&project, &OPTIONS).exits(5);
-    assert!(run.stderr.contains(".flotilla is a plain file"), "{}", run.stderr);
+    assert!(run.stderr.contains(".flotilla is a regular file"), "{}", run.stderr);
     assert_eq!((project.files(""), databases(&cloud)), (before, Vec::new()));
 }
 

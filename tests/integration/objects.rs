@@ -105,6 +105,28 @@ fn a_class_is_created_renamed_unbound_and_deleted() {
 }
 
 #[test]
+fn a_class_that_is_renamed_and_deleted_at_once_takes_two_deploys() {
+    let (cloud, project) = counting(&[("acme", "")]);
+    cloud.deployed(&project);
+    let more =
+        "  - { tag: v2, renamedClasses: [{ from: Counter, to: Tally }] }\n  - { tag: v3, deletedClasses: [Tally] }\n";
+    project.edit(MANIFEST, CREATED, &format!("{CREATED}{more}")).edit(
+        MANIFEST,
+        "durableObjects: { COUNTER: Counter }\n",
+        "",
+    );
+    let unbound = Reason::ClassUnbound { class: "Tally".to_owned() };
+    let reasons_of = reasons(&cloud, &project);
+    assert!(reasons_of.contains(&migrated(Some("v1"), "v2")) && reasons_of.contains(&unbound), "{reasons_of:?}");
+    cloud.deployed(&project);
+    assert_eq!(settings(&cloud, "t-acme")["migration_tag"], "v2");
+    assert_eq!(get(&cloud, "workers/durable_objects/namespaces")[0]["class"], "Tally");
+    cloud.deployed(&project);
+    assert_eq!(get(&cloud, "workers/durable_objects/namespaces"), json!([]));
+    is_up_to_date(&cloud, &project);
+}
+
+#[test]
 fn declared_classes_are_deployed_with_the_code() {
     let (cloud, project) = counting(&[("acme", "")]);
     project.edit(MANIFEST, &format!("migrations:\n{CREATED}"), "exports: { Counter: { storage: sqlite } }\n");

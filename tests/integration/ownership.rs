@@ -49,7 +49,7 @@ fn an_update_of_another_fleets_worker_is_refused() {
     let ended = cloud.engine(&project).deploy().exits(Exit::SomeFailed);
     assert_eq!(
         error(&ended.heard, "t-a"),
-        "not changed: t-a belongs to the fleet else; `deploy --adopt t-a` makes it this fleet's, `--refresh` removes it from this \
+        "not changed: t-a belongs to the fleet else; `deploy --adopt t-a` adopts it, `--refresh` removes it from this \
          fleet's state"
     );
     assert_eq!(ended.outcome().applied, 1, "the other one goes on");
@@ -151,7 +151,7 @@ fn a_worker_that_somebody_creates_after_the_list_is_not_overwritten() {
     });
     assert_eq!(
         error(&ended.heard, "t-b"),
-        "not created: t-b exists and is not managed by this fleet; `deploy --adopt t-b` makes it this fleet's"
+        "not created: t-b exists, but this fleet doesn't manage it; `deploy --adopt t-b` adopts it"
     );
     assert_eq!(cloud.scripts()["t-b"].1, [""; 0]);
 }
@@ -290,7 +290,7 @@ fn a_worker_that_was_deleted_by_hand_is_told_as_one() {
         project.write("customers/a.yaml", format!("id: a\n{after}"));
         let ended = cloud.engine(&project).deploy().exits(Exit::SomeFailed);
         let error = error(&ended.heard, "t-a");
-        assert!(error.contains("t-a was deleted outside of flotilla") && error.contains("--refresh"), "{error}");
+        assert!(error.contains("t-a was deleted outside flotilla") && error.contains("--refresh"), "{error}");
         let ended = cloud.engine(&project).deploy_with(|request| request.plan.refresh = true);
         assert_eq!(ended.exits(Exit::Done).outcome().applied, 1);
         cloud.is_up_to_date(&project);
@@ -435,7 +435,7 @@ fn a_host_in_kv_that_another_fleet_takes_while_the_deploy_runs_stays() {
         assert_eq!((outcome.failed, outcome.hosts_skipped), (1, 1));
         let error = &outcome.failures[0].error;
         assert!(
-            error.starts_with(&format!("{name} points to t-bob by now, which this fleet's state doesn't have")),
+            error.starts_with(&format!("{name} now points to t-bob, which is not in this fleet's state")),
             "{error}"
         );
         let all = hosts_in_kv(&cloud);

@@ -162,7 +162,7 @@ fn a_host_of_a_preview_that_is_too_long_is_told() {
     let hosts = told.iter().filter(|told| told.starts_with("N0301") && told.contains("more than 63"));
     assert_eq!(hosts.count(), 2, "{told:?}");
     // And so are names.
-    let names = told.iter().filter(|told| told.starts_with("N0303") && told.contains("63 fit"));
+    let names = told.iter().filter(|told| told.starts_with("N0303") && told.contains("at most 63 are allowed"));
     assert_eq!((names.count(), told.len()), (2, 4), "{told:?}");
 }
 
@@ -421,7 +421,7 @@ fn what_does_not_fit_is_refused_with_numbers_before_anything_is_sent() {
     cloud.take();
     let other = ["preview", "up", "--id", "8", "--yes", "bluebird"];
     let refused = cloud.run(&project, &other).exits(5);
-    let told = "the zone example.com has 4 custom domains, the preview adds 1, and 4 fit; nothing was sent";
+    let told = "the zone example.com has 4 custom domains, the preview adds 1, and the limit is 4; nothing was sent";
     assert!(refused.stderr.contains(told), "{refused:?}");
     assert!(refused.stderr.contains("the oldest previews: 7 (1 host"), "{refused:?}");
     assert_eq!(cloud.sent(), Vec::<String>::new());
@@ -609,7 +609,7 @@ fn three_workers_of_a_preview_call_each_other_in_workerd() {
         answer.json().unwrap_or_else(|error| panic!("{host}: {error}"))
     };
     let of_preview = |name: &str| ask(&format!("{name}-preview-7.revelations.example"));
-    // The preview's and nobody else's: of the workers outside of it, none knows these names.
+    // The preview's and nobody else's: of the workers outside it, none knows these names.
     assert_eq!(of_preview("codex"), json!({"AUTH_WORKER_URL": "auth", "API_URL": "api"}));
     assert_eq!(of_preview("api"), json!({"WEB_APP_URL": "web", "AUTH_WORKER_URL": "auth"}));
     assert_eq!(of_preview("auth"), json!({"WEB_APP_URL": "web", "API_URL": "api", "LOG_SERVICE": "log"}));

@@ -50,7 +50,7 @@ fn fails_once(cloud: &Cloud, project: &Project, worker: &str, applied: usize) {
         _ => None,
     });
     let failed = failed.unwrap_or_else(|| panic!("{:#?}", ended.heard));
-    assert!(failed.starts_with(&format!("{worker} had been deleted outside of flotilla")), "{failed}");
+    assert!(failed.starts_with(&format!("{worker} had been deleted outside flotilla")), "{failed}");
     let outcome = ended.outcome();
     assert_eq!((outcome.applied, outcome.failed), (applied, 1));
     let next = outcome.failures[0].next_step.text();
@@ -180,7 +180,7 @@ fn a_rollback_of_a_deleted_worker_is_no_success() {
     let outcome = cloud.engine(&project).rollback(back()).0.expect("it runs");
     assert_eq!((outcome.applied, outcome.failed), (0, 1));
     let failure = &outcome.failures[0];
-    assert!(failure.error.starts_with("t-a had been deleted outside of flotilla"), "{}", failure.error);
+    assert!(failure.error.starts_with("t-a had been deleted outside flotilla"), "{}", failure.error);
     assert!(failure.next_step.text().starts_with("`flotilla deploy --refresh`"));
     let ended = cloud.engine(&project).deploy_with(|request| request.plan.refresh = true);
     assert_eq!(ended.exits(Exit::Done).outcome().applied, 1);

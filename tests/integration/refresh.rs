@@ -284,7 +284,7 @@ fn what_others_changed_is_put_right() {
     world.overwrite("c15t-cat", Some(json!([])));
     assert_eq!(world.findings(), pairs(&[("changed", "c15t-bee"), ("changed", "c15t-cat")]));
     let text = world.run(&["plan", "--refresh"]).exits(0).stdout;
-    assert!(text.contains("c15t-bee was changed outside of flotilla at 2"), "{text}");
+    assert!(text.contains("c15t-bee was changed outside flotilla at 2"), "{text}");
     let outcome = world.refreshed(&[]);
     assert_eq!((outcome.applied, outcome.requests), (2, 4), "one list, and a look at the one that lost its tags");
     assert_eq!(digest(&world), ours);
@@ -297,9 +297,9 @@ fn what_others_changed_is_put_right() {
     let planned = world.engine().plan();
     let [("c15t-bee", [reason])] = reasons(&planned.plan)[..] else { panic!("{:#?}", planned.plan) };
     assert!(matches!(reason, Reason::ChangedOutside { at, .. } if at.starts_with('2')), "{reason:?}");
-    assert!(reason.to_string().starts_with("it was changed outside of flotilla at 2"), "{reason}");
+    assert!(reason.to_string().starts_with("it was changed outside flotilla at 2"), "{reason}");
     let shown = world.run(&["state", "show", "bee"]).exits(0).stdout;
-    assert!(shown.contains("changed outside of flotilla"), "{shown}");
+    assert!(shown.contains("changed outside flotilla"), "{shown}");
     world.deploy();
     assert_eq!(world.findings(), pairs(&[]));
 }
@@ -315,7 +315,7 @@ fn a_worker_of_others_is_not_overwritten_unless_it_is_adopted() {
     assert!(world.listed("c15t-acme").is_none());
     // Asked for, it tells before, and leaves alone what isn't ours.
     let run = world.run(&["deploy", "--refresh", "--yes"]).exits(0);
-    assert!(run.stderr.contains("c15t-bee exists and is not this fleet's"), "{}", run.stderr);
+    assert!(run.stderr.contains("c15t-bee exists, but this fleet doesn't manage it"), "{}", run.stderr);
     assert!(run.stderr.contains("c15t-cat belongs to the fleet else"), "{}", run.stderr);
     let tags = |worker: &str| world.listed(worker).unwrap()["tags"].clone();
     assert_eq!((tags("c15t-bee"), tags("c15t-cat")), (json!([]), json!(["flotilla-else"])));
@@ -340,7 +340,7 @@ fn a_domain_of_others_is_not_taken_unless_the_spec_says_so() {
     world.overwrite("dashboard", None);
     world.attach("consent.acme.example", "dashboard");
     let refused = world.run(&["deploy", "--yes"]).exits(5);
-    assert!(refused.stderr.contains("points to dashboard, which is not this fleet's"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("points to dashboard, which this fleet doesn't manage"), "{}", refused.stderr);
     assert!(world.listed("c15t-bee").is_none(), "nothing was sent");
     world.fleet.edit(
         "customers/acme.yaml",
@@ -410,7 +410,7 @@ fn no_more_is_deleted_at_once_than_is_allowed() {
     for command in [&["prune", "--yes"][..], &["deploy", "--prune", "--yes"]] {
         let refused = world.run(command).exits(5);
         assert!(
-            refused.stderr.contains("the plan deletes 2 workers of 3, and 1 may be deleted at once"),
+            refused.stderr.contains("the plan deletes 2 workers of 3, but at most 1 may be deleted at once"),
             "{refused:?}"
         );
         assert!(refused.stderr.contains("--max-deletions 2"), "{refused:?}");
@@ -419,7 +419,7 @@ fn no_more_is_deleted_at_once_than_is_allowed() {
     let fleet = world.fleet.read("fleet.yaml");
     world.fleet.write("fleet.yaml", format!("{fleet}deploy: {{ maxDeletions: {{ count: 0 }} }}\n"));
     let refused = world.engine().prune(false).failure(Exit::Refused);
-    assert!(refused.to_string().contains("and 0 may be deleted at once"), "{refused}");
+    assert!(refused.to_string().contains("but at most 0 may be deleted at once"), "{refused}");
     world.fleet.write("fleet.yaml", format!("{fleet}deploy: {{ maxDeletions: {{ percent: 70 }} }}\n"));
     assert_eq!(world.engine().prune(false).exits(Exit::Done).outcome().applied, 2);
     assert!(world.listed("c15t-bee").is_none() && world.listed("c15t-acme").is_some());

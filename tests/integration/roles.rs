@@ -193,12 +193,12 @@ fn env_files_hold_where_they_say_and_lie_where_they_should() {
     find(&project).tells(&["Y0104 envs/customers/acme/production.env"]);
     std::fs::remove_file(&own).unwrap();
     std::fs::create_dir(&own).unwrap();
-    find(&project).tells(&["Y0104 envs/customers/acme/production.env", "not a plain file"]);
+    find(&project).tells(&["Y0104 envs/customers/acme/production.env", "not a regular file"]);
     std::fs::remove_dir(&own).unwrap();
     // Whoever opens it waits for ever.
     let pipe = project.path("envs/base/pipe.env");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    find(&project).tells(&["Y0104 envs/base/pipe.env", "not a plain file"]);
+    find(&project).tells(&["Y0104 envs/base/pipe.env", "not a regular file"]);
     std::fs::remove_file(&pipe).unwrap();
     std::fs::File::create(project.path("envs/base/huge.env")).unwrap().set_len(1 << 40).unwrap();
     find(&project).tells(&["Y0103 envs/base/huge.env"]);
@@ -373,7 +373,7 @@ fn service_bindings_name_workers_and_never_go_round() {
         .tells(&["customers/acme.yaml:3", "doesn't exist in production, only in staging"]);
     // A variable of the same name, or a name that is taken.
     let found = spec("  web: { services: { API: api }, vars: { API: x } }\n  api: {}\n");
-    found.tells(&["`API` is a service binding, and something else as well"]);
+    found.tells(&["`API` is a service binding, but is also used for something else"]);
     // `null` takes back what the defaults say.
     let project = one(
         "defaults: { services: { AUTH: auth } }\nsharedWorkers: { auth: { services: { AUTH: null } } }\n",

@@ -389,10 +389,10 @@ fn an_upload_sends_what_differs_and_keeps_the_rest() {
     project.write("customers/bolt.yaml", format!("id: bolt\n{SPEC}"));
     project.write(".env", "TOKEN=one\n");
     let told = cloud.run(&project, &["deploy", "--yes"]).exits(1).stderr;
-    let why = "KEY or BOLT__KEY for bolt (MORE is removed, so all others have to be sent again)";
+    let why = "KEY or BOLT__KEY for bolt (MORE is removed, so all other secrets have to be sent again)";
     assert!(told.contains(why), "{told}");
     let told = cloud.run(&project, &["secrets", "check"]).exits(1).stderr;
-    assert!(told.contains("it is deployed, but MORE is removed, so all others have to be sent again"), "{told}");
+    assert!(told.contains("it is deployed, but MORE is removed, so all other secrets have to be sent again"), "{told}");
     assert!(sent(&cloud).is_empty());
     project.write(".env", "TOKEN=one\nKEY=two\n");
     cloud.deploy(&project, &[]);
@@ -552,14 +552,14 @@ fn set_and_rotate_say_what_follows_and_never_the_value() {
     // What no request can carry, and no account has.
     for (name, input, why) in [
         ("CLOUDFLARE_API_TOKEN", "\"canary-6\"\n", "the token contains quotes, and was not stored"),
-        ("CLOUDFLARE_ACCOUNT_ID", "canary-6\n", "the account's id contains other characters than 0-9 and a-f"),
+        ("CLOUDFLARE_ACCOUNT_ID", "canary-6\n", "the account's id contains characters other than 0-9 and a-f"),
     ] {
         let told = clean(piped(&project, &["secrets", "set", name], input), "canary-6").exits(1).stderr;
         assert!(told.contains(why) && !project.read(".env").contains(name), "{told}");
     }
     let large = "x".repeat(6000);
     let told = piped(&project, &["secrets", "set", "TOKEN"], &large).exits(1).stderr;
-    assert!(told.contains("the value has 6,000 bytes, 5,120 fit"), "{told}");
+    assert!(told.contains("the value has 6,000 bytes, but the limit is 5,120"), "{told}");
     let told = piped(&project, &["secrets", "set", "TOKEN=canary-5"], "").exits(2);
     assert!(!clean(told, "canary-5").stderr.is_empty());
     piped(&project, &["secrets", "set", "TOKEN", "--source", "other.env"], "x").exits(2);

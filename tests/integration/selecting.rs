@@ -103,7 +103,7 @@ fn what_no_customer_has_is_refused() {
     let project = fleet();
     for (arguments, message, help) in [
         (&["shop-eu", "zo"][..], "there is no customer `zo`", "did you mean `zoo`?"),
-        (&["elephant"], "there is no customer `elephant`", "customers are the files of customers/"),
+        (&["elephant"], "there is no customer `elephant`", "a customer's id is the name of its file in customers/"),
         (&["shap-e*"], "no customer's id matches `shap-e*`", "did you mean `shop-eu`?"),
         (&["x*"], "no customer's id matches `x*`", "`*` matches any characters"),
         (&["-l", "teir=gold"], "no customer has a label `teir`", "did you mean `tier`?"),

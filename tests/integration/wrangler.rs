@@ -550,3 +550,62 @@ export default {
     let healthy = project.run_with(&["status", "--health", "--format", "json"], &environment).exits(0).json();
     assert_eq!(healthy["workers"][0]["health"], "healthy", "{healthy}");
 }
+
+#[test]
+fn static_assets_are_the_same_by_wrangler_and_by_flotilla() {
+    let project = crate::fleet::fleet(&[("acme", "assets: { directory: 'assets/{customer}' }\n"), ("bolt", "")]);
+    let manifest = project.read("packs/tiny/pack.yaml");
+    let options = "htmlHandling: drop-trailing-slash, notFoundHandling: single-page-application, runWorkerFirst: ['/api/*', '!/api/docs/*']";
+    project
+        .write(
+            "packs/tiny/pack.yaml",
+            format!("{manifest}assets: {{ directory: public, binding: ASSETS, {options} }}\n"),
+        )
+        .write("packs/tiny/public/index.html", "<p>index</p>")
+        .write("packs/tiny/public/docs/a page & ü.html", "<p>docs</p>")
+        .write("packs/tiny/public/empty", "")
+        .write("packs/tiny/public/source.map", "{}")
+        .write("packs/tiny/public/.assetsignore", "*.map\n")
+        .write("packs/tiny/public/_redirects", "/old /docs/ 301\n/a/* /b/:splat\n")
+        .write("packs/tiny/public/_headers", "/*\n  X-Of: site\n  ! ETag\nhttps://acme.example/*\n  X-Host: yes\n")
+        .write("packs/site/pack.yaml", "name: site\nprefix: s\nassets: { directory: ../tiny/public }\n")
+        .edit("fleet.yaml", "packs:\n", "packs:\n  site: { path: packs/site }\n")
+        .edit("fleet.yaml", "name: test\n", "name: test\ndefaults: { pack: tiny }\n")
+        .write("customers/cove.yaml", "id: cove\npack: site\n")
+        .write("assets/acme/index.html", "<p>acme</p>");
+    let local = Local::start(&project, None);
+    let variables = [
+        ("CLOUDFLARE_API_BASE_URL", format!("{}/client/v4", local.origin)),
+        ("CLOUDFLARE_API_TOKEN", local.token.clone()),
+        ("CLOUDFLARE_ACCOUNT_ID", ACCOUNT.to_owned()),
+    ];
+    project.run(&["build"]).exits(0);
+    let all = [("acme", "t-acme"), ("bolt", "t-bolt"), ("cove", "s-cove")];
+    fits_the_schema(&project, ["production/acme", "production/bolt", "production/cove"]);
+    let home = temporary_folder();
+    for (customer, _) in all {
+        let mut command = wrangler(&project.path(&format!("out/production/{customer}")), home.path());
+        run(command.arg("deploy").envs(variables.clone()), home.path());
+    }
+    assert!(!sent_elsewhere(), "wrangler asked for another host");
+    let found = || {
+        let mut found = crate::fleet::assets(&project.path(".flotilla/local"));
+        for (_, worker) in all {
+            let settings = local.api(&format!("/accounts/{ACCOUNT}/workers/scripts/{worker}/settings"));
+            let bindings = settings["bindings"].as_array().unwrap().clone();
+            let named = bindings.into_iter().map(|binding| (binding["name"].as_str().unwrap().to_owned(), binding));
+            found.insert(worker.to_owned(), json!(named.collect::<BTreeMap<_, _>>()));
+        }
+        found
+    };
+    let theirs = found();
+    assert_eq!(theirs.len(), 6, "{theirs:#?}");
+    for (_, worker) in all {
+        local.call(Method::DELETE, &format!("/accounts/{ACCOUNT}/workers/scripts/{worker}"), None);
+    }
+    let environment: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    project.run_with(&["deploy", "--yes"], &environment).exits(0);
+    assert_eq!(theirs, found());
+    // What wrangler writes is no reason to build again.
+    project.run(&["build", "--check"]).exits(0);
+}

@@ -23,29 +23,34 @@ mod scanner;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use crate::assets;
 use crate::index::UnitIndex;
-use crate::manifest::{DirtyReason, Output, Record, Stamp, Unit};
-use crate::out::Out;
+use crate::manifest::{DirtyReason, Input, Output, Record, Stamp, Unit};
+use crate::out::{self, Out};
 use crate::pack_bundle;
 use crate::renderer::{Part, Rendered, Request};
 use crate::syntax;
 use crate::wrangler_bundle::{Compatibility, wrangler_bundle};
 use dirty::{Recipes, dirty_reasons};
 use files::Done;
+use flotilla_model::assets::PackAssets;
 use flotilla_model::bundle::{PackBundle, compatibility};
 use flotilla_model::customer::Worker;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, sorted};
 use flotilla_model::digest::ShortHash;
 use flotilla_model::failure::Failure;
+use flotilla_model::limits::Limit;
 use flotilla_model::modules::ModuleKind;
 use flotilla_model::progress::Progress;
 use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
 use flotilla_model::trace;
-use flotilla_spec::pack::Pack;
+use flotilla_spec::pack::{AssetSource, Pack};
+use flotilla_spec::project::FLEET_FILE;
 use flotilla_spec::tree::Tree;
 
 pub use declared::{missing_code, not_in_specs};
@@ -109,7 +114,7 @@ impl FromIterator<(String, PackBundle)> for PackBundles {
 }
 
 /// Returns the bundles of the packs that these workers use: from the cache, or built now. A pack that can't be bundled holds back its
-/// customers, or those of one compatibility date and set of flags; it is an error if that leaves nobody.
+/// customers, or those of one compatibility date and set of flags; it is an error if that leaves no customer.
 pub fn pack_bundles(
     project: &Project,
     scan: &mut Scan,
@@ -126,7 +131,7 @@ pub fn pack_bundles(
             let is_wrangler = unit.variant != ShortHash::default();
             let worker = if is_wrangler { scan.worker(project, record, unit) } else { None };
             if is_wrangler && worker.is_none() {
-                // The spec changed meanwhile; the next build sees it.
+                // The spec has changed in the meantime; the next build sees that.
                 continue;
             }
             let compatibility =
@@ -134,13 +139,29 @@ pub fn pack_bundles(
             used.insert(key, worker.map(compatibility));
         }
     }
+    let mut accounts: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for record in scan.records.iter().filter(|record| !scan.is_held(record)) {
+        for unit in record.units.iter().filter(|unit| project.fleet.packs[&unit.pack].assets.is_some()) {
+            if includes(record, unit) {
+                accounts.entry(unit.pack.as_str()).or_default().insert(unit.usage.account());
+            }
+        }
+    }
+    let mut assets: BTreeMap<&str, Result<PackAssetsInUse, Vec<Diagnostic>>> = BTreeMap::new();
     let (mut bundles, mut failure) = (PackBundles::default(), None);
     let mut errors: BTreeMap<String, (BTreeSet<ShortHash>, Vec<Diagnostic>)> = BTreeMap::new();
     for ((name, variant), compatibility) in used {
         let pack = &project.fleet.packs[name];
         let fleet = &project.fleet.file.name;
         let bundled = match (&pack.wrangler, &compatibility) {
+            // Without code, wrangler has nothing to bundle; but a command of the project can make the assets.
+            (Some(wrangler), Some(compatibility)) if wrangler.main.is_none() => match &wrangler.build {
+                Some(_) => wrangler_bundle(fleet, pack, wrangler, compatibility, progress)
+                    .map(|bundle| PackBundle { sources: bundle.sources, ..PackBundle::without_code() }),
+                None => Ok(PackBundle::without_code()),
+            },
             (Some(wrangler), Some(compatibility)) => wrangler_bundle(fleet, pack, wrangler, compatibility, progress),
+            _ if pack.assets.as_ref().is_some_and(|assets| assets.is_all) => Ok(PackBundle::without_code()),
             _ => pack_bundle::pack_bundle(fleet, name, pack, progress),
         };
         let mut add = |found: Vec<Diagnostic>| {
@@ -154,10 +175,23 @@ pub fn pack_bundles(
         };
         match bundled {
             Ok(bundle) => {
-                let missing = missing_classes(pack, &bundle);
-                match missing.is_empty() {
-                    true => bundles.insert(name, variant, bundle),
-                    false => add(missing),
+                // After the code, as what makes that can make these as well.
+                let found = pack.assets.as_ref().map(|source| {
+                    let all = accounts.get(name).into_iter().flatten();
+                    let most = all.map(|account| project.fleet.limit(account, Limit::AssetFiles)).min();
+                    assets
+                        .entry(name)
+                        .or_insert_with(|| PackAssetsInUse::read(source, most.unwrap_or(u64::MAX)))
+                        .clone()
+                });
+                let mut errors = missing_classes(pack, &bundle);
+                match found.transpose() {
+                    Ok(found) if errors.is_empty() => bundles.insert(name, variant, with_assets(bundle, found)),
+                    Ok(_) => add(errors),
+                    Err(more) => {
+                        errors.extend(more);
+                        add(errors);
+                    }
                 }
             }
             Err(pack_bundle::Error::Diagnostics(found)) => add(found),
@@ -174,6 +208,64 @@ pub fn pack_bundles(
         Some(failure) if bundles.is_empty() => Err(failure),
         _ => scan.block(errors).map(|()| bundles).map_err(Failure::invalid),
     }
+}
+
+/// The static assets of a pack, and the names of the files that they are.
+#[derive(Clone)]
+struct PackAssetsInUse {
+    assets: Arc<PackAssets>,
+    files: Arc<[(String, u32)]>,
+}
+
+impl PackAssetsInUse {
+    fn read(source: &AssetSource, most: u64) -> Result<PackAssetsInUse, Vec<Diagnostic>> {
+        let assets = assets::pack_assets(source, most)?;
+        let files = assets::named(&source.shown, &assets.list).into_iter().take(MOST_NAMED).collect();
+        Ok(PackAssetsInUse { assets: assets.into(), files })
+    }
+}
+
+/// The most files of a pack's assets that are remembered to explain what changed, as each deployed worker keeps them.
+const MOST_NAMED: usize = 2000;
+
+fn with_assets(bundle: PackBundle, found: Option<PackAssetsInUse>) -> PackBundle {
+    match found {
+        Some(PackAssetsInUse { assets, files }) => PackBundle { assets: Some(assets), asset_files: files, ..bundle },
+        None => bundle,
+    }
+}
+
+/// Returns the errors in the static assets of packs that workers use: for checks, which make no bundles. Where a command of the project makes
+/// them, they needn't be there yet.
+pub fn asset_errors(project: &Project, scan: &Scan) -> Vec<Diagnostic> {
+    let used: BTreeSet<&str> =
+        scan.records.iter().flat_map(|record| &record.units).map(|unit| unit.pack.as_str()).collect();
+    let mut errors = Vec::new();
+    for (name, pack) in project.fleet.packs.iter().filter(|(name, _)| used.contains(name.as_str())) {
+        let Some(source) = &pack.assets else { continue };
+        let is_made = pack.wrangler.as_ref().is_some_and(|wrangler| wrangler.build.is_some());
+        if is_made && source.folder.as_ref().is_some_and(|folder| !folder.exists()) {
+            continue;
+        }
+        let units = scan.records.iter().flat_map(|record| &record.units).filter(|unit| unit.pack == *name);
+        let limits = units.map(|unit| project.fleet.limit(unit.usage.account(), Limit::AssetFiles));
+        errors.extend(assets::pack_assets(source, limits.min().unwrap_or(u64::MAX)).err().into_iter().flatten());
+    }
+    errors
+}
+
+/// Returns the files and folders of customers' own static assets, from the project's root.
+pub fn asset_inputs(scan: &Scan) -> impl Iterator<Item = &str> {
+    scan.records
+        .iter()
+        .flat_map(|record| &record.inputs)
+        .filter(|input| is_asset_input(input))
+        .map(|input| input.file.as_str())
+}
+
+/// Returns whether an input is of a folder with static assets: what its bytes are, the worker itself says.
+fn is_asset_input(input: &Input) -> bool {
+    input.content == Some(ShortHash::default())
 }
 
 /// Returns an error for each Durable Object class of a pack that its bundle doesn't export, as far as that is known.
@@ -260,7 +352,8 @@ pub fn build(
 ) -> Result<Built, Failure> {
     let out = Out::new(project.output_root(), scope.dry);
     let quiet = quiet_environments(project, scan, &out);
-    let mut built = Built { written: write_bundles(bundles, &out)?, ..Built::default() };
+    let written = write_bundles(bundles, &out)? + write_assets(project, scan, bundles, &out)?;
+    let mut built = Built { written, ..Built::default() };
     let mut records = std::mem::take(&mut scan.records);
     let builder = Builder { project, scan, recipes: Recipes::new(project, scan, bundles), out: &out, scope };
     let result = builder.customers(&mut records, progress);
@@ -269,7 +362,7 @@ pub fn build(
     match result {
         Ok(of_customers) => built.add(of_customers),
         Err(failure) => {
-            // What was done is recorded, all the same.
+            // Completed work is recorded anyway.
             scan.writer.settle();
             return Err(failure);
         }
@@ -338,9 +431,55 @@ fn write_bundles(bundles: &PackBundles, out: &Out) -> Result<usize, Failure> {
     Ok(differed)
 }
 
+/// Writes the static assets of packs, and of workers with files of their own; returns the number of files that differed.
+fn write_assets(project: &Project, scan: &Scan, bundles: &PackBundles, out: &Out) -> Result<usize, Failure> {
+    let mut differed = 0;
+    let shared: BTreeMap<String, &PackAssets> = bundles
+        .iter()
+        .filter_map(|(_, bundle)| bundle.assets.as_deref())
+        .filter(|assets| assets.folder.is_some())
+        .map(|assets| (out::shared_assets(&assets.digests), assets))
+        .collect();
+    for (folder, assets) in shared {
+        let from = assets.folder.as_ref().expect("BUG: those without a folder are left out");
+        differed += out.write_assets(&folder, &assets.list, |path| from.join(path.trim_start_matches('/')))?;
+    }
+    let has_assets = |unit: &&Unit| project.fleet.packs.get(&unit.pack).is_some_and(|pack| pack.assets.is_some());
+    let units: Vec<(&Record, &Unit)> = scan
+        .records
+        .iter()
+        .filter(|record| !scan.is_held(record))
+        .flat_map(|record| record.units.iter().filter(has_assets).map(move |unit| (record, unit)))
+        .collect();
+    let written = units.par_iter().map(|(record, unit)| -> Result<usize, Failure> {
+        let folder = scanner::folder(record, unit);
+        // The files of a folder of its own are inputs; what all share is read each time.
+        if record.file() != FLEET_FILE && !record.inputs.iter().any(is_asset_input) {
+            return out.remove_own_assets(&folder);
+        }
+        let bundle = bundles.find(&unit.pack, unit.variant);
+        let (Some(pack), Some(worker)) =
+            (bundle.and_then(|bundle| bundle.assets.as_ref()), scan.worker(project, record, unit))
+        else {
+            return Ok(0);
+        };
+        let Some((assets, own)) = worker.assets.as_ref().and_then(|assets| Some((assets, assets.own.as_ref()?))) else {
+            return out.remove_own_assets(&folder);
+        };
+        let own_folder = project.root().join(&own.directory);
+        let locate = |path: &str| {
+            let is_own = own.list.files.contains_key(path);
+            let from = pack.folder.as_ref().filter(|_| !is_own).unwrap_or(&own_folder);
+            from.join(path.trim_start_matches('/'))
+        };
+        out.write_assets(&format!("{folder}/{}", out::OWN_ASSETS), &pack.list_of(assets), locate)
+    });
+    Ok(differed + written.sum::<Result<usize, Failure>>()?)
+}
+
 /// Records the stamps of folders that have no orphaned files: the next build needn't look into them.
 fn remember_folders(project: &Project, scan: &mut Scan, out: &Out, quiet: &[Environment]) {
-    // Once the clock has moved on: what comes and goes from now on leaves a trace.
+    // Once the clock has moved on, later changes leave a trace.
     let has_written = scan.writer.ended();
     // A held customer's orphaned files stay, and are looked for again.
     let held = |folder: &&String| folder.split('/').nth(1).is_some_and(|id| scan.held.contains(id));
@@ -449,7 +588,7 @@ impl Builder<'_> {
             return (is_restamped, None);
         }
         built.rendered += 1;
-        // Without a worker, the spec changed meanwhile; the next build sees it.
+        // Without a worker, the spec has changed in the meantime; the next build sees that.
         let worker = self.scan.worker(self.project, record, record.unit(index));
         (is_restamped, worker.map(|worker| (worker, reasons)))
     }
@@ -564,7 +703,8 @@ fn prune_workers(project: &Project, scan: &Scan, out: &Out, quiet: &[Environment
 /// Removes packs' bundles that no worker imports; returns the number of files. All are kept as long as a customer with
 /// errors might import them.
 fn prune_bundles(bundles: &PackBundles, out: &Out) -> Result<usize, Failure> {
-    out.prune_bundles(&bundles.iter().map(|(_, bundle)| bundle.file.clone()).collect())
+    let assets = bundles.iter().filter_map(|(_, bundle)| Some(out::shared_assets(&bundle.assets.as_ref()?.digests)));
+    out.prune_bundles(&bundles.iter().map(|(_, bundle)| bundle.file.clone()).chain(assets).collect())
 }
 
 /// The fleet with all of its workers in memory: for what looks at each of them.

@@ -20,7 +20,7 @@ pub fn claims(claims: &mut [UniqueClaim]) -> Vec<Conflict> {
         conflicts.iter().filter_map(|conflict| Some(conflict.diagnostic.as_ref()?.place.clone())).collect()
     };
     let described = places(&conflicts);
-    // What is reported of a database's id isn't reported of its name once more.
+    // An error about a database's id isn't reported again for its name.
     conflicts.extend(names.into_iter().flat_map(contested).map(|conflict| Conflict {
         diagnostic: conflict.diagnostic.filter(|diagnostic| !described.contains(&diagnostic.place)),
         ..conflict
@@ -40,7 +40,7 @@ pub struct Conflict {
     pub diagnostic: Option<Diagnostic>,
 }
 
-/// The number of other claims that are shown with each; more would bury the one that is meant.
+/// The number of other claims that are shown with each; more would hide the relevant one.
 const OTHERS: usize = 3;
 
 fn contested(group: &[UniqueClaim]) -> Vec<Conflict> {
@@ -48,7 +48,7 @@ fn contested(group: &[UniqueClaim]) -> Vec<Conflict> {
         |claim: &UniqueClaim, diagnostic| Conflict { held: Some(claim.claimant.customer.clone()), diagnostic };
     match &group[0].resource {
         ClaimedResource::Secrets(owner) => {
-            // Whose they are is never at fault.
+            // The customer that they belong to is never at fault.
             let is_own = |claim: &&UniqueClaim| {
                 claim.claimant.customer != SHARED && own_secret(&claim.claimant.customer, "") == *owner
             };
@@ -67,7 +67,7 @@ fn contested(group: &[UniqueClaim]) -> Vec<Conflict> {
     }
     let places: Vec<&[UniqueClaim]> = group.chunk_by(|a, b| a.place == b.place).collect();
     match places.as_slice() {
-        // Told once, at the one place.
+        // Reported once, at the one place.
         [_] => match shared(group) {
             None => Vec::new(),
             Some(diagnostic) => {
@@ -84,7 +84,7 @@ fn shared(group: &[UniqueClaim]) -> Option<Diagnostic> {
     let (first, last) = (group.first()?, group.last()?);
     let (code, what) = named(&first.resource);
     let (whose, help) = if first.claimant == last.claimant {
-        // One entry twice is the schema's to tell; a worker's name and a domain are claimed once by each worker.
+        // The schema reports duplicate entries; a worker's name and a domain are claimed once by each worker.
         matches!(first.resource, ClaimedResource::Route(_)).then(|| ("twice by this worker".to_owned(), keep_one()))?
     } else if group.iter().all(|claim| {
         (&claim.claimant.customer, &claim.claimant.role) == (&first.claimant.customer, &first.claimant.role)
@@ -138,7 +138,7 @@ fn rival(claim: &UniqueClaim, places: &[&[UniqueClaim]]) -> Option<Diagnostic> {
     } else if code == Code::DuplicateWorkerName {
         "rename one of the customers, or change `workerName` in fleet.yaml".to_owned()
     } else if code == Code::SharedDatabase {
-        "each customer has a database of its own; give one of them another".to_owned()
+        "each customer has a database of its own: give one of them another database".to_owned()
     } else if own && other.claimant.role == claim.claimant.role {
         own_each(code, places[0].first()?)
     } else {
@@ -201,15 +201,15 @@ fn shared_host(group: &[(&str, &UniqueClaim)]) -> Vec<Conflict> {
         let customers: BTreeSet<&str> = group.iter().map(|(_, claim)| claim.claimant.customer.as_str()).collect();
         let message = format!("routes of {} customers share the host `{host}`", customers.len());
         let help = format!(
-            "a route of one can take requests that are meant for another: give each a host of its own, or, if it is meant, \
-             name it in fleet.yaml: `sharedHosts: [{written}]`"
+            "a route of one can take requests that are meant for another: give each a host of its own, or, if this is intended, \
+             list it in fleet.yaml: `sharedHosts: [{written}]`"
         );
         let diagnostic = Diagnostic::warning(Code::CloseHosts, first.place.clone(), message, help);
         return vec![Conflict { held: None, diagnostic: Some(also(diagnostic, "a route")) }];
     }
     let help = format!(
-        "routes come before custom domains, so that one would answer for the other: give each a host of its own, or, if it is \
-         meant, name it in fleet.yaml: `sharedHosts: [{written}]`"
+        "routes take precedence over custom domains, so one worker would get the other's requests: give each a host of its own, or, if \
+         this is intended, list it in fleet.yaml: `sharedHosts: [{written}]`"
     );
     let error =
         |claim: &UniqueClaim, message: String| Diagnostic::error(Code::SharedHost, claim.place.clone(), message, &help);
@@ -234,8 +234,8 @@ fn shared_host(group: &[(&str, &UniqueClaim)]) -> Vec<Conflict> {
     conflicts
 }
 
-/// Routes with a wildcard for their host that takes in another customer's host. A custom domain there is never reached, as
-/// routes come first; of a route there, what it doesn't match itself is taken.
+/// Routes with a wildcard for their host that takes in another customer's host. A custom domain there is never reached, because routes take
+/// precedence; of a route there, the requests that it doesn't match itself are taken.
 fn wildcards(claims: &[UniqueClaim]) -> Vec<Conflict> {
     let hosts: Vec<(&str, &UniqueClaim)> = claims
         .iter()
@@ -257,24 +257,27 @@ fn wildcards(claims: &[UniqueClaim]) -> Vec<Conflict> {
 fn wildcard(host: &str, claim: &UniqueClaim, taken: &[(&str, &UniqueClaim)]) -> Vec<Conflict> {
     let domains: Vec<&(&str, &UniqueClaim)> =
         taken.iter().filter(|(_, other)| matches!(other.resource, ClaimedResource::Domain(_))).collect();
-    let meant = format!("if it is meant, name it in fleet.yaml: `sharedHosts: [\"{host}\"]`");
+    let meant = format!("if this is intended, list it in fleet.yaml: `sharedHosts: [\"{host}\"]`");
     let Some((domain, first)) = domains.first() else {
-        // That is what a worker for everybody is there for.
+        // That is the purpose of a worker for all customers.
         if taken.is_empty() || claim.claimant.customer == SHARED {
             return Vec::new();
         }
-        let message = format!("the route's hosts `{host}` take in `{}` of {}", taken[0].0, taken[0].1.claimant);
-        let help = format!("it takes what the other's own routes don't match: let it name its hosts, or, {meant}");
+        let message = format!("the route's hosts `{host}` include `{}` of {}", taken[0].0, taken[0].1.claimant);
+        let help = format!(
+            "it gets the requests that the other's own routes don't match: write its hosts without a wildcard, or, {meant}"
+        );
         let warning = Diagnostic::warning(Code::CloseHosts, claim.place.clone(), message, help);
         let warning =
             also(warning, taken.iter().map(|(_, other)| *other), |other| format!("a route of {}", other.claimant));
         return vec![Conflict { held: None, diagnostic: Some(warning) }];
     };
-    let help = format!("routes come before custom domains: let the route name its hosts, or, {meant}");
+    let help =
+        format!("routes take precedence over custom domains: write the route's hosts without a wildcard, or, {meant}");
     let error =
         |claim: &UniqueClaim, message: String| Diagnostic::error(Code::SharedHost, claim.place.clone(), message, &help);
     let own =
-        error(claim, format!("the route's hosts `{host}` take in the custom domain `{domain}` of {}", first.claimant));
+        error(claim, format!("the route's hosts `{host}` include the custom domain `{domain}` of {}", first.claimant));
     let label = |other: &UniqueClaim| format!("the custom domain of {}", other.claimant);
     let own = also(own, domains.iter().map(|(_, other)| *other), label);
     let mut conflicts = vec![Conflict { held: Some(claim.claimant.customer.clone()), diagnostic: Some(own) }];
@@ -315,11 +318,12 @@ fn foreign(claim: &UniqueClaim, own: &UniqueClaim) -> Diagnostic {
             (message, "give the secret another name, or rename one of the two")
         }
         None => (
-            format!("secrets whose names begin with `{owner}` are those of {customer}"),
+            format!("secrets whose names begin with `{owner}` belong to {customer}"),
             "write the name without the customer: it is looked up as CUSTOMER__NAME first, and then as NAME",
         ),
     };
-    Diagnostic::error(Code::ForeignSecret, claim.place.clone(), message, help).also(own.place.clone(), "whose they are")
+    Diagnostic::error(Code::ForeignSecret, claim.place.clone(), message, help)
+        .also(own.place.clone(), "the customer that they belong to")
 }
 
 fn named(resource: &ClaimedResource) -> (Code, String) {
@@ -511,7 +515,7 @@ mod tests {
         assert_eq!(
             found,
             [
-                "N0314 customers/acme.yaml:1:1 the route's hosts `*.shop.example` take in the custom domain \
+                "N0314 customers/acme.yaml:1:1 the route's hosts `*.shop.example` include the custom domain \
                  `b.shop.example` of bluebird (production) + customers/bluebird.yaml:1:1",
                 "N0314 customers/bluebird.yaml:1:1 the custom domain `b.shop.example` is among the hosts \
                  `*.shop.example` of a route of acme (production) + customers/acme.yaml:1:1",
@@ -523,7 +527,7 @@ mod tests {
         assert_eq!(
             found,
             [
-                "N0315 customers/acme.yaml:1:1 the route's hosts `*shop.example` take in `shop.example` of cafe (production) \
+                "N0315 customers/acme.yaml:1:1 the route's hosts `*shop.example` include `shop.example` of cafe (production) \
               + customers/cafe.yaml:1:1"
             ]
         );
@@ -575,7 +579,7 @@ mod tests {
         assert_eq!(
             found,
             [
-                "N0313 customers/bluebird.yaml:2:1 secrets whose names begin with `ACME__` are those of acme + customers/acme.yaml:1:1"
+                "N0313 customers/bluebird.yaml:2:1 secrets whose names begin with `ACME__` belong to acme + customers/acme.yaml:1:1"
             ]
         );
     }

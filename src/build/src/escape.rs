@@ -1,4 +1,4 @@
-//! Values as text of TypeScript, JavaScript, JSON and TOML, by construction safe. Pure.
+//! Values as text of TypeScript, JavaScript, JSON and TOML, safe by construction. Pure.
 //!
 //! One escaped form fits into a double-quoted string of all four languages and into a one-line comment: what could
 //! end a string, a line, a comment, a template literal or a `<script>`, and what a reader can't see (control and

@@ -10,10 +10,13 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::build::{self, PackBundles, Project};
+use crate::out;
+use flotilla_assets::{HEADERS_FILE, IGNORE_FILE, REDIRECTS_FILE, is_pages_worker};
 use flotilla_model::bundle::{Bundle, PackBundle};
 use flotilla_model::customer::{Database, Worker};
-use flotilla_model::diagnostic::Diagnostic;
+use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::digest::Digest;
+use flotilla_model::plain_file;
 use flotilla_model::spec::Environment;
 use flotilla_spec::pack::WRANGLER;
 
@@ -24,7 +27,7 @@ pub const LIST: &str = "export.json";
 /// The workflow that keeps a repository up to date.
 pub const WORKFLOW: &str = ".github/workflows/deploy-c15t.yml";
 
-/// Versions that are pinned, as the lock file next door has them.
+/// Pinned versions, as in the lock file in the same folder.
 const PACKAGES: [(&str, &str); 2] = [("typescript", "7.0.2"), ("wrangler", WRANGLER)];
 const LOCK: &str = include_str!("export/package-lock.json");
 const UPDATE: &str = include_str!("export/update.mjs");
@@ -72,36 +75,82 @@ pub struct ExportedWorker {
 /// Renders the exports of some workers, sorted by customer, with the diagnostics of those that can't be rendered. Leaves out/
 /// as it is.
 pub fn render(project: &Project, bundles: &PackBundles, workers: &[Worker]) -> (Vec<Export>, Vec<Diagnostic>) {
-    let mut pieces: BTreeMap<&str, Vec<Piece<'_>>> = BTreeMap::new();
+    let mut pieces: BTreeMap<&str, (Vec<Piece<'_>>, Files)> = BTreeMap::new();
     let mut diagnostics = Vec::new();
     let mut workers = workers.to_vec();
     // Whose account it is deployed to is its owner's matter.
     workers.iter_mut().for_each(|worker| worker.account_id = None);
     for worker in &workers {
-        match build::files(project, bundles, worker) {
-            Ok((files, bundle)) => {
-                let runtime = bundles.of(worker);
-                pieces.entry(&worker.customer).or_default().push(Piece { worker, files, bundle, runtime });
-            }
-            Err(diagnostic) => diagnostics.push(*diagnostic),
+        let (of_customer, assets) = pieces.entry(&worker.customer).or_default();
+        let rendered = build::files(project, bundles, worker).map_err(|diagnostic| *diagnostic).and_then(|rendered| {
+            add_assets(project, bundles.of(worker), worker, assets)?;
+            Ok(rendered)
+        });
+        match rendered {
+            Ok((files, bundle)) => of_customer.push(Piece { worker, files, bundle, runtime: bundles.of(worker) }),
+            Err(diagnostic) => diagnostics.push(diagnostic),
         }
     }
-    let export = |(customer, pieces): (&str, Vec<Piece<'_>>)| {
+    pieces.retain(|_, (pieces, _)| !pieces.is_empty());
+    let export = |(customer, (pieces, assets)): (&str, (Vec<Piece<'_>>, Files))| {
         let worker = |piece: &Piece<'_>| ExportedWorker {
             worker: piece.worker.name.clone(),
             environment: piece.worker.environment,
             digest: piece.bundle.digest,
         };
-        let (files, workers) = (files(customer, &pieces), pieces.iter().map(worker).collect());
+        let (files, workers) = (files(customer, &pieces, assets), pieces.iter().map(worker).collect());
         Export { customer: customer.to_owned(), files, workers }
     };
     (pieces.into_iter().map(export).collect(), diagnostics)
 }
 
-/// Returns the files of an export, the list of them included.
-pub fn files(customer: &str, pieces: &[Piece<'_>]) -> Files {
+/// Adds the static assets of a worker, where its wrangler.jsonc says that they are.
+fn add_assets(project: &Project, pack: &PackBundle, worker: &Worker, files: &mut Files) -> Result<(), Diagnostic> {
+    let Some((pack, assets)) = pack.assets.as_ref().zip(worker.assets.as_ref()) else { return Ok(()) };
+    let list = pack.list_of(assets);
+    let folder = match &assets.own {
+        Some(_) => format!("{}/{}", worker.folder(), out::OWN_ASSETS),
+        None => out::shared_assets(&pack.digests),
+    };
+    for (path, file) in &list.files {
+        let own = assets.own.as_ref().filter(|own| own.list.files.contains_key(path));
+        let from = match (own, &pack.folder) {
+            (None, Some(shared)) => shared.clone(),
+            (own, _) => project.root().join(own.or(assets.own.as_ref()).map_or("", |own| own.directory.as_str())),
+        };
+        let target = format!("{folder}{path}");
+        if files.contains_key(&target) {
+            continue;
+        }
+        let from = from.join(path.trim_start_matches('/'));
+        let bytes = plain_file::read_through_links(&from, file.size).map_err(|error| error.to_string());
+        let is_same = |bytes: &Vec<u8>| flotilla_assets::hash(bytes, path) == file.hash;
+        let bytes =
+            bytes.and_then(|bytes| if is_same(&bytes) { Ok(bytes) } else { Err("it changed meanwhile".to_owned()) });
+        let bytes = bytes.map_err(|why| {
+            let message = format!("the asset can't be read: {why}");
+            Diagnostic::error(
+                Code::BadAssets,
+                Place::file(&from.display().to_string()),
+                message,
+                "run the same command again",
+            )
+        })?;
+        files.insert(target, bytes);
+    }
+    for (name, text) in [(HEADERS_FILE, &list.headers), (REDIRECTS_FILE, &list.redirects)] {
+        files.extend(text.as_ref().map(|text| (format!("{folder}/{name}"), text.clone().into_bytes())));
+    }
+    if list.files.keys().any(|path| is_pages_worker(path.trim_start_matches('/'))) {
+        files.insert(format!("{folder}/{IGNORE_FILE}"), Vec::new());
+    }
+    Ok(())
+}
+
+/// Returns the files of an export, the list of them included. `assets`: the static assets, by their paths in the export.
+pub fn files(customer: &str, pieces: &[Piece<'_>], assets: Files) -> Files {
     let pieces = callees_first(pieces);
-    let mut files = Files::new();
+    let mut files = assets;
     for piece in &pieces {
         let folder = piece.worker.folder();
         files.extend(piece.files.iter().map(|(name, text)| (format!("{folder}/{name}"), text.clone().into_bytes())));
@@ -154,7 +203,7 @@ fn callees_first<'p, 'a>(pieces: &'p [Piece<'a>]) -> Vec<&'p Piece<'a>> {
     while !left.is_empty() {
         let names: BTreeSet<&str> = left.iter().map(|piece| piece.worker.name.as_str()).collect();
         let free = |piece: &&Piece<'_>| piece.worker.services.values().all(|to| !names.contains(to.as_str()));
-        // A circle is a mistake that was told before.
+        // A cycle was reported as an error before.
         let index = left.iter().position(free).unwrap_or(0);
         sorted.push(left.remove(index));
     }
@@ -215,7 +264,7 @@ fn types() -> Value {
 fn readme(customer: &str, pieces: &[&Piece<'_>]) -> String {
     let mut text = format!(
         "# {customer}\n\nCloudflare Workers, ready to be deployed to your own account. flotilla generated these files: \
-         request changes from whoever sent you the export.\n\n| worker | environment | folder | digest |\n|---|---|---|---|\n"
+         request changes from the people who sent you the export.\n\n| worker | environment | folder | digest |\n|---|---|---|---|\n"
     );
     for piece in pieces {
         let Worker { name, environment, .. } = piece.worker;
@@ -243,7 +292,7 @@ fn readme(customer: &str, pieces: &[&Piece<'_>]) -> String {
                     format!("`{name}`: the D1 database `{database}`; its id in wrangler.jsonc is that of your account")
                 }
                 None => {
-                    format!("`{name}`: the D1 database `{database}`, which wrangler looks for by its name, or makes")
+                    format!("`{name}`: the D1 database `{database}`, which wrangler finds by its name, or creates")
                 }
             });
         }
@@ -260,13 +309,13 @@ fn readme(customer: &str, pieces: &[&Piece<'_>]) -> String {
         needs.extend(foreign.map(|to| format!("`{name}`: the worker `{to}`, which isn't part of this export")));
     }
     if !needs.is_empty() {
-        text += "\n## What the account has to have\n\n";
+        text += "\n## What the account needs\n\n";
         text += &needs.iter().map(|need| format!("- {need}\n")).collect::<String>();
     }
-    text += "\n## Update\n\nUnpack a newer export beside this folder, then\n\n    node update.mjs FOLDER\n    npm run deploy\n\n`update.mjs` compares the new export with \
-             the SHA-256 of each of its files before it replaces anything. Where this folder is a repository on GitHub, \
-             `.github/workflows/deploy-c15t.yml` does that every six hours, if the export has one.\n\n`npm run check` checks the types, \
-             `npm run types` writes those of the bindings.\n";
+    text += "\n## Update\n\nUnpack a newer export next to this folder, and run\n\n    node update.mjs FOLDER\n    npm run deploy\n\n`update.mjs` compares the new export with \
+             the SHA-256 of each of its files before it replaces anything. If the export contains \
+             `.github/workflows/deploy-c15t.yml` and this folder is a repository on GitHub, that workflow updates it every six hours.\n\n`npm run check` checks the types, \
+             `npm run types` writes the types of the bindings.\n";
     text
 }
 
@@ -314,7 +363,7 @@ mod tests {
             BTreeMap::from([("API".to_owned(), api.name.clone()), ("AUTH".to_owned(), "elsewhere".to_owned())]);
         api.secrets = BTreeMap::from([("KEY".to_owned(), "OTHER_NAME".to_owned())]);
         let runtime = runtime();
-        let files = files("acme", &[piece(&web, &runtime), piece(&api, &runtime)]);
+        let files = files("acme", &[piece(&web, &runtime), piece(&api, &runtime)], Files::new());
         let json = |path: &str| serde_json::from_slice::<Value>(&files[path]).unwrap();
         let scripts = &json("package.json")["scripts"];
         assert_eq!(scripts["deploy"], "npm run deploy:production:api && npm run deploy:production:web");
@@ -335,7 +384,7 @@ mod tests {
     #[test]
     fn archives_have_nothing_of_the_time_and_the_machine() {
         let (worker, runtime) = (sample("acme"), runtime());
-        let all = files("acme", &[piece(&worker, &runtime)]);
+        let all = files("acme", &[piece(&worker, &runtime)], Files::new());
         let tar = Archive::TarGz.pack("acme", &all).unwrap();
         // Of the header of gzip: no flags, no time, best compression, an unknown system.
         assert_eq!(tar[..10], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 255]);

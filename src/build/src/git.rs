@@ -7,9 +7,8 @@ use std::process::{Command, Stdio};
 
 use flotilla_model::failure::Failure;
 
-/// The variables by which a caller of git chooses another repository, index or object store, as hooks do for their own
-/// (`git rev-parse --local-env-vars`, without those that carry configuration). What is asked here is asked of the repository
-/// that a folder lies in.
+/// The variables by which a caller of git chooses another repository, index or object store, as hooks do for their own (`git rev-parse
+/// --local-env-vars`, without those that carry configuration). Questions are about the repository that contains a folder.
 const OF_A_REPOSITORY: [&str; 14] = [
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_COMMON_DIR",
@@ -64,7 +63,7 @@ fn refusal(stderr: &[u8]) -> Failure {
     }
 }
 
-/// Returns whether a folder lies in a work tree of git's. In a bare repository, it doesn't.
+/// Returns whether a folder is in a git work tree. In a bare repository, it doesn't.
 ///
 /// # Errors
 /// A repository that is there but that git can't or won't read: it is broken, or belongs to another user.
@@ -73,7 +72,7 @@ pub fn is_in_work_tree(folder: &Path) -> Result<bool, Failure> {
     let repository = searched(folder).map(|folder| folder.join(".git")).find(|path| path.exists());
     let answer = match (git(folder).args(["rev-parse", "--is-inside-work-tree"]).output(), &repository) {
         (Ok(answer), _) => answer,
-        // Without git nobody can commit; but somebody else may have, where there is a repository.
+        // Without git, nothing can be committed on this machine; but in a repository, somebody else may have.
         (Err(_), Some(_)) => return Err(Failure::new("git is not installed, and the project is in a git repository")),
         (Err(_), None) => return Ok(false),
     };
@@ -136,7 +135,7 @@ pub fn is_tracked(file: &Path) -> Result<bool, Failure> {
     Ok(false)
 }
 
-/// Returns whether the next `git add` would take a file in: it lies in a work tree, and no rule ignores it.
+/// Returns whether the next `git add` would add a file: it is in a work tree, and no rule ignores it.
 ///
 /// # Errors
 /// As [`is_in_work_tree`].
@@ -152,7 +151,7 @@ pub fn is_exposed(file: &Path) -> Result<bool, Failure> {
     }
 }
 
-/// Returns the folder and the name of a file, if it lies in a work tree.
+/// Returns the folder and the name of a file, if it is in a work tree.
 fn in_work_tree(file: &Path) -> Result<Option<(&Path, &OsStr)>, Failure> {
     let (Some(folder), Some(name)) = (file.parent().filter(|folder| folder.is_dir()), file.file_name()) else {
         return Ok(None);

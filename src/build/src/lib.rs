@@ -1,6 +1,7 @@
 //! From a project's specs to out/: resolves, checks, renders, bundles, and records what it did. Knows no state and no
 //! network.
 
+pub mod assets;
 pub mod build;
 pub mod check;
 pub mod escape;

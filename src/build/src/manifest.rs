@@ -91,12 +91,12 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Reads what is remembered of a project; nothing, if nothing is or it can't be read.
+    /// Reads the build cache of a project; nothing if there is none or it can't be read.
     pub fn read(root: &Path) -> Manifest {
         Manifest::read_with(root, UserKey::load)
     }
 
-    /// Reads what is remembered under the seal of this key.
+    /// Reads the build cache that is sealed with this key.
     pub fn read_with(root: &Path, key: impl FnOnce() -> Option<UserKey>) -> Manifest {
         Manifest::try_read(&root.join(FOLDER), key).unwrap_or_default()
     }
@@ -191,7 +191,7 @@ impl Manifest {
         length > 2 * live + 4096
     }
 
-    /// Returns the JSON of a value, if it is what it should be.
+    /// Returns the JSON of a value, if its digest is right.
     pub fn value(&self, chunk: Chunk, hash: ShortHash) -> Option<Vec<u8>> {
         let (_, file) = self.values.as_ref()?;
         let end = chunk.offset.checked_add(u64::from(chunk.length))?;
@@ -577,7 +577,7 @@ mod tests {
             let (hash, chunk, recipe) = rendering.before.unwrap();
             assert_eq!((manifest.value(chunk, hash), recipe), (Some(b"a.yaml 599".to_vec()), ShortHash([8; 16])));
             assert_eq!((manifest.recipes.len(), manifest.folders["production"]), (1, Stamp(11)));
-            // Of whom the value is lost, nothing is taken for known.
+            // If a customer's value is lost, nothing about it counts as known.
             assert_eq!(text(manifest, "lost.yaml"), None);
             assert_eq!(manifest.records["lost.yaml"].context, ShortHash::default());
         }
@@ -602,7 +602,7 @@ mod tests {
         assert!(writer.settle().is_none());
         assert!(start.elapsed() < TICK, "nothing has to settle");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-        // Where the folder can't be made, the same, and it is told.
+        // The same if the folder can't be created, which is reported.
         fs::write(folder.path().join(".flotilla"), "a file").unwrap();
         let writer = Writer::new(folder.path(), &mut manifest, true);
         let record = self::record(&writer, "a.yaml", "two");

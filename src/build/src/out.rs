@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use crate::assets::list_of;
+use flotilla_assets::{HEADERS_FILE, IGNORE_FILE, REDIRECTS_FILE, is_pages_worker};
+use flotilla_model::assets::{AssetDigests, AssetList};
 use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::bundle::BUNDLES;
 use flotilla_model::failure::Failure;
@@ -17,8 +20,17 @@ use flotilla_model::text::with_unix_line_ends;
 
 /// The folder's name.
 pub const OUT: &str = "out";
+/// The folder of packs' static assets, each list under its digest.
+const ASSETS: &str = "assets";
+/// The folder, in a worker's, of the static assets of one with files of its own.
+pub const OWN_ASSETS: &str = "_assets";
 
-/// The most bytes of a file that are read: more than any that a build writes.
+/// Returns the folder of static assets that several workers have.
+pub fn shared_assets(digests: &AssetDigests) -> String {
+    format!("{ASSETS}/{}", digests.list.short())
+}
+
+/// The maximum size, in bytes, of a file that are read: more than any that a build writes.
 const LARGEST: u64 = 256 << 20;
 
 /// The folder out/ of a project.
@@ -30,7 +42,7 @@ pub struct Out {
 /// Returns the error of a folder or file of this run that is a symbolic link.
 fn leads_out(path: &Path) -> io::Error {
     io::Error::other(format!(
-        "{} is a symbolic link or not a folder; flotilla writes only inside its own out/: remove it, and build again",
+        "{} is a symbolic link or not a folder, and flotilla only writes inside its own out/: remove it, and build again",
         path.display()
     ))
 }
@@ -56,7 +68,7 @@ impl Out {
         let refused = |error: io::Error, file: &Path| {
             let error = anyhow::Error::from(error).context(format!("{} can't be written", file.display()));
             Failure::from(error).hint(
-                "out/ must be writable; what was written so far is complete, and the next build continues from there",
+                "out/ must be writable; the files that were written are complete, and the next build continues from there",
             )
         };
         if !there && !self.dry {
@@ -78,7 +90,92 @@ impl Out {
         Ok(all)
     }
 
-    /// Returns the metadata of a file; `None` if there is no plain file.
+    /// Makes a folder hold exactly these assets; returns the number of files that differed. `locate`: where the file of a path is.
+    pub fn write_assets(
+        &self,
+        folder: &str,
+        list: &AssetList,
+        locate: impl Fn(&str) -> PathBuf,
+    ) -> Result<usize, Failure> {
+        let path = self.root.join(folder);
+        let is_link = |folder: &&Path| fs::symlink_metadata(folder).is_ok_and(|found| !found.is_dir());
+        if let Some(link) = path.ancestors().take_while(|folder| *folder != self.root).find(is_link) {
+            return Err(anyhow::Error::from(leads_out(link)).into());
+        }
+        let there = if path.is_dir() { list_of(&path).unwrap_or_default() } else { AssetList::default() };
+        let mut differed = 0;
+        let cannot = |file: &Path| format!("{} can't be written", file.display());
+        let mut put = |name: &str, bytes: &dyn Fn() -> Result<Vec<u8>, Failure>| -> Result<(), Failure> {
+            differed += 1;
+            if self.dry {
+                return Ok(());
+            }
+            let file = path.join(name);
+            let parent = file.parent().expect("BUG: a file has a folder");
+            fs::create_dir_all(parent).with_context(|| cannot(parent))?;
+            let name = file.file_name().expect("BUG: a file has a name").to_string_lossy();
+            replace(parent, &name, &bytes()?).with_context(|| cannot(&file))?;
+            Ok(())
+        };
+        for (path, file) in list.files.iter().filter(|(path, file)| there.files.get(*path) != Some(*file)) {
+            put(path.trim_start_matches('/'), &|| {
+                let from = locate(path);
+                let bytes = plain_file::read_through_links(&from, file.size)
+                    .with_context(|| format!("{} can't be read", from.display()))?;
+                match flotilla_assets::hash(&bytes, path) == file.hash {
+                    true => Ok(bytes),
+                    false => Err(Failure::new(format!("{} changed while it was built", from.display()))
+                        .hint("run the same command again")),
+                }
+            })?;
+        }
+        for (name, text, before) in
+            [(HEADERS_FILE, &list.headers, &there.headers), (REDIRECTS_FILE, &list.redirects, &there.redirects)]
+        {
+            if let Some(text) = text.as_ref().filter(|_| text != before) {
+                put(name, &|| Ok(text.clone().into_bytes()))?;
+            }
+        }
+        // Without it, wrangler would refuse what the pack publishes on purpose.
+        let needs_ignore = list.files.keys().any(|path| is_pages_worker(path.trim_start_matches('/')));
+        if needs_ignore && !path.join(IGNORE_FILE).is_file() {
+            put(IGNORE_FILE, &|| Ok(Vec::new()))?;
+        }
+        let mut keep: HashSet<String> = list.files.keys().map(|path| path.trim_start_matches('/').to_owned()).collect();
+        keep.extend(list.headers.as_ref().map(|_| HEADERS_FILE.to_owned()));
+        keep.extend(list.redirects.as_ref().map(|_| REDIRECTS_FILE.to_owned()));
+        keep.extend(needs_ignore.then(|| IGNORE_FILE.to_owned()));
+        Ok(differed + if path.is_dir() { self.remove_others(&path, "", &keep)? } else { 0 })
+    }
+
+    /// Removes the files of a folder that aren't among these, and folders that are empty then; returns their number.
+    fn remove_others(&self, folder: &Path, below: &str, keep: &HashSet<String>) -> Result<usize, Failure> {
+        let (folders, files) = folders(folder)?;
+        let mut removed = 0;
+        for file in files.iter().filter(|file| !keep.contains(&format!("{below}{file}"))) {
+            removed += 1;
+            self.remove(&folder.join(file))?;
+        }
+        for (name, path) in folders {
+            removed += self.remove_others(&path, &format!("{below}{name}/"), keep)?;
+            if !self.dry {
+                let _ = fs::remove_dir(&path);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes the static assets in a worker's folder, if it has any of its own.
+    pub fn remove_own_assets(&self, folder: &str) -> Result<usize, Failure> {
+        let path = self.root.join(folder).join(OWN_ASSETS);
+        let is_folder = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
+        if is_folder && !self.dry {
+            fs::remove_dir_all(&path).with_context(|| format!("{} can't be removed", path.display()))?;
+        }
+        Ok(usize::from(is_folder))
+    }
+
+    /// Returns the metadata of a file; `None` if there is no regular file.
     pub fn metadata(&self, folder: &str, name: &str) -> Option<fs::Metadata> {
         // Put together by hand: this is what a build without changes does for each file.
         let mut path = PathBuf::with_capacity(self.root.as_os_str().len() + folder.len() + name.len() + 2);
@@ -171,20 +268,21 @@ impl Out {
     pub fn prune_bundles(&self, keep: &HashSet<String>) -> Result<usize, Failure> {
         let is_digest = |text: &str| text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let mut removed = 0;
-        for (parent, path) in ["runtime", BUNDLES].map(|name| (name, self.root.join(name))) {
+        for (parent, path) in ["runtime", BUNDLES, ASSETS].map(|name| (name, self.root.join(name))) {
             if !fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
                 continue;
             }
             for (name, path) in entries(&path)? {
                 let stem = name.trim_start_matches('.').split('.').next().unwrap_or_default();
                 let is_generated = match parent {
-                    BUNDLES => is_digest(&name),
+                    BUNDLES | ASSETS => is_digest(&name),
                     _ => stem.rsplit_once('-').is_some_and(|(_, digest)| is_digest(digest)),
                 };
-                let kept = if parent == BUNDLES { format!("{parent}/{name}") } else { format!("{parent}/{stem}.js") };
+                let is_folders = parent != "runtime";
+                let kept = if is_folders { format!("{parent}/{name}") } else { format!("{parent}/{stem}.js") };
                 if is_generated && !keep.contains(&kept) {
                     removed += 1;
-                    if parent == BUNDLES && !self.dry && fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
+                    if is_folders && !self.dry && fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
                         fs::remove_dir_all(&path).with_context(|| format!("{} can't be removed", path.display()))?;
                     } else {
                         self.remove(&path)?;
@@ -195,7 +293,7 @@ impl Out {
         Ok(removed)
     }
 
-    /// Removes a plain file of a folder, if it exists; returns whether it did.
+    /// Removes a regular file of a folder, if it exists; returns whether it did.
     pub fn remove_file(&self, folder: &str, name: &str) -> Result<bool, Failure> {
         let there = self.metadata(folder, name).is_some();
         if there {
@@ -206,6 +304,13 @@ impl Out {
 
     fn remove_files(&self, folder: &Path, names: &HashSet<String>) -> Result<bool, Failure> {
         let mut ours = false;
+        let assets = folder.join(OWN_ASSETS);
+        if fs::symlink_metadata(&assets).is_ok_and(|found| found.is_dir()) {
+            ours = true;
+            if !self.dry {
+                fs::remove_dir_all(&assets).with_context(|| format!("{} can't be removed", assets.display()))?;
+            }
+        }
         for name in names {
             for path in [folder.join(name), temporary(folder, name)] {
                 if fs::symlink_metadata(&path).is_ok() {
@@ -273,7 +378,7 @@ pub struct Written {
     pub metadata: Option<fs::Metadata>,
 }
 
-/// Returns the metadata of a plain file that holds this text, with whichever line ends git checked it out.
+/// Returns the metadata of a regular file that holds this text, with whichever line ends git checked it out.
 fn same_text(file: &Path, bytes: &[u8]) -> io::Result<Option<fs::Metadata>> {
     let metadata = match fs::symlink_metadata(file) {
         Ok(metadata) => metadata,

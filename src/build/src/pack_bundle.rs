@@ -167,7 +167,7 @@ fn bundle(
                 && let Err((message, _)) = syntax::check(file, &text)
             {
                 let place = Place::file(&format!("{}/pack.yaml", pack.path));
-                return Err(failed(pack, place, format!("the pack's bundle does not parse: {message}"), ""));
+                return Err(failed(pack, place, format!("the pack's bundle can't be parsed: {message}"), ""));
             }
             fs::write(folder.join(file), text).context("the cache can't be written")?;
         }
@@ -197,7 +197,7 @@ fn run(pack: &Pack, environment: Vec<(String, String)>, staging: &Path) -> Resul
         };
         let place = Place::file(&format!("{}/pack.yaml", pack.path));
         let help = format!(
-            "`{}` and everything that it started was stopped; `{limit}` in {}/pack.yaml sets a larger limit",
+            "`{}` was stopped, with all processes that it started; `{limit}` in {}/pack.yaml sets a larger limit",
             settings.build.join(" "),
             pack.path
         );
@@ -214,11 +214,11 @@ fn run(pack: &Pack, environment: Vec<(String, String)>, staging: &Path) -> Resul
         .unwrap_or_else(|| Place::file(&format!("{}/pack.yaml", pack.path)));
     let what = lines
         .first()
-        .map_or("it printed nothing", |line| line.trim_start_matches(['✘', ' ']).trim_start_matches("[ERROR] "));
-    let killed = output.status.signal().map(|signal| format!("the command was ended by signal {signal}: "));
+        .map_or("it printed no error", |line| line.trim_start_matches(['✘', ' ']).trim_start_matches("[ERROR] "));
+    let killed = output.status.signal().map(|signal| format!("the build command was ended by signal {signal}: "));
     let said: Vec<String> = lines.iter().map(|line| with_place(&pack.path, line)).collect();
     let help = format!("`{}` printed:\n{}", settings.build.join(" "), said.join("\n"));
-    Err(failed(pack, place, format!("the pack's code does not bundle: {}{what}", killed.unwrap_or_default()), &help))
+    Err(failed(pack, place, format!("the pack's code can't be bundled: {}{what}", killed.unwrap_or_default()), &help))
 }
 
 fn failed(pack: &Pack, place: Place, message: String, help: &str) -> Error {

@@ -1,5 +1,5 @@
-//! fleet.yaml's policy for diagnostics: warnings that are turned off, or are as bad as errors, for some customers or
-//! for all. Pure; doesn't know who finds them, nor what follows from an error.
+//! fleet.yaml's policy for diagnostics: warnings that are turned off or are errors, for some customers or for all. Pure; doesn't know who
+//! finds them, nor what follows from an error.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ pub struct Policy {
 
 struct Rule {
     code: Code,
-    /// Without any: everybody, and what is no customer's.
+    /// Without any: all customers, and diagnostics that belong to none.
     customers: Option<Vec<WildMatch>>,
     level: Level,
     reason: String,
@@ -75,7 +75,7 @@ impl Policy {
                 let (message, help) = match rule.severity {
                     Level::Off => (format!("{code} is an error: it can't be turned off"), FIX),
                     Level::Warning => (format!("{code} is an error: it can't be made a warning"), FIX),
-                    Level::Error => (format!("{code} is an error already"), "remove the entry"),
+                    Level::Error => (format!("{code} is already an error"), "remove the entry"),
                 };
                 mistakes.push(Diagnostic::error(Code::LoweredError, place("severity"), message, help));
                 continue;
@@ -95,7 +95,7 @@ impl Policy {
     /// one diagnostic the last counts.
     pub fn judge(&self, customer: Option<&str>, found: Vec<Diagnostic>) -> Judged {
         let mut judged = Judged::default();
-        // How bad a warning is, or whether it is turned off, isn't known where a rule about it is faulty.
+        // The severity of a warning, or whether it is turned off, is unknown if a rule about it is faulty.
         let is_known = |found: &Diagnostic| found.severity == Severity::Error || !self.left_out.has(found.code);
         let found: Vec<Diagnostic> = found.into_iter().filter(is_known).collect();
         if self.rules.is_empty() {
@@ -135,7 +135,7 @@ impl Policy {
         let unused = |index: &usize| !matched.contains(index) && !by_state(index);
         let diagnostic = |index: usize| {
             let rule = &self.rules[index];
-            let message = format!("{} reports nothing for this entry", rule.code);
+            let message = format!("this entry matches no {}", rule.code);
             let help = "remove it: what it was written for is fixed, or its customers are gone";
             Diagnostic::warning(Code::UnusedRule, rule.place.clone(), message, help)
         };
@@ -227,7 +227,7 @@ mod tests {
             [
                 "F0504 fleet.yaml:4:28 S0201 is an error: it can't be turned off",
                 "F0504 fleet.yaml:5:28 S0202 is an error: it can't be made a warning",
-                "F0504 fleet.yaml:6:28 S0203 is an error already",
+                "F0504 fleet.yaml:6:28 S0203 is already an error",
             ]
         );
         let unknown = Diagnostic::error(Code::UnknownKey, Place::file("customers/acme.yaml"), "unknown", "none");

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tera::{Context, Kwargs, State, Tera};
 
 use crate::escape::{self, Language};
+use crate::out;
 use crate::syntax;
 use flotilla_model::binding;
 use flotilla_model::bundle::{self, PackBundle};
@@ -26,7 +27,7 @@ pub struct Templates {
 }
 
 /// The names that templates can use for one worker: `worker`, `runtime` (the module specifier of the runtime), `vars`, `routes`,
-/// `services` and `observability` as wrangler calls them, `bindings` (everything else that it is bound to, by wrangler's keys),
+/// `services`, `assets` and `observability` as wrangler calls them, `bindings` (everything else that it is bound to, by wrangler's keys),
 /// and `options` (limits, placement, the account's id and the like, likewise). Made once for all files of a worker.
 pub struct RenderContext<'a> {
     worker: &'a Worker,
@@ -43,7 +44,7 @@ impl<'a> RenderContext<'a> {
         let routes = worker.routes.iter().map(|route| json!({"pattern": route.pattern, "zone_name": route.zone}));
         let services = worker.services.iter().map(|(name, to)| json!({"binding": name, "service": to}));
         let mut bindings = binding::wrangler(&worker.bindings);
-        // Those within the fleet stand in the same list.
+        // Those within the fleet are in the same list.
         let outside = bindings.remove("services");
         let outside = outside.as_ref().and_then(Value::as_array).into_iter().flatten().cloned();
         if !worker.queue_consumers.is_empty() {
@@ -69,6 +70,7 @@ impl<'a> RenderContext<'a> {
             "options",
             &bundle::wrangler_options(worker).into_iter().chain(account_id).collect::<BTreeMap<_, _>>(),
         );
+        context.insert("assets", &wrangler_assets(worker, pack_bundle));
         context.insert("observability", &bundle::observability(worker));
         let mut context = RenderContext { worker, context, digest: None };
         context.vars(None);
@@ -82,6 +84,22 @@ impl<'a> RenderContext<'a> {
         self.context.insert("vars", &own.chain(digest_entry).collect::<BTreeMap<&str, Cow<'_, Value>>>());
         self.digest = digest.copied();
     }
+}
+
+/// Returns the assets of a worker as wrangler's configuration has them; none if it has none.
+fn wrangler_assets(worker: &Worker, pack_bundle: &PackBundle) -> Option<Value> {
+    let (assets, digests) = (worker.assets.as_ref()?, pack_bundle.assets_of(worker)?);
+    let mut options = assets.options.api();
+    let directory = match &assets.own {
+        Some(_) => format!("./{}", out::OWN_ASSETS),
+        None => {
+            let up = if worker.role.is_some() { "../../.." } else { "../.." };
+            format!("{up}/{}", out::shared_assets(&digests))
+        }
+    };
+    options.insert("directory".to_owned(), directory.into());
+    options.extend(assets.options.binding.as_ref().map(|binding| ("binding".to_owned(), binding.clone().into())));
+    Some(options.into())
 }
 
 /// The way to fix a template.
@@ -160,7 +178,7 @@ impl Templates {
             Box::new(Diagnostic::error(
                 Code::RenderedInvalid,
                 Place::file(&format!("{}/{name}.tera", self.path)),
-                format!("what it renders for {} ({}) does not parse: {message}", worker.file, worker.environment),
+                format!("the output for {} ({}) can't be parsed: {message}", worker.file, worker.environment),
                 match position {
                     Some((line, column)) => format!("line {line}, column {column} of the rendered {name}: `{shown}`"),
                     None => format!("see the rendered {name}"),
@@ -171,7 +189,7 @@ impl Templates {
     }
 }
 
-/// The most bytes of a rendered file: more than any worker may have.
+/// The maximum size, in bytes, of a rendered file: more than any worker may have.
 const MOST_BYTES: usize = 64 << 20;
 
 /// The text of a rendered file, which has a limit.
@@ -203,7 +221,7 @@ const NOTE_READ: &str = "__flotilla_read";
 /// read line by line, and so is always counted as read: see [`always_read`].
 fn noted(partials: &[(String, String)]) -> impl Iterator<Item = (&String, Cow<'_, str>)> {
     partials.iter().enumerate().map(|(index, (name, text))| {
-        // At the top of one that extends another, nothing may stand but blocks.
+        // At the top level of a template that extends another, only blocks are allowed.
         let text = if index < 64 && !text.contains("extends") {
             format!("{text}{{{{ {NOTE_READ}(n={index}) }}}}").into()
         } else {
@@ -237,7 +255,7 @@ pub fn partials_read() -> u64 {
 /// Returns the recipe of a worker's files: the templates of its pack, and those partials that were read.
 pub fn recipe(pack: &Pack, bundle: &PackBundle, read: u64) -> Recipe {
     // The template of a wrangler project's packs is flotilla's own.
-    let own = if pack.wrangler.is_none() { pack.templates.as_slice() } else { &[] };
+    let own = if pack.has_own_templates() { pack.templates.as_slice() } else { &[] };
     let templates = own.iter().map(|(name, text)| (format!("{name}.tera"), Digest::of(text.as_bytes()).short_hash()));
     let read = read | always_read(pack);
     let partials = pack.partials.iter().enumerate();
@@ -249,6 +267,8 @@ pub fn recipe(pack: &Pack, bundle: &PackBundle, read: u64) -> Recipe {
         pack: pack.path.clone(),
         runtime: bundle.file.clone(),
         sources: bundle.sources.to_vec(),
+        assets: bundle.assets.as_ref().map(|assets| assets.digests.list.short()),
+        asset_files: bundle.asset_files.to_vec(),
         files: pack.file_names().map(str::to_owned).collect(),
         templates: templates.chain(partials).collect(),
     }
@@ -274,6 +294,12 @@ pub struct Recipe {
     /// a change that leaves the runtime as it is rebuilds nothing.
     #[serde(default)]
     pub sources: Vec<(String, u32)>,
+    /// The digest of the pack's static assets, if it has any.
+    #[serde(default)]
+    pub assets: Option<String>,
+    /// The files that these are, likewise.
+    #[serde(default)]
+    pub asset_files: Vec<(String, u32)>,
 }
 
 impl Recipe {
@@ -293,8 +319,14 @@ impl Recipe {
         }
         let gone = before.templates.iter().filter(|(name, _)| self.templates.iter().all(|(other, _)| other != name));
         reasons.extend(gone.map(|(name, _)| Reason::TemplateRemoved { file: file(name) }));
+        if before.assets != self.assets {
+            reasons.extend(file_differences(&before.asset_files, &self.asset_files).into_iter().map(of_asset));
+        }
         if before.runtime != self.runtime {
-            let sources = self.source_differences(before);
+            let sources = match before.sources.is_empty() {
+                true => Vec::new(),
+                false => file_differences(&before.sources, &self.sources),
+            };
             if !sources.is_empty() {
                 reasons.extend(sources);
                 return reasons;
@@ -305,32 +337,41 @@ impl Recipe {
         reasons
     }
 
-    fn source_differences(&self, before: &Recipe) -> Vec<Reason> {
-        if before.sources.is_empty() {
-            return Vec::new();
-        }
-        let by_path = |recipe: &'_ Recipe| recipe.sources.iter().cloned().collect::<BTreeMap<_, _>>();
-        let (old, new) = (by_path(before), by_path(self));
-        let changed = new.iter().filter_map(|(file, hash)| match old.get(file) {
-            Some(other) if other == hash => None,
-            Some(_) => Some(Reason::SourceChanged { file: file.clone() }),
-            None => Some(Reason::SourceAdded { file: file.clone() }),
-        });
-        let removed = old.keys().filter(|file| !new.contains_key(*file));
-        let removed = removed.map(|file| Reason::SourceRemoved { file: file.clone() });
-        changed.chain(removed).collect()
-    }
-
     /// Returns a digest: equal recipes have equal ones.
     pub fn short_hash(&self) -> ShortHash {
         let start = Framed::new("recipe").field(self.tool.as_bytes()).field(self.runtime.as_bytes());
         // A template can become a file, or no longer be one, without another byte.
         let start = start.field(&(self.files.len() as u64).to_le_bytes());
         let files = self.files.iter().fold(start, |framed, name| framed.field(name.as_bytes()));
+        let files = self.assets.iter().fold(files, |framed, digest| framed.field(b"assets").field(digest.as_bytes()));
         let all =
             self.templates.iter().fold(files, |framed, (name, hash)| framed.field(name.as_bytes()).field(&hash.0));
         all.finish().short_hash()
     }
+}
+
+/// Returns the reason of a file that is an asset.
+fn of_asset(reason: Reason) -> Reason {
+    match reason {
+        Reason::SourceAdded { file } => Reason::AssetAdded { file },
+        Reason::SourceRemoved { file } => Reason::AssetRemoved { file },
+        Reason::SourceChanged { file } => Reason::AssetChanged { file },
+        other => other,
+    }
+}
+
+/// Returns the differences between two lists of files with the beginnings of their digests.
+fn file_differences(old: &[(String, u32)], new: &[(String, u32)]) -> Vec<Reason> {
+    let by_path = |list: &[(String, u32)]| list.iter().cloned().collect::<BTreeMap<_, _>>();
+    let (old, new) = (by_path(old), by_path(new));
+    let changed = new.iter().filter_map(|(file, hash)| match old.get(file) {
+        Some(other) if other == hash => None,
+        Some(_) => Some(Reason::SourceChanged { file: file.clone() }),
+        None => Some(Reason::SourceAdded { file: file.clone() }),
+    });
+    let removed = old.keys().filter(|file| !new.contains_key(*file));
+    let removed = removed.map(|file| Reason::SourceRemoved { file: file.clone() });
+    changed.chain(removed).collect()
 }
 
 fn engine() -> Tera {

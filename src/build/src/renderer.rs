@@ -1,7 +1,6 @@
-//! Renders workers in helper processes, so that a template can neither take the program's memory nor its stack, nor hold it up. A helper is
-//! flotilla itself under a hidden first argument; it has a limit of memory, of time for each worker and of output, and ends when its
-//! stdin closes. In a program that isn't flotilla's binary, such as a test, templates are rendered in the program itself, without
-//! these limits.
+//! Renders workers in helper processes, so that a template can't exhaust the program's memory or stack, or block it. A helper is flotilla
+//! itself under a hidden first argument; it has a limit of memory, of time for each worker and of output, and ends when its stdin closes.
+//! In a program that isn't flotilla's binary, such as a test, templates are rendered in the program itself, without these limits.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -17,6 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::render::{self, RenderContext, Templates};
+use flotilla_model::assets::{AssetDigests, AssetList, PackAssets};
 use flotilla_model::bundle::{self, Bundle, PackBundle};
 use flotilla_model::child;
 use flotilla_model::customer::Worker;
@@ -186,7 +186,7 @@ impl Renderer {
         let place = Place::file(&format!("{}/{}.tera", pack.path, pack.names[0]));
         let message =
             format!("the pack's other workers are not rendered: its templates had to be stopped {CRASHES} times");
-        Diagnostic::error(Code::RenderFailed, place, message, "fix the errors beside this one first")
+        Diagnostic::error(Code::RenderFailed, place, message, "fix the other errors first")
     }
 
     /// Returns the error of a worker whose rendering ended its process. `ended` is what the process left.
@@ -197,7 +197,7 @@ impl Renderer {
         let message = if ended.contains(TOO_MUCH) {
             format!("rendering it needs more than {MEMORY_MIB} MiB of memory")
         } else if ended.contains("overflowed its stack") {
-            "rendering it overflows the stack: its values, or what it renders, nest too deeply".to_owned()
+            "rendering it overflows the stack: its values or its output are nested too deeply".to_owned()
         } else if ended.contains(TOO_LONG) {
             format!("rendering it takes more than {} s", TIME.as_secs())
         } else {
@@ -263,6 +263,8 @@ struct Asked<'a> {
     digest: [u8; 32],
     /// The names and kinds of its modules, if wrangler bundled it.
     modules: Option<(String, Vec<(String, ModuleKind)>)>,
+    /// The digests of the pack's static assets, if it has any.
+    assets: Option<([u8; 32], [u8; 32])>,
     /// The worker as JSON.
     worker: &'a [u8],
 }
@@ -328,7 +330,7 @@ impl Helper {
             stderr: child.stderr.take().expect(pipe),
             child,
         };
-        // That it has died already is found out when it is asked for something.
+        // Whether it has already died is detected by the next request.
         let _ = write_frame(&mut helper.stdin, setup);
         Ok(helper)
     }
@@ -344,7 +346,9 @@ impl Helper {
             let json = serde_json::to_vec(worker).expect("BUG: a worker is JSON");
             let digest = bundle.digest.to_bytes();
             let modules = bundle.modules.as_ref().map(|modules| modules.outline());
-            let asked = Asked { part: *part, is_reported, file: &bundle.file, digest, modules, worker: &json };
+            let digests = bundle.assets.as_ref().map(|assets| assets.digests);
+            let assets = digests.map(|digests| (digests.files.to_bytes(), digests.list.to_bytes()));
+            let asked = Asked { part: *part, is_reported, file: &bundle.file, digest, modules, assets, worker: &json };
             write_frame(&mut self.stdin, &postcard::to_stdvec(&asked).map_err(io::Error::other)?)?;
         }
         // An empty frame: the answers so far are wanted now.
@@ -371,7 +375,7 @@ impl Helper {
 
 impl Drop for Renderer {
     fn drop(&mut self) {
-        // They end by themselves; this keeps no dead ones.
+        // They end by themselves; this reaps them.
         for helper in self.idle.get_mut().drain(..) {
             let _ = helper.end();
         }
@@ -395,7 +399,7 @@ fn read_frame(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(frame))
 }
 
-/// Runs as a helper if the arguments say so, and doesn't return to the command line then.
+/// Runs as a helper if the arguments request it, and doesn't return to the command line then.
 pub fn helper(arguments: &[OsString]) -> Option<ExitCode> {
     (arguments.get(1)? == RENDER).then(|| serve().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
 }
@@ -406,7 +410,7 @@ static BEGAN: AtomicU64 = AtomicU64::new(0);
 fn serve() -> io::Result<()> {
     let limit = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
     let _ = setrlimit(Resource::Core, limit(0));
-    // At the most: what the allocator has reserved up to now counts, and isn't used.
+    // An upper bound: memory that the allocator has reserved but doesn't use counts, too.
     let reserved = own_memory("VmData").unwrap_or(0);
     let _ = setrlimit(Resource::Data, limit(reserved + ((2 * MEMORY_MIB) << 20)));
     let (sender, frames) = mpsc::channel::<Vec<u8>>();
@@ -414,7 +418,7 @@ fn serve() -> io::Result<()> {
         let result = std::panic::catch_unwind(move || {
             answer_all(&frames).inspect_err(|error| drop(writeln!(io::stderr(), "{error}")))
         });
-        // The pipe is closed and whoever asked is gone, or the template engine has panicked.
+        // The pipe is closed because the parent process has ended, or the template engine has panicked.
         std::process::exit(i32::from(!matches!(result, Ok(Ok(())))));
     })?;
     std::thread::spawn(move || {
@@ -437,7 +441,7 @@ fn serve() -> io::Result<()> {
             break;
         }
     }
-    // Nobody wants what is still being rendered.
+    // What is still being rendered is not needed any more.
     std::process::exit(0)
 }
 
@@ -461,7 +465,7 @@ fn answer_all(frames: &mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
     for PackSetup { name, path, templates, partials } in setup {
         let names = templates.iter().map(|(name, _)| name.clone()).collect();
         let parsed = Templates::parse(&path, &templates, &partials);
-        let templates = parsed.map_err(|_| io::Error::other("the templates don't parse"))?;
+        let templates = parsed.map_err(|_| io::Error::other("the templates can't be parsed"))?;
         packs.insert(name, PackTemplates { path, names, templates });
     }
     let mut stdout = BufWriter::with_capacity(1 << 16, io::stdout().lock());
@@ -480,6 +484,11 @@ fn answer_all(frames: &mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
             types: Vec::new().into(),
             modules: asked.modules.map(|outline| Modules::of_outline(outline).into()),
             sources: Arc::new([]),
+            assets: asked.assets.map(|(files, list)| {
+                let digests = AssetDigests { files: Digest::from_bytes(files), list: Digest::from_bytes(list) };
+                PackAssets { folder: None, list: AssetList::default().into(), digests }.into()
+            }),
+            asset_files: Arc::new([]),
         };
         let request = Request { worker: &worker, bundle: &bundle, part: asked.part };
         BEGAN.store(processor_time(), Ordering::Relaxed);
@@ -512,7 +521,7 @@ mod tests {
 
     #[test]
     fn waiting_for_the_processor_counts_for_nothing() {
-        // Other tests of this process use it meanwhile, but not for ever.
+        // Other tests of this process use it in the meantime, but not forever.
         let is_still = || {
             let before = processor_time();
             std::thread::sleep(Duration::from_millis(50));

@@ -5,6 +5,7 @@
 //! first: what holds always, what holds in the environment, what holds for the worker's role, and for that role in that
 //! environment.
 
+mod assets;
 mod bindings;
 mod claim;
 mod database;
@@ -20,6 +21,7 @@ mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use assets::NamedFolder;
 pub use claim::{Claimant, ClaimedResource, UniqueClaim};
 pub use sources::{merged, merged_shared};
 
@@ -52,6 +54,10 @@ pub struct Resolved {
     pub broken_parts: BTreeSet<String>,
     /// The hosts that are replaced in a preview, and the hosts that replace them.
     pub moved: BTreeMap<String, String>,
+    /// The folders with static assets of its own, of which the workers have the names alone.
+    pub asset_folders: Vec<NamedFolder>,
+    /// The files and folders that decide the lists of such assets.
+    pub asset_inputs: Vec<crate::manifest::Input>,
 }
 
 /// The workers that all customers share.
@@ -228,8 +234,8 @@ pub fn place_of_environments(fleet: &Fleet, spec: Option<&Spec>, role: Option<&s
     }
 }
 
-/// Returns whether a customer's worker of a role exists in an environment only because a weaker source than the one that names its environments
-/// says so; for a shared worker, the role is its name.
+/// Returns whether a customer's worker of a role exists in an environment only because a weaker source than the one that names its
+/// environments defines it; for a shared worker, the role is its name.
 pub fn is_inherited(fleet: &Fleet, spec: Option<&Spec>, role: Option<&str>, environment: Environment) -> bool {
     match spec {
         Some(spec) => Sources::of(fleet, spec).is_inherited(environment, role),

@@ -45,7 +45,11 @@ pub fn since(project: &Project, scan: &Scan, reference: &str) -> Result<Since, F
             Some(wrangler) => is_project_changed(wrangler, &commit)?,
             None => false,
         };
-        if is_changed || is_bundle_changed(pack, &changed) {
+        let are_assets_changed = match pack.assets.as_ref().and_then(|assets| assets.folder.as_ref()) {
+            Some(folder) => is_folder_changed(root, folder, &commit)?,
+            None => false,
+        };
+        if is_changed || are_assets_changed || is_bundle_changed(pack, &changed) {
             rebundled.insert(name);
         }
     }
@@ -113,9 +117,21 @@ impl Comparison<'_> {
         let differs = |unit: &&Unit| {
             before.get(&(unit.environment, unit.role.clone())) != Some(&unit.resolved)
                 || self.rebundled.contains(unit.pack.as_str())
+                || self.has_changed_assets(record, unit)
                 || self.recipe(self.project, record, unit) != self.recipe(self.before, record, unit)
         };
         record.units.iter().filter(differs).map(|unit| folder(record, unit)).collect()
+    }
+
+    /// Returns whether a file of the worker's own folder of static assets differs.
+    fn has_changed_assets(&self, record: &Record, unit: &Unit) -> bool {
+        let is_possible = self.project.fleet.packs.get(&unit.pack).is_some_and(|pack| pack.assets.is_some());
+        let worker = || self.scan.worker(self.project, record, unit);
+        let own = is_possible.then(worker).flatten().and_then(|worker| worker.assets?.own);
+        own.is_some_and(|own| {
+            let below = format!("{}/", own.directory);
+            self.changed.iter().any(|file| file.starts_with(&below))
+        })
     }
 
     /// Returns whether one of the customer's own files differs.
@@ -195,7 +211,15 @@ fn is_project_changed(wrangler: &WranglerProject, commit: &str) -> Result<bool, 
     Ok(names(&differ).chain(names(&new)).any(is_source))
 }
 
-/// Returns the id of a commit, which stays what it is while branches move.
+/// Returns whether a file of a folder differs from a commit.
+fn is_folder_changed(root: &Path, folder: &Path, commit: &str) -> Result<bool, Failure> {
+    let differ = ["diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", commit, "--"];
+    let differ = output(git(root).args(differ).arg(folder))?;
+    let new = output(git(root).args(["ls-files", "-z", "--others", "--exclude-standard", "--"]).arg(folder))?;
+    Ok(names(&differ).chain(names(&new)).next().is_some())
+}
+
+/// Returns the id of a commit, which stays the same while branches move.
 fn commit(root: &Path, reference: &str) -> Result<String, Failure> {
     if !git::is_in_work_tree(root)? {
         return Err(Failure::usage(format!(
@@ -282,7 +306,7 @@ fn contents(root: &Path, commit: &str, files: &BTreeSet<String>) -> Result<HashM
         .spawn()
         .context("git can't be started")?;
     let mut stdin = child.stdin.take().context("BUG: git has an input")?;
-    // A name with a line break can't be asked for, and is nobody's: ids have none.
+    // A name with a line break can't be requested, and belongs to no customer: ids have none.
     let (files, odd): (Vec<&String>, Vec<&String>) = files.iter().partition(|file| !file.contains('\n'));
     let asked: Vec<String> = files.iter().map(|file| format!("{commit}:{prefix}{file}\n")).collect();
     let asking = std::thread::spawn(move || {
@@ -325,7 +349,7 @@ fn contents(root: &Path, commit: &str, files: &BTreeSet<String>) -> Result<HashM
     let _ = child.kill();
     let _ = child.wait();
     let _ = asking.join();
-    result.context("git's answer can't be read")?;
+    result.context("git's output can't be read")?;
     if !missing.is_empty() {
         // "missing" is said of a file that the commit doesn't have, and of one whose bytes aren't in this clone.
         let listed = output(git(root).args(["ls-tree", "-r", "-z", "--name-only", commit]))?;

@@ -18,7 +18,7 @@ use flotilla_spec::project::Fleet;
 
 /// The number of customers with the largest shares that are shown.
 pub const SHOWN: usize = 3;
-/// The smallest limit that is warned of: that five of five are used is how they are meant.
+/// The smallest limit that is warned of: a small limit may well be used up completely.
 const WORTH_A_WARNING: u64 = 10;
 
 /// The usage of one worker: what counts against the limits of its account and its zones. It is recorded for each worker.
@@ -106,8 +106,8 @@ pub fn beside_wildcards<'a>(
 
 /// The usage of many workers: what counts against the limits of accounts and zones.
 ///
-/// A fleet can have as many zones as customers. They are not summed in a map, which would cost more than all else here:
-/// what belongs to one zone is brought together by sorting digests, and only where that is much, names are looked at.
+/// A fleet can have as many zones as customers. They are not summed in a map, which would cost more than all else here: what belongs to one
+/// zone is brought together by sorting digests, and names are only compared where the total is large.
 #[derive(Clone, Debug, Default)]
 pub struct Usage<'a> {
     accounts: BTreeMap<&'a str, Sums>,
@@ -268,7 +268,11 @@ impl LimitUsage {
             Limit::KvNamespaces => usage.kv.len() as u64,
             Limit::CustomDomainsPerZone => of_zone().map(|(_, domains, _)| u64::from(*domains)).sum(),
             Limit::RoutesPerZone => of_zone().map(|(_, _, routes)| u64::from(*routes)).sum(),
-            Limit::ZonesPerWorker | Limit::Variables | Limit::VariableBytes | Limit::ScriptBytes => 0,
+            Limit::ZonesPerWorker
+            | Limit::Variables
+            | Limit::VariableBytes
+            | Limit::ScriptBytes
+            | Limit::AssetFiles => 0,
         }
     }
 
@@ -276,7 +280,7 @@ impl LimitUsage {
     pub fn is_of(&self, fleet: &Fleet, resource: &ClaimedResource) -> bool {
         match (self.limit, resource, &self.zone) {
             (Limit::CustomDomainsPerZone, ClaimedResource::Domain(host), Some(zone)) => fleet.zone_of(host) == zone,
-            // A route's own zone stands beside it, and its host is in that.
+            // A route names its zone itself, and its host is in that zone.
             (Limit::RoutesPerZone, ClaimedResource::Route(pattern), Some(zone)) => {
                 let host = pattern.split('/').next().unwrap_or_default();
                 host.strip_suffix(zone).is_some_and(|before| before.is_empty() || before.ends_with(['.', '*']))
@@ -315,8 +319,10 @@ impl LimitUsage {
         }
         let unit = if self.count == 1 { unit.trim_end_matches('s') } else { unit };
         let message = match &self.zone {
-            Some(zone) => format!("{count} {unit} in the zone `{zone}`, which holds {maximum} (account `{account}`)"),
-            None => format!("{count} {unit} in the account `{account}`, which holds {maximum}"),
+            Some(zone) => {
+                format!("{count} {unit} in the zone `{zone}`, which can have {maximum} (account `{account}`)")
+            }
+            None => format!("{count} {unit} in the account `{account}`, which can have {maximum}"),
         };
         let diagnostic = Diagnostic::error(row.code, place, message, help);
         greatest.into_iter().fold(diagnostic, |diagnostic, (place, name, share)| {
@@ -329,20 +335,20 @@ impl LimitUsage {
         let remedy = match self.limit {
             Limit::Workers => {
                 "move them into a dispatch namespace (Workers for Platforms, no limit): set `dispatchNamespace`, and `dispatch` for \
-                 their hosts (docs/guides/use-a-dispatch-namespace.md); or spread the customers over accounts"
+                 their hosts (docs/guides/use-a-dispatch-namespace.md); or spread the customers over several accounts"
             }
-            Limit::Crons => "let one cron do what several do, or spread the customers over accounts",
-            Limit::Databases => "spread the customers over accounts, or use another `type` of database",
+            Limit::Crons => "combine several crons into one, or spread the customers over several accounts",
+            Limit::Databases => "spread the customers over several accounts, or use another `type` of database",
             Limit::Queues => {
-                "let customers share a queue, with the customer's id in each message, or spread them over accounts"
+                "let customers share a queue, with the customer's id in each message, or spread them over several accounts"
             }
             Limit::KvNamespaces => {
-                "let customers share a namespace, with the customer's id before each key, or spread them over accounts"
+                "let customers share a namespace, with the customer's id before each key, or spread them over several accounts"
             }
             Limit::CustomDomainsPerZone => {
                 "write hosts under `routes`, which have a limit of their own, each with a proxied DNS record"
             }
-            _ => "let a route with a wildcard take the place of several, or use more zones",
+            _ => "replace several routes with one that has a wildcard, or use more zones",
         };
         format!("{remedy}; {}", fleet.raise(&self.account, self.limit))
     }
@@ -393,7 +399,7 @@ impl<'a> ScriptSizeLimit<'a> {
                 Code::ScriptTooLarge,
                 Place::file(&format!("{}/pack.yaml", self.fleet.packs[pack].path)),
                 format!("the pack's bundle has {size} bytes; an upload to the account `{account}` can have {maximum}"),
-                format!("remove from the bundle what its workers don't need, or minify it; {raise}"),
+                format!("remove unused code from the bundle, or minify it; {raise}"),
             )
         } else {
             Diagnostic::error(

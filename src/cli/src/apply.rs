@@ -1,4 +1,4 @@
-//! The options of commands that apply a plan, and what came of it for people.
+//! The options of commands that apply a plan, and their outcome in words.
 
 use std::path::PathBuf;
 
@@ -50,7 +50,7 @@ pub(super) fn given(yes: bool, dry_run: bool) -> Approval {
     }
 }
 
-/// Returns what came of a plan, for people.
+/// Returns the outcome of a plan, in words.
 pub(super) fn summary(outcome: &Outcome) -> String {
     let mut text = format!(
         "{} applied, {} failed, {} not attempted · {} in {}",
@@ -61,7 +61,7 @@ pub(super) fn summary(outcome: &Outcome) -> String {
         duration(outcome.seconds)
     );
     if outcome.retries + outcome.throttled > 0 {
-        text += &format!(" · {} repeated, {} throttled", outcome.retries, outcome.throttled);
+        text += &format!(" · {} retried, {} throttled", outcome.retries, outcome.throttled);
     }
     if outcome.overtaken > 0 {
         text += &format!(" · {} overtaken by another deploy", outcome.overtaken);

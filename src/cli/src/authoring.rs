@@ -48,7 +48,8 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Reads the project, and starts the local emulator if it is the cloud. Returns nothing if the fleet as a whole has an error; to have no customers is none.
+    /// Reads the project, and starts the local emulator if it is the cloud. Returns nothing if the fleet as a whole has an error; a fleet
+    /// without customers is no error.
     pub fn open(session: &Session, local: bool) -> Result<Workspace, Failure> {
         let tree = Tree::new(&session.root);
         let fleet = project::read_fleet(&tree).map_err(Failure::invalid)?;
@@ -110,8 +111,8 @@ pub fn print_summary(session: &Session, summary: &[(&str, String)]) {
     session.ui.line("");
 }
 
-/// Runs a command that changes the project as a whole or not at all: after what an interrupted command left is dealt with. A failure
-/// undoes what was done.
+/// Runs a command that changes the project as a whole or not at all: after the leftovers of an interrupted command are undone or kept. A
+/// failure undoes what was done.
 pub fn run_in_transaction(
     session: &Session,
     command: &str,
@@ -146,12 +147,12 @@ pub fn value(text: &str) -> Result<Value, String> {
     if let Some(found) = diagnostics.first() {
         return Err(format!("{}; {}", found.message, found.help));
     }
-    let document = document.ok_or_else(|| quoted("YAML takes it for a comment"))?;
+    let document = document.ok_or_else(|| quoted("YAML reads it as a comment"))?;
     let is_whole = yaml::extents(text).is_none_or(|extent| extent.end == text.trim_end().len());
-    if is_whole { Ok(document.root.to_value()) } else { Err(quoted("YAML takes a part of it for a comment")) }
+    if is_whole { Ok(document.root.to_value()) } else { Err(quoted("YAML reads a part of it as a comment")) }
 }
 
-/// Parses an answer to a question as [`value`] does; what isn't YAML is text, as a person sees what comes of it.
+/// Parses an answer to a question as [`value`] does; anything that isn't YAML is text, because a person sees the result.
 pub fn answer(text: &str) -> Value {
     value(text).unwrap_or_else(|_| Value::from(text))
 }
@@ -168,7 +169,7 @@ pub fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// Returns a line that shows a value of `--set` and the type that it was taken for, with that of the value before it where it differs.
+/// Returns a line that shows a value of `--set` and the type as which it was read, with the type of the earlier value if that differs.
 pub fn set_line(path: &[String], value: &Value, before: Option<&Value>) -> String {
     let was = before.filter(|before| !before.is_null() && type_of(before) != type_of(value));
     let was = was.map(|before| format!("; it was {}", type_of(before))).unwrap_or_default();
@@ -186,7 +187,11 @@ pub fn assignment(text: &str) -> Result<(Vec<String>, Value), String> {
 pub fn steps(path: &str) -> Result<Vec<String>, String> {
     let path = path.replace('[', ".").replace(']', "");
     let steps: Vec<String> = path.split('.').map(str::to_owned).collect();
-    if steps.iter().any(String::is_empty) { Err("a path is keys with dots between them".to_owned()) } else { Ok(steps) }
+    if steps.iter().any(String::is_empty) {
+        Err("a path consists of keys, separated by dots".to_owned())
+    } else {
+        Ok(steps)
+    }
 }
 
 #[cfg(test)]
@@ -221,9 +226,9 @@ mod tests {
             ("1.10", "`1.10` is a number here, and becomes 1.1"),
             ("0123", "write it in quotes to keep it as it is: \"0123\""),
             ("", "an empty value"),
-            ("#fff", "YAML takes it for a comment: write it in quotes, as in \"#fff\""),
-            ("a #b", "YAML takes a part of it for a comment: write it in quotes, as in \"a #b\""),
-            ("*/15 * * * *", "put text that begins with `*` into quotes"),
+            ("#fff", "YAML reads it as a comment: write it in quotes, as in \"#fff\""),
+            ("a #b", "YAML reads a part of it as a comment: write it in quotes, as in \"a #b\""),
+            ("*/15 * * * *", "put text that begins with `*` in quotes"),
             ("[a", "bracket"),
         ] {
             let error = value(text).unwrap_err();

@@ -56,7 +56,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     if let Some(error) = &built.forgotten
         && built.rendered > 0
     {
-        session.ui.note(&format!("the build cache can't be written, so the next build starts from nothing: {error}"));
+        session.ui.note(&format!("the build cache can't be written, so the next build starts without it: {error}"));
     }
     let workers = built.workers;
     let report = Report {

@@ -39,11 +39,12 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
     let (customers, mut diagnostics, mut suppressed) = match build::open_and_scan(&session.root, &session.ui) {
         Ok((project, mut scan)) => {
             selection.verify(&session.operator, &project, &mut scan)?;
-            // What is wrong by the day and the state is judged by fleet.yaml as everything else is.
+            // fleet.yaml's policy also applies to errors that depend on the day and the state.
             let mut found = implied::future_dates(&project, &scan, selection);
             found.extend(implied::missing_callees(&session.context(), &project, &scan, selection)?);
             found.extend(build::not_in_specs(&project, &scan));
             found.extend(build::missing_code(&project, &scan));
+            found.extend(build::asset_errors(&project, &scan));
             scan.add_findings(&project, found);
             (selection.count(&scan), scan.diagnostics, scan.suppressed)
         }

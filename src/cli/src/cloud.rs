@@ -14,7 +14,7 @@ use super::Session;
 use super::selection::Selection;
 use super::ui::clean;
 
-/// The options of commands that look at the cloud.
+/// The options of commands that read from Cloudflare.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct CloudArguments {
     /// Use the local Cloudflare emulator
@@ -25,7 +25,7 @@ pub struct CloudArguments {
     pub env_file: Option<PathBuf>,
 }
 
-/// The options of commands that look at customers in the cloud.
+/// The options of commands that read customers' resources from Cloudflare.
 #[derive(clap::Args)]
 pub struct CustomersArguments {
     #[command(flatten)]
@@ -51,7 +51,7 @@ impl CloudArguments {
         Ok((secrets, cloud, state))
     }
 
-    /// Rejects a customer that has no file, and of which the state knows nothing.
+    /// Rejects a customer that has no file and is not in the state.
     pub fn check_customer(session: &Session, state: &State, customer: &str) -> Result<(), Failure> {
         let is_plain = !customer.is_empty() && !customer.contains(['/', '\\']);
         let has_file = is_plain && session.root.join("customers").join(format!("{customer}.yaml")).is_file();
@@ -60,7 +60,7 @@ impl CloudArguments {
         }
         let failure = Failure::usage(format!("there is no customer `{}`", clean(customer)));
         Err(failure.hint(
-            "customers are the files of customers/, without `.yaml`; `flotilla state show` lists what is deployed",
+            "a customer's id is the name of its file in customers/, without `.yaml`; `flotilla state show` lists what is deployed",
         ))
     }
 

@@ -35,7 +35,7 @@ pub(super) fn confirm(question: &Question<'_>) -> Result<(), Failure> {
         Question::RemoveHosts(1) => prompts::require_confirmation("remove it?"),
         Question::RemoveHosts(hosts) => prompts::require_confirmation(&format!("remove these {hosts}?")),
         Question::ReplaceState(workers) => prompts::require_confirmation(&format!(
-            "replace the state of {} by what Cloudflare runs?",
+            "replace the state of {} with what Cloudflare runs?",
             count(*workers, "worker")
         )),
     }

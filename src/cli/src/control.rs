@@ -19,7 +19,7 @@ pub(super) struct Arguments {
 enum What {
     /// Start nothing new until resumed
     Pause,
-    /// Continue
+    /// Continue a paused deploy
     Resume,
     /// Stop after the requests in flight; the next deploy continues from there
     Abort,

@@ -18,7 +18,7 @@ use super::ui::Ui;
 /// The file through which another process sends commands.
 const FILE: &str = "control";
 
-/// The most bytes of the file.
+/// The maximum size, in bytes, of the file.
 const LIMIT: u64 = 64;
 
 const CONTINUE: u8 = Control::Continue as u8;
@@ -84,7 +84,7 @@ impl ControlChannel {
     }
 }
 
-/// Returns the bytes of the file, if it is there, and removes it; none of anything else than a short plain file.
+/// Returns the bytes of the file, if it is there, and removes it; none of anything else than a short regular file.
 fn take_command(file: &Path) -> Option<Vec<u8>> {
     let read = plain_file::read(file, LIMIT);
     if read.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {

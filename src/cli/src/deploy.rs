@@ -42,7 +42,7 @@ pub(super) struct Arguments {
     /// Apply a plan saved by `flotilla plan --out FILE`; refused if it is out of date
     #[arg(long, value_name = "FILE", conflicts_with_all = PLANNED)]
     plan: Option<PathBuf>,
-    /// Then check the changed workers as `flotilla verify` does; exit with 4 if a check fails
+    /// After the deploy, check the changed workers as `flotilla verify` does; exit with 4 if a check fails
     #[arg(long)]
     verify: bool,
     #[command(flatten)]
@@ -92,7 +92,8 @@ fn deploy(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     report_deployed(session, "flotilla deploy", deployed, &arguments.apply, Some(&arguments.verification))
 }
 
-/// Reports what came of a command that applies a plan. Without `verification`, the addresses of workers that stayed as they are don't matter.
+/// Reports the outcome of a command that applies a plan. Without `verification`, the addresses of workers that stayed as they are don't
+/// matter.
 pub(super) fn report_deployed(
     session: &Session,
     command: &str,
@@ -161,7 +162,7 @@ pub(super) fn address_line(worker: &str, width: usize, address: &str, limit: Opt
     if limit.is_some_and(|limit| columns::width(&line) > limit) { format!("  {worker}\n    {address}") } else { line }
 }
 
-/// Prints where each worker answers. An address that can't be found out is no reason to fail after a deploy.
+/// Prints where each worker answers. An unknown address is no reason to fail after a deploy.
 fn addresses(
     session: &Session,
     planned: &Planned,

@@ -72,18 +72,20 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             count(target.workers.len(), "worker")
         )),
         Format::Text if target.specs.is_empty() => report::print("nothing to delete"),
-        Format::Text => report::print("deleted; no worker was deployed, as far as the state knows"),
+        Format::Text => report::print("deleted; according to the state, no worker was deployed"),
     }
     Ok(Exit::Done)
 }
 
-/// Returns the name of another cloud that customers are deployed to, for programs, and what to do about it, for people.
+/// Returns the name of another cloud that customers are deployed to, for programs, and the next step, in words.
 fn elsewhere(other: OtherCloud) -> (&'static str, &'static str) {
     match other {
         OtherCloud::Cloudflare => {
-            ("cloudflare", "also deployed to Cloudflare: `flotilla destroy` without --local deletes that")
+            ("cloudflare", "also deployed to Cloudflare: `flotilla destroy` without --local deletes it there")
         }
-        OtherCloud::Local => ("local", "also deployed to the local emulator: `flotilla destroy --local` deletes that"),
+        OtherCloud::Local => {
+            ("local", "also deployed to the local emulator: `flotilla destroy --local` deletes it there")
+        }
         OtherCloud::OtherApi => {
             ("other_api", "also deployed to another API: run the command with its CLOUDFLARE_API_BASE_URL")
         }
@@ -101,10 +103,7 @@ pub(super) fn lines(ui: &Ui, target: &DestroyTarget) -> Vec<String> {
     let sign = ui.paint(Style::Warning, "!");
     let mut warn = |text: String| lines.push(format!("{sign} {}", clean(&text)));
     for caller in &target.callers {
-        warn(format!(
-            "{} of {} calls {}, which it no longer finds then",
-            caller.worker, caller.customer, caller.callee
-        ));
+        warn(format!("{} of {} calls {}, which will no longer exist", caller.worker, caller.customer, caller.callee));
     }
     for other in &target.elsewhere {
         warn(elsewhere(*other).1.to_owned());

@@ -50,7 +50,7 @@ const ADDRESSES: usize = 20;
 pub(super) struct Arguments {
     #[command(flatten)]
     selection: Selection,
-    /// The port; 0 takes any that is free
+    /// Port to listen on; 0 uses any free port
     #[arg(long, default_value_t = PORT)]
     port: u16,
     /// Read secrets from this dotenv file instead of the sources in fleet.yaml [default: .env, if it exists]
@@ -59,7 +59,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    // Before anything is read: what is edited meanwhile is deployed after it.
+    // Before anything is read: edits in the meantime are deployed afterwards.
     let env_file = arguments.env_file.clone().map(|file| std::path::absolute(&file).unwrap_or(file));
     let watched = env_file.clone().unwrap_or_else(|| session.root.join(".env"));
     let mut watch = Watch::new(&session.root, vec![watched])?;
@@ -108,7 +108,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 let (known, skipped, sources) = (Vec::new(), Vec::new(), BTreeSet::new());
                 let mut dev = Dev { session, arguments, env_file, operator, known, skipped, sources, deploys: 0 };
                 let done = dev.follow(&mut watch, &stopped);
-                // While something is printed of it, the emulator's threads go on: it is stopped before the printer.
+                // The emulator's threads continue while its events are printed, so it is stopped before the printer.
                 emulator.stop();
                 done
             },
@@ -126,7 +126,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 /// An event that waits to be printed: its worker, and its JSON.
 type Waiting = (String, String);
 
-/// Prints events on a thread of its own, so that a slow terminal holds up no worker.
+/// Prints events on a thread of its own, so that a slow terminal blocks no worker.
 #[derive(Default)]
 struct Printer {
     sender: Arc<Mutex<Option<SyncSender<Waiting>>>>,
@@ -238,7 +238,9 @@ impl Dev<'_> {
             _ => None,
         };
         // A deploy of some customers bundles what they use alone.
-        self.sources.extend(planned.iter().flat_map(|planned| watch::sources(&self.session.root, &planned.runtimes)));
+        self.sources.extend(
+            planned.iter().flat_map(|planned| watch::sources(&self.session.root, &planned.scan, &planned.runtimes)),
+        );
         let whole = selection.is_all();
         if let Some(found) = found {
             let concerned = |item: &Diagnostic| whole || selection.concerns(item);
@@ -253,7 +255,7 @@ impl Dev<'_> {
         match result {
             None => self.report("nothing deployed", seconds),
             Some(Ok(deployed)) => self.report_deployed(&deployed, seconds),
-            // A wrong command line stays wrong; the rest can be fixed while we watch.
+            // An invalid command line can't be fixed during the run; everything else can.
             Some(Err(failure)) if failure.exit == Exit::Usage && self.deploys == 1 => return Err(failure),
             Some(Err(failure)) => self.session.ui.failure(&failure),
         }

@@ -1,5 +1,5 @@
-//! `flotilla diff`: what differs between the bundles of a customer that are deployed and those that a deploy would upload, or between two
-//! that ran. Reads the state and the files, and sends nothing.
+//! `flotilla diff`: the differences between the bundles of a customer that are deployed and those that a deploy would upload, or between
+//! two that ran. Reads the state and the files, and sends nothing.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -73,7 +73,7 @@ fn planned(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let mut compared = Vec::new();
     if let Some(Planned { project, scan, runtimes, cloud, plan, .. }) = &planned {
         if scan.held.contains(customer) {
-            let failure = format!("{} has errors, so that a deploy would upload nothing", clean(customer));
+            let failure = format!("{} has errors, so a deploy would upload nothing", clean(customer));
             return Err(Failure::new(failure).hint("fix the errors that are reported above"));
         }
         let records = scan.records.iter().filter(|record| build::id(record) == customer);
@@ -97,7 +97,7 @@ fn planned(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
             let id = (cloud.home(&worker.account, worker.namespace.as_deref()), worker.name);
             let live = deployed.iter().find(|(other, _)| *other == id).map(|(_, live)| live);
             let change = plan.changes.iter().find(|change| change.id() == id);
-            // What has a request of its own changes without an upload.
+            // Resources with requests of their own change without an upload.
             let mut values: Vec<String> =
                 change.into_iter().flat_map(|change| &change.reasons).map(ToString::to_string).collect();
             let hosts = plan.hosts.iter().filter(|host| host.home == id.0);
@@ -141,7 +141,7 @@ fn planned(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     if session.format == Format::Json {
         session.json(&serde_json::json!({ "diffs": objects }))?;
     } else {
-        report::print("compared with the state of this machine; `flotilla plan --refresh` looks at Cloudflare itself");
+        report::print("compared with the state on this machine; `flotilla plan --refresh` compares with Cloudflare");
     }
     Ok(Exit::Done)
 }
@@ -236,11 +236,11 @@ impl Side {
     fn kept(state: &State, live: &Deployed) -> Result<Side, Failure> {
         let stored = state.stored(&live.digest)?.ok_or_else(|| {
             let failure = Failure::new(format!(
-                "the state of this machine does not have the deployed bundle {}",
+                "the state on this machine does not have the deployed bundle {}",
                 live.digest.short()
             ));
             failure
-                .hint("another machine deployed it: use its state, or `flotilla import --account` reads what is live")
+                .hint("another machine deployed it: use that machine's state, or read the live worker with `flotilla import --account`")
         })?;
         Side::of(state, &stored, live.digest)
     }

@@ -1,5 +1,5 @@
-//! `flotilla edit`: changes one deployment of a customer, as a whole or not at all, interactively on a terminal or with flags.
-//! It is long as each change can be made in both ways.
+//! `flotilla edit`: changes one deployment of a customer, as a whole or not at all, interactively on a terminal or with flags. It is long
+//! because each change can be made in both ways.
 
 mod deployment;
 mod environments;
@@ -279,7 +279,7 @@ impl Editor<'_> {
         stored.extend(more.stored);
         left.extend(more.left);
         if let Some(name) = left.first() {
-            return Err(Failure::new(format!("no source of fleet.yaml is a file that {name} can be written to"))
+            return Err(Failure::new(format!("no source in fleet.yaml is a file that {name} can be written to"))
                 .hint("set it at its source"));
         }
         let shadowed = match &edits.token {
@@ -314,7 +314,7 @@ impl Editor<'_> {
         }
         if shadowed {
             report::print(
-                "another token takes precedence, perhaps from the environment: the order is that of `secrets` in fleet.yaml",
+                "another token takes precedence, probably from the environment: `secrets` in fleet.yaml defines the order",
             );
         }
         if edits.token.is_some() {
@@ -451,7 +451,11 @@ impl Editor<'_> {
                         let letters = |c: char| c.is_ascii_alphanumeric() || c == '_';
                         let good = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
                             && name.chars().all(letters);
-                        if good { Ok(()) } else { Err("letters, digits and underscores, no digit first".to_owned()) }
+                        if good {
+                            Ok(())
+                        } else {
+                            Err("use letters, digits and underscores; the first character can't be a digit".to_owned())
+                        }
                     };
                     self.prompter.line("Its name", "", form)?
                 }
@@ -608,7 +612,7 @@ impl Editor<'_> {
         }
         if !place.there {
             return Err(Failure::usage(format!("{} is not set in {}", path.join("."), self.deployment.file())).hint(
-                "`flotilla show` says where each value comes from; `--set PATH=null` removes what a layer sets",
+                "`flotilla show` shows where each value comes from; `--set PATH=null` removes what a layer sets",
             ));
         }
         self.spec(Change::Remove(place.path))
@@ -702,7 +706,7 @@ impl Editor<'_> {
         self.edits.secrets.extend(destination.secrets.iter().cloned());
         let mut path = place.path;
         if let (Some(last), true, false) = (path.last_mut(), self.deployment.is_alone(), place.there) {
-            // Beside those that all environments share, not in their place.
+            // In addition to those that all environments share, not instead of them.
             last.push('+');
         }
         self.spec(Change::Append(path, destination.entry()))
@@ -755,7 +759,7 @@ impl Editor<'_> {
             let mut access = token::verified(self.workspace, token.clone(), true, Some(name.clone()))?;
             access.requester.try_ask(&token::home(&account_id), &Call::FindSubdomain).map_err(|error| {
                 Failure::new(format!("the token has no access to the account {name} ({}): {error}", mask(&account_id)))
-                    .hint("it was not stored; it needs `Workers Scripts: Edit` for that account")
+                    .hint("the token was not stored; it needs `Workers Scripts: Edit` for that account")
             })?;
         }
         let secret = self.workspace.fleet.accounts[&name].token.secret.clone();

@@ -24,8 +24,8 @@ use super::{Format, Session, report};
 
 const CODES: &str = "codes look like S0201; `flotilla explain` lists them";
 
-/// Explains what needs no project: a code, or without an argument the list of them. Nothing, if the argument hasn't the
-/// form of a code: then it is a customer.
+/// Explains what needs no project: a code, or without an argument the list of them. Nothing, if the argument doesn't have the format of a
+/// code: then it is a customer.
 pub(super) fn code(ui: &Ui, format: Format, subject: Option<&str>) -> Result<Option<Exit>, Failure> {
     let Some(subject) = subject else { return list(ui, format).map(Some) };
     if !has_form_of_code(subject) {
@@ -61,7 +61,9 @@ pub(super) fn customer(session: &Session, subject: &str, cloud: &CloudArguments)
         let ids = scan.records.iter().map(build::id).chain(Code::ALL.iter().map(|code| code.as_str()));
         return Err(match did_you_mean(subject, ids) {
             Some(near) => failure.hint(format!("did you mean `{near}`?")),
-            None => failure.hint(format!("customers are the files of customers/, without `.yaml`; {CODES}")),
+            None => {
+                failure.hint(format!("a customer's id is the name of its file in customers/, without `.yaml`; {CODES}"))
+            }
         });
     };
     let runtimes = bundled?;
@@ -208,7 +210,7 @@ impl<'a> Next<'a> {
         Next { action, reasons: &[], upload: false, held, hosts, digest: None }
     }
 
-    /// Returns the line that says what a deploy would do.
+    /// Returns the line that shows what a deploy would do.
     fn head(&self) -> String {
         match self.action {
             "none" => "a deploy would not change it".to_owned(),
@@ -255,7 +257,7 @@ fn describe(Explanation { rendering, deployed, next }: &Explanation<'_>) -> Stri
     }
     lines.push(format!("  {}", next.head()));
     lines.extend(next.lines().map(|line| format!("    {line}")));
-    lines.push("  made from".to_owned());
+    lines.push("  built from".to_owned());
     lines.extend(rendering.files.iter().map(|file| format!("    {}", clean(file))));
     lines.extend(next.digest.or(rendering.digest).map(|digest| format!("  bundle {digest}")));
     lines.join("\n")
@@ -280,8 +282,8 @@ fn list(ui: &Ui, format: Format) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Returns whether a subject has the form of a code: one of the letters that codes begin with, and some digits. A
-/// customer's id can have that form as well; it is taken as a code then.
+/// Returns whether a subject has the format of a code: one of the letters that codes begin with, and some digits. A customer's id can have
+/// that form as well; it is taken as a code then.
 fn has_form_of_code(subject: &str) -> bool {
     let Some(letter) = subject.chars().next().filter(char::is_ascii_alphabetic) else { return false };
     let digits = &subject[1..];
@@ -290,7 +292,7 @@ fn has_form_of_code(subject: &str) -> bool {
         && Code::ALL.iter().any(|code| code.as_str().starts_with(letter.to_ascii_uppercase()))
 }
 
-/// Markdown as people read it in a terminal: examples indented, no marks of emphasis.
+/// Markdown as plain text for a terminal: indented examples, no emphasis.
 fn plain(markdown: &str) -> String {
     let (mut plain, mut fenced) = (String::new(), false);
     for line in markdown.lines() {

@@ -1,4 +1,4 @@
-//! `flotilla export`: a customer's workers as a folder or an archive, for who deploys them without flotilla.
+//! `flotilla export`: a customer's workers as a folder or an archive, for people who deploy them without flotilla.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -67,7 +67,7 @@ pub fn groups(diagnostics: &[Diagnostic]) -> Vec<Group<'_>> {
         all.append(&mut groups);
     }
     all.sort_by(|a, b| (a.first().severity, &a.first().place).cmp(&(b.first().severity, &b.first().place)));
-    // What stops everything is among those that are shown.
+    // Errors that stop everything are among those that are shown.
     all.iter_mut().for_each(|group| group.members.sort_by_key(|found| found.place.file != FLEET_FILE));
     all
 }

@@ -3,7 +3,7 @@
 pub(super) const ABOUT: &str = "A build system for fleets of Cloudflare Workers.
 
 Reads one YAML file per customer, writes a TypeScript module, a content-hashed bundle and a wrangler file for each, and deploys \
-only what changed, paced below Cloudflare's API rate limit.";
+only what changed, below Cloudflare's API rate limit.";
 
 pub(super) const AFTER: &str = "\
 Each command includes the ones before it: check → build → plan → deploy.
@@ -34,7 +34,7 @@ pub(super) const INIT: &str = "Examples:
 pub(super) const IMPORT: &str = "Examples:
   flotilla import ../shop --dry-run              show what would be written, and what can't be mapped
   flotilla -C fleet import ../shop               create a fleet, or add to it, in the folder fleet
-  flotilla import . --exclude legacy             leave out the configurations of a folder
+  flotilla import . --exclude legacy             leave out the configurations in a folder
   flotilla import . --customer acme              import next to wrangler's own files
   flotilla -C fleet import --account ID          import what an account runs (CLOUDFLARE_API_TOKEN)
 
@@ -48,7 +48,7 @@ pub(super) const NEW: &str = "Examples:
   flotilla new acme --local --database d1-new:acme-consent --yes    use the local emulator, without an account
   flotilla new acme --offline --destination posthog apiKey=phc_1 --label tier=gold --yes
 
-The API token is typed at the prompt or read from where the account's token is kept, never from the command line. If the command \
+The API token is entered at the prompt or read from the sources of secrets in fleet.yaml, never from the command line. If the command \
 fails or is interrupted, every file and the account are left as they were.";
 
 pub(super) const EDIT: &str = "Examples:
@@ -59,7 +59,7 @@ pub(super) const EDIT: &str = "Examples:
   flotilla edit acme --disable Hotjar --destination posthog apiKey=phc_1 --yes
   pass show cloudflare | flotilla edit acme --rotate-token --yes
 
-Comments, order and quoting of everything else stay as they are. The diff is shown before anything is written. If the command \
+Preserves comments, order and quotes, and shows the difference before anything is written. If the command \
 fails or is interrupted, every file and the account are left as they were.";
 
 pub(super) const PLAN: &str = "Examples:
@@ -83,12 +83,12 @@ pub(super) const DEPLOY: &str = "Examples:
   flotilla deploy --yes --all --reason CVE-2026-1    upload every worker, changed or not
   flotilla deploy --plan fleet.plan                  apply what `flotilla plan --out fleet.plan` saved, and nothing else
 
-Requires CLOUDFLARE_API_TOKEN and CLOUDFLARE_ACCOUNT_ID. Secrets are read from the environment and from the dotenv file, as \
-CUSTOMER__NAME first and then as NAME. Ctrl-C stops after the requests in flight; the next deploy continues from there.";
+Requires CLOUDFLARE_API_TOKEN and CLOUDFLARE_ACCOUNT_ID, unless fleet.yaml names others. Each secret is looked up in the sources in \
+fleet.yaml (by default, the environment and .env) as CUSTOMER__NAME and then as NAME. Ctrl-C stops after the requests in flight; the next deploy continues from there.";
 
 pub(super) const PREVIEW: &str = "Examples:
   flotilla preview up --id 123 acme           deploy a preview of acme
-  flotilla preview up --id 123 --since main   deploy previews of the customers that a branch changes
+  flotilla preview up --id 123 --since main   deploy a preview of the customers that a branch changes
   flotilla preview up --id 123 --from production --days 3 --summary preview.md
   flotilla preview list                       list the fleet's previews, with their expiry
   flotilla preview down --id 123              remove one: domains first, then databases and workers
@@ -96,14 +96,14 @@ pub(super) const PREVIEW: &str = "Examples:
   flotilla preview down --all                 remove every preview of the fleet
 
 A preview uses the settings of staging, or of `previews.from` in fleet.yaml, with `environments: { preview: … }` on top. Its workers \
-call each other and have D1 databases of their own. Running `preview up` again updates what changed.";
+call each other and have D1 databases of their own. Running `preview up` again deploys what changed.";
 
 pub(super) const PRUNE: &str = "Examples:
   flotilla prune                     show what would be deleted, and ask
   flotilla prune --yes               delete workers that no spec defines, at most 10 or 10 %
   flotilla prune --domains           also delete domains and routes of workers that no longer exist
 
-Lists the account's workers first. The workers of a spec with errors are kept; while any spec can't be read, all are.";
+Lists the account's workers first. Workers of a customer whose spec has errors are kept. As long as any spec can't be read, nothing is deleted.";
 
 pub(super) const DESTROY: &str = "Examples:
   flotilla destroy acme --dry-run    show what would be deleted
@@ -133,13 +133,13 @@ credentials are sent. Exits with 4 if a check fails.";
 
 pub(super) const SECRETS: &str = "Examples:
   flotilla secrets list acme                     list what acme needs, and where each value comes from
-  flotilla secrets list --live                   compare with the secrets that are set at Cloudflare, and note which were deleted
+  flotilla secrets list --live                   compare with the secrets that are set at Cloudflare, and record which were deleted
   flotilla secrets check                         report what is missing, too large or unused
-  flotilla secrets set TURSO_AUTH_TOKEN --customer acme       type the value at a prompt
+  flotilla secrets set TURSO_AUTH_TOKEN --customer acme       enter the value at a prompt
   pass show acme | flotilla secrets set TURSO_AUTH_TOKEN --customer acme
-  flotilla secrets rotate SESSION_KEY            replace a value by a new random one
+  flotilla secrets rotate SESSION_KEY            replace a value with a new random one
 
-Values are never shown, nor taken from the command line. `secrets` in fleet.yaml lists where they come from; by default, the \
+Values are never shown, and never read from the command line. `secrets` in fleet.yaml lists where they come from; by default, the \
 environment and .env.";
 
 pub(super) const EXPORT: &str = "Examples:
@@ -149,16 +149,16 @@ pub(super) const EXPORT: &str = "Examples:
   flotilla export acme --form tar.gz --to - | ssh …     write to stdout
   flotilla export acme --workflow github --url https://exports.example.com/acme.tar.gz
 
-An export holds the files of out/, a package.json with wrangler pinned, and a README, but no secret. `npm run deploy` in it deploys \
-the same workers, with the same digests, as flotilla would. The same specs give the same bytes.";
+An export contains the files from out/, a package.json that pins wrangler, and a README, but no secrets. `npm run deploy` in it deploys \
+the same workers, with the same digests, as flotilla would. The same specs always give the same bytes.";
 
 pub(super) const DEV: &str = "Examples:
   flotilla dev                  run the whole fleet on this machine
   flotilla dev acme             run one customer
   flotilla dev --env staging    run one environment
 
-Starts the emulator, builds and deploys to it, and does so again whenever a file changes: only what changed is deployed. Errors are \
-printed, and the deployed workers keep running. Requires no account and no token. r deploys again, q or Ctrl-C stops. With --json, each \
+Starts the emulator, builds, and deploys to it. When a file changes, only what changed is deployed. Errors are \
+printed, and the deployed workers keep running. Requires no account and no token. Press r to deploy again, q or Ctrl-C to stop. With --json, each \
 deploy and each event is one object on a line of its own.";
 
 pub(super) const LOGS: &str = "Examples:
@@ -169,8 +169,8 @@ pub(super) const LOGS: &str = "Examples:
   flotilla logs acme --json | jq .exceptions    print each event as Cloudflare sends it
   flotilla logs acme --local                    follow the workers of the local emulator
 
-Uses Cloudflare's tails, as `wrangler tail` does: the token needs the permission `Workers Tail: Read`. Nothing is stored, and only what \
-happens from now on is shown. A lost connection is made again. Ctrl-C stops and deletes the tails.";
+Uses Cloudflare's tails, as `wrangler tail` does: the token needs the permission `Workers Tail: Read`. Nothing is stored, and past \
+events are not shown. flotilla reconnects if the connection is lost. Ctrl-C stops and deletes the tails.";
 
 pub(super) const LOCAL: &str = "Examples:
   flotilla local                                     listen on port 8787
@@ -178,11 +178,11 @@ pub(super) const LOCAL: &str = "Examples:
   curl http://127.0.0.1:8787/workers/c15t-acme/health    call it by path
   flotilla local --limit 20/10                       use a rate limit that is reached soon
 
-API requests need the token in .flotilla/local/token, or one given with --token. Requests from other web pages are rejected.
+API requests need the token in .flotilla/local/token, or one given with --token. Requests from web pages are rejected.
 
 Faults: POST a list to /__local/faults, with that token and the content type application/json, for example
   [{\"match\": {\"method\": \"PUT\"}, \"times\": 2, \"do\": {\"status\": 429, \"retry_after\": 2}}]
-  [{\"skip\": 3, \"do\": {\"set\": {\"result\": null}}}]     the fourth request is carried out, and its answer changed
+  [{\"skip\": 3, \"do\": {\"set\": {\"result\": null}}}]     the fourth request is carried out, and its response is changed
 GET /__local/requests, with the token, lists the API requests.";
 
 pub(super) const COMPLETIONS: &str = "To load them in every shell:
@@ -191,4 +191,4 @@ pub(super) const COMPLETIONS: &str = "To load them in every shell:
   fish        echo 'flotilla completions fish | source' > ~/.config/fish/completions/flotilla.fish
   PowerShell  Add-Content $PROFILE 'flotilla completions powershell | Out-String | Invoke-Expression'
 
-Customers, environments, accounts, deploys and codes are completed, too: those of the project in the current folder.";
+Also completes the customers, environments, accounts, deploys and diagnostic codes of the project in the current folder.";

@@ -79,7 +79,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     };
     if records.is_empty() {
         let of = arguments.customer.as_ref().map_or_else(|| "this deploy".to_owned(), |name| format!("`{name}`"));
-        let failure = Failure::new(format!("the history has nothing about {}", clean(&of)));
+        let failure = Failure::new(format!("the history has no entries for {}", clean(&of)));
         return Err(
             failure.hint("`flotilla history` lists the deploys, `flotilla status` the customers that are deployed")
         );

@@ -29,11 +29,11 @@ use flotilla_engine::requests::PlatformRequester;
 
 /// The longest name of a fleet.
 const FLEET_NAME_LENGTH: usize = 40;
-/// The most files that are listed; of more, their folders are.
+/// The maximum number of files that are listed; if there are more, their folders are.
 const FILES_SHOWN: usize = 30;
-/// The most secrets that are listed.
+/// The maximum number of secrets that are listed.
 const SECRETS_SHOWN: usize = 10;
-/// The most workers whose names are listed to be adopted.
+/// The maximum number of workers whose names are listed to be adopted.
 const ADOPTED_BY_NAME: usize = 6;
 
 #[derive(clap::Args)]
@@ -41,13 +41,13 @@ pub(super) struct Arguments {
     /// Folder of the project, or one of its wrangler files
     #[arg(value_name = "PATH", required_unless_present = "account")]
     path: Option<PathBuf>,
-    /// Also read what this account runs (needs CLOUDFLARE_API_TOKEN): workers without a file, names of zones
+    /// Also read workers without a file, and the names of zones, from this account (needs CLOUDFLARE_API_TOKEN)
     #[arg(long, value_name = "ID")]
     account: Option<String>,
     /// Name of the fleet [default: the project's]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Customer that the workers belong to where no file names one [default: the project's name]
+    /// Customer that the workers belong to if no file names one [default: the project's name]
     #[arg(long, value_name = "NAME")]
     customer: Option<String>,
     /// Leave out configuration files and folders that match, such as `legacy` or `apps/*/wrangler.dev.*`; can be repeated
@@ -92,7 +92,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
     if let (Some(fleet), Some(name)) = (&fleet, &arguments.name)
         && fleet.name() != name
     {
-        return Err(Failure::usage(format!("{} has the fleet `{}` already", target.display(), fleet.name()))
+        return Err(Failure::usage(format!("{} already has the fleet `{}`", target.display(), fleet.name()))
             .hint("leave out --name to add to it, or name another folder with -C DIR"));
     }
     let live = match &arguments.account {
@@ -124,7 +124,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
                 Failure::new(format!("{} has no wrangler project; nothing was written", path.display()))
                     .hint("name the folder with wrangler.toml, wrangler.jsonc or wrangler.json, or one at most four levels above it")
             }
-            None => Failure::new("the account has no worker that isn't in the fleet already; nothing was written"),
+            None => Failure::new("all workers of the account are already in the fleet; nothing was written"),
             // The findings say why.
             Some(_) => {
                 match format {
@@ -335,14 +335,14 @@ fn text(project: &Path, imported: &Imported, dry_run: bool) -> String {
     if !imported.manual.is_empty() {
         let number = count(imported.manual.len(), "worker");
         text.push_str(&format!(
-            "A deploy leaves {number} alone that could not be mapped whole: delivery is `manual`.\n"
+            "A deploy skips {number} that could not be mapped completely: `delivery` is `manual`.\n"
         ));
     }
     let attention = |kind: FindingKind| imported.findings.iter().filter(|finding| finding.kind == kind).count();
     let kinds = [
         (FindingKind::Credential, "secret", "in files, to be replaced"),
         (FindingKind::Invalid, "file", "that can't be read"),
-        (FindingKind::Lost, "setting", "that specs can't say"),
+        (FindingKind::Lost, "setting", "that specs can't express"),
         (FindingKind::LeftOut, "item", "left out"),
     ];
     let counts: Vec<String> = kinds

@@ -34,10 +34,10 @@ const PREVIEWS: &str = ".github/workflows/flotilla-previews.yml";
 /// The path of GitLab's pipeline.
 const PIPELINE: &str = ".gitlab-ci.yml";
 
-/// The most secrets that are listed on the terminal.
+/// The maximum number of secrets that are listed on the terminal.
 const LISTED: usize = 20;
 
-/// The most bytes of a file that is extended or replaced.
+/// The maximum size, in bytes, of a file that is extended or replaced.
 const LIMIT: u64 = 16 << 20;
 
 #[derive(clap::Args)]
@@ -51,7 +51,7 @@ pub(super) struct Arguments {
     /// Generate a CI workflow for an existing project: check and plan pull requests, deploy the main branch
     #[arg(long, value_enum, value_name = "WHERE")]
     ci: Option<Ci>,
-    /// Generate the workflow that deploys a preview of each pull request instead; for GitHub only
+    /// Instead, generate the workflow that deploys a preview of each pull request; for GitHub only
     #[arg(long, requires = "ci")]
     previews: bool,
     /// Shell command with which the workflow installs flotilla [default: npm, which installs this version]
@@ -118,8 +118,8 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
     files.extend(pack.files().into_iter().map(own));
     files.extend(pack.code());
     if let Some(config) = NAMES.iter().find(|name| pack == Pack::Wrangler && root.join(name).is_file()) {
-        return Err(Failure::refused(format!("{} has a {config} already; nothing was written", root.display()))
-            .hint("`flotilla import .` makes a fleet of that project: its code stays where it is, and its settings become specs"));
+        return Err(Failure::refused(format!("{} already has a {config}; nothing was written", root.display()))
+            .hint("`flotilla import .` turns that project into a fleet: its code stays where it is, and its settings become specs"));
     }
     let taken: Vec<&str> =
         files.iter().map(|(path, _)| path.as_str()).filter(|path| root.join(path).symlink_metadata().is_ok()).collect();
@@ -148,7 +148,7 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
              \x20 flotilla check             report every error\n\
              \x20 flotilla build             write out/\n\
              \x20 flotilla deploy --local    deploy to the local Cloudflare emulator\n\
-             \x20 flotilla dev               deploy there on each save, and print what workers log\n\
+             \x20 flotilla dev               deploy to it on each save, and print what workers log\n\
              \x20 flotilla init --ci github  add a workflow that checks, plans and deploys",
             clean(&session.root.display().to_string()),
             count(number, "file")
@@ -162,7 +162,7 @@ fn add(root: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failure
     let folder = format!("templates/{}", pack.name());
     let mut changes = FileChanges::recover(root, ui, "init")?;
     if root.join(&folder).symlink_metadata().is_ok() {
-        return Err(Failure::refused(format!("{folder} exists already; nothing was written")));
+        return Err(Failure::refused(format!("{folder} already exists; nothing was written")));
     }
     let files = pack.files();
     let number = changes.make(|undo| {
@@ -352,7 +352,7 @@ impl Settings<'_> {
         let more = environment.len() - listed.len();
         let file = |how: &str| match more {
             0 => String::new(),
-            _ => format!("  and {} more; or all of them as one dotenv file, {how}\n", count(more, "secret")),
+            _ => format!("  and {} more; or set all of them as one dotenv file, {how}\n", count(more, "secret")),
         };
         match self.service {
             Ci::Github => {

@@ -1,4 +1,4 @@
-//! The edge: the command line, one file for each command, exit codes. The only place that prints and that names clap.
+//! The command line: one file for each command, and the exit codes. The only place that prints and that names clap.
 
 mod apply;
 mod authoring;
@@ -152,7 +152,7 @@ enum Command {
     /// Create a project, or generate a CI workflow for one
     #[command(after_help = help::INIT)]
     Init(init::Arguments),
-    /// Create a project from one that wrangler deploys, or from a live account
+    /// Create a fleet from a wrangler project or from a live account
     #[command(after_help = help::IMPORT)]
     Import(import::Arguments),
     /// Add a customer, interactively or with flags
@@ -163,7 +163,7 @@ enum Command {
     Edit(edit::Arguments),
     /// Check all specs, fleet.yaml and the packs, and report every error at once
     Check(check::Arguments),
-    /// Build what is out of date in out/
+    /// Build the files in out/ that are out of date
     Build(build::Arguments),
     /// Show what a deploy would do, why, and what it costs
     #[command(after_help = help::PLAN)]
@@ -171,7 +171,7 @@ enum Command {
     /// Build, plan, and deploy what changed
     #[command(after_help = help::DEPLOY)]
     Deploy(deploy::Arguments),
-    /// Return workers to what they ran before
+    /// Roll workers back to what they ran before
     #[command(after_help = help::ROLLBACK)]
     Rollback(rollback::Arguments),
     /// Delete a customer: its spec, its workers, domains and routes
@@ -192,7 +192,7 @@ enum Command {
     },
     /// Show what is deployed: digest, time, address
     Status(status::Arguments),
-    /// Check deployed workers: DNS, TLS, health, and the pack's own checks
+    /// Check deployed workers: DNS, TLS, health, and the pack's other probes
     #[command(after_help = help::VERIFY)]
     Verify(verify::Arguments),
     /// List, check, set and rotate the secrets that workers need
@@ -216,7 +216,7 @@ enum Command {
     /// Run the local Cloudflare emulator: the API, and the deployed workers in workerd
     #[command(after_help = help::LOCAL)]
     Local(local::Arguments),
-    /// Explain a customer: why it is built and deployed; or a diagnostic code; without either, list the codes
+    /// Explain why a customer is built and deployed, or what a diagnostic code means; without an argument, list the codes
     Explain {
         /// Diagnostic code, such as S0201, or customer
         subject: Option<String>,
@@ -409,8 +409,7 @@ fn man(folder: &Path, format: Format, ui: &Ui) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Writes the man pages of a command and its subcommands; returns their number. A file that is there is replaced, and a link isn't
-/// followed.
+/// Writes the man pages of a command and its subcommands; returns their number. An existing file is replaced, and a link isn't followed.
 fn man_pages(command: clap::Command, folder: &Path) -> anyhow::Result<usize> {
     let mut written = 1;
     for subcommand in command.get_subcommands().cloned() {
@@ -437,7 +436,7 @@ fn started(global: &Global) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses to change the cloud by what an interrupted command left of a project; warns others.
+/// Refuses commands that change Cloudflare while an interrupted command has left a project half changed; warns others.
 fn refuse_half_made(session: &Session, command: &Command) -> Result<(), Failure> {
     if matches!(command, Command::New(_) | Command::Edit(_)) {
         return Ok(());
@@ -445,7 +444,7 @@ fn refuse_half_made(session: &Session, command: &Command) -> Result<(), Failure>
     let Some(what) = undo::interrupted(&session.root) else { return Ok(()) };
     let what = ui::clean(&what);
     let hint = match what.as_str() {
-        "init" | "import" => format!("run `flotilla {what}` again: it undoes what the interrupted run did first"),
+        "init" | "import" => format!("run `flotilla {what}` again: it first undoes the changes of the interrupted run"),
         _ => {
             format!("`flotilla {what} --interrupted undo` undoes it, `--interrupted keep` keeps it")
         }

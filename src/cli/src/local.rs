@@ -28,16 +28,16 @@ const LOCAL_ACCOUNT: &str = "00000000000000000000000000000001";
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The port; 0 takes any that is free
+    /// Port to listen on; 0 uses any free port
     #[arg(long, default_value_t = PORT)]
     port: u16,
-    /// The API's limit: requests per seconds, for each token
+    /// Rate limit of the API for each token, such as 1200/300: requests per seconds
     #[arg(long, value_name = "REQUESTS/SECONDS", value_parser = limit)]
     limit: Option<local::RateLimit>,
-    /// A token that the API accepts beside the one in .flotilla/local/token; TOKEN@ACCOUNT is the account's own; may be given several times
+    /// Token that the API accepts in addition to the one in .flotilla/local/token; TOKEN@ACCOUNT is for that account only; can be repeated
     #[arg(long = "token", value_name = "TOKEN")]
     tokens: Vec<String>,
-    /// A zone; NAME@ACCOUNT belongs to that account; may be given several times [default: the last two labels of any host]
+    /// Zone that exists; NAME@ACCOUNT belongs to that account; can be repeated [default: the last two labels of any host]
     #[arg(long = "zone", value_name = "NAME")]
     zones: Vec<String>,
 }

@@ -49,7 +49,7 @@ pub(super) struct Arguments {
 /// The filters of `wrangler tail`.
 #[derive(clap::Args)]
 struct Filters {
-    /// Only requests that ended like this; can be repeated or separated by commas
+    /// Only requests with this outcome; can be repeated or separated by commas
     #[arg(long, value_enum, value_name = "STATUS", value_delimiter = ',')]
     status: Vec<Status>,
     /// Only requests whose console lines contain this text
@@ -58,10 +58,10 @@ struct Filters {
     /// Only requests with this HTTP method; can be repeated or separated by commas
     #[arg(long, value_name = "METHOD", value_delimiter = ',')]
     method: Vec<String>,
-    /// Only requests with this header, or with this text in it: NAME or NAME:TEXT
+    /// Only requests with this header, or with this text in the header: NAME or NAME:TEXT
     #[arg(long, value_name = "HEADER")]
     header: Option<String>,
-    /// Only requests from this IP address; self is this machine's; can be repeated or separated by commas
+    /// Only requests from this IP address, or self for this machine's; can be repeated or separated by commas
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     ip: Vec<String>,
     /// Only requests to this version of the worker

@@ -231,7 +231,7 @@ fn finish(
     }
     if shadowed {
         report::print(
-            "another token takes precedence over the one that was typed: the order is that of `secrets` in fleet.yaml",
+            "another token takes precedence over the one that was entered: `secrets` in fleet.yaml defines the order",
         );
     }
     report::print("next:");

@@ -92,7 +92,7 @@ impl Operator for Terminal {
                 ui.line(&format!("{} no worker is selected", ui.paint(Style::Warning, "warning:")));
             }
             Event::NothingPruned => {
-                ui.line("nothing is pruned: a spec can't be read, and any worker might be its customer's");
+                ui.line("nothing is pruned: a spec can't be read, and any worker might belong to its customer");
             }
             Event::InvalidId(invalid) => self.warning(&clean(&invalid.to_string())),
             Event::SourceUnavailable { source, reason } => {
@@ -150,7 +150,7 @@ impl Operator for Terminal {
             Event::RunEnded(outcome) => self.events.lock().ended(outcome),
             Event::PreviewsFound(found) => found.iter().for_each(|seen| ui.line(&preview_line(seen))),
             Event::AbandonedDatabase(name) => {
-                ui.note(&format!("the database {} was created, but its worker never was", clean(name)));
+                ui.note(&format!("the database {} was created, but its worker was not", clean(name)));
             }
             Event::CannotRemove { path, error } => ui.line(&format!("{} can't be removed: {error}", path.display())),
         }
@@ -166,7 +166,7 @@ impl Operator for Terminal {
     }
 }
 
-/// The line of a preview that is going to be taken down.
+/// The line of a preview that is going to be removed.
 fn preview_line(seen: &Seen) -> String {
     let hosts = seen.hosts.iter().map(|host| clean(host)).collect::<Vec<_>>().join(", ");
     let databases = match seen.databases.len() {
@@ -210,7 +210,7 @@ fn report_change(ui: &Ui, event: &deploy::Event<'_>) {
             let without = match unchecked {
                 0 => String::new(),
                 number => {
-                    format!("; {} without: no address, or the pack has no probe `health`", count(*number, "worker"))
+                    format!("; {} not checked: no address, or the pack has no probe `health`", count(*number, "worker"))
                 }
             };
             ui.note(&format!("checking the health of {}{without}", count(*checked, "worker")));

@@ -29,9 +29,12 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("up", "`flotilla deploy` uploads what changed, `flotilla preview up` deploys a preview"),
     (
         "update",
-        "`flotilla edit` changes a customer, `flotilla deploy` uploads what changed; a newer flotilla comes from where you got this one",
+        "`flotilla edit` changes a customer, `flotilla deploy` uploads what changed; install a newer flotilla the way you installed this one",
     ),
-    ("upgrade", "a newer flotilla comes from where you got this one, such as `npm install --save-dev flotilla@latest`"),
+    (
+        "upgrade",
+        "install a newer flotilla the way you installed this one, such as `npm install --save-dev flotilla@latest`",
+    ),
     ("validate", "`flotilla check` reports every error in every file"),
     ("watch", "`flotilla dev` deploys locally on each change, `flotilla build --watch` only rebuilds"),
 ];

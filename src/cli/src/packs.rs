@@ -65,7 +65,7 @@ impl Pack {
         }
     }
 
-    /// Returns the files of its code that lie outside of its folder, by path from the project's root.
+    /// Returns the files of its code that lie outside its folder, by path from the project's root.
     pub fn code(self) -> Vec<(String, Vec<u8>)> {
         let files = [
             ("worker/wrangler.jsonc", include_str!("init/wrangler/wrangler.jsonc")),

@@ -58,7 +58,7 @@ pub(super) struct LineArguments {
     /// Delete deployed workers that no spec defines
     #[arg(long)]
     pub prune: bool,
-    /// Compare with what Cloudflare runs instead of the state alone; costs a few list requests
+    /// Compare with what Cloudflare runs, not only with the state; costs a few list requests
     #[arg(long)]
     pub refresh: bool,
     /// Take over an existing worker that this fleet doesn't manage, and overwrite it; `*` and `?` match several
@@ -66,7 +66,7 @@ pub(super) struct LineArguments {
     pub adopt: Vec<String>,
 }
 
-/// What was asked for, as the command line reads it.
+/// The request, as read from the command line.
 #[derive(Parser)]
 #[command(no_binary_name = true)]
 struct Asked {
@@ -115,7 +115,7 @@ impl LineArguments {
         words.iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")
     }
 
-    /// The words of a command line that ask for the same; what they say of the cloud is left out.
+    /// The words of an equivalent command line, without the options that select the cloud.
     pub(super) fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
         if self.all {
@@ -176,7 +176,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
             report::print(&form.text(&session.ui, arguments.full, Some(&command)));
             if let Some(excess) = too_many {
                 let sign = session.ui.paint(Style::Warning, "!");
-                report::print(&format!("{sign} a deploy refuses this plan without --max-deletions: {excess}"));
+                report::print(&format!("{sign} a deploy of this plan requires --max-deletions: {excess}"));
             }
         }
     }
@@ -195,7 +195,7 @@ pub(super) fn report_dry_run(session: &Session, planned: &Planned) -> Result<Exi
     Ok(finished(planned))
 }
 
-/// Returns the plan for people, without what to run next.
+/// Returns the plan as text, without the next command.
 pub(super) fn text(view: PlanView<'_>, ui: &Ui) -> String {
     PlanOutput(view).text(ui, false, None)
 }

@@ -60,7 +60,9 @@ pub struct Report<'a> {
     delete: usize,
     unchanged: usize,
     requests: usize,
-    /// Requests beside them, which look at what is there.
+    /// The most requests beside them that upload static assets.
+    asset_uploads_at_most: usize,
+    /// Additional requests, which read what is deployed.
     checks: usize,
     eta_seconds: f64,
     digest: Digest,
@@ -124,6 +126,7 @@ impl PlanOutput<'_> {
             delete,
             unchanged: plan.unchanged,
             requests: self.requests(),
+            asset_uploads_at_most: self.plan.asset_uploads_at_most(),
             checks: self.checks(),
             eta_seconds: eta(&self.estimates),
             digest: plan.digest,
@@ -249,19 +252,23 @@ impl PlanOutput<'_> {
     }
 
     fn requests(&self) -> usize {
-        self.plan.requests().values().sum()
+        self.estimates.iter().map(|estimate| estimate.requests).sum()
     }
 
-    /// Returns the number of requests that look at what is there.
+    /// Returns the number of requests that read what is deployed.
     fn checks(&self) -> usize {
         self.estimates.iter().map(|estimate| estimate.checks).sum()
     }
 
     /// Returns the price: `41 requests and 7 checks`.
     fn price(&self) -> String {
-        match self.checks() {
+        let price = match self.checks() {
             0 => requests(self.requests()),
             checks => format!("{} and {}", requests(self.requests()), count(checks, "check")),
+        };
+        match self.plan.asset_uploads_at_most() {
+            0 => price,
+            most => format!("{price}, and at most {} of static assets", count(most, "upload")),
         }
     }
 
@@ -339,7 +346,7 @@ fn estimate_lines(estimates: &[Estimate]) -> Vec<String> {
         if estimate.used > 0 {
             let window = duration(estimate.window_seconds);
             let (used, limit) = (grouped(estimate.used), grouped(estimate.limit));
-            line += &format!("; {used} of {limit} requests in {window} are used already");
+            line += &format!("; {used} of {limit} requests per {window} are already used");
         }
         if estimate.blocked_seconds > 0.0 {
             line += &format!("; rate limited for another {}", duration(estimate.blocked_seconds));
@@ -657,17 +664,17 @@ mod tests {
         let text = output.text(&Ui::new(true, false), false, Some("flotilla deploy --yes"));
         assert!(text.contains("\nwaves: canaries 1 → the rest 2\n  b: 1200 requests, about 20 min\n"), "{text}");
         assert!(
-            text.contains("\n  a: 7 requests, about 7.0 s; 312 of 1,140 requests in 5 min are used already"),
+            text.contains("\n  a: 7 requests, about 7.0 s; 312 of 1,140 requests per 5 min are already used"),
             "{text}"
         );
-        assert!(text.contains("· 3 requests · about 20 min\n"), "{text}");
+        assert!(text.contains("· 1,207 requests · about 20 min\n"), "{text}");
         let report = serde_json::to_value(output.report()).unwrap();
         assert_eq!(
             report["waves"],
             serde_json::json!([{"name": "canaries", "changes": 1}, {"name": "the rest", "changes": 2}])
         );
         assert_eq!((&report["lanes"][0]["used"], &report["lanes"][1]["used"]), (&0.into(), &312.into()));
-        assert_eq!(report["requests"], 3);
+        assert_eq!(report["requests"], 1207);
         assert_eq!(report["groups"], serde_json::json!([]));
     }
 

@@ -187,6 +187,6 @@ fn interact<T: Send>(ask: impl FnOnce() -> dialoguer::Result<T> + Send) -> Resul
     let answer = answer.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     answer.map_err(|dialoguer::Error::IO(error)| match error.kind() {
         ErrorKind::Interrupted => wait_for_shutdown(),
-        _ => Failure::new(format!("nothing was answered: {error}")),
+        _ => Failure::new(format!("no answer was given: {error}")),
     })
 }

@@ -24,7 +24,7 @@ use super::table::{Cell, Column, Fit, Table};
 use super::timings::Timing;
 use super::ui::{Style, Ui, clean, clean_lines};
 
-/// Up to so many are all shown whole.
+/// The number up to which all of them are shown in full.
 const ALL: usize = 20;
 
 /// The number of diagnostics that are shown of more.
@@ -95,7 +95,7 @@ fn table(ui: &Ui, diagnostics: &[Diagnostic]) -> String {
     lines.join("\n")
 }
 
-/// The data for showing diagnostics one after the other.
+/// The data for printing diagnostics one after the other.
 struct Blocks<'a> {
     root: &'a Path,
     ui: &'a Ui,
@@ -141,7 +141,7 @@ impl Blocks<'_> {
     /// A line, and a mark below what is meant of it.
     fn excerpt(&self, (style, mark): (Style, &str), code: Code, place: &Place, line: &str) -> String {
         let (ui, hidden) = (self.ui, self.hidden.get(&(place.file.as_str(), place.line)).copied());
-        // What stands far to the right is neither shown nor needed.
+        // Text far to the right is neither shown nor needed.
         let line = line.char_indices().nth(place.column + 400).map_or(line, |(end, _)| &line[..end]);
         let (line, column) = match hidden {
             Some(column) => cut_before(line, column, place.column),
@@ -194,7 +194,7 @@ fn hidden(diagnostics: &[Diagnostic]) -> Hidden<'_> {
     for Diagnostic { code, place, .. } in diagnostics {
         let from = match code {
             Code::LiteralSecret | Code::SecretVariable => place.column,
-            // Outside of fleet.yaml, it is a file of secrets.
+            // Outside fleet.yaml, it is a file of secrets.
             Code::BadSecretSource if place.file != project::FLEET_FILE => 1,
             Code::UnknownKey | Code::DuplicateKey => place.column + place.width,
             _ => continue,
@@ -236,7 +236,7 @@ fn cut_before(line: &str, hidden: usize, column: usize) -> (String, usize) {
     let before: String = line.chars().take(column - 1).skip(hidden).collect();
     let key = before.trim_end_matches([' ', '"', '\'']);
     if !key.ends_with(':') {
-        // It is a part of what is hidden, or nobody knows what it is.
+        // It is a part of what is hidden, or unknown.
         let stars = shown.chars().count() - STARS.len();
         return (shown, stars + 1);
     }
@@ -343,11 +343,11 @@ pub fn json_text(value: &impl Serialize) -> Result<String, serde_json::Error> {
     Ok(visible_json(&serde_json::to_string(value)?))
 }
 
-/// Returns JSON of one line with escapes for what nobody sees and for what a CI system would take for a command.
+/// Returns JSON on one line, with escapes for invisible characters and for what a CI system would read as a command.
 pub fn visible_json(json: &str) -> String {
     let is_hidden = |c: char| c.is_control() || is_invisible(c);
     let mut text = Cow::Borrowed(json);
-    // Outside of strings, JSON has neither these nor a `#`.
+    // Outside strings, JSON has neither these nor a `#`.
     if json.chars().any(is_hidden) {
         let mut visible = String::with_capacity(json.len());
         for c in json.chars() {

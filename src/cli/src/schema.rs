@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     check: bool,
 }
 
-/// The most bytes of a schema that are read to compare it.
+/// The maximum size, in bytes, of a schema that are read to compare it.
 const LIMIT: u64 = 64 << 20;
 
 #[derive(Clone, Copy, ValueEnum)]

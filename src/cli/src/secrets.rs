@@ -34,9 +34,9 @@ pub(super) enum Arguments {
     List(list::Arguments),
     /// Report secrets that are missing, too large or unused; sends no requests
     Check(CustomersArguments),
-    /// Set a secret in a dotenv file, plain or encrypted with age; the value is typed or read from stdin
+    /// Set a secret in a dotenv file, plain or encrypted with age; the value is entered at a prompt or read from stdin
     Set(change::SetArguments),
-    /// Replace a secret by a random value, or by one read from stdin
+    /// Replace a secret with a random value, or with one read from stdin
     Rotate(change::RotateArguments),
 }
 
@@ -117,7 +117,7 @@ struct Opened {
     state: State,
 }
 
-/// Opens all of it. Returns none if the fleet has an error that concerns everything.
+/// Opens all of them. Returns none if the fleet has an error that concerns everything.
 fn open(session: &Session, arguments: &CloudArguments) -> Result<Opened, Failure> {
     let loaded = build::load(&session.root, &session.ui).map_err(Failure::invalid)?;
     let (secrets, cloud, state) = arguments.open(session, &loaded.project.fleet)?;
@@ -125,7 +125,7 @@ fn open(session: &Session, arguments: &CloudArguments) -> Result<Opened, Failure
 }
 
 impl Opened {
-    /// The workers that flotilla deploys and that are chosen, in the order of customers.
+    /// The selected workers that flotilla deploys, in the order of customers.
     fn workers(&self, chosen: impl Fn(&Worker) -> bool) -> Vec<&Worker> {
         let ours = |worker: &&Worker| {
             self.cloud.local.is_some() || matches!(worker.delivery, Delivery::Automatic | Delivery::Manual)

@@ -32,7 +32,7 @@ const COLUMNS: [Column<'_>; 6] = [
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Print the state of all workers, or of one customer's
+    /// Print the state of all workers, or of one customer's workers
     Show(Show),
     /// Rebuild the state from what Cloudflare runs
     Rebuild(Rebuild),
@@ -42,7 +42,7 @@ pub(super) enum Command {
 
 #[derive(clap::Args)]
 pub(super) struct Show {
-    /// The customer
+    /// Customer whose workers to print [default: all]
     #[arg(value_name = "CUSTOMER")]
     customer: Option<String>,
     #[command(flatten)]
@@ -141,7 +141,7 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
     })?;
     rows.sort_by(|a, b| (a.environment, &a.customer, &a.worker).cmp(&(b.environment, &b.customer, &b.worker)));
     if let (Some(customer), true) = (&arguments.customer, rows.is_empty()) {
-        return Err(Failure::new(format!("the state has nothing of `{customer}`"))
+        return Err(Failure::new(format!("the state has no worker of `{customer}`"))
             .hint("list its customers: flotilla state show"));
     }
     if session.format == Format::Json {
@@ -196,7 +196,7 @@ fn rebuild(session: &Session, arguments: &Rebuild) -> Result<Exit, Failure> {
         })?;
         return Ok(exit);
     }
-    // That they were deployed by some machine is what all of them have in common.
+    // All of them have been deployed by some machine.
     let shown: Vec<_> =
         rebuilt.findings.iter().filter(|found| found.what != What::DeployedElsewhere).cloned().collect();
     findings::print(&session.ui, &shown);
@@ -228,7 +228,7 @@ fn unlock(session: &Session) -> Result<Exit, Failure> {
             Holder::Elsewhere(by, age) => {
                 held = true;
                 let text = format!(
-                    "the lock of {what} is held on another host: {by}; last sign of life {} s ago. If that process was just killed, run this command again in 20 s: flotilla then waits for a sign of life, and removes the lock if there is none",
+                    "the lock of {what} is held on another host: {by}; it was last renewed {} s ago. If that process was just killed, run this command again in 20 s: flotilla then waits for the lock to be renewed, and removes it if it isn't",
                     age.as_secs()
                 );
                 ("elsewhere", text)

@@ -144,7 +144,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     if let Some(loaded) = &mut loaded {
         selection.verify(&session.operator, &loaded.project, &mut loaded.scan)?;
     }
-    // What is deployed is known from the state, whatever the files are like, as long as the accounts are named.
+    // The state shows what is deployed, even if the files have errors, as long as the accounts are known.
     let in_part;
     let fleet = match &loaded {
         Some(loaded) => &loaded.project.fleet,
@@ -303,7 +303,7 @@ fn without_subdomain(
 /// Returns the failure for accounts whose ids aren't known: whether their workers are deployed isn't known, either.
 pub(super) fn unknown_accounts(unknown: &[&str]) -> Option<Failure> {
     let message = format!("the id of {} is not set, so what is deployed there is unknown", unknown.join(", "));
-    let hint = "set it as fleet.yaml names it, by default CLOUDFLARE_ACCOUNT_ID; --local shows the local emulator's";
+    let hint = "set the variable that fleet.yaml names, by default CLOUDFLARE_ACCOUNT_ID; --local shows the workers of the local emulator";
     (!unknown.is_empty()).then(|| Failure::new(message).hint(hint))
 }
 

@@ -1,6 +1,6 @@
 //! Standard output, and the errors of writing output: to stdout, and to files that the command line names. They are kept until the command
-//! ends, and make it fail, so that no result is lost in silence and nothing is left half done because of one. Only a reader that
-//! went away is no error.
+//! ends, and make it fail, so that no result is silently lost and nothing is left half done because of one. Only a reader that went away is
+//! no error.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -15,7 +15,7 @@ use super::color::{self, Stream};
 
 /// The outputs that could not be written.
 static FAILED: Mutex<Vec<Lost>> = Mutex::new(Vec::new());
-/// Whether stdout takes nothing more, whatever the reason.
+/// Whether stdout accepts nothing more, for whatever reason.
 static IS_CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// An output that could not be written.
@@ -40,7 +40,7 @@ impl Write for Stdout {
     }
 }
 
-/// Writes lines to stdout, without what a CI system would take for a command.
+/// Writes lines to stdout, without what a CI system would read as a command.
 pub fn print(text: &str) {
     print_line(&color::for_stream(Stream::Stdout, &without_commands(text)));
 }
@@ -66,7 +66,7 @@ fn columns_of(stream: impl io::IsTerminal + std::os::fd::AsFd) -> Option<usize> 
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
-/// Returns whether stdout takes nothing more: then there is no use in making more output.
+/// Returns whether stdout accepts nothing more: then further output is useless.
 pub fn is_closed() -> bool {
     IS_CLOSED.load(Ordering::Relaxed)
 }

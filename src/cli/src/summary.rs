@@ -149,7 +149,7 @@ pub(super) fn text(text: &str) -> String {
     boxed(text, LONGEST)
 }
 
-/// The same, of so many characters at the most.
+/// The same, with a maximum number of characters.
 pub(super) fn boxed(text: &str, longest: usize) -> String {
     let short: String = text.chars().take(longest).collect();
     let mut safe = String::from("<code>");

@@ -75,7 +75,7 @@ impl<T: Into<String>> From<T> for Cell {
     }
 }
 
-/// The columns of a table as they are shown. Those that don't fit beside the others are on further lines of each row.
+/// The columns of a table as they are shown. Those that don't fit next to the others are on further lines of each row.
 pub(super) struct Layout<'a> {
     columns: Vec<Column<'a>>,
     /// For each line of a row, the width of each column; none: it isn't on that line.
@@ -235,7 +235,7 @@ impl<'a> Table<'a> {
         lines
     }
 
-    /// Prints the table to stdout, as wide as the terminal at the most.
+    /// Prints the table to stdout, at most as wide as the terminal.
     pub fn print(&self, ui: &Ui) {
         let lines = self.lines(ui, stdout::columns());
         if !lines.is_empty() {

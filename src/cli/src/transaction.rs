@@ -122,7 +122,7 @@ impl Transaction {
             return Ok(true);
         }
         Err(remaining(Failure::new("some changes could not be undone"), &left)
-            .hint("--interrupted keep keeps them and forgets about them"))
+            .hint("--interrupted keep keeps them and deletes the journal"))
     }
 
     /// Sets the function that deletes a database that was created.
@@ -207,7 +207,7 @@ impl FileChanges {
                 if !left.is_empty() {
                     return Err(remaining(Failure::new(format!("`flotilla {before}` was interrupted")), &left));
                 }
-                ui.line(&format!("undid what the interrupted `flotilla {before}` of {at} had done"));
+                ui.line(&format!("undid the changes of the interrupted `flotilla {before}` of {at}"));
             }
         }
         undo.restart(what, now())?;
@@ -301,7 +301,9 @@ fn handle_signals(shared: &Arc<Shared>) -> Result<(), Failure> {
             Some(first) if first.elapsed() < SAME_SIGNAL => {}
             Some(_) => {
                 shared.restore_terminal();
-                shared.ui.line("stopped in the middle; the next `flotilla new` or `flotilla edit` shows what is left");
+                shared.ui.line(
+                    "stopped before the end; the next `flotilla new` or `flotilla edit` shows what is left to undo",
+                );
                 shared.ui.leave(code);
             }
             None => {

@@ -186,13 +186,13 @@ fn advice(check: &Check) -> &'static str {
             "Cloudflare renews certificates 30 days before their end: see SSL/TLS › Edge Certificates of the zone"
         }
         ("tls", _) => {
-            "a new certificate takes some minutes; the universal one covers the zone and one level below: see SSL/TLS › Edge Certificates"
+            "a new certificate takes a few minutes; the universal one covers the zone and one level below it: see SSL/TLS › Edge Certificates"
         }
         ("peers", _) => {
             "the workers that it calls must be deployed and healthy; on one zone, Workers reach each other by service bindings or custom domains, not by routes or workers.dev"
         }
         _ if check.message.contains("FLOTILLA_DIGEST") || is_no_digest(&check.message) => {
-            "return `env.FLOTILLA_DIGEST` there in the pack's code, or remove the digest from the probe in pack.yaml: another deploy of the same code answers in the same way"
+            "return `env.FLOTILLA_DIGEST` there in the pack's code, or remove the digest from the probe in pack.yaml: another deploy of the same code gives the same result"
         }
         _ if check.message.contains("digest") => {
             "the worker runs something other than what was deployed: `flotilla plan --refresh` shows who changed it, `flotilla deploy` deploys it again"

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use notify::EventKind;
 
-use flotilla_build::build::{self, PackBundles, Scope};
+use flotilla_build::build::{self, PackBundles, Scan, Scope};
 use flotilla_build::manifest::{FOLDER, Record, Unit};
 use flotilla_engine::build_fleet::{Built, build_fleet};
 use flotilla_model::diagnostic::Diagnostic;
@@ -25,12 +25,12 @@ use super::ui::{Style, clean};
 use super::{Format, Session, stdout};
 use folders::{Folders, cannot};
 
-/// Editors write a file in several steps: the build waits until so long nothing more has come.
+/// Editors write a file in several steps: the build waits until there was no event for this time.
 const QUIET: Duration = Duration::from_millis(10);
 /// But not longer than this.
 const AT_MOST: Duration = Duration::from_millis(60);
-/// Whether the folders are still the same is looked up so often, also if no event comes: of a folder above the project, and of a
-/// file system that was mounted there, none does.
+/// The interval at which flotilla checks whether the folders are still the same, even without an event: of a folder above the project, and
+/// of a file system that was mounted there, none does.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The files that were edited.
@@ -42,10 +42,10 @@ pub(super) enum Edited {
 }
 
 pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Failure> {
-    // Before the first build: what is edited meanwhile is built after it.
+    // Before the first build: edits in the meantime are built afterwards.
     let mut watch = Watch::new(&session.root, Vec::new())?;
     let mut current = None;
-    // What is wrong, as far as it was told; nothing before the first build.
+    // The errors that were reported; nothing before the first build.
     let mut known: Option<Vec<Diagnostic>> = None;
     let mut start = Instant::now();
     let mut next = Some(Edited::Fleet);
@@ -58,10 +58,10 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
                     }
                     Outcome::Stopped(diagnostics) => {
                         known = Some(print_changes(session, known.as_deref(), diagnostics, (0, 0), start)?);
-                        // From the beginning next time: what is in memory is half of the old and half of the new.
+                        // From the beginning next time: the memory contains a mix of old and new.
                         current = None;
                     }
-                    // Another process has built meanwhile, or a pack is used for the first time.
+                    // Another process has built in the meantime, or a pack is used for the first time.
                     Outcome::Outdated => {
                         next = Some(Edited::Fleet);
                         continue;
@@ -73,14 +73,14 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
                     let changed = (done.built.written, done.built.removed);
                     let diagnostics = std::mem::take(&mut done.diagnostics);
                     known = Some(print_changes(session, known.as_deref(), diagnostics, changed, start)?);
-                    watch.set_sources(sources(&session.root, &done.runtimes));
+                    watch.set_sources(sources(&session.root, &done.scan, &done.runtimes));
                     current = Some(done);
                 }
                 Err(failure) if !failure.diagnostics.is_empty() => {
                     known = Some(print_changes(session, known.as_deref(), failure.diagnostics, (0, 0), start)?);
                     current = None;
                 }
-                // A wrong command line stays wrong; the rest can be fixed while we watch.
+                // An invalid command line can't be fixed during the run; everything else can.
                 Err(failure) if failure.exit == Exit::Usage => return Err(failure),
                 Err(failure) => {
                     session.ui.end();
@@ -101,17 +101,27 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
 }
 
 /// Returns the folders of the sources that wrangler bundled.
-pub(super) fn sources(root: &Path, bundles: &PackBundles) -> BTreeSet<PathBuf> {
+pub(super) fn sources(root: &Path, scan: &Scan, bundles: &PackBundles) -> BTreeSet<PathBuf> {
     let files = bundles.iter().flat_map(|(_, bundle)| bundle.sources.iter());
     let own = files.filter(|(file, _)| !file.starts_with("node_modules/")).map(|(file, _)| root.join(file));
-    own.filter_map(|file| file.parent()?.canonicalize().ok()).collect()
+    let mut folders: BTreeSet<PathBuf> = own.filter_map(|file| file.parent()?.canonicalize().ok()).collect();
+    // Those of static assets: a pack's, and customers' own.
+    for assets in bundles.iter().filter_map(|(_, bundle)| bundle.assets.as_ref()) {
+        let Some(folder) = assets.folder.as_ref().and_then(|folder| folder.canonicalize().ok()) else { continue };
+        let files = assets.list.files.keys().map(|path| folder.join(path.trim_start_matches('/')));
+        let above = files.flat_map(|file| file.ancestors().skip(1).map(Path::to_owned).collect::<Vec<_>>());
+        folders.extend(above.filter(|above| above.starts_with(&folder)));
+        folders.insert(folder);
+    }
+    folders.extend(build::asset_inputs(scan).map(|file| root.join(file)).filter(|path| path.is_dir()));
+    folders
 }
 
 /// A message to a watch.
 pub(super) enum Message {
     /// These paths were edited; the empty one: events were lost, and everything may have been.
     Edited(Vec<PathBuf>),
-    /// Everything counts as edited, as somebody asks for it.
+    /// Everything counts as edited, on request.
     Everything,
     /// Nothing was edited: the turn ends early.
     Nothing,

@@ -1,5 +1,4 @@
-//! The details of a worker that people ask for: account, zone, token, domain, database, its id. Ids are masked, and of a token
-//! only whether it is found.
+//! The details of a worker: account, zone, token, domain, database, its id. Ids are masked, and of a token only whether it is found.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};

@@ -48,7 +48,7 @@ pub struct Workflow<'a> {
 }
 
 impl Workflow<'_> {
-    /// Returns what stands before a path of the project: the folder with `/`, or nothing.
+    /// Returns the prefix of a path of the project: the folder with `/`, or nothing.
     fn prefix(&self) -> String {
         if self.folder.is_empty() { String::new() } else { format!("{}/", self.folder) }
     }
@@ -126,7 +126,7 @@ fn filled(workflow: &Workflow<'_>, text: &str) -> String {
         }
         number => {
             listed += &format!(
-                "          # The customers refer to {number} secrets, too many to list here: put them into FLOTILLA_SECRETS.\n"
+                "          # The customers refer to {number} secrets, too many to list here: put them in FLOTILLA_SECRETS.\n"
             );
         }
     }

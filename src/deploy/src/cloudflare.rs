@@ -1,9 +1,10 @@
-//! Cloudflare's API. Turns calls into requests and answers into replies; doesn't retry, wait or remember.
+//! Cloudflare's API. Turns calls into requests and responses into replies; doesn't retry, wait or remember.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use flotilla_http::{Answer, Client, Error, Method, Part, Request, Timeouts, check_token_address, redact};
 pub use flotilla_http::{Kind, Sent, observe_requests};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -12,8 +13,8 @@ use serde_json::{Value, json};
 use flotilla_model::failure::Failure;
 use flotilla_model::paging::Page;
 use flotilla_model::platform::{
-    Call, CallError, DATABASES_PER_PAGE, Health, HealthCheck, Home, KV_PER_PAGE, Left, Module, Platform, Policy,
-    QUEUES_PER_PAGE, Quota, Reply, SCRIPTS_PER_PAGE, WORKFLOWS_PER_PAGE, ZONES_PER_PAGE,
+    AssetBody, Call, CallError, DATABASES_PER_PAGE, Health, HealthCheck, Home, KV_PER_PAGE, Left, Module, Platform,
+    Policy, QUEUES_PER_PAGE, Quota, Reply, SCRIPTS_PER_PAGE, WORKFLOWS_PER_PAGE, ZONES_PER_PAGE,
 };
 
 mod content;
@@ -29,17 +30,17 @@ pub const BASE_VARIABLE: &str = "CLOUDFLARE_API_BASE_URL";
 /// The API's address, unless [`BASE_VARIABLE`] sets another.
 pub const BASE: &str = "https://api.cloudflare.com/client/v4";
 
-/// The times after which a request is given up. The upload of the largest worker takes a fraction of them; the whole is below what
-/// [`pace`](crate::pace) takes for the longest time that a request is on its way.
+/// The timeouts of requests. The upload of the largest worker takes a fraction of them; the whole is below the value that
+/// [`pace`](crate::pace) assumes for the longest time that a request is in flight.
 const TIMEOUTS: Timeouts =
     Timeouts { connect: CONNECT_TIMEOUT, silence: TIMEOUT, total: TIMEOUT, idle: Duration::from_secs(90) };
-/// The time after which a connection that is not there is given up.
+/// The timeout for establishing a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The time after which a request is given up, upload and answer included.
+/// The timeout of a request, including its upload and its response.
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// The same for what is long and only read: a list of 100,000 workers has 60 MB, a worker's code up to 64.
+/// The same for long responses that are only read: a list of 100,000 workers has 60 MB, a worker's code up to 64.
 const LONG_TIMEOUT: Duration = Duration::from_secs(600);
-/// The largest answer that is read, in bytes: a route list of a full zone has about 200 KB.
+/// The maximum size of a response, in bytes: a route list of a full zone has about 200 KB.
 const MAX_ANSWER: u64 = 8 << 20;
 
 /// The largest value of KV that is read, in bytes: a host has the name of a worker.
@@ -58,12 +59,13 @@ pub struct Cloudflare {
 }
 
 impl Cloudflare {
-    /// A client with a token for each account id; one under an empty id is for all others. A token is sent over TLS alone, or within this machine.
+    /// A client with a token for each account id; one under an empty id is for all others. A token is only sent over TLS, or within this
+    /// machine.
     pub fn new(base: &str, tokens: HashMap<String, SecretString>) -> Result<Cloudflare, Failure> {
         let base = base.trim_end_matches('/');
         check_token_address(base).map_err(|reason| {
-            Failure::new(format!("{BASE_VARIABLE} is not an address to which a token is sent: {reason}"))
-                .hint("use an https:// address, or one of this machine")
+            Failure::new(format!("{BASE_VARIABLE} is not an address that a token may be sent to: {reason}"))
+                .hint("use an https:// address, or one on this machine")
         })?;
         let http = Client::new(TIMEOUTS);
         http.prepare(base).map_err(|error| Failure::new(error.to_string()))?;
@@ -95,7 +97,7 @@ impl Cloudflare {
         self.request(home, Method::GET, &format!("{path}{mark}{}", query.join("&")))
     }
 
-    /// An error without what was sent in secret: an answer can quote its request.
+    /// An error without the secrets that were sent: a response can quote its request.
     fn redacted(&self, home: &Home, call: &Call, error: CallError) -> CallError {
         let mut secrets: Vec<&str> = Vec::new();
         if let Call::Upload { metadata, .. } = call {
@@ -105,6 +107,12 @@ impl Cloudflare {
                     .filter(|binding| binding["type"] == "secret_text")
                     .filter_map(|binding| binding["text"].as_str()),
             );
+        }
+        if let Call::Upload { metadata, .. } = call {
+            secrets.extend(metadata["assets"]["jwt"].as_str());
+        }
+        if let Call::UploadAssets { session, .. } = call {
+            secrets.push(session.expose());
         }
         secrets.extend(self.token(home).map(|token| token.expose_secret()));
         let redact = |message: String| redact(&message, &secrets);
@@ -128,6 +136,14 @@ impl Cloudflare {
             Call::Upload { worker, metadata, modules } => {
                 let path = format!("{}?bindings_inherit=strict", script(worker));
                 self.request(home, Method::PUT, &path).form(form(metadata, modules))
+            }
+            Call::OpenAssets { worker, manifest } => self
+                .request(home, Method::POST, &format!("{}/assets-upload-session", script(worker)))
+                .json(&json!({ "manifest": manifest })),
+            Call::UploadAssets { session, files } => {
+                let token = SecretString::from(session.expose().to_owned());
+                let path = format!("{}{account}/workers/assets/upload?base64=true", self.base);
+                Request::new(Method::POST, path).bearer(&token).form(asset_form(files))
             }
             Call::Delete { tag: Some(tag), .. } => {
                 let tags = escape(&format!("{tag}:yes"));
@@ -297,16 +313,28 @@ fn form(metadata: &Value, modules: &[Module]) -> Vec<Part> {
     let metadata = Part {
         name: "metadata".to_owned(),
         file_name: None,
-        content_type: "application/json",
+        content_type: "application/json".into(),
         bytes: metadata.to_string().into_bytes().into(),
     };
     let module = |module: &Module| Part {
         name: module.name.clone(),
         file_name: Some(module.name.clone()),
-        content_type: module.content_type,
+        content_type: module.content_type.into(),
         bytes: Arc::clone(&module.bytes),
     };
     std::iter::once(metadata).chain(modules.iter().map(module)).collect()
+}
+
+/// The form of an upload of static assets: each file under its hash, in base64.
+fn asset_form(files: &[AssetBody]) -> Vec<Part> {
+    let part = |file: &AssetBody| Part {
+        name: file.hash.clone(),
+        file_name: Some(file.hash.clone()),
+        // This type stands for none.
+        content_type: file.content_type.clone().unwrap_or_else(|| "application/null".to_owned()).into(),
+        bytes: BASE64.encode(&file.bytes).into_bytes().into(),
+    };
+    files.iter().map(part).collect()
 }
 
 impl Platform for Cloudflare {
@@ -333,10 +361,10 @@ fn failed(error: &Error) -> CallError {
     let what = match error.kind {
         Kind::Client => "no HTTP client",
         Kind::Request => "the request to Cloudflare can't be created",
-        Kind::Timeout => "Cloudflare did not answer in time",
+        Kind::Timeout => "Cloudflare did not respond in time",
         Kind::Connect => "Cloudflare can't be reached",
         Kind::Broken => "the connection to Cloudflare broke",
-        Kind::TooLong => "Cloudflare's answer is longer than flotilla reads",
+        Kind::TooLong => "Cloudflare's response exceeds the size limit",
     };
     let cause = if error.cause.is_empty() { String::new() } else { format!(": {}", error.cause) };
     CallError::Unavailable(format!("{what}{cause}"))
@@ -379,13 +407,13 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
     }
     if envelope["success"] != false {
         return Err(CallError::Unavailable(format!(
-            "Cloudflare answered neither with success nor with an error (HTTP {status})"
+            "Cloudflare responded with neither success nor an error (HTTP {status})"
         )));
     }
     let error = &envelope["errors"][0];
     let code = error["code"].as_u64().or_else(|| error["error_chain"][0]["code"].as_u64()).unwrap_or(0);
     let message = error["message"].as_str().unwrap_or("Cloudflare gave no reason").to_owned();
-    // Something between may have given up waiting, or sent us elsewhere, while Cloudflare carried it out.
+    // A proxy may have timed out, or redirected the request, while Cloudflare carried it out.
     if status >= 500 || status == 408 || (300..400).contains(&status) {
         return Err(CallError::Unavailable(format!("Cloudflare failed: {message} (HTTP {status})")));
     }
@@ -416,12 +444,14 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
             | Call::PutWorkflow { .. }
             | Call::DeleteWorkflow { .. }
             | Call::ListWorkflows { .. }
+            // Its token is the session's.
+            | Call::UploadAssets { .. }
     );
     if matches!(status, 400 | 401 | 403) && UNAUTHORIZED.contains(&code) && !apart {
         // Before it is known which account a token is for, it has none.
         let whose = if home.account_id.is_empty() { String::new() } else { format!(" of account {}", home.account_id) };
         return Err(CallError::Unauthorized(format!(
-            "the token{whose} is refused: {message} (HTTP {status}, code {code})"
+            "the token{whose} was rejected: {message} (HTTP {status}, code {code})"
         )));
     }
     match result::missing(home, call, code).filter(|_| status == 404) {
@@ -430,20 +460,20 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
     }
 }
 
-/// Returns the error for an answer that says something else than its operation documents: its outcome is unknown.
+/// Returns the error for a response that its operation doesn't document: the outcome is unknown.
 fn undocumented(why: &str) -> CallError {
-    CallError::Unavailable(format!("Cloudflare's answer is not the documented one: {why}"))
+    CallError::Unavailable(format!("Cloudflare's response is not the documented one: {why}"))
 }
 
-/// Returns the error for an answer that isn't the API's: something between it and us answered, and may have passed the request on.
+/// Returns the error for a response that isn't the API's: a proxy responded, and may have passed the request on.
 fn no_json(status: u16, mitigated: bool, body: &[u8]) -> CallError {
     if mitigated && (400..500).contains(&status) {
         let message = "a firewall in front of Cloudflare's API blocked the request".to_owned();
         return CallError::Rejected { status, code: 0, message };
     }
     let message = match body.trim_ascii_start().starts_with(b"<") {
-        true => "Cloudflare answered with a web page instead of JSON",
-        false => "Cloudflare's answer is not JSON",
+        true => "Cloudflare responded with a web page instead of JSON",
+        false => "Cloudflare's response is not JSON",
     };
     CallError::Unavailable(format!("{message} (HTTP {status})"))
 }

@@ -1,10 +1,10 @@
 //! Applies a plan: orders, paces, retries and records. Makes no choice that the plan left open; knows the platform and
 //! time only through their seams.
 //!
-//! One loop on one thread. It asks a lane for a permit before it hands a request to the pool, so that no thread waits for a
-//! limit; it takes what was answered meanwhile, writes that to the state as one, and sleeps until the next answer, or until a
-//! lane may send again.
+//! One loop on one thread. It asks a lane for a permit before it hands a request to the pool, so that no thread waits for a limit; it
+//! collects the responses, writes them to the state in one transaction, and sleeps until the next response, or until a lane may send again.
 
+mod advice;
 mod answer;
 mod begin;
 mod circle;
@@ -17,9 +17,11 @@ mod pool;
 mod problem;
 mod run;
 mod schedule;
+mod steps;
 mod task;
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,20 +31,22 @@ use serde_json::Value;
 use crate::pace::Lane;
 use crate::plan::Change;
 use crate::state::{Deployed, RunId, State, Stored};
+use flotilla_model::assets::AssetList;
 use flotilla_model::clock::Clock;
 use flotilla_model::digest::Digest;
-use flotilla_model::platform::{HealthCheck, Module};
+use flotilla_model::plain_file;
+use flotilla_model::platform::{AssetBody, HealthCheck, Module};
 
 pub use index::{ChangeIndex, HostWriteId, LaneId, LookupId, PutBackId, WaveIndex};
 pub use ownership::Ownership;
-pub use pool::{Answer, Ids, Job, Pool, Rehearsal, Threads};
+pub use pool::{Answer, Extras, Ids, Job, Pool, Rehearsal, Threads};
 pub use problem::NextStep;
 pub use run::deploy;
 pub use schedule::RequestId;
 
-/// The most requests in flight at once, over all lanes.
+/// The maximum number of requests in flight at once, over all lanes.
 pub const MAX_IN_FLIGHT: usize = 256;
-/// The most changes in flight at once in a lane that has not answered yet.
+/// The maximum number of changes in flight at once in a lane that has no response yet.
 const INITIAL_WINDOW: usize = 8;
 /// The time that a request takes, until answers show another one.
 pub const DEFAULT_LATENCY: Duration = Duration::from_millis(500);
@@ -59,6 +63,8 @@ pub struct Upload {
     pub metadata: Value,
     /// The modules.
     pub modules: Vec<Module>,
+    /// The static assets, if it has any.
+    pub assets: Option<Arc<AssetList>>,
     /// The record that the state keeps once the upload was acknowledged.
     pub record: UploadRecord,
 }
@@ -73,8 +79,55 @@ pub struct UploadRecord {
     pub objects: Vec<(Digest, Vec<u8>)>,
 }
 
-/// Makes the upload of a change when its turn comes, so that only a few are in memory.
-pub type MakeUpload = dyn Fn(&Change) -> Result<Upload, String> + Send + Sync;
+/// Makes what a change uploads when its turn comes, so that only a little is in memory.
+pub trait Make: Send + Sync {
+    /// Makes the upload of a change. The error says why it can't be made.
+    fn upload(&self, change: &Change) -> Result<Upload, String>;
+
+    /// Returns the static assets of a change.
+    fn assets(&self, change: &Change) -> Result<Assets, String> {
+        Err(format!("BUG: nothing is known of the static assets of {}", change.worker))
+    }
+}
+
+impl<F: Fn(&Change) -> Result<Upload, String> + Send + Sync> Make for F {
+    fn upload(&self, change: &Change) -> Result<Upload, String> {
+        self(change)
+    }
+}
+
+/// What makes uploads.
+pub type MakeUpload = dyn Make;
+
+/// The static assets of a change.
+pub struct Assets {
+    /// The list.
+    pub list: Arc<AssetList>,
+    /// Finds the files of a path and a hash; none: there is no such file here any more.
+    pub find: Box<dyn Fn(&str, &str) -> Option<PathBuf>>,
+}
+
+impl Assets {
+    /// Reads a file by its hash. The error says why that can't be uploaded.
+    fn body(&self, hash: &str) -> Result<AssetBody, String> {
+        let mut entries = self.list.files.iter();
+        let (path, file) = entries
+            .find(|(_, file)| file.hash == hash)
+            .ok_or_else(|| format!("Cloudflare asks for the static asset {hash}, which the worker doesn't have"))?;
+        let from = (self.find)(path, hash).ok_or_else(|| {
+            format!("the static asset {path} ({hash}) is no longer at Cloudflare, nor in the project: check out the commit that has it")
+        })?;
+        let bytes = plain_file::read_through_links(&from, file.size)
+            .map_err(|error| format!("the static asset {} can't be read: {error}", from.display()))?;
+        if bytes.len() as u64 != file.size || flotilla_assets::hash(&bytes, path) != hash {
+            return Err(format!(
+                "the static asset {} has changed since the plan: run the same command again",
+                from.display()
+            ));
+        }
+        Ok(AssetBody { hash: hash.to_owned(), content_type: flotilla_assets::content_type(path), bytes: bytes.into() })
+    }
+}
 
 /// A command to a running deploy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -200,7 +253,7 @@ pub struct Outcome {
     pub failed: usize,
     /// Changes that were not begun, or not finished, because the deploy was stopped.
     pub skipped: usize,
-    /// Changes that another deploy made meanwhile, or made unnecessary.
+    /// Changes that another deploy made in the meantime, or made unnecessary.
     pub overtaken: usize,
     /// The number of workers that were checked and are unhealthy.
     pub unhealthy: usize,
@@ -219,12 +272,12 @@ pub struct Outcome {
     /// The reason why it stopped by itself, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub halted: Option<String>,
-    /// Workers that were put back to what they ran before, because their wave wasn't healthy.
+    /// Workers that were rolled back because their wave wasn't healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<usize>,
     /// The changes that failed.
     pub failures: Vec<Failed>,
-    /// The wave that was not as it should be, by its number from 0.
+    /// The wave that was unhealthy, by its number from 0.
     #[serde(skip)]
     pub breached: Option<usize>,
 }
@@ -235,7 +288,7 @@ impl Outcome {
         self.failed + self.skipped + self.unhealthy + self.hosts_skipped == 0
     }
 
-    /// Returns what helps to do the rest: nothing if all is done.
+    /// Returns the next steps for the rest: nothing if everything is done.
     pub fn next_steps(&self) -> BTreeSet<NextStep> {
         let mut steps: BTreeSet<NextStep> = self.failures.iter().map(|failed| failed.next_step).collect();
         // It follows another one, which is named.

@@ -26,13 +26,13 @@ const HEADROOM: f64 = 0.05;
 /// The assumed latency of an answer, in seconds, until one was seen: that of an upload to Cloudflare.
 const UNSEEN: f64 = 1.0;
 
-/// The most requests of a lane at once, and the least.
+/// The maximum and minimum number of concurrent requests of a lane.
 const AT_ONCE: (f64, f64) = (64.0, 4.0);
-/// A lane sends so many times as fast as its limit lets it in the long run, where it may: what a window holds is used early,
-/// and what was missed is caught up with.
+/// The factor by which a lane may exceed the average rate of its limit: what a window holds is used early, and what was missed is caught up
+/// with.
 const BURST: f64 = 16.0;
 
-/// The most steps of a rehearsal: a fleet's rest is counted by the rate.
+/// The maximum number of steps of a rehearsal: a fleet's rest is counted by the rate.
 const REHEARSED: usize = 20_000;
 
 /// The rate limit of a lane.
@@ -144,7 +144,7 @@ struct LaneState {
     file: Option<Shared>,
     /// The latency of an answer, in seconds: a moving mean.
     latency: Option<f64>,
-    /// The number of requests at once that the platform took without a 429.
+    /// The number of concurrent requests that the platform took without a 429.
     at_once: f64,
 }
 
@@ -188,9 +188,9 @@ impl Lane {
             let free = self.free_at(ledger).max(ledger.yields_until(self.priority));
             if free > now {
                 let (wait, again) = match self.priority {
-                    // It asks often, so that a process that was killed is soon waited for no more.
+                    // It polls often, so that other processes soon stop waiting for a process that was killed.
                     Priority::Interactive => ((free - now).min(nanos(ledger::YIELD) / 2), now),
-                    // A deploy comes back when it was told to.
+                    // A deploy polls again at the given time.
                     Priority::Bulk | Priority::Sweep => (free - now, free),
                 };
                 return (Err(Duration::from_nanos(wait)), ledger.claim(self.priority, again));
@@ -238,7 +238,7 @@ impl Lane {
             (ledger.throttle(ticket.sent, retry_after.map(nanos), now), true)
         });
         if new {
-            // Far below the limit it was too many at once.
+            // Far below the limit, the cause was too many concurrent requests.
             let mut known = self.known();
             known.at_once = (known.at_once / 2.0).max(1.0);
         }
@@ -285,7 +285,7 @@ impl Lane {
         self.rehearse(ledger, start, requests as u64, each) + latency
     }
 
-    /// Sends so many requests, each of which takes so many nanoseconds, in thought.
+    /// Simulates a number of requests, each of which takes a number of nanoseconds.
     fn rehearse(&self, mut ledger: Ledger, start: Nanos, requests: u64, each: f64) -> Duration {
         let (mut now, mut left) = (start, requests);
         ledger.land(now);
@@ -375,8 +375,8 @@ impl Lane {
             let reset = nanos(left.reset);
             match policies.iter().find(|policy| policy.name == left.name) {
                 Some(policy) => ledger.left(nanos(policy.window), left.requests, reset, gone, now),
-                // Of a limit that isn't known, only the others' share is left: nobody here can tell whose the rest was.
-                // No longer than the window that is known: a time beyond it is no platform's.
+                // Of a limit that isn't known, only the others' share is left: it is unknown who used the rest. The wait is no longer than
+                // the known window: a longer one can't be the platform's.
                 None if left.requests <= self.rate.reserve => ledger.block(reset.min(nanos(self.rate.window)), now),
                 None => {}
             }

@@ -8,20 +8,23 @@ mod leave_out;
 pub(crate) mod order;
 mod planned_action;
 mod planner;
+mod price;
+mod rank;
 pub(crate) mod transfers;
 mod waves;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::state::{Deployed, InFlight, Stored, Uncertainty, WorkerId};
+use flotilla_model::assets::digests_of;
 use flotilla_model::binding::OwnWorkflow;
 use flotilla_model::bundle::{Bundle, Resource, by_name, workers};
 use flotilla_model::customer::Worker;
 use flotilla_model::digest::Digest;
 use flotilla_model::objects::{self, Migration, UnknownTag};
-use flotilla_model::platform::{Home, SCRIPTS_PER_PAGE};
+use flotilla_model::platform::Home;
 use flotilla_model::reason::{Reason, with_details};
 use flotilla_model::spec::{Delivery, Environment, Jurisdiction, LocationHint, QueueConsumer};
 
@@ -55,6 +58,8 @@ pub struct RecordedWorker<'a> {
     pub differences: &'a [Reason],
     /// Whether the id of its database is known, if its spec gives the name alone.
     pub has_database: bool,
+    /// The number of files of its static assets that the platform may lack.
+    pub missing_assets: usize,
     /// The hosts that another worker may have by now, after an interrupted change of that one.
     pub contested: &'a [Uncertainty],
 }
@@ -83,6 +88,8 @@ pub enum Step {
         #[serde(skip_serializing_if = "Option::is_none")]
         location_hint: Option<LocationHint>,
     },
+    /// Uploads the static assets that the platform lacks: a session, and a request for each bucket of missing files.
+    UploadAssets,
     Upload,
     DetachDomain {
         domain: String,
@@ -175,13 +182,13 @@ pub struct PlannedMigration {
 }
 
 impl PlannedMigration {
-    /// Returns those of the planned ones that a worker with this live tag, which is bound to these classes, goes through now. The error
-    /// says why it isn't what was planned.
+    /// Returns those of the planned ones that a worker with this live tag, which is bound to these classes, goes through now. The error is
+    /// the reason why that differs from the plan.
     pub fn of_live(&self, live: Option<&str>, bound: &BTreeSet<String>) -> Result<&[Migration], String> {
         let shown = live.filter(|tag| !tag.is_empty()).unwrap_or("none");
         let pending = objects::pending(&self.all, live).map_err(|UnknownTag(tag)| unknown_tag(&tag))?;
-        let now = &pending[..objects::at_once(pending, bound)];
-        // Less than was planned is nothing that nobody has seen: somebody else, or an attempt whose answer was lost, did the rest.
+        let now = &pending[..objects::at_once(pending, bound).0];
+        // Fewer migrations than planned are fine: somebody else, or an attempt whose response was lost, applied the rest.
         match now.iter().all(|migration| self.steps.contains(migration)) {
             true => Ok(now),
             false => Err(format!("the plan is stale: the worker's live Durable Object migration is {shown} now")),
@@ -189,10 +196,19 @@ impl PlannedMigration {
     }
 }
 
-/// Returns why nothing is done to a worker whose live migration the pack doesn't have.
+/// The static assets that a change uploads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedAssets {
+    /// The digest of the list.
+    pub list: Digest,
+    /// The files that the platform may lack: at most so many requests upload them.
+    pub uploads_at_most: usize,
+}
+
+/// Returns why a worker is skipped whose live migration the pack doesn't have.
 pub fn unknown_tag(tag: &str) -> String {
     format!(
-        "its live Durable Object migration `{tag}` is none of the pack's: add the missing migrations to the pack, in the order in which \
+        "the pack doesn't have its live Durable Object migration `{tag}`: add the missing migrations to the pack, in the order in which \
          they were applied"
     )
 }
@@ -224,6 +240,9 @@ pub struct Change {
     /// The migrations of Durable Object classes that its upload goes through.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub migration: Option<PlannedMigration>,
+    /// The static assets that it uploads; none: those of the version before stay, or it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assets: Option<PlannedAssets>,
     /// Whether it destroys data of Durable Objects: with the worker that it deletes, or with a class.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub destroys_objects: bool,
@@ -410,7 +429,11 @@ pub fn decide(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Option
 }
 
 /// Returns the change that puts a worker back to an earlier bundle. The live one counts as rejected.
-pub fn back(id: &WorkerId, live: &Deployed, (to, bundle): (Digest, &Stored), reason: Reason) -> Change {
+pub fn back(id: &WorkerId, live: &Deployed, (to, bundle, files): (Digest, &Stored, usize), reason: Reason) -> Change {
+    // Those of the version before are others, or it isn't known which they are.
+    let assets =
+        digests_of(&bundle.metadata).map(|digests| PlannedAssets { list: digests.list, uploads_at_most: files });
+    let steps = assets.iter().map(|_| Step::UploadAssets).chain([Step::Upload]).collect();
     Change {
         customer: live.customer.clone(),
         environment: live.environment,
@@ -418,11 +441,12 @@ pub fn back(id: &WorkerId, live: &Deployed, (to, bundle): (Digest, &Stored), rea
         account: live.account.clone(),
         action: Action::Update,
         reasons: vec![reason],
-        steps: vec![Step::Upload],
+        steps,
         digest: to,
         was: Some(live.digest),
         wave: 0,
         migration: None,
+        assets,
         destroys_objects: false,
         adopts: false,
         home: id.0.clone(),
@@ -447,72 +471,11 @@ impl Plan {
                 &b.worker,
             ))
         });
-        rank(&mut changes);
+        rank::rank(&mut changes);
         let waves = waves::assign(waves, &mut changes);
         let digest = PlannedAction::digest(changes.iter().map(PlannedAction::of), []);
         let (held, orphans) = (Vec::new(), Vec::new());
         Plan { changes, hosts: Vec::new(), unchanged: 0, held, orphans, waves, digest }
-    }
-}
-
-/// The changes by the workers that they create or change. A worker of a dispatch namespace is bound to workers outside of it, too.
-fn by_worker(changes: &[Change]) -> HashMap<(&Home, &str), usize> {
-    changes.iter().enumerate().map(|(at, change)| ((&change.home, change.worker.as_str()), at)).collect()
-}
-
-/// Returns whether a change's upload refers to another worker.
-fn refers(changes: &[Change]) -> bool {
-    changes.iter().any(|change| !change.calls.is_empty() || !change.refers.is_empty())
-}
-
-/// Returns the changes of the workers that each change's upload refers to.
-fn callees(changes: &[Change]) -> Vec<Vec<usize>> {
-    if !refers(changes) {
-        return vec![Vec::new(); changes.len()];
-    }
-    let by_worker = by_worker(changes);
-    let of = |change: &Change| {
-        let outside = Home { namespace: None, ..change.home.clone() };
-        let names = change.calls.iter().chain(&change.refers);
-        let found = names.filter_map(|name| {
-            let own = by_worker.get(&(&change.home, name.as_str()));
-            own.or_else(|| by_worker.get(&(&outside, name.as_str()))).copied()
-        });
-        let all: BTreeSet<usize> = found.filter(|at| changes[*at].action != Action::Delete).collect();
-        all.into_iter().collect()
-    };
-    changes.iter().map(of).collect()
-}
-
-/// Ranks the changes: after those of the workers that they refer to. In a circle, those that are created come first, as far as they
-/// need each other: what is live can be bound at any time.
-fn rank(changes: &mut [Change]) {
-    if !refers(changes) {
-        return;
-    }
-    let mut needs = callees(changes);
-    for (at, needs) in needs.iter_mut().enumerate() {
-        needs.retain(|other| *other != at);
-    }
-    let mut first = 0;
-    for groups in order::levels(&needs) {
-        let mut used = 1;
-        for group in groups {
-            let place = |at: usize| group.iter().position(|member| *member == at);
-            let is_created = |at: &&usize| changes[**at].action == Action::Create;
-            let among: Vec<Vec<usize>> = group
-                .iter()
-                .map(|at| needs[*at].iter().filter(is_created).filter_map(|other| place(*other)).collect())
-                .collect();
-            let levels = order::levels(&among);
-            used = used.max(levels.len());
-            for (level, groups) in levels.iter().enumerate() {
-                for member in groups.iter().flatten() {
-                    changes[group[*member]].rank = first + level;
-                }
-            }
-        }
-        first += used;
     }
 }
 
@@ -554,70 +517,6 @@ impl Plan {
         }
         sizes
     }
-
-    /// Returns the number of requests that the changes take, by account, without the few that look up ids for the first time.
-    pub fn requests(&self) -> BTreeMap<&str, usize> {
-        let mut requests = BTreeMap::new();
-        for change in &self.changes {
-            // What is moved is looked up first, and so is what others may have.
-            let looked_up = |step: &&Step| {
-                matches!(
-                    step,
-                    Step::MoveDomain { .. }
-                        | Step::MoveRoute { .. }
-                        | Step::CreateQueue { .. }
-                        | Step::SetConsumer { .. }
-                        | Step::RemoveConsumer { .. }
-                        | Step::PutWorkflow { .. }
-                        | Step::DeleteWorkflow { .. }
-                )
-            };
-            let lookups = change.steps.iter().filter(looked_up).count();
-            *requests.entry(change.account.as_str()).or_default() += change.steps.len() + lookups;
-        }
-        for (account, count) in hosts::requests(&self.hosts) {
-            *requests.entry(account).or_default() += count;
-        }
-        requests
-    }
-
-    /// Returns the number of requests that look at what is there, so that nothing of others is changed, by account: lists before the
-    /// first change, one list of each wave's homes, and what is looked at right before a change. `known` is the number of
-    /// workers that the state has in a home.
-    pub fn checks(&self, known: impl Fn(&Home) -> usize) -> BTreeMap<&str, usize> {
-        let mut checks = BTreeMap::new();
-        let mut lists: BTreeMap<Home, &str> = BTreeMap::new();
-        let mut domains = BTreeSet::new();
-        let mut waves = BTreeSet::new();
-        for change in &self.changes {
-            let account = change.account.as_str();
-            *checks.entry(account).or_default() += change.checks();
-            match change.action {
-                Action::Create => drop(lists.insert(change.home.clone(), account)),
-                // Only strangers are listed, who are few.
-                Action::Update if !change.is_checked() && waves.insert((change.wave, &change.home)) => {
-                    *checks.entry(account).or_default() += 1;
-                }
-                _ => {}
-            }
-            if change.steps.iter().any(|step| matches!(step, Step::AttachDomain { .. })) {
-                let account_id = change.home.account_id.clone();
-                lists.insert(Home { account_id: account_id.clone(), namespace: None }, account);
-                domains.insert((account, account_id));
-            }
-        }
-        for (account, count) in hosts::checks(&self.hosts) {
-            *checks.entry(account).or_default() += count;
-        }
-        for (account, _) in domains {
-            *checks.entry(account).or_default() += 1;
-        }
-        for (home, account) in lists {
-            let pages = home.namespace.as_ref().map_or(1, |_| known(&home).div_ceil(SCRIPTS_PER_PAGE).max(1));
-            *checks.entry(account).or_default() += pages;
-        }
-        checks
-    }
 }
 
 #[cfg(any(test, feature = "testing"))]
@@ -637,6 +536,7 @@ impl Change {
             was: None,
             wave: 0,
             migration: None,
+            assets: None,
             destroys_objects: false,
             adopts: false,
             home: Home { account_id: "a".to_owned(), namespace: None },
@@ -652,206 +552,4 @@ impl Change {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::state::DeployedResources;
-    use flotilla_model::customer::sample as worker;
-    use serde_json::json;
-
-    fn home() -> Home {
-        Home { account_id: "a".to_owned(), namespace: None }
-    }
-
-    fn bundle() -> Bundle {
-        let digest = Digest::of(b"1");
-        Bundle { digest, module: digest, runtime: digest, metadata: json!({"bindings": []}) }
-    }
-
-    fn live(worker: &Worker, bundle: &Bundle) -> (WorkerId, Deployed) {
-        let live = DeployedResources {
-            etag: String::new(),
-            created_on: None,
-            workers_dev: worker.workers_dev,
-            domains: worker.domains.iter().map(|domain| (domain.clone(), "d".to_owned())).collect(),
-            routes: worker
-                .routes
-                .iter()
-                .map(|route| (route.pattern.clone(), ("z".to_owned(), "r".to_owned())))
-                .collect(),
-            crons: worker.crons.clone(),
-            secrets: BTreeMap::from([("S".to_owned(), "1".to_owned())]),
-            ..DeployedResources::default()
-        };
-        let deployed = Deployed {
-            account: worker.account.clone(),
-            customer: worker.customer.clone(),
-            environment: worker.environment,
-            digest: bundle.digest,
-            revision: 1,
-            deployed_at: 1,
-            rejected: None,
-            drift: None,
-            live,
-        };
-        ((home(), worker.name.clone()), deployed)
-    }
-
-    fn check(
-        worker: &Worker,
-        bundle: &Bundle,
-        secret: &str,
-        deployed: &BTreeMap<WorkerId, Deployed>,
-        options: &Options<'_>,
-    ) -> Plan {
-        let secrets = BTreeMap::from([("S".to_owned(), secret.to_owned())]);
-        let id = (home(), worker.name.clone());
-        let same = Stored {
-            module: Digest::of(b"1"),
-            runtime: Digest::of(b"1"),
-            runtime_file: String::new(),
-            metadata: json!({"bindings": []}),
-            source: json!(null),
-        };
-        let known = RecordedWorker { live: deployed.get(&id), bundle: Some(&same), ..RecordedWorker::default() };
-        let mut planner = Planner::new(options);
-        planner.add(&id, decide(&Desired { home: home(), worker, bundle, secrets }, &known, options));
-        for (id, live) in deployed {
-            planner.gone(id, Some(live), None);
-        }
-        planner.finish()
-    }
-
-    fn whole() -> Options<'static> {
-        Options { whole: true, homes: BTreeSet::from([home()]), ..Options::default() }
-    }
-
-    #[test]
-    fn a_new_worker_takes_one_request_for_each_thing() {
-        let plan = check(&worker("acme"), &bundle(), "1", &BTreeMap::new(), &whole());
-        assert_eq!(plan.changes[0].action, Action::Create);
-        assert_eq!(plan.changes[0].steps.len(), 5);
-        assert_eq!(plan.changes[0].steps[0], Step::Upload);
-    }
-
-    #[test]
-    fn what_is_deployed_needs_nothing() {
-        let (worker, bundle) = (worker("acme"), bundle());
-        let plan = check(&worker, &bundle, "1", &BTreeMap::from([live(&worker, &bundle)]), &whole());
-        assert_eq!((plan.changes.len(), plan.unchanged), (0, 1));
-    }
-
-    #[test]
-    fn a_changed_bundle_secret_or_cron_takes_one_request() {
-        let (mut worker, bundle) = (worker("acme"), bundle());
-        let deployed = BTreeMap::from([live(&worker, &bundle)]);
-        let other = Bundle { digest: Digest::of(b"2"), module: Digest::of(b"2"), ..bundle.clone() };
-        let upload = |plan: Plan| (plan.changes[0].steps.clone(), plan.changes[0].reasons.clone());
-        assert_eq!(
-            upload(check(&worker, &other, "1", &deployed, &whole())),
-            (vec![Step::Upload], vec![Reason::ModuleChanged { old: bundle.module.short(), new: other.module.short() }])
-        );
-        assert_eq!(
-            upload(check(&worker, &bundle, "2", &deployed, &whole())),
-            (vec![Step::Upload], vec![Reason::SecretChanged { name: "S".to_owned() }])
-        );
-        let force = Options { force: Some("CVE"), ..whole() };
-        assert_eq!(
-            upload(check(&worker, &bundle, "1", &deployed, &force)),
-            (vec![Step::Upload], vec![Reason::Forced { reason: "CVE".to_owned() }])
-        );
-        // What was uploaded since a redeploy for this reason began isn't uploaded by its next run.
-        let since = |time| Options { forced_since: Some(time), ..Options { force: Some("CVE"), ..whole() } };
-        let at = deployed.values().next().map_or(0, |deployed| deployed.deployed_at);
-        assert!(check(&worker, &bundle, "1", &deployed, &since(at - 1)).is_empty());
-        assert!(!check(&worker, &bundle, "1", &deployed, &since(at)).is_empty());
-        worker.crons.clear();
-        let steps = upload(check(&worker, &bundle, "1", &deployed, &whole())).0;
-        assert_eq!(steps, vec![Step::SetCrons { crons: BTreeSet::new() }]);
-    }
-
-    #[test]
-    fn the_digest_is_of_what_is_done_and_where_not_of_why() {
-        let (acme, bundle) = (worker("acme"), bundle());
-        let deployed = BTreeMap::from([live(&acme, &bundle)]);
-        let plan = |options: &Options<'_>| check(&acme, &bundle, "1", &deployed, options);
-        let (one, other) = (Options { force: Some("a"), ..whole() }, Options { force: Some("b"), ..whole() });
-        let (one, other) = (plan(&one), plan(&other));
-        assert_ne!(one.changes[0].reasons, other.changes[0].reasons);
-        assert_eq!(one.digest, other.digest);
-        let change = |edit: &dyn Fn(&mut Change)| {
-            let mut change = one.changes[0].clone();
-            edit(&mut change);
-            PlannedAction::digest([PlannedAction::of(&change)], [])
-        };
-        assert_eq!(change(&|_| {}), one.digest);
-        let edits: [&dyn Fn(&mut Change); 8] = [
-            &|change| change.home.account_id = "b".to_owned(),
-            &|change| change.home.namespace = Some(String::new()),
-            &|change| change.worker.push('x'),
-            &|change| change.digest = Digest::of(b"3"),
-            &|change| change.was = None,
-            &|change| change.wave = 1,
-            &|change| change.steps.push(Step::Delete),
-            &|change| change.action = Action::Create,
-        ];
-        let mut seen: BTreeSet<Digest> = edits.iter().map(|edit| change(edit)).collect();
-        seen.insert(one.digest);
-        assert_eq!(seen.len(), 9, "each of them is another plan");
-        let action = PlannedAction::of(&one.changes[0]);
-        let read: PlannedAction = serde_json::from_slice(&serde_json::to_vec(&action).unwrap()).unwrap();
-        assert_eq!(read, action);
-        assert!(!serde_json::to_string(&action).unwrap().contains("\"a\""), "an account's id is told");
-    }
-
-    #[test]
-    fn a_worker_without_a_spec_is_deleted_only_by_pruning_the_whole_fleet() {
-        let (acme, bundle) = (worker("acme"), bundle());
-        let deployed = BTreeMap::from([live(&acme, &bundle), live(&worker("gone"), &bundle)]);
-        let plan = check(&acme, &bundle, "1", &deployed, &whole());
-        assert_eq!((plan.changes.len(), plan.orphans.len()), (0, 1));
-        let pruned = check(&acme, &bundle, "1", &deployed, &Options { prune: true, ..whole() });
-        assert_eq!(pruned.changes[0].action, Action::Delete);
-        assert_eq!(pruned.changes[0].steps.last(), Some(&Step::Delete));
-        let partial = check(&acme, &bundle, "1", &deployed, &Options { prune: true, ..Options::default() });
-        assert_eq!((partial.changes.len(), partial.orphans.len()), (0, 0));
-        let invalid = Options { prune: true, invalid: BTreeSet::from(["gone".to_owned()]), ..whole() };
-        let held = check(&acme, &bundle, "1", &deployed, &invalid);
-        assert_eq!((held.changes.len(), held.held.len()), (0, 1), "an invalid spec never implies a deletion");
-    }
-
-    #[test]
-    fn workers_are_uploaded_after_those_that_their_bindings_name() {
-        let ranks = |workers: &[(&str, Action, &[&str])]| {
-            let mut changes: Vec<Change> = workers
-                .iter()
-                .map(|(name, action, refers)| {
-                    let mut change = Change::made_up(name, *action);
-                    change.worker = (*name).to_owned();
-                    change.refers = refers.iter().map(|name| (*name).to_owned()).collect();
-                    change
-                })
-                .collect();
-            rank(&mut changes);
-            changes.into_iter().map(|change| change.rank).collect::<Vec<_>>()
-        };
-        use Action::{Create, Delete, Update};
-        assert_eq!(ranks(&[("a", Create, &[]), ("b", Update, &[])]), [0, 0]);
-        assert_eq!(ranks(&[("a", Create, &["b"]), ("b", Create, &["c"]), ("c", Create, &[])]), [2, 1, 0]);
-        assert_eq!(ranks(&[("a", Create, &["a", "elsewhere"]), ("b", Create, &["a"])]), [0, 1], "itself is no need");
-        // In a circle, the one that is new comes first, whichever name it has.
-        assert_eq!(ranks(&[("a", Update, &["b"]), ("b", Create, &["a"])]), [1, 0]);
-        assert_eq!(ranks(&[("a", Create, &["b"]), ("b", Update, &["a"]), ("c", Create, &["a"])]), [0, 1, 2]);
-        assert_eq!(ranks(&[("a", Create, &["b"]), ("b", Create, &["a"])]), [0, 0], "nobody can be first");
-        assert_eq!(ranks(&[("a", Create, &["b"]), ("b", Delete, &[])]), [0, 0]);
-    }
-
-    #[test]
-    fn deliveries_that_are_not_ours_are_held() {
-        let mut acme = worker("acme");
-        acme.delivery = Delivery::Manual;
-        assert_eq!(check(&acme, &bundle(), "1", &BTreeMap::new(), &whole()).held.len(), 1);
-        let named = ["acme".to_owned()];
-        let options = Options { named: &named, ..Options::default() };
-        assert_eq!(check(&acme, &bundle(), "1", &BTreeMap::new(), &options).changes.len(), 1);
-    }
-}
+mod tests;

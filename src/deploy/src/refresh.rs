@@ -59,7 +59,7 @@ pub struct Row {
     pub migration_tag: Option<String>,
 }
 
-/// A worker as it should be.
+/// A worker as the specs define it.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// The account's name in fleet.yaml.
@@ -89,15 +89,15 @@ pub struct Baseline<'a> {
     pub rows: &'a BTreeMap<WorkerId, Row>,
     /// The desired workers.
     pub wanted: &'a BTreeMap<WorkerId, Wanted>,
-    /// The customers whose specs have errors: what is theirs is not known, and nothing of theirs is an orphan.
+    /// The customers whose specs have errors: their workers are unknown, and none of them is orphaned.
     pub held: &'a BTreeSet<String>,
-    /// Whether `wanted` is all that the fleet wants. Otherwise nothing is an orphan.
+    /// Whether `wanted` is everything that the fleet defines. Otherwise, nothing is orphaned.
     pub whole: bool,
-    /// Workers that are not ours and are to become ours.
+    /// Workers that this fleet doesn't manage yet and adopts.
     pub adopt: &'a BTreeSet<String>,
     /// Workers with a change in flight: their triggers are requested.
     pub uncertain: &'a BTreeSet<WorkerId>,
-    /// Don't believe the rows' triggers, only tags and answers.
+    /// Don't trust the rows' triggers, only tags and responses.
     pub anew: bool,
 }
 
@@ -117,26 +117,26 @@ pub struct Finding {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(tag = "finding", rename_all = "snake_case")]
 pub enum What {
-    /// A worker that is wanted has been there before us.
+    /// A worker that a spec defines already exists, and this fleet doesn't manage it.
     Unowned {
         /// The fleet that claims it.
         fleet: Option<String>,
     },
-    /// A worker of ours was changed by other means.
+    /// A worker of this fleet was changed by other means.
     Changed {
         /// The time, as the platform writes it.
         at: String,
         /// The means: `wrangler`, `dash`.
         by: Option<String>,
     },
-    /// A worker of ours is not there any more.
+    /// A worker of this fleet no longer exists.
     Missing,
-    /// A worker of ours that no spec wants.
+    /// A worker of this fleet that no spec defines.
     Orphan {
         /// Its customer, if that is known.
         customer: Option<String>,
     },
-    /// A domain that a spec wants points to a worker that isn't ours.
+    /// A domain that a spec defines points to a worker that this fleet doesn't manage.
     DomainHeld {
         /// The host name.
         domain: String,
@@ -155,13 +155,12 @@ pub enum What {
         /// The host name.
         domain: String,
     },
-    /// A domain that is neither in the state nor in a spec points to a worker of ours.
+    /// A domain that is neither in the state nor in a spec points to a worker of this fleet.
     DomainAdded {
         /// The host name.
         domain: String,
     },
-    /// A domain points to a worker that doesn't exist, or that no spec wants: whoever creates a worker of that name
-    /// gets the host.
+    /// A domain points to a worker that doesn't exist, or that no spec defines: anyone who creates a worker with that name gets the host.
     OrphanedDomain {
         /// The host name.
         domain: String,
@@ -183,12 +182,12 @@ pub enum What {
         /// The pattern.
         pattern: String,
     },
-    /// A route that is neither in the state nor in a spec points to a worker of ours.
+    /// A route that is neither in the state nor in a spec points to a worker of this fleet.
     RouteAdded {
         /// The pattern.
         pattern: String,
     },
-    /// A route points to a worker that doesn't exist, or that no spec wants.
+    /// A route points to a worker that doesn't exist, or that no spec defines.
     OrphanedRoute {
         /// The pattern.
         pattern: String,
@@ -203,7 +202,7 @@ pub enum What {
     },
     /// Another machine deployed a worker of this fleet.
     DeployedElsewhere,
-    /// A worker that was not ours becomes ours.
+    /// A worker that this fleet didn't manage is adopted.
     Adopted,
 }
 
@@ -211,8 +210,8 @@ impl What {
     /// Returns the name of the kind, for summaries.
     pub fn kind(&self) -> &'static str {
         match self {
-            What::Unowned { .. } => "not ours",
-            What::Changed { .. } => "changed by others",
+            What::Unowned { .. } => "not managed",
+            What::Changed { .. } => "drift",
             What::Missing => "missing",
             What::Orphan { .. } => "orphan",
             What::DomainHeld { .. } => "domain held",
@@ -236,10 +235,10 @@ impl Finding {
         let worker = &self.worker;
         match &self.what {
             What::Unowned { fleet: None } => format!(
-                "{worker} exists and is not this fleet's: it is left alone; `--adopt {worker}` makes it this fleet's"
+                "{worker} exists, but this fleet doesn't manage it: it is left alone; `--adopt {worker}` adopts and overwrites it"
             ),
             What::Unowned { fleet: Some(fleet) } => format!(
-                "{worker} belongs to the fleet {fleet}: it is left alone; `--adopt {worker}` makes it this fleet's"
+                "{worker} belongs to the fleet {fleet}: it is left alone; `--adopt {worker}` adopts and overwrites it"
             ),
             What::Changed { at, by } => format!("{worker} was {}", changed_outside(at, other_means(by.as_deref()))),
             What::Missing => format!("{worker} no longer exists"),
@@ -254,14 +253,14 @@ impl Finding {
             ),
             What::DomainMoved { domain, holder } => format!("{domain} of {worker} points to {holder} now"),
             What::DomainGone { domain } => format!("{domain} of {worker} is not attached any more"),
-            What::DomainAdded { domain } => format!("{domain} was attached to {worker} outside of flotilla"),
+            What::DomainAdded { domain } => format!("{domain} was attached to {worker} outside flotilla"),
             What::OrphanedDomain { domain, exists: true, .. } => {
                 format!(
                     "{domain} points to {worker}, which no spec defines; `flotilla prune` detaches it with the worker"
                 )
             }
             What::OrphanedDomain { domain, exists: false, .. } => format!(
-                "{domain} points to {worker}, which does not exist: whoever deploys a worker of that name has the host; \
+                "{domain} points to {worker}, which does not exist: anyone who deploys a worker with that name gets the host; \
                  `flotilla prune --domains` detaches it"
             ),
             What::RouteMoved { pattern, holder: Some(holder) } => {
@@ -271,7 +270,7 @@ impl Finding {
                 format!("the route {pattern} of {worker} points to no worker now")
             }
             What::RouteGone { pattern } => format!("the route {pattern} of {worker} no longer exists"),
-            What::RouteAdded { pattern } => format!("the route {pattern} was added for {worker} outside of flotilla"),
+            What::RouteAdded { pattern } => format!("the route {pattern} was added for {worker} outside flotilla"),
             What::OrphanedRoute { pattern, exists: true, .. } => format!(
                 "the route {pattern} points to {worker}, which no spec defines; `flotilla prune` removes it with the worker"
             ),
@@ -279,7 +278,7 @@ impl Finding {
                 "the route {pattern} points to {worker}, which does not exist; `flotilla prune --domains` removes it"
             ),
             What::DeployedElsewhere => format!("{worker} was deployed by another machine"),
-            What::Adopted => format!("{worker} becomes this fleet's"),
+            What::Adopted => format!("{worker} is adopted by this fleet"),
         }
     }
 }
@@ -298,7 +297,7 @@ pub struct Refreshed {
     pub findings: Vec<Finding>,
     /// The reasons to upload a worker whose row has no digest, or that is gone: for the plan.
     pub reasons: BTreeMap<WorkerId, Reason>,
-    /// The workers that are wanted and not ours: nothing may be done to them.
+    /// The workers that specs define and this fleet doesn't manage: they must not be changed.
     pub unowned: BTreeMap<WorkerId, String>,
     /// The number of the fleet's workers that are as in the state.
     pub unchanged: usize,
@@ -309,17 +308,17 @@ pub struct Refreshed {
 enum Standing {
     /// As in the state.
     Same(Digest),
-    /// Ours, by another machine.
+    /// Managed by this fleet, and deployed by another machine.
     Elsewhere(Digest),
-    /// Ours, and changed by somebody else.
+    /// Managed by this fleet, and changed by somebody else.
     Changed,
-    /// In the state, but its tags don't show that it is ours.
+    /// In the state, but without this fleet's tags.
     Untagged,
-    /// Not ours.
+    /// Not managed by this fleet.
     Unowned(Option<String>),
 }
 
-/// Holds a listed worker against its row.
+/// Compares a listed worker with its row.
 fn standing(listed: &ListedWorker, row: Option<&Row>, fleet: &str) -> Standing {
     let marks = tags::read(&listed.tags);
     match marks.fleet {
@@ -328,7 +327,7 @@ fn standing(listed: &ListedWorker, row: Option<&Row>, fleet: &str) -> Standing {
         None if row.is_some() => return Standing::Untagged,
         None => return Standing::Unowned(None),
     }
-    // Tags stay where an upload sends none, as wrangler's: what they say then is of the time before.
+    // An upload without tags, such as wrangler's, keeps the old ones, which are then out of date.
     let by_api = listed.uploaded_by.as_deref().is_none_or(|by| by == API);
     let Some(digest) = marks.digest else { return Standing::Changed };
     match row {
@@ -338,7 +337,7 @@ fn standing(listed: &ListedWorker, row: Option<&Row>, fleet: &str) -> Standing {
         // It was found changed before, and nobody has uploaded since.
         Some(row) if row.etag == listed.etag && row.digest.is_none() => Standing::Changed,
         Some(_) if !by_api => Standing::Changed,
-        // Uploaded anew with what it had, or changed by others who use the API as we do: the content tells.
+        // Uploaded again with the same content, or changed by other users of the API: the content decides.
         Some(row) if row.digest == Some(digest) => {
             if row.etag.is_empty() {
                 Standing::Same(digest)
@@ -384,7 +383,7 @@ pub fn unclear(inventory: &Inventory, baseline: &Baseline<'_>) -> Vec<WorkerId> 
                 Standing::Changed | Standing::Untagged => true,
                 Standing::Unowned(_) => baseline.adopt.contains(&listed.name),
             };
-            // Of what isn't wanted, nothing more has to be known.
+            // Nothing more is needed for workers that no spec defines.
             if request_needed && wanted.is_some() {
                 unclear.push(id);
             }
@@ -424,7 +423,7 @@ pub fn tagged(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &Refres
             consumers: row.consumers.clone(),
             workflows: row.workflows.clone(),
         };
-        // What is uploaded again gets its tags then.
+        // Workers that are uploaded again get their tags then.
         let settled = row.digest == Some(wanted.digest) && triggers == wanted.triggers;
         let tags = tags::settled(&listed.tags, &triggers);
         (settled && tags != listed.tags && tags.len() <= limits::TAGS).then(|| (id.clone(), tags))
@@ -432,7 +431,7 @@ pub fn tagged(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &Refres
     asked.collect()
 }
 
-/// Returns the home of an account's workers outside of namespaces: those that domains and routes point to.
+/// Returns the home of an account's workers outside namespaces: those that domains and routes point to.
 fn outside(account_id: &str) -> Home {
     Home { account_id: account_id.to_owned(), namespace: None }
 }
@@ -442,8 +441,8 @@ impl Baseline<'_> {
         self.accounts.get(account_id).cloned().unwrap_or_default()
     }
 
-    /// Returns whether no spec wants a worker of ours. As long as a spec has errors, what isn't known to be another
-    /// customer's may be its.
+    /// Returns whether no spec defines a worker of this fleet. As long as a spec has errors, a worker that isn't known to be another
+    /// customer's may belong to it.
     fn is_orphan(&self, id: &WorkerId, customer: &str) -> bool {
         self.whole
             && !self.wanted.contains_key(id)
@@ -453,7 +452,7 @@ impl Baseline<'_> {
 }
 
 fn workers(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &mut Refreshed) {
-    // What was not looked at stays as it is.
+    // Resources that were not listed stay as they are.
     let elsewhere = baseline.rows.iter().filter(|((home, _), _)| !inventory.workers.contains_key(home));
     refreshed.rows.extend(elsewhere.map(|(id, row)| (id.clone(), row.clone())));
     for (home, workers) in &inventory.workers {
@@ -480,7 +479,7 @@ fn workers(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &mut Refre
                     find(&listed.name, What::DeployedElsewhere);
                     Some(*digest)
                 }
-                // Nobody wants it, and it is somebody else's now: its row goes, and with it all claim to it.
+                // No spec defines it, and somebody else has it now: its row is removed, and with it every claim to it.
                 Standing::Untagged if wanted.is_none() && baseline.whole => {
                     find(&listed.name, change());
                     continue;
@@ -515,7 +514,7 @@ fn workers(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &mut Refre
                 find(&listed.name, What::Orphan { customer });
                 refreshed.rows.insert(id, new);
             } else {
-                // What isn't looked at in full stays on record as it was, so that it is found again when it is.
+                // What isn't listed completely stays in the state as it was, so that a complete list finds it.
                 refreshed.rows.extend(row.map(|row| (id, row.clone())));
             }
         }
@@ -614,7 +613,7 @@ fn parts(
             let own = queues.iter().filter_map(|queue| {
                 let mut consumers = queue.consumers.iter();
                 let live = consumers.find(|consumer| consumer.worker.as_deref() == Some(name))?;
-                // What isn't set in a spec has a value all the same.
+                // A setting that isn't in a spec has a value anyway.
                 let known = [wanted_consumer(&queue.name), row.and_then(|row| row.consumers.get(&queue.name))];
                 let met = known.into_iter().flatten().find(|consumer| consumer.is_met_by(&live.consumer));
                 Some((queue.name.clone(), met.unwrap_or(&live.consumer).clone()))
@@ -643,9 +642,9 @@ fn parts(
 
 /// The target of a domain or route, among the workers of its account.
 enum RouteTarget {
-    /// A worker of ours that is wanted, or skipped.
+    /// A worker of this fleet that a spec defines, or that is skipped.
     Ours,
-    /// A worker of ours that no spec wants.
+    /// A worker of this fleet that no spec defines.
     Orphan,
     /// A worker of others.
     Others,
@@ -663,7 +662,7 @@ fn target_of(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &Refresh
             Some(_) if baseline.wanted.get(id).is_some_and(|wanted| !wanted.ours) => RouteTarget::Ours,
             Some(_) => RouteTarget::Others,
         },
-        // Where it isn't known which workers there are, nothing is said of them.
+        // If the workers are unknown, nothing is reported about them.
         (None, None) => RouteTarget::Others,
     }
 }
@@ -706,7 +705,7 @@ fn domains(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &mut Refre
                     }
                 }
                 RouteTarget::Ours => {
-                    // Of a worker that nobody recorded, nobody recorded its domains.
+                    // If a worker isn't in the state, its domains aren't, either.
                     if recorded.is_none() && wanted.is_none() && baseline.rows.contains_key(&holder) {
                         found.push((worker.clone(), What::DomainAdded { domain: domain.clone() }));
                     }
@@ -718,7 +717,7 @@ fn domains(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &mut Refre
         }
         let there: BTreeSet<&str> = listed.iter().map(|domain| domain.hostname.as_str()).collect();
         for (domain, worker) in recorded.iter().filter(|(domain, _)| !there.contains(*domain)) {
-            // With a worker that is gone went its domains.
+            // The domains of a worker that no longer exists are gone, too.
             if refreshed.rows.contains_key(&(home.clone(), (*worker).to_owned())) {
                 found.push(((*worker).to_owned(), What::DomainGone { domain: (*domain).to_owned() }));
             }

@@ -1,6 +1,6 @@
-//! Sends one call at a time, and waits for what it has to wait for: the rate limit of its account's token, and the next attempt
-//! where an answer isn't final. It is the only loop of this kind beside the deploy's, which never blocks. Reports each wait to
-//! an observer and gives up after a while; prints nothing, and doesn't know what the calls are for.
+//! Sends one call at a time, and waits as long as it has to: the rate limit of its account's token, and the next attempt where an answer
+//! isn't final. It is the only loop of this kind beside the deploy's, which never blocks. Reports each wait to an observer and gives up
+//! after a while; prints nothing, and doesn't know what the calls are for.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,10 +18,10 @@ use crate::retry::{Attempts, Verdict};
 
 /// The longest time that one call may take, its waits included.
 ///
-/// Cloudflare counts in windows of five minutes, and the longest wait that it requires after a 429 is one of them. A
-/// call that got no permit during three of them waits for somebody who uses up the whole limit for good, or for a
-/// token that is blocked: waiting longer doesn't help, and a person or a CI job has to know. A healthy wait, for a
-/// window that is used up, is over in a third of it. Where fleet.yaml sets a longer window, it is three of those.
+/// Cloudflare counts in windows of five minutes, and the longest wait that it requires after a 429 is one of them. A call that gets no
+/// permit during three of them waits for another user of the whole limit, or for a blocked token: waiting longer doesn't help, and a person
+/// or a CI job has to be informed. A healthy wait, for a window that is used up, is over in a third of it. Where fleet.yaml sets a longer
+/// window, it is three of those.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// The number of windows that are waited for, where those are long.
 const PATIENCE_WINDOWS: u32 = 3;
@@ -80,7 +80,7 @@ pub enum Reason {
         /// The length of the window.
         window: Duration,
     },
-    /// Cloudflare accepts no requests with this token: after a 429, or because others used what there was.
+    /// Cloudflare accepts no requests with this token: after a 429, or because others have used up the limit.
     Blocked,
     /// Requests with a higher [`Priority`](crate::pace::Priority) go first.
     Yields,
@@ -246,14 +246,14 @@ impl Requester {
 }
 
 impl Drop for Requester {
-    /// Whoever is behind its requests doesn't have to wait until it shows that no more come.
+    /// Requests with a lower priority don't have to wait until it is clear that no more follow.
     fn drop(&mut self) {
         self.accounts.values().for_each(|account| account.lane.release());
     }
 }
 
 fn waiting(account: &str, usage: &Usage, waited: Duration) -> Waiting {
-    // What holds longest is what it waits for.
+    // It waits for the longest of them.
     let reason = match usage.free_in {
         left if left == usage.blocked => Reason::Blocked,
         left if left == usage.yields => Reason::Yields,
@@ -300,7 +300,7 @@ impl fmt::Display for RequestError {
             RequestError::Call(error) => error.fmt(f),
             RequestError::Limit(waiting) => {
                 let (limit, waited, left) = (waiting.limit(), duration(waiting.waited), duration(waiting.left));
-                write!(f, "{limit} would allow the next request in {left}, and flotilla waited {waited} already")
+                write!(f, "{limit} would allow the next request in {left}, and flotilla has already waited {waited}")
             }
             RequestError::Cancelled => f.write_str("the call was cancelled"),
         }
@@ -421,7 +421,7 @@ mod tests {
         let failure = bench.requester.fetch(&home(), list()).unwrap_err();
         let text = failure.to_string();
         assert!(text.contains("the API rate limit of account main (Cloudflare accepts no requests"), "{text}");
-        assert!(text.contains("would allow the next request in 5 min, and flotilla waited"), "{text}");
+        assert!(text.contains("would allow the next request in 5 min, and flotilla has already waited"), "{text}");
         assert!(failure.hints[0].contains("run the command again later"), "{:?}", failure.hints);
         assert!(bench.clock.now() < PATIENCE, "{:?}", bench.clock.now());
         assert!(bench.clock.now() > PATIENCE / 2, "{:?}", bench.clock.now());

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// In place of a fingerprint: the secret was deployed, and the platform was seen without it since. No value has this fingerprint.
+/// In place of a fingerprint: the secret was deployed, and the platform has lost it since. No value has this fingerprint.
 pub const LOST: &str = "lost";
 
 /// The part of a worker's secrets that an upload sends.
@@ -22,7 +22,7 @@ pub struct Sending {
 pub struct Missing {
     /// The names under which they are looked up.
     pub names: BTreeSet<String>,
-    /// The bindings that are taken away, if they are why: to keep secrets is to keep all of them.
+    /// The bindings that are removed, if they are the reason: keeping secrets means keeping all of them.
     pub removed: BTreeSet<String>,
 }
 
@@ -63,7 +63,7 @@ pub fn sending(
     if missing.is_empty() {
         return Ok(sending);
     }
-    // What was never there is missing in any case; then what was removed explains nothing.
+    // A secret that was never there is missing in any case; then the removed bindings are not the reason.
     let explains = live
         .is_some_and(|live| wanted.iter().any(|(binding, name)| missing.contains(name) && live.contains_key(binding)));
     Err(Missing { names: missing, removed: if explains { removed } else { BTreeSet::new() } })

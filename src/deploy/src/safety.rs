@@ -14,7 +14,7 @@ pub const MAX_DELETIONS: usize = 10;
 /// And the share of the deployed workers, in percent.
 pub const MAX_DELETIONS_PERCENT: f64 = 10.0;
 
-/// The parts of a plan that can hurt others.
+/// The parts of a plan that can affect others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Intent {
     /// The workers that it creates.
@@ -49,7 +49,7 @@ impl Intent {
 /// The reason why a change is refused.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
-    /// A worker that would be overwritten is not the fleet's.
+    /// A worker that would be overwritten is not managed by this fleet.
     Unowned {
         /// The worker.
         worker: String,
@@ -88,18 +88,17 @@ impl std::fmt::Display for Refusal {
             Refusal::Unowned { worker, fleet: None } => {
                 write!(
                     f,
-                    "{worker} exists and is not this fleet's; `--adopt {worker}` overwrites it and makes it this fleet's"
+                    "{worker} exists, but this fleet doesn't manage it; `--adopt {worker}` adopts and overwrites it"
                 )
             }
-            Refusal::Unowned { worker, fleet: Some(fleet) } => write!(
-                f,
-                "{worker} belongs to the fleet {fleet}; `--adopt {worker}` overwrites it and makes it this fleet's"
-            ),
+            Refusal::Unowned { worker, fleet: Some(fleet) } => {
+                write!(f, "{worker} belongs to the fleet {fleet}; `--adopt {worker}` adopts and overwrites it")
+            }
             Refusal::DomainHeld { domain, worker, holder, exists } => write!(
                 f,
                 "{domain}, defined for {worker}, points to {holder}, which {}; `{{ name: {domain}, takeOver: true }}` under \
                  `domains` takes it over",
-                if *exists { "is not this fleet's" } else { "does not exist" }
+                if *exists { "this fleet doesn't manage" } else { "does not exist" }
             ),
             Refusal::HostHeld { host, table, worker, holder, fleet } => {
                 let whose = match fleet {
@@ -177,8 +176,8 @@ pub fn preflight(
     preflight
 }
 
-/// Returns how many of `deployed` workers may be deleted at once: the smaller of the count and the share, but one at
-/// the least, unless either is 0. So a fleet of five can lose a customer, and one of a thousand not a hundred.
+/// Returns how many of `deployed` workers may be deleted at once: the smaller of the count and the share, but at least one, unless either
+/// is 0. So a fleet of five can lose a customer, but one of a thousand can't lose a hundred.
 pub fn deletions(count: usize, percent: f64, deployed: usize) -> usize {
     if count == 0 || percent <= 0.0 {
         return 0;
@@ -243,8 +242,8 @@ mod tests {
         assert_eq!(
             refusals,
             [
-                "dashboard exists and is not this fleet's; `--adopt dashboard` overwrites it and makes it this fleet's",
-                "theirs belongs to the fleet else; `--adopt theirs` overwrites it and makes it this fleet's",
+                "dashboard exists, but this fleet doesn't manage it; `--adopt dashboard` adopts and overwrites it",
+                "theirs belongs to the fleet else; `--adopt theirs` adopts and overwrites it",
             ]
         );
         assert_eq!(check(&intent, &["dashboard", "theirs"], &[]).0, [""; 0]);

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use flotilla_model::binding::OwnWorkflow;
+use flotilla_model::bundle::Resource;
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::fingerprint::Fingerprints;
@@ -35,7 +36,7 @@ pub use hosts::{HostTarget, Table};
 
 /// The version of the tables. A file of an older one is brought up to date, one of a newer one is refused.
 const VERSION: i64 = 3;
-/// Marks the file as ours: "flot" in ASCII.
+/// Marks the file as flotilla's: "flot" in ASCII.
 const APPLICATION: i64 = 0x666c_6f74;
 /// The time for which another process may lock the file.
 const BUSY: Duration = Duration::from_secs(5);
@@ -54,7 +55,7 @@ CREATE TABLE keys (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 INSERT INTO keys VALUES ('fingerprint', randomblob(32));
 ";
 
-/// Version 2: what runs is apart from where it runs, once for each content, so that it can be gone back to.
+/// Version 2: what runs is apart from where it runs, once for each content, for rollbacks.
 const TABLES_2: &str = "
 CREATE TABLE deployed (
     account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
@@ -161,8 +162,8 @@ impl DeployedResources {
     }
 }
 
-/// A change that was begun and not ended, as far as is known: something in it may be done or not. Without it, a worker
-/// whose upload was interrupted would count as what it was before, and taking the change back would do nothing.
+/// A change that was begun and not ended, as far as is known: something in it may be done or not. Without it, a worker whose upload was
+/// interrupted would count as what it was before, and reverting the change would do nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InFlight {
     /// The account's name in fleet.yaml.
@@ -185,6 +186,8 @@ pub struct InFlight {
 pub enum Uncertainty {
     /// The live bundle.
     Upload,
+    /// Whether its static assets were uploaded; the next session finds out.
+    Assets,
     /// Whether the worker exists.
     Delete,
     /// Whether it answers on workers.dev.
@@ -235,8 +238,18 @@ pub enum ResourceKind {
     KeyValue,
 }
 
+impl ResourceKind {
+    /// Returns the kind under which the id of a resource is cached.
+    pub fn of(resource: Resource) -> ResourceKind {
+        match resource {
+            Resource::Database => ResourceKind::Database,
+            Resource::Kv => ResourceKind::KeyValue,
+        }
+    }
+}
+
 impl State {
-    /// Opens the state, and makes it if it isn't there.
+    /// Opens the state, and makes it if it doesn't exist.
     pub fn open(path: &Path) -> Result<State, Failure> {
         if let Some(folder) = path.parent() {
             plain_file::create_folder(folder)
@@ -244,7 +257,7 @@ impl State {
         }
         let file = prepare(path).map_err(|error| {
             Failure::new(format!("{} can't be opened for writing: {error}", path.display()))
-                .hint("check its permissions and its folder's")
+                .hint("check its permissions and those of its folder")
         })?;
         let mut state = State::open_with(path, OpenFlags::default()).map_err(|error| sqlite_failure(path, error))??;
         // The log and its index exist as long as somebody has the database open.
@@ -265,11 +278,11 @@ impl State {
     /// Returns whether there is a state.
     ///
     /// # Errors
-    /// It can't be found out: to take a folder that can't be entered for an empty one would mean that nothing is deployed.
+    /// It can't be determined: a folder that can't be read must not count as empty, which would mean that nothing is deployed.
     pub fn exists(path: &Path) -> Result<bool, Failure> {
         path.try_exists().map_err(|error| {
             Failure::new(format!("{} can't be read: {error}", path.display()))
-                .hint("run flotilla as the user that deploys, or give yours access to the folder")
+                .hint("run flotilla as the user that deploys, or give your user access to the folder")
         })
     }
 
@@ -281,7 +294,7 @@ impl State {
         // To SQLite, this is an error of the disk.
         if path.is_dir() {
             return Err(Failure::new(format!("{} is a folder, not a file with the state", path.display())).hint(
-                "remove it if nothing needs it; `flotilla state rebuild` makes a new state from what is deployed",
+                "remove it if nothing needs it; `flotilla state rebuild` creates a new state from what is deployed",
             ));
         }
         State::open_with(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
@@ -311,11 +324,11 @@ impl State {
         } else if tables == 0 {
             return Ok(Ok(State::in_memory()));
         } else if application != APPLICATION {
-            return Ok(Err(Failure::new(format!("{} is a database of something else", path.display()))
+            return Ok(Err(Failure::new(format!("{} is a database of another program", path.display()))
                 .hint("move it away, and run the command again")));
         } else if version > VERSION {
             return Ok(Err(Failure::new(format!(
-                "{} was written by a newer flotilla (version {version} of its tables, this one knows {VERSION})",
+                "{} was written by a newer flotilla (its tables have version {version}, and this flotilla supports {VERSION})",
                 path.display()
             ))
             .hint("update flotilla on this machine: an older one could lose what the newer one recorded")));
@@ -326,7 +339,10 @@ impl State {
             }
             migration::migrate(&db)?;
         }
-        // A record must survive a power failure: it says what was acknowledged.
+        if writable {
+            db.execute_batch(history::INDEX)?;
+        }
+        // A record must survive a power failure: it contains what was acknowledged.
         db.pragma_update(None, "synchronous", "FULL")?;
         db.set_prepared_statement_cache_capacity(64);
         let key = db.query_row("SELECT value FROM keys WHERE name = 'fingerprint'", [], |row| row.get(0))?;
@@ -338,22 +354,22 @@ impl State {
         self.lock = lock.and_then(Lock::held_file);
     }
 
-    /// Fails if a file was deleted or replaced since it was opened: SQLite would go on writing to what nobody can open any more.
+    /// Fails if a file was deleted or replaced since it was opened: SQLite would continue to write to a file that nobody can open any more.
     fn verify_file(&self) -> Result<(), Failure> {
         let gone = |file: &&HeldFile| !file.has_its_name();
         let (file, what, next) = if let Some(file) = self.files.iter().find(gone) {
             let next = "then run `flotilla state rebuild`, which reads from the workers' tags what is deployed";
-            (file, "what was acknowledged last isn't recorded in it", next)
+            (file, "the last acknowledged changes are not recorded in it", next)
         } else if let Some(file) = self.lock.iter().find(gone) {
             let next = "make sure that no other deploy of this project is running, then run the same command again: it continues";
-            (file, "another deploy can have begun meanwhile", next)
+            (file, "another deploy may have begun in the meantime", next)
         } else {
             return Ok(());
         };
         let name = file.path().display();
         let failure = Failure::new(format!("{name} was deleted or replaced while it was in use: {what}"));
         Err(Failure { exit: Exit::SomeFailed, ..failure }
-            .hint("flotilla begins nothing more; requests that were sent may still be carried out")
+            .hint("flotilla begins no further changes; requests that were sent may still be carried out")
             .hint(next))
     }
 
@@ -438,7 +454,7 @@ impl State {
         self.run("INSERT OR REPLACE INTO begun VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
     }
 
-    /// Notes what is left in doubt of a change that was begun: nothing, as a rule.
+    /// Notes which steps of a change that was begun are uncertain: usually none.
     pub fn settle(&mut self, id: &WorkerId, left: &[Uncertainty]) -> Result<(), Failure> {
         settle(&self.db, id, left).map_err(|error| self.failure(error))
     }
@@ -454,7 +470,7 @@ impl State {
         self.run("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?)", [account_id, kind.as_ref(), name, id])
     }
 
-    /// Forgets the id of a name, because it isn't valid any more.
+    /// Drops the id of a name, because it is no longer valid.
     pub fn forget_id(&mut self, account_id: &str, kind: ResourceKind, name: &str) -> Result<(), Failure> {
         let sql = "DELETE FROM found WHERE account_id = ? AND kind = ? AND name = ?";
         self.run(sql, [account_id, kind.as_ref(), name])
@@ -516,7 +532,7 @@ impl State {
     }
 }
 
-/// Creates the file if it isn't there, and makes it and SQLite's files beside it private. SQLite gives those that it creates the
+/// Creates the file if it doesn't exist, and makes it and SQLite's files beside it private. SQLite gives those that it creates the
 /// permissions of the file itself.
 fn prepare(path: &Path) -> io::Result<HeldFile> {
     let file = plain_file::open_with(path, File::options().read(true).write(true).create(true))?;
@@ -597,7 +613,7 @@ fn drift_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Reason>> {
     if row.get::<_, String>(at)?.is_empty() { Ok(None) } else { json_of(row, at).map(Some) }
 }
 
-/// A column that holds something else than we wrote.
+/// A column with a value that flotilla didn't write.
 fn odd(at: usize, what: &str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, what.to_owned().into())
 }
@@ -612,10 +628,10 @@ fn sqlite_failure(path: &Path, error: rusqlite::Error) -> Failure {
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(path, &error),
         Some(ErrorCode::DiskFull) => Failure::new(format!("the disk is full: {name} can't be written"))
-            .hint("make room, and run the command again: what was acknowledged is recorded, what wasn't is repeated"),
+            .hint("free some space, and run the command again: acknowledged changes are recorded, and the others are repeated"),
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
             Failure::new(format!("{name} can't be opened for writing: {error}"))
-                .hint("check its permissions and its folder's")
+                .hint("check its permissions and those of its folder")
         }
         None => damaged(path, &error),
         _ => Failure::new(format!("{name}: {error}")),
@@ -630,197 +646,4 @@ fn damaged(path: &Path, error: &rusqlite::Error) -> Failure {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    pub(super) fn sample() -> (WorkerId, Deployed) {
-        let live = DeployedResources {
-            etag: "e".to_owned(),
-            created_on: None,
-            workers_dev: true,
-            domains: BTreeMap::from([("a.example.com".to_owned(), "d1".to_owned())]),
-            routes: BTreeMap::new(),
-            crons: BTreeSet::new(),
-            secrets: BTreeMap::new(),
-            ..DeployedResources::default()
-        };
-        let deployed = Deployed {
-            account: "default".to_owned(),
-            customer: "acme".to_owned(),
-            environment: Environment::Production,
-            digest: Digest::of(b"b"),
-            revision: 0,
-            deployed_at: 7,
-            rejected: None,
-            drift: None,
-            live,
-        };
-        ((Home { account_id: "a".to_owned(), namespace: None }, "c15t-acme".to_owned()), deployed)
-    }
-
-    fn entry(action: &str) -> Entry<'_> {
-        Entry { run: RunId(1), at: 7, action, reasons: &[], left: &[] }
-    }
-
-    #[test]
-    fn a_file_that_is_deleted_or_replaced_is_noticed_at_the_next_write() {
-        let (id, deployed) = sample();
-        let folder = tempfile::tempdir().unwrap();
-        let begin = |path: &Path, ways: &dyn Fn(&Path)| {
-            let mut state = State::open(path).unwrap();
-            state.open_batch().unwrap();
-            state.record(&id, &mut deployed.clone(), &entry("created")).unwrap();
-            state.close_batch().unwrap();
-            ways(path);
-            let batch = state.open_batch().and_then(|()| state.close_batch()).unwrap_err();
-            let single = state.cache_id("a", ResourceKind::Zone, "z", "1").unwrap_err();
-            for failure in [batch, single] {
-                assert!(failure.to_string().contains("was deleted or replaced while it was in use"), "{failure}");
-                assert_eq!(failure.exit, Exit::SomeFailed);
-            }
-        };
-        begin(&folder.path().join("a/state.db"), &|path| fs::remove_file(path).unwrap());
-        begin(&folder.path().join("b/state.db"), &|path| fs::remove_dir_all(path.parent().unwrap()).unwrap());
-        begin(&folder.path().join("c/state.db"), &|path| {
-            fs::copy(path, path.with_extension("copy")).unwrap();
-            fs::rename(path.with_extension("copy"), path).unwrap();
-        });
-        begin(&folder.path().join("d/state.db"), &|path| {
-            fs::rename(path.parent().unwrap(), folder.path().join("aside")).unwrap();
-            fs::create_dir(path.parent().unwrap()).unwrap();
-        });
-        begin(&folder.path().join("f/state.db"), &|path| fs::remove_file(format!("{}-wal", path.display())).unwrap());
-        begin(&folder.path().join("g/state.db"), &|path| fs::remove_file(format!("{}-shm", path.display())).unwrap());
-        // In the middle of a batch: what was answered isn't taken for recorded.
-        let path = folder.path().join("e/state.db");
-        let mut state = State::open(&path).unwrap();
-        state.open_batch().unwrap();
-        state.record(&id, &mut deployed.clone(), &entry("created")).unwrap();
-        fs::remove_file(&path).unwrap();
-        assert!(state.close_batch().is_err());
-    }
-
-    #[test]
-    fn a_lock_that_is_deleted_or_replaced_is_noticed_at_the_next_write() {
-        let (id, deployed) = sample();
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("deploy.lock");
-        let ways: [fn(&Path); 3] = [
-            |path| fs::remove_file(path).unwrap(),
-            |path| fs::rename(path, path.with_extension("aside")).unwrap(),
-            |path| {
-                fs::copy(path, path.with_extension("copy")).unwrap();
-                fs::rename(path.with_extension("copy"), path).unwrap();
-            },
-        ];
-        for way in ways {
-            let lock = Lock::take(&path, "deploy").unwrap();
-            let mut state = State::open(&folder.path().join("state.db")).unwrap();
-            state.rely_on(Some(&lock));
-            state.record(&id, &mut deployed.clone(), &entry("created")).unwrap();
-            way(&path);
-            let failure = state.open_batch().unwrap_err();
-            assert!(
-                failure.to_string().contains("deploy.lock was deleted or replaced while it was in use"),
-                "{failure}"
-            );
-            assert_eq!(failure.exit, Exit::SomeFailed);
-        }
-    }
-
-    #[test]
-    fn its_files_are_private_whatever_they_were() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("own/state.db");
-        let (id, deployed) = sample();
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        let all = || ["", "-wal", "-shm"].map(|end| PathBuf::from(format!("{}{end}", path.display())));
-        for _ in 0..2 {
-            let mut state = State::open(&path).unwrap();
-            state.open_batch().unwrap();
-            state.record(&id, &mut deployed.clone(), &entry("created")).unwrap();
-            state.close_batch().unwrap();
-            assert_eq!(all().map(|file| mode(&file)), [0o600; 3]);
-            assert_eq!(mode(path.parent().unwrap()), 0o700);
-            // As an earlier version left them; the process was killed, so that all three are there.
-            std::mem::forget(state);
-            for file in all() {
-                fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-            }
-        }
-        // A link isn't followed.
-        let victim = folder.path().join("victim");
-        std::os::unix::fs::symlink(&victim, folder.path().join("link.db")).unwrap();
-        assert!(State::open(&folder.path().join("link.db")).is_err());
-        assert!(!victim.exists());
-    }
-
-    #[test]
-    fn what_is_recorded_is_there_after_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("state.db");
-        let (id, mut deployed) = sample();
-        let fingerprint = {
-            let mut state = State::open(&path).unwrap();
-            state.record(&id, &mut deployed, &entry("create")).unwrap();
-            state.cache_id("a", ResourceKind::Zone, "example.com", "z").unwrap();
-            state.fingerprints().of("s3cret")
-        };
-        let mut state = State::open(&path).unwrap();
-        assert_eq!(state.deployed().unwrap(), BTreeMap::from([(id.clone(), deployed.clone())]));
-        assert_eq!(state.cached_id("a", ResourceKind::Zone, "example.com").unwrap(), Some("z".to_owned()));
-        assert_eq!(state.fingerprints().of("s3cret"), fingerprint);
-        assert_ne!(State::in_memory().fingerprints().of("s3cret"), fingerprint, "each state has a key of its own");
-        state.forget(&id, &deployed, &entry("delete")).unwrap();
-        assert!(State::read(&path).unwrap().deployed().unwrap().is_empty());
-    }
-
-    #[test]
-    fn newer_damaged_and_foreign_files_are_refused_and_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("state.db");
-        drop(State::open(&path).unwrap());
-        let db = Connection::open(&path).unwrap();
-        db.pragma_update(None, "user_version", 99).unwrap();
-        drop(db);
-        let before = std::fs::read(&path).unwrap();
-        assert!(State::open(&path).err().unwrap().to_string().contains("newer flotilla"));
-        assert_eq!(std::fs::read(&path).unwrap(), before);
-        std::fs::write(&path, &before[..before.len() / 2]).unwrap();
-        assert!(State::open(&path).err().unwrap().to_string().contains("damaged"), "truncated");
-        std::fs::write(
-            &path,
-            "no database, but long enough for a header, or so one would think; it is just text".repeat(9),
-        )
-        .unwrap();
-        assert!(State::open(&path).err().unwrap().to_string().contains("damaged"), "text");
-        std::fs::remove_file(&path).unwrap();
-        Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
-        assert!(State::open(&path).err().unwrap().to_string().contains("something else"));
-    }
-
-    #[test]
-    fn a_state_that_cannot_be_looked_for_is_not_an_empty_one() {
-        for read in [State::read, State::shadow] {
-            let Err(failure) = read(Path::new("/dev/null/state.db")) else { panic!("it is not there") };
-            assert!(failure.to_string().contains("/dev/null/state.db can't be read"), "{failure}");
-        }
-    }
-
-    #[test]
-    fn a_locked_state_is_refused_with_exit_code_5() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("state.db");
-        let mut state = State::open(&path).unwrap();
-        state.db.busy_timeout(Duration::from_millis(50)).unwrap();
-        let other = Connection::open(&path).unwrap();
-        other.execute_batch("BEGIN EXCLUSIVE").unwrap();
-        let (id, mut deployed) = sample();
-        let failure = state.record(&id, &mut deployed, &entry("create")).unwrap_err();
-        assert_eq!(failure.exit, flotilla_model::failure::Exit::Refused);
-        assert!(failure.to_string().contains("in use"));
-    }
-}
+mod tests;

@@ -122,7 +122,8 @@ impl Tail<'_> {
                             on_event(event);
                         }
                     });
-                    // Also one whose connection is lost: only so many can be there at once. It may have ended by itself, so it is tried once.
+                    // Also one whose connection is lost: the number of tails at a time is limited. It may have ended already, so this is
+                    // tried once.
                     if (self.outage)().is_none() {
                         let call = Call::DeleteTail { worker: self.worker.to_owned(), id };
                         let _ = requester.lock().ask_once(self.home, &call);

@@ -20,7 +20,7 @@ const AT_ONCE: usize = 32;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
-/// A certificate that ends within so many days is worth a word.
+/// The number of days before the end of a certificate from which it is a warning.
 const SOON: i64 = 14;
 /// The path that returns a worker's health.
 const HEALTH: &str = "/health";
@@ -278,9 +278,9 @@ fn timed(check: &mut Check, clock: &dyn Clock, make: impl FnOnce() -> Result<Opt
 fn expiry(until: i64, now: i64) -> Result<Option<String>, String> {
     match (until - now).div_euclid(86_400) {
         ..0 => Err("the certificate has expired".to_owned()),
-        0 => Ok(Some("the certificate ends today".to_owned())),
-        1 => Ok(Some("the certificate ends in a day".to_owned())),
-        days if days < SOON => Ok(Some(format!("the certificate ends in {days} days"))),
+        0 => Ok(Some("the certificate expires today".to_owned())),
+        1 => Ok(Some("the certificate expires in a day".to_owned())),
+        days if days < SOON => Ok(Some(format!("the certificate expires in {days} days"))),
         _ => Ok(None),
     }
 }
@@ -319,7 +319,7 @@ fn judge_answer(placeholders: &Placeholders, probe: &Probe, answer: &Answer) -> 
         return Err(format!("HTTP {} instead of {wanted}{reported}{failing_checks}", answer.status));
     }
     if probe.json.is_some() && !answer.body.is_object() {
-        return Err("the answer is not a JSON object".to_owned());
+        return Err("the response is not a JSON object".to_owned());
     }
     for (key, pattern) in probe.json.iter().flatten() {
         differs(placeholders, pattern, &answer.body[key], key)?;
@@ -547,9 +547,9 @@ mod tests {
         assert_eq!(lines(&report), expected);
         for (until, reported) in [
             (-DAY, "tls Failed the certificate has expired"),
-            (DAY / 2, "tls Warning the certificate ends today"),
-            (DAY, "tls Warning the certificate ends in a day"),
-            (13 * DAY, "tls Warning the certificate ends in 13 days"),
+            (DAY / 2, "tls Warning the certificate expires today"),
+            (DAY, "tls Warning the certificate expires in a day"),
+            (13 * DAY, "tls Warning the certificate expires in 13 days"),
             (14 * DAY, "tls Passed"),
         ] {
             let mut fake = fake(vec![(0, healthy("d1"))]);
@@ -575,12 +575,12 @@ mod tests {
                 "HTTP 503 instead of 200, degraded: hosts, secrets (missing: A, B)".to_owned(),
             ),
             (answer(404, Value::Null), "HTTP 404 instead of 200".to_owned()),
-            (answer(200, json!("text")), "the answer is not a JSON object".to_owned()),
+            (answer(200, json!("text")), "the response is not a JSON object".to_owned()),
             (
                 answer(200, json!({"digest": "d1", "environment": hostile})),
                 format!("environment is {}…, not production", &hostile[..40]),
             ),
-            (Err("no answer in time".to_owned()), "no answer in time".to_owned()),
+            (Err("no response in time".to_owned()), "no response in time".to_owned()),
         ] {
             let report = run(&target(), &fake(vec![(0, given)]), 0);
             assert_eq!(report.checks[2].message, reported);

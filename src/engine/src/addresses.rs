@@ -1,4 +1,4 @@
-//! The addresses of deployed workers: for people, and for health checks. Knows no HTTP.
+//! The addresses of deployed workers: to show, and for health checks. Knows no HTTP.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -74,6 +74,8 @@ pub(crate) struct OthersResources {
     pub take_over: BTreeSet<(String, String)>,
     /// The workers that hosts in KV point to, and that may lose them although the state doesn't have them.
     pub holders: BTreeMap<(Table, String), String>,
+    /// The number of requests that looked for them.
+    pub requests: usize,
 }
 
 /// Applies a plan to the end, and records that it did.
@@ -90,9 +92,9 @@ pub(crate) fn apply(
     let known = state.workers_by_home()?;
     let checks = match cloud.local {
         Some(_) => BTreeMap::new(),
-        None => plan.checks(|home| known.get(home).copied().unwrap_or(0)),
+        None => plan.checks(|home| known.get(home).copied().unwrap_or(0), false),
     };
-    let eta = eta(&lanes.estimates(plan, &checks));
+    let eta = eta(&lanes.estimates(plan, &plan.lookups(state)?, &checks));
     let Lanes { lanes, of: lane_of } = lanes.with_priority(kind.priority);
     let lanes: Vec<Arc<Lane>> = lanes.into_iter().map(Arc::new).collect();
     let size = plan.changes.len().clamp(1, MAX_IN_FLIGHT.min(lanes.len() * 64).max(1));
@@ -136,7 +138,8 @@ pub(crate) fn apply(
     };
     let outcome = deploy::deploy(plan, deploy_context);
     operator.end();
-    let outcome = outcome?;
+    let mut outcome = outcome?;
+    outcome.requests += others.requests as u64;
     operator.on_event(&Event::RunEnded(&outcome));
     state.end_run(run, clock.unix(), &serde_json::to_value(&outcome).expect("BUG: an outcome is JSON"))?;
     let touched: Vec<_> = plan.changes.iter().map(|change| (change.id(), change.customer.clone())).collect();
@@ -159,7 +162,7 @@ struct HealthChecks {
 }
 
 impl HealthChecks {
-    /// Finds what the plan doesn't have: nothing where there is one wave, after which no health is checked.
+    /// Returns what the plan lacks: nothing if there is one wave, after which no health is checked.
     fn find(ctx: &ApplyContext<'_>, plan: &Plan, state: &State) -> Result<HealthChecks, Failure> {
         let mut found = HealthChecks { hosts: HashMap::new() };
         if plan.waves.len() > 1 {

@@ -8,7 +8,7 @@ use crate::operator::{Approval, Question};
 
 /// The share of a fleet, in percent, above which a plan is confirmed by its digest, unless fleet.yaml sets another.
 const CONFIRM_ABOVE: f64 = 20.0;
-/// The number of changes from which on that holds.
+/// The number of changes from which this applies.
 const CONFIRM_FROM: usize = 10;
 /// The length of the shortest prefix of a digest that names a plan: by chance, one in four billion has it.
 const SHORTEST_DIGEST: usize = 8;
@@ -38,7 +38,7 @@ pub(crate) fn names_a_plan(digest: &str) -> bool {
     digest.len() >= SHORTEST_DIGEST
 }
 
-/// Returns the question whether a plan is applied, of a fleet with so many workers.
+/// Returns the question whether to apply a plan, for a fleet with this number of workers.
 pub(crate) fn question<'a>(plan: &'a Plan, fleet: &Fleet, workers: usize) -> Question<'a> {
     let changes = plan.changes.len();
     let limit = fleet.file.deploy.confirm_above.unwrap_or(CONFIRM_ABOVE);

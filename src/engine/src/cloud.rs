@@ -1,4 +1,4 @@
-//! The cloud that a run is about: accounts, their tokens, the API's address; or the local Cloudflare emulator.
+//! The cloud of a run: accounts, their tokens, the API's address; or the local Cloudflare emulator.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
@@ -195,7 +195,7 @@ impl Cloud {
         self.tokens_with(own, fleet, accounts, secrets)
     }
 
-    /// The same, to look at alone: the local emulator gets no token that it doesn't have, so that nothing is written.
+    /// The same, for reading only: the local emulator gets no token that it doesn't have, so that nothing is written.
     pub fn tokens_to_look_at<'a>(
         &self,
         fleet: &Fleet,
@@ -270,7 +270,7 @@ pub fn api_base(secrets: &Secrets) -> Result<String, Failure> {
             set.file
         ))
         .hint(format!(
-            "remove it from {}, and set it in the environment if it is meant: `export {BASE_VARIABLE}=…`",
+            "remove it from {}, and set it in the environment if this is intended: `export {BASE_VARIABLE}=…`",
             set.file
         ))
         .hint(format!("or name the file on the command line: `--env-file {}`", set.file))),
@@ -287,7 +287,7 @@ pub fn address_file(folder: &Path) -> PathBuf {
     folder.join("address")
 }
 
-/// The lock that a running one holds. Without it, the address is an old one, and something else may be there now.
+/// A running emulator holds this lock. Without it, the address is outdated, and another program may listen there now.
 pub fn lock_file(folder: &Path) -> PathBuf {
     folder.join("local.lock")
 }
@@ -338,9 +338,10 @@ pub fn local_options(
             .customer
             .map(|customer| if customer == SHARED { "shared workers" } else { customer }.to_owned())
     }));
-    options.workerd = local::Workerd::Lazy(Arc::new(move || {
-        workerd::path(&*progress).map_err(|failure| anyhow::anyhow!("{failure}; {}", failure.hints.join("; ")))
-    }));
+    let failed = |failure: Failure| anyhow::anyhow!("{failure}; {}", failure.hints.join("; "));
+    let of_assets = Arc::clone(&progress);
+    options.workerd = local::Workerd::Lazy(Arc::new(move || workerd::path(&*progress).map_err(failed)));
+    options.asset_workers = Some(Arc::new(move || workerd::asset_workers(&*of_assets).map_err(failed)));
     Ok(options)
 }
 
@@ -358,5 +359,6 @@ pub fn platform_limits(fleet: &Fleet) -> local::PlatformLimits {
     limits.vars = size(Limit::Variables).unwrap_or(limits.vars);
     limits.var_bytes = size(Limit::VariableBytes).unwrap_or(limits.var_bytes);
     limits.script_bytes = size(Limit::ScriptBytes).unwrap_or(limits.script_bytes);
+    limits.asset_files = size(Limit::AssetFiles).unwrap_or(limits.asset_files);
     limits
 }

@@ -10,7 +10,7 @@ use flotilla_spec::project;
 
 use crate::operator::Operator;
 
-/// The folder of what flotilla keeps for a project.
+/// The folder in which flotilla keeps its files for a project.
 pub const FOLDER: &str = ".flotilla";
 /// The lock of a deploy, in [`FOLDER`].
 pub const LOCK: &str = "deploy.lock";
@@ -19,7 +19,7 @@ pub const AHEAD_LOCK: &str = "ahead.lock";
 /// The lock of a build.
 const BUILD_LOCK: &str = "lock";
 
-/// Checks what flotilla keeps for a project and its previews before anything of it is opened: there are plain files and folders only, and
+/// Checks what flotilla keeps for a project and its previews before anything of it is opened: there are only regular files and folders, and
 /// the folder is private. A project that was cloned can have brought something else.
 pub fn check_folder(root: &Path) -> Result<(), Failure> {
     let own = root.join(FOLDER);
@@ -27,8 +27,10 @@ pub fn check_folder(root: &Path) -> Result<(), Failure> {
     let of_previews = previews.map(|entry| entry.path().join(FOLDER));
     for folder in [own.clone()].into_iter().chain(of_previews) {
         plain_file::refuse_foreign(&folder).map_err(|error| {
-            Failure::refused(format!("{error}; flotilla keeps plain files and folders there, and nothing was done"))
-                .hint("remove it if nothing needs it; to keep the folder on another disk, mount that disk there")
+            Failure::refused(format!(
+                "{error}; flotilla only accepts regular files and folders there; nothing was done"
+            ))
+            .hint("remove it if nothing needs it; to keep the folder on another disk, mount that disk there")
         })?;
     }
     plain_file::make_private(&own);
@@ -36,7 +38,7 @@ pub fn check_folder(root: &Path) -> Result<(), Failure> {
         if std::fs::symlink_metadata(&folder).is_ok_and(|found| !found.is_dir()) {
             let shown = folder.display();
             return Err(Failure::refused(format!(
-                "{shown} is a plain file; flotilla keeps a folder there, and nothing was done"
+                "{shown} is a regular file, but flotilla needs a folder there; nothing was done"
             ))
             .hint("remove it if nothing needs it"));
         }

@@ -34,13 +34,13 @@ impl InvalidId {
 
 /// The form of a token, for messages.
 pub const TOKEN_FORM: &str =
-    "tokens are letters, digits, `_` and `-`: set it again, without anything before or after it";
+    "a token consists of letters, digits, `_` and `-`: set it again, without any other characters";
 
 /// The form of an account's id, for messages.
 pub const ACCOUNT_ID_FORM: &str =
     "expected 32 hexadecimal digits in lower case, as the dashboard and `wrangler whoami` show them";
 
-/// Returns what a token has in it that no request can carry, or that no bearer token has (RFC 6750).
+/// Returns which characters of a token no request can carry, or no bearer token has (RFC 6750).
 pub fn check_token(token: &SecretString) -> Result<(), String> {
     let is_of_token = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
     let what = match token.expose_secret().chars().find(|c| !is_of_token(*c)) {
@@ -56,7 +56,7 @@ pub fn check_token(token: &SecretString) -> Result<(), String> {
     Err(what.to_owned())
 }
 
-/// Returns what an account's id has in it that no account's id has.
+/// Returns what is invalid about an account's id.
 pub fn check_account_id(id: &str) -> Result<(), String> {
     let count = id.chars().count();
     let is_hex = |c: char| c.is_ascii_hexdigit();
@@ -67,9 +67,9 @@ pub fn check_account_id(id: &str) -> Result<(), String> {
         Some('\n' | '\r') => "contains a line break",
         Some(c) if c.is_whitespace() => "contains white space",
         Some('"' | '\'' | '`') => "is in quotes",
-        Some('$') => "contains a `$`, as a variable that wasn't replaced does",
-        Some('-') if count == 36 => "has the form of another kind of id, with dashes",
-        Some(_) => "contains other characters than 0-9 and a-f",
+        Some('$') => "contains a `$`, like a variable that wasn't replaced",
+        Some('-') if count == 36 => "has the format of another kind of id, with dashes",
+        Some(_) => "contains characters other than 0-9 and a-f",
     };
     Err(what.to_owned())
 }
@@ -100,14 +100,14 @@ mod tests {
         assert_eq!(check_account_id("0123456789abcdef0123456789abcdef"), Ok(()));
         for (id, what) in [
             ("", "has 0 characters instead of 32"),
-            ("local", "contains other characters than 0-9 and a-f"),
+            ("local", "contains characters other than 0-9 and a-f"),
             ("0123", "has 4 characters instead of 32"),
             ("0123456789ABCDEF0123456789ABCDEF", "has upper-case letters"),
-            ("0123456789abcdef0123456789abcdeg", "contains other characters than 0-9 and a-f"),
+            ("0123456789abcdef0123456789abcdeg", "contains characters other than 0-9 and a-f"),
             ("0123456789abcdef0123456789abcdef\n", "contains a line break"),
             ("\"0123456789abcdef0123456789abcdef\"", "is in quotes"),
-            ("${ACCOUNT}", "contains a `$`, as a variable that wasn't replaced does"),
-            ("0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01", "has the form of another kind of id, with dashes"),
+            ("${ACCOUNT}", "contains a `$`, like a variable that wasn't replaced"),
+            ("0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01", "has the format of another kind of id, with dashes"),
         ] {
             assert_eq!(check_account_id(id), Err(what.to_owned()), "{id:?}");
         }

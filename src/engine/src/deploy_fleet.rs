@@ -101,7 +101,7 @@ pub fn finished(planned: &Planned) -> Exit {
 /// nothing, or what was left.
 pub fn deploy_fleet(context: &Context<'_>, request: DeployRequest<'_>) -> Result<Deployed, Failure> {
     let applies = !request.approval.is_dry_run();
-    // 1. Lock. First of all: what the plan is made from can't move until it is applied.
+    // 1. Lock. First of all: the inputs of the plan can't change until it is applied.
     let lock = applies.then(|| lock(context, request.kind.ahead)).transpose()?;
     // 2. Scan, build and plan.
     let planned =
@@ -148,7 +148,7 @@ pub(crate) fn apply_planned(
     check_deletions(&planned, request.max_deletions)?;
     // 4. Confirm.
     confirm(context, &planned, &request.approval)?;
-    // 5. Preflight: nothing of others is overwritten. The state is opened first, so that one that can't be is known before.
+    // 5. Preflight: nothing of others is overwritten. The state is opened first, so that a failure to open it is reported before.
     let mut state = State::open(&planned.cloud.state)?;
     state.rely_on(lock);
     if let (Approval::Digest(_), false) = (&request.approval, continues) {
@@ -156,14 +156,14 @@ pub(crate) fn apply_planned(
     }
     let platform = connect(context, &mut planned, &tokens)?;
     let others = preflight(context, &mut planned, &mut left_out, &mut state)?;
-    // 6. Waves: upload, attach, ask for health, halt or go on.
+    // 6. Waves: upload, attach, check health, halt or continue.
     let planned = Arc::new(planned);
     let (fleet, cloud) = (&planned.project.fleet, &planned.cloud);
     let (platform, tokens, kind) = (&platform, &tokens, request.kind);
     let ctx = ApplyContext { context, fleet, cloud, platform, tokens, others: &others, kind };
     let (mut outcome, run) = apply(&ctx, &planned.plan, upload::of_plan(&planned)?, &mut state)?;
     left_out.add_to(&mut outcome);
-    // 7. Roll back a wave that isn't healthy, where fleet.yaml says so.
+    // 7. Roll back a wave that isn't healthy, where fleet.yaml requests it.
     if let (Some(wave), Some(OnBreach::Rollback)) = (outcome.breached, fleet.file.deploy.on_breach) {
         let of_wave = planned.plan.changes.iter().filter(|change| change.wave == wave);
         let ids = of_wave.map(flotilla_deploy::plan::Change::id).collect();
@@ -239,7 +239,7 @@ fn connect(
             let (home, fleet) = (planned.cloud.home(account, Some(namespace)), &planned.project.fleet);
             let ids = BTreeSet::from([home.account_id.clone()]);
             let mut requester = PlatformRequester::with_tokens(context, fleet, &planned.cloud, tokens.clone(), &ids)?;
-            // That it exists already is fine.
+            // That it already exists is fine.
             let _ = requester.try_ask(&home, &Call::CreateNamespace);
         }
     }

@@ -88,7 +88,7 @@ pub fn destroy(context: &Context<'_>, request: &DestroyRequest) -> Result<Destro
     match prune_under_lock(context, &prune, lock.as_ref()) {
         Ok(Deployed::UpToDate(planned)) if planned.scan.unread => {
             let failure = Failure::new("the workers can't be deleted while a spec can't be read");
-            Err(specs.restore(failure.hint("fix the file that is reported above, and run the command again")))
+            Err(specs.restore(failure.hint("fix the file reported above, and run the command again")))
         }
         Ok(deployed) => Ok(Destroyed { target, deployed: Some(deployed) }),
         Err(failure) if failure.exit == Exit::SomeFailed => Err(failure),
@@ -103,10 +103,10 @@ fn find(tree: &Tree, state: &State, customers: &BTreeSet<String>) -> Result<Dest
     for customer in customers {
         let specs: Vec<String> = files.iter().filter(|file| project::id_of(file) == customer).cloned().collect();
         let workers = state.of_customer(customer)?;
-        // Of one that is gone already, as after a run that ended halfway, there is history.
+        // A customer that was already deleted, as after a run that ended halfway, has a history.
         if specs.is_empty() && workers.is_empty() && state.records_of(customer, 1)?.is_empty() {
             return Err(Failure::usage(format!("there is no customer `{}`", clean(customer))).hint(format!(
-                "customers are the files of {CUSTOMERS}/, without `.yaml`; `flotilla state show` lists what is deployed"
+                "a customer's id is the name of its file in {CUSTOMERS}/, without `.yaml`; `flotilla state show` lists what is deployed"
             )));
         }
         target.specs.extend(specs);

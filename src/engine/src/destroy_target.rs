@@ -1,4 +1,4 @@
-//! The things that are deleted with customers, and those that stay. Values alone; the words are the operator's.
+//! The things that are deleted with customers, and those that stay. Values alone; the operator has the words.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
 //! Errors that the files alone don't show, but the day and the state do. A compatibility date is in the future. A worker exists in an
-//! environment only because nothing says otherwise: where it is deployed, it stays; where it isn't, it is reported rather than created. A
+//! environment only because nothing says otherwise: where it is deployed, it stays; where it isn't, it is reported instead of created. A
 //! worker calls one that isn't deployed. Sends nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,17 +55,17 @@ impl Unclear {
             false => self.customers.get(&worker.customer),
         }?;
         let names: Vec<&str> = environments.iter().map(AsRef::as_ref).collect();
-        Some(format!("its `environments` don't say whether it exists in {}", names.join(", ")))
+        Some(format!("its `environments` don't define whether it exists in {}", names.join(", ")))
     }
 
     /// Returns the errors.
     pub fn into_diagnostics(self) -> Vec<Diagnostic> {
         let diagnostic = |(place, environment)| {
             let message = format!(
-                "`environments` doesn't say whether the worker exists in {environment}, where it isn't deployed"
+                "`environments` doesn't define whether the worker exists in {environment}, where it isn't deployed"
             );
             let help = format!(
-                "write `{environment}:` beside the others to deploy it there, or `{environment}: null` to leave it out"
+                "write `{environment}:` next to the others to deploy it there, or `{environment}: null` to leave it out"
             );
             Diagnostic::error(Code::ImpliedEnvironment, place, message, help)
         };
@@ -127,7 +127,7 @@ pub fn missing_callees(
                     (&other.name, &other.account, &other.namespace) == (callee, &caller.account, &caller.namespace)
                 };
                 let found = own.iter().chain(&shared).find(is_callee);
-                // Of what others deploy, the state knows nothing.
+                // The state doesn't contain what others deploy.
                 let by_others = |worker: &Worker| matches!(worker.delivery, Delivery::Gitops | Delivery::SelfHosted);
                 let comes = |(worker, is_selected): &(Worker, bool)| {
                     let is_named = selection.named().contains(&worker.customer);

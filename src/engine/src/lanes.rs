@@ -1,5 +1,5 @@
-//! Estimates the cost of a plan: the requests of each lane, the time that the rate limit makes them take, and how
-//! much of it is used already. Sends nothing.
+//! Estimates the cost of a plan: the requests of each lane, the time that the rate limit makes them take, and how much of it is already
+//! used. Sends nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -57,7 +57,12 @@ impl Lanes {
     }
 
     /// Returns the cost of a plan, lane by lane; the longest time first. `checks` are requests beside the plan's, by account.
-    pub fn estimates(&self, plan: &Plan, checks: &BTreeMap<&str, usize>) -> Vec<Estimate> {
+    pub fn estimates(
+        &self,
+        plan: &Plan,
+        lookups: &BTreeMap<String, usize>,
+        checks: &BTreeMap<&str, usize>,
+    ) -> Vec<Estimate> {
         let mut requests = vec![(0, 0); self.lanes.len()];
         let mut accounts = vec![BTreeSet::new(); self.lanes.len()];
         let ids: BTreeMap<&str, &str> = plan.accounts().map(|(id, account)| (account, id)).collect();
@@ -65,6 +70,9 @@ impl Lanes {
             let lane = self.of[ids[account]].place();
             requests[lane].0 += count;
             accounts[lane].insert(account);
+        }
+        for (account_id, count) in lookups {
+            requests[self.of[account_id.as_str()].place()].0 += count;
         }
         for (account, count) in checks {
             requests[self.of[ids[account]].place()].1 += count;

@@ -1,5 +1,5 @@
-//! The changes that a run leaves out: to accounts whose credentials are missing or refused, and of workers whose secrets have no value. They are
-//! reported as failed, and the others go on.
+//! The changes that a run leaves out: to accounts whose credentials are missing or refused, and of workers whose secrets have no value.
+//! They are reported as failed, and the others continue.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -105,8 +105,8 @@ pub fn as_of_some(planned: &Planned, failure: Failure) -> Failure {
     }
 }
 
-/// Leaves out the workers whose uploads need a secret that has no value, or too large a one: one customer's secret holds no other. The
-/// platform is asked first what workers are bound to where that isn't known here. If no upload is left, it is an error.
+/// Leaves out the workers whose uploads need a secret that has no value, or too large a one: one customer's secret stops no other customer.
+/// Where the bindings of workers are unknown here, they are read from the platform first. If no upload is left, it is an error.
 pub fn lacking(context: &Context<'_>, planned: &mut Planned, left_out: &mut LeftOut) -> Result<(), Failure> {
     let mut lacking = secret_upload::lacking(planned)?;
     if !planned.adopt.is_empty() || !lacking.is_empty() {

@@ -27,8 +27,8 @@ pub enum LiveSecrets {
     Unknown(String),
 }
 
-/// Lists the secrets of each of these workers, in their order, with one request per worker. An account that can't be asked leaves those of its
-/// workers unknown; if no account can be asked, it is an error.
+/// Lists the secrets of each of these workers, in their order, with one request per worker. If an account can't be read, the secrets of its
+/// workers are unknown; if none can be read, it is an error.
 pub fn list_live_secrets(
     context: &Context<'_>,
     fleet: &Fleet,

@@ -106,7 +106,7 @@ pub fn follow_logs(
     });
     // Each was reported when it came.
     match failures.len() == followed.len() && !stops() {
-        true => Err(Failure::new("no worker can be followed any more")),
+        true => Err(Failure::new("no worker is left to follow")),
         false => Ok(()),
     }
 }
@@ -114,8 +114,10 @@ pub fn follow_logs(
 /// The failure for a worker that the platform has no tails for.
 fn no_tails(worker: &Worker, local: Option<u16>) -> Failure {
     let namespace = worker.namespace.as_deref().unwrap_or_default();
-    let message =
-        format!("{} is in the dispatch namespace {namespace}, whose workers Cloudflare has no tails for", worker.name);
+    let message = format!(
+        "{} is in the dispatch namespace {namespace}, and Cloudflare has no tails for workers there",
+        worker.name
+    );
     match local {
         Some(_) => Failure::new(message).hint("`flotilla dev` prints its logs, and the emulator's page shows them"),
         None => Failure::new(message)
@@ -131,7 +133,7 @@ fn failure_of(worker: &Worker, error: &TailError, stopped: bool) -> Failure {
     let name = &worker.name;
     match error {
         TailError::NotDeployed => {
-            Failure::new(format!("{name} is not deployed")).hint("`flotilla status` shows what is")
+            Failure::new(format!("{name} is not deployed")).hint("`flotilla status` shows what is deployed")
         }
         TailError::Refused(error @ CallError::Unauthorized(_)) => {
             Failure::new(format!("{name} can't be tailed: {error}"))

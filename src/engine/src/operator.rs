@@ -1,5 +1,5 @@
-//! The seam to whoever a run works for: a person at a terminal, a CI job, a page. It reports events and asks for
-//! decisions; it knows neither words nor output formats.
+//! The seam to the operator of a run: a person at a terminal, a CI job, a page. It reports events and asks for decisions; it knows neither
+//! words nor output formats.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ pub enum Event<'a> {
     HostsPointNowhere(&'a [Finding]),
     /// A domain or a route was removed.
     HostRemoved(&'a str),
-    /// This number of the workers to create exists already, deployed by another machine.
+    /// This number of the workers to create already exists, deployed by another machine.
     AlreadyThere(usize),
     /// Workers stay as they are.
     Stay {
@@ -148,7 +148,7 @@ pub enum Question<'a> {
     ReplaceState(usize),
 }
 
-/// Whoever a run works for.
+/// The operator of a run.
 pub trait Operator: Progress {
     /// Returns the progress of work that outlives a run's calls, such as what the local emulator installs.
     fn background(&self) -> Arc<dyn Progress + Send + Sync>;
@@ -156,12 +156,12 @@ pub trait Operator: Progress {
     /// Receives an event.
     fn on_event(&self, event: &Event<'_>);
 
-    /// Decides. An error means no, or that nobody could be asked: the run is refused, and nothing was changed.
+    /// Decides. An error means no, or that no question could be asked: the run is refused, and nothing was changed.
     fn confirm(&self, question: &Question<'_>) -> Result<(), Failure>;
 
-    /// Opens the way by which a person steers a run while it changes something: the function is called a few times a second, and is
-    /// dropped when the run ends. `folder` is the one of flotilla's own files; `ahead`: the run goes ahead of another one, which is
-    /// steered separately.
+    /// Opens the channel by which a person controls a run while it changes something: the function is called a few times a second, and is
+    /// dropped when the run ends. `folder` is the one of flotilla's own files; `ahead`: the run goes ahead of another one, which is steered
+    /// separately.
     fn control(&self, folder: &Path, ahead: bool) -> Box<dyn FnMut() -> Control + '_>;
 }
 

@@ -23,7 +23,7 @@ use crate::planning::Planned;
 
 /// The version of the file's form; version 1 had no `reason_details`. One of a newer one is refused.
 const VERSION: u64 = 2;
-/// The most bytes of a file: a plan of a million workers has fewer.
+/// The maximum size, in bytes, of a file: a plan of a million workers has fewer.
 const LIMIT: u64 = 4 << 30;
 /// The number of deploys that are searched for the one that a plan continues.
 const RUNS: usize = 100;
@@ -117,7 +117,7 @@ impl PlanFile {
         let bytes = bytes(path).with_context(|| format!("the plan {shown} can't be read"))?;
         Self::parse(&bytes).map_err(|why| {
             Failure::refused(format!("{shown} {why}; nothing was sent"))
-                .hint("make a new one: flotilla plan --out FILE")
+                .hint("create a new one: flotilla plan --out FILE")
         })
     }
 
@@ -129,7 +129,7 @@ impl PlanFile {
         if !(1..=VERSION).contains(&head.flotilla_plan) {
             let number = head.flotilla_plan;
             return Err(format!(
-                "has the form {number} of a plan's file, and this flotilla reads {VERSION}: it was written by another version"
+                "has the format version {number}, and this flotilla reads {VERSION}: another version wrote it"
             ));
         }
         let file: PlanFile =
@@ -167,7 +167,7 @@ impl PlanFile {
             if number == 1 { "1 change differs".to_owned() } else { format!("{} differ", count(number, "change")) };
         Err(Failure::refused(format!("the plan is stale: {differ} from what is planned now; nothing was sent"))
             .hint(named.join("\n"))
-            .hint("make a new one: flotilla plan --out FILE"))
+            .hint("create a new one: flotilla plan --out FILE"))
     }
 }
 
@@ -198,7 +198,7 @@ impl PlanFile {
                     whole.home == action.home
                     && whole.digest == action.digest
                     && (whole.adopts || !action.adopts)
-                    // What was uploaded already isn't uploaded once more.
+                    // What was already uploaded isn't uploaded again.
                     && (!uploads || whole.was == action.was)
                     && action.steps.iter().all(|step| whole.steps.iter().any(|other| is_of(step, other)))
                 })
@@ -431,7 +431,7 @@ mod tests {
                 "t-d (d · production): only in the plan, update: the pack's bundle changed".to_owned(),
             ]
         );
-        // A worker that moves is deleted and created; both are told.
+        // A worker that moves is deleted and created; both are reported.
         let mut moved = change("a");
         moved.home.namespace = Some("n".to_owned());
         let lines = differences(&file(&plan(vec![change("a")])), &plan(vec![moved]));

@@ -1,4 +1,4 @@
-//! A plan with everything that is shown beside it. Values alone; the words are the operator's.
+//! A plan with everything that is shown beside it. Values alone; the operator has the words.
 
 use serde::Serialize;
 
@@ -31,7 +31,7 @@ pub struct Estimate {
     pub accounts: Vec<String>,
     /// Requests that the plan makes.
     pub requests: usize,
-    /// Requests beside them, which look at what is there.
+    /// Additional requests, which read what is deployed.
     pub checks: usize,
     /// The duration, in seconds.
     pub seconds: f64,

@@ -21,6 +21,7 @@ use flotilla_deploy::plan::{
 };
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
 use flotilla_deploy::state::{self, Deployed, InFlight, Run, State, Stored, Uncertainty, WorkerId, deflated};
+use flotilla_model::assets;
 use flotilla_model::bundle::{self, Bundle, PackBundle};
 use flotilla_model::clock::{Clock, SystemClock};
 use flotilla_model::customer::{Database, Hosts, Worker};
@@ -46,6 +47,7 @@ use crate::plan_view::{Estimate, PlanView};
 use crate::refresh::{self, RefreshOptions};
 use crate::secret_needs::{self, Lacking};
 use crate::selection::Selection;
+use crate::upload;
 
 /// The number of customers that are planned at a time.
 const CHUNK: usize = 1024;
@@ -103,6 +105,8 @@ pub struct Planned {
     pub live: usize,
     /// The number of workers of each home that are live, as far as the state knows.
     pub(crate) known: BTreeMap<Home, usize>,
+    /// The number of requests that look up ids for the first time, by account id.
+    lookups: BTreeMap<String, usize>,
     /// The platform's resources, if they were listed.
     pub inventory: Option<Inventory>,
     /// The differences of the platform from the state or the specs, if it was listed.
@@ -188,6 +192,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
     let PlanParts { plan, workers, places, diagnostics: found } =
         fleet.plan(selection, &secrets, &state, &options, &homes)?;
     let (live, known) = (state.live()?, state.workers_by_home()?);
+    let lookups = plan.lookups(&state)?;
     operator.end();
     if !found.is_empty() {
         operator.on_event(&Event::Diagnostics(&found));
@@ -211,6 +216,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
         workers,
         live,
         known,
+        lookups,
         inventory,
         findings,
         refused,
@@ -365,6 +371,8 @@ struct Wanted {
     bundle_before: Option<Stored>,
     /// Whether its database's id is known, if it needs one.
     has_database: bool,
+    /// The number of files of its static assets that the platform may lack.
+    missing_assets: usize,
 }
 
 /// The decision on a worker.
@@ -424,6 +432,7 @@ impl Fleet<'_> {
         let contested = Contested::of(&in_flight);
         let hosts = state.hosts_by_worker()?;
         let mut planner = Planner::new(options);
+        let mut asset_counts = HashMap::new();
         let (mut unclear, mut future) = (Unclear::default(), FutureDates::default());
         let today = today();
         let broken_sources: Mutex<BTreeSet<String>> = Mutex::default();
@@ -449,6 +458,7 @@ impl Fleet<'_> {
                 if let Some(live) = one.live.as_ref().filter(|live| live.digest != one.bundle.digest) {
                     one.bundle_before = state.stored(&live.digest)?;
                 }
+                one.missing_assets = self.missing_assets(one, state, &mut asset_counts)?;
             }
             secrets.prepare(wanted.iter().map(|one| &one.worker));
             let decided: Vec<Decided> = wanted
@@ -462,6 +472,7 @@ impl Fleet<'_> {
                         bundle: one.bundle_before.as_ref(),
                         differences: &differences,
                         has_database: one.has_database,
+                        missing_assets: one.missing_assets,
                         contested: contested.as_deref().unwrap_or_default(),
                     };
                     let desired = Desired {
@@ -532,12 +543,12 @@ impl Fleet<'_> {
         }
         let others = OnceLock::new();
         planner.hold_without_callees(&mut |id| {
-            // Of what others deploy, the state knows nothing.
+            // The state doesn't contain what others deploy.
             Ok(state.one(id)?.is_some() || others.get_or_init(|| self.deployed_by_others()).contains(id))
         })?;
         self.hand_over(&mut planner, state)?;
         let mut recorded = state.hosts()?;
-        // What lies in an account that fleet.yaml no longer has can't be reached.
+        // Workers in an account that fleet.yaml no longer has can't be reached.
         recorded.retain(|_, add_hosts| match homes.get(&add_hosts.home) {
             Some(name) => {
                 add_hosts.account.clone_from(name);
@@ -556,6 +567,33 @@ impl Fleet<'_> {
         let broken_sources = broken_sources.into_inner();
         diagnostics.extend(secrets.errors().into_iter().filter(|error| broken_sources.contains(&error.place.file)));
         Ok(PlanParts { plan, workers, places, diagnostics })
+    }
+
+    /// Returns the number of files of a worker's static assets that the platform may lack: those that the live bundle doesn't have. `known` has
+    /// the counts of lists that were compared already.
+    fn missing_assets(
+        &self,
+        one: &Wanted,
+        state: &State,
+        known: &mut HashMap<(Option<Digest>, Digest), usize>,
+    ) -> Result<usize, Failure> {
+        let bundle = self.runtimes.of(&one.worker);
+        let Some((pack, own)) = bundle.assets.as_ref().zip(one.worker.assets.as_ref()) else { return Ok(0) };
+        let is_known = |part: &Uncertainty| !matches!(part, Uncertainty::Upload | Uncertainty::Delete);
+        let is_certain = one.in_flight.iter().flat_map(|in_flight| &in_flight.uncertainties).all(is_known);
+        let before = one.bundle_before.as_ref().filter(|_| is_certain);
+        let key = before.and_then(|before| Some(assets::digests_of(&before.metadata)?.list));
+        let key = (key, pack.digests_of(own).list);
+        if let Some(count) = known.get(&key) {
+            return Ok(*count);
+        }
+        let before = match before {
+            Some(before) => upload::kept_assets(state, before)?,
+            None => None,
+        };
+        let count = pack.list_of(own).count_new(before.as_ref());
+        known.insert(key, count);
+        Ok(count)
     }
 
     /// Returns the workers that somebody else deploys.
@@ -667,6 +705,7 @@ impl Fleet<'_> {
                 in_flight: None,
                 bundle_before: None,
                 has_database: false,
+                missing_assets: 0,
             })
         });
         wanted.collect()
@@ -729,14 +768,21 @@ impl Planned {
         let accounts: BTreeSet<&str> = self.plan.changes.iter().map(|change| change.account.as_str()).collect();
         let tokens = self.cloud.tokens_to_look_at(&self.project.fleet, accounts, &self.secrets).unwrap_or_default();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        Lanes::open(&self.plan, &self.project.fleet, &self.cloud, &tokens, &clock).estimates(&self.plan, &self.checks())
+        Lanes::open(&self.plan, &self.project.fleet, &self.cloud, &tokens, &clock).estimates(
+            &self.plan,
+            &self.lookups,
+            &self.checks(),
+        )
     }
 
-    /// Returns the requests that look at what is there, by account: on this machine nothing is others'.
+    /// Returns the requests that check ownership, by account: the local emulator has no other owners.
     fn checks(&self) -> BTreeMap<&str, usize> {
         match self.cloud.local {
             Some(_) => BTreeMap::new(),
-            None => self.plan.checks(|home| self.known.get(home).copied().unwrap_or(0)),
+            None => {
+                let known = |home: &Home| self.known.get(home).copied().unwrap_or(0);
+                self.plan.checks(known, self.inventory.is_some())
+            }
         }
     }
 

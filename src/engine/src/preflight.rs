@@ -42,7 +42,11 @@ impl fmt::Display for ExcessDeletions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ExcessDeletions { planned, with_objects, allowed, live } = *self;
         let what = if with_objects > 0 { " or their Durable Objects" } else { "" };
-        write!(f, "the plan deletes {} of {live}{what}, and {allowed} may be deleted at once", count(planned, "worker"))
+        write!(
+            f,
+            "the plan deletes {} of {live}{what}, but at most {allowed} may be deleted at once",
+            count(planned, "worker")
+        )
     }
 }
 
@@ -118,7 +122,7 @@ pub(crate) fn preflight(
         // It was all looked at just now.
         Some(inventory) if scope.homes.iter().all(|home| inventory.workers.contains_key(home)) => inventory,
         _ => {
-            inventory = list(context, planned, &scope, left_out)?;
+            inventory = list(context, planned, &scope, left_out, &mut others)?;
             intent.creates.retain(|(home, _)| inventory.workers.contains_key(home));
             intent.attaches.retain(|(account_id, _), _| inventory.domains.contains_key(account_id));
             &inventory
@@ -160,7 +164,7 @@ fn refuse(refusals: Vec<Refusal>) -> Result<(), Failure> {
         return Ok(());
     }
     let number = refusals.len();
-    let what = count(number, if number == 1 { "thing is" } else { "thing" });
+    let what = count(number, if number == 1 { "resource is" } else { "resource" });
     let are = if number == 1 { "" } else { " are" };
     let failure = Failure::refused(format!("{what}{are} not managed by this fleet; nothing was sent"));
     Err(failure.hint(first_lines(refusals.iter().map(ToString::to_string), SHOWN)))
@@ -276,6 +280,7 @@ fn check_hosts(
         state.release_host(table, host)?;
     }
     planned.plan.hosts.retain(|change| !kept.contains(&(change.id(), change.host.clone())));
+    others.requests += requester.requests;
     Ok(refusals)
 }
 
@@ -296,7 +301,7 @@ fn find_table(
     Ok(listed.into_iter().find(|(title, _)| *title == table.title).map(|(_, id)| id))
 }
 
-/// Returns whether the spec of a worker takes a host over, whoever has it.
+/// Returns whether the spec of a worker takes over a host, regardless of its owner.
 fn takes_over(planned: &Planned, worker: &str, host: &str) -> bool {
     let records = planned.scan.records.iter();
     let mut workers = records
@@ -304,12 +309,13 @@ fn takes_over(planned: &Planned, worker: &str, host: &str) -> bool {
     workers.any(|other| other.name == worker && other.take_over.contains(host))
 }
 
-/// Lists what is there, account by account. An account that refuses is left out of the plan; if that leaves nothing, it is an error.
+/// Lists what is deployed, account by account. An account that refuses is left out of the plan; if that leaves nothing, it is an error.
 fn list(
     context: &Context<'_>,
     planned: &mut Planned,
     scope: &Scope,
     left_out: &mut LeftOut,
+    others: &mut OthersResources,
 ) -> Result<Inventory, Failure> {
     let account_ids: BTreeSet<String> = scope.account_ids();
     let (fleet, cloud) = (&planned.project.fleet, &mut planned.cloud);
@@ -329,6 +335,7 @@ fn list(
             Err(failure) => return Err(failure),
         }
     }
+    others.requests += requester.requests;
     let is_refused = |id: &str| refusals.iter().any(|(refused, _)| *refused == id);
     if planned.plan.accounts().all(|(id, _)| is_refused(id))
         && let Some((_, failure)) = refusals.pop()

@@ -1,4 +1,4 @@
-//! Deletes what no spec owns any more, and removes domains and routes that point to workers which don't exist.
+//! Deletes workers that no spec defines any more, and removes domains and routes that point to workers which don't exist.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -56,8 +56,8 @@ pub fn prune(context: &Context<'_>, request: &PruneRequest) -> Result<Deployed, 
     prune_under_lock(context, request, lock.as_ref())
 }
 
-/// Returns whether the state has something to prune, and nothing of any customer: then it is no mistake that the project has no customers, and
-/// shared workers can be deleted.
+/// Returns whether the state has something to prune, and nothing of any customer: then a project without customers is no error, and shared
+/// workers can be deleted.
 fn has_no_customer_left(context: &Context<'_>, request: &PruneRequest) -> Result<bool, Failure> {
     let Ok(fleet) = project::read_fleet(&Tree::new(&context.root)) else { return Ok(false) };
     let secrets = request.cloud.secrets(context, &fleet)?;
@@ -105,7 +105,7 @@ pub(crate) fn prune_under_lock(
     apply_planned(context, planned, &deploy, lock)
 }
 
-/// Looks once more, right before a domain or a route is removed: somebody may have created its worker, or pointed it to another.
+/// Checks again, right before a domain or a route is removed: somebody may have created its worker, or pointed it to another one.
 fn still_points_nowhere(requester: &mut PlatformRequester, home: &Home, finding: &Finding) -> Result<bool, Failure> {
     let worker = finding.worker.clone();
     let is_there = match &finding.what {

@@ -39,7 +39,7 @@ pub struct RefreshOptions<'a> {
     pub adopt: BTreeSet<String>,
     /// The homes whose workers the fleet may own, with their accounts' names.
     pub homes: &'a BTreeMap<Home, String>,
-    /// Doesn't believe the rows' triggers, only what is there.
+    /// Doesn't trust the rows' triggers, only what is listed.
     pub anew: bool,
     /// Whether the domains of all accounts are listed, also where none is in use.
     pub all_domains: bool,
@@ -162,7 +162,7 @@ pub fn refresh(
         for ((home, worker), tags) in refresh::tagged(&inventory, &baseline, &refreshed) {
             let listed = inventory.workers.get(&home).and_then(|workers| workers.get(&worker));
             let Some(listed) = listed.map(|listed| &listed.tags) else { continue };
-            // Without it, the next one who doesn't know asks again.
+            // Without it, the next command looks it up again.
             if requester.retag(&home, &worker, listed, tags).is_err() {
                 break;
             }
@@ -280,7 +280,7 @@ fn correct(
     options: &RefreshOptions<'_>,
     at: i64,
 ) -> Result<usize, Failure> {
-    // As a record of no deploy: nobody is to go back to it.
+    // As a record of no deploy: it can't be rolled back to.
     fn entry(at: i64, reasons: &[Reason]) -> Entry<'_> {
         Entry { run: RunId(0), at, action: "refresh", reasons, left: &[] }
     }
@@ -289,7 +289,7 @@ fn correct(
     state.all(|state| {
         let mut corrected = 0;
         for (id, row) in &refreshed.rows {
-            // Of whom nobody knows the customer, a later plan could take for somebody's who left.
+            // If a worker's customer is unknown, a later plan could take the worker for that of a removed customer.
             if !listed(id) || row.customer.is_empty() {
                 continue;
             }
@@ -307,13 +307,13 @@ fn correct(
             let reason = match there.map(|there| tags::read(&there.tags).fleet == Some(fleet)) {
                 None => Reason::Missing,
                 Some(false) => Reason::NotManaged,
-                // Ours, but nobody knows what is wanted of it, as it has errors.
+                // Managed by this fleet, but its desired state is unknown, because its spec has errors.
                 Some(true) => continue,
             };
             state.forget(id, deployed, &entry(at, &[reason]))?;
             corrected += 1;
         }
-        // What was begun and is not there was never done, or is undone.
+        // A change that was begun and left nothing was never made, or was undone.
         for id in in_flight.keys() {
             let there = inventory.workers.get(&id.0).is_none_or(|workers| workers.contains_key(&id.1));
             if !there && !before.contains_key(id) {
@@ -365,7 +365,7 @@ fn deployed(
             domains: row.domains.clone(),
             routes: row.routes.clone(),
             crons: row.crons.clone(),
-            // Which values another machine uploaded, nobody knows here.
+            // The values that another machine uploaded are unknown here.
             secrets: same.map(|before| before.live.secrets.clone()).unwrap_or_default(),
             consumers: row.consumers.clone(),
             workflows: row.workflows.clone(),

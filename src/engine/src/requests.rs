@@ -1,5 +1,5 @@
-//! Requests to the platform outside of a deploy: a requester for the accounts and tokens of a run, whose waits are shown beside its
-//! progress. Knows which lane each account's requests go through; the loop is `flotilla_deploy::requester`'s.
+//! Requests to the platform outside a deploy: a requester for the accounts and tokens of a run, whose waits are shown beside its progress.
+//! Knows which lane each account's requests go through; the loop is `flotilla_deploy::requester`'s.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::{ControlFlow, Deref, DerefMut};

@@ -81,7 +81,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Roll
     let mut cloud = Cloud::new(context, &fleet, &request.cloud, &secrets)?;
     if !State::exists(&cloud.state)? {
         return Err(Failure::new(format!(
-            "nothing has been deployed from this machine yet: there is no {}",
+            "nothing has been deployed from this machine yet: {} doesn't exist",
             cloud.state.display()
         )));
     }
@@ -121,7 +121,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Roll
     // 5. Waves and record.
     cloud.start(context)?;
     let platform = Arc::new(Cloudflare::new(&cloud.base, tokens.clone())?);
-    let make = upload::of_state(&cloud.state, &fleet, &secrets, &plan.changes)?;
+    let make = upload::of_state((&context.root, &cloud.state), &fleet, &secrets, &plan.changes)?;
     let kind = RunKind { priority: Priority::Interactive, ..RunKind::new(KIND) };
     let others = OthersResources::default();
     let (fleet, cloud) = (&fleet, &cloud);
@@ -147,7 +147,7 @@ pub(crate) fn roll_back_wave(
     operator.on_event(&Event::RollingBack(changes.len()));
     report_kept(ctx.context, &kept);
     let plan = Plan::of(changes, &[]);
-    let make = upload::of_state(&ctx.cloud.state, ctx.fleet, secrets, &plan.changes)?;
+    let make = upload::of_state((&ctx.context.root, &ctx.cloud.state), ctx.fleet, secrets, &plan.changes)?;
     let kind = RunKind { name: KIND, reason: "its wave was not healthy", priority: Priority::Interactive, ..ctx.kind };
     let (outcome, _) = apply(&ApplyContext { kind, ..*ctx }, &plan, make, state)?;
     Ok(outcome.applied)
@@ -190,7 +190,7 @@ fn report_kept(context: &Context<'_>, kept: &[Kept]) {
     }
 }
 
-/// Returns what points to a worker now and didn't when a bundle was uploaded, and the reverse; nothing if nobody knows.
+/// Returns what points to a worker now and didn't when a bundle was uploaded, and the reverse; nothing if that is unknown.
 fn kept(state: &State, id: &WorkerId, live: &Deployed, stored: &Stored) -> Result<Option<Kept>, Failure> {
     let Some(before) = stored.source["worker"].as_object() else { return Ok(None) };
     let names = |key: &str, pointer: &str| -> BTreeSet<String> {
@@ -217,7 +217,7 @@ fn kept(state: &State, id: &WorkerId, live: &Deployed, stored: &Stored) -> Resul
     Ok((!kept.now.is_empty() || !kept.then.is_empty()).then_some(kept))
 }
 
-/// Returns why a worker can't go back to a bundle: its Durable Object classes are others since, and Cloudflare takes no migration back.
+/// Returns why a worker can't go back to a bundle: its Durable Object classes have changed since, and Cloudflare undoes no migration.
 fn migrated_since(worker: &str, live: &Deployed, runs: Option<&Stored>, to: &Stored) -> Option<String> {
     let target = objects::migrations_of(&to.metadata).last().map(|migration| migration.tag.clone());
     let tag = |tag: &Option<String>| tag.clone().unwrap_or_else(|| "none".to_owned());
@@ -259,7 +259,7 @@ fn of_customers(
     for customer in customers {
         let workers = state.of_customer(customer)?;
         if workers.is_empty() {
-            return Err(Failure::usage(format!("nothing of a customer `{customer}` is deployed")));
+            return Err(Failure::usage(format!("no worker of a customer `{customer}` is deployed")));
         }
         for (id, live) in workers {
             if environment.is_some_and(|environment| environment != live.environment) {
@@ -320,7 +320,7 @@ impl Back {
             None => self.stay.push((id.1, "nothing ran before".to_owned())),
             Some(to) if to.digest == live.digest => {
                 self.runs_already = true;
-                self.stay.push((id.1, format!("it runs {} already", to.digest.short())));
+                self.stay.push((id.1, format!("it already runs {}", to.digest.short())));
             }
             Some(to) => match if state.is_kept(&to.digest)? { state.stored(&to.digest)? } else { None } {
                 Some(stored) => {
@@ -329,7 +329,8 @@ impl Back {
                         return Ok(());
                     }
                     self.kept.extend(kept(state, &id, live, &stored)?);
-                    self.changes.push(plan::back(&id, live, (to.digest, &stored), reason(live, to)));
+                    let files = upload::kept_assets(state, &stored)?.map_or(0, |list| list.count_new(None));
+                    self.changes.push(plan::back(&id, live, (to.digest, &stored, files), reason(live, to)));
                 }
                 None => {
                     let reason = format!("{} is no longer kept; see `deploy.keep` in fleet.yaml", to.digest.short());

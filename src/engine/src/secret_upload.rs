@@ -49,7 +49,7 @@ pub struct LiveSecrets {
 const UNKNOWN: &str = "";
 
 impl LiveSecrets {
-    /// Opens it. What is in doubt is so from the beginning: what this deploy itself begins, it also ends or repeats.
+    /// Opens it. Uncertainties are those from the beginning: changes that this deploy itself begins are also ended or repeated by it.
     pub fn open(path: &Path) -> Result<LiveSecrets, Failure> {
         let state = State::read(path)?;
         let is_uncertain = |uncertainty: &Uncertainty| matches!(uncertainty, Uncertainty::Upload | Uncertainty::Delete);
@@ -134,10 +134,9 @@ impl LiveSecrets {
     }
 }
 
-/// Looks up the bindings of workers where they aren't known here. Of workers that are adopted: bindings that their
-/// specs don't have would be removed by the upload, which is refused. And of workers that are in the state without
-/// their secrets, if an upload lacks a value: they were changed by others, or found by a rebuild. Their secrets are
-/// kept then.
+/// Looks up the bindings of workers where they aren't known here. Of workers that are adopted: bindings that their specs don't have would
+/// be removed by the upload, which is refused. And of workers that are in the state without their secrets, if an upload lacks a value: they
+/// were changed outside flotilla, or found by a rebuild. Their secrets are kept then.
 pub fn look(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure> {
     let live = LiveSecrets::open(&planned.cloud.state)?;
     let fingerprints = live.fingerprints();
@@ -184,12 +183,11 @@ pub fn look(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure>
     if lost.is_empty() {
         return Ok(());
     }
-    Err(Failure::refused("adopting these workers would remove what the specs don't define; nothing was sent").hint(
-        format!(
+    Err(Failure::refused("adopting these workers would remove bindings that the specs don't define; nothing was sent")
+        .hint(format!(
             "add it to the specs (`secrets`, `vars`, `bindings`), or remove it at Cloudflare first:\n{}",
             first_lines(lost, SHOWN)
-        ),
-    ))
+        )))
 }
 
 /// The names of the bindings of some kinds.
@@ -263,7 +261,7 @@ pub fn refuse_lacked(fleet: &Fleet, missing: BTreeSet<String>) -> Result<(), Fai
     }
     let what = if number == 1 { "1 secret has".to_owned() } else { format!("{number} secrets have") };
     let to_set = match &fleet.file.secrets {
-        None => "set, in the environment or in a dotenv file outside of git:",
+        None => "set, in the environment or in a dotenv file outside git:",
         Some(_) => "set, in one of the sources of fleet.yaml (`flotilla secrets set NAME`):",
     };
     Err(Failure::new(format!("{what} no value; nothing was sent"))
@@ -277,7 +275,7 @@ fn lacks(customer: &str, missing: &Missing, hidden: &HashMap<String, Hidden>) ->
         match hidden.get(name) {
             Some(Hidden { why, .. }) => format!("{what} ({why})"),
             None if removed.is_empty() => what,
-            None => format!("{what} ({} is removed, so all others have to be sent again)", removed.join(", ")),
+            None => format!("{what} ({} is removed, so all other secrets have to be sent again)", removed.join(", ")),
         }
     });
     each.collect()
@@ -290,7 +288,7 @@ fn too_large(planned: &Planned, worker: &Worker, sent: &Sent) -> Vec<String> {
     let each = sizes.filter(|(_, size)| *size > most).map(|(binding, size)| {
         let (name, size, most) = (&worker.secrets[binding], grouped(size), grouped(most));
         let raise = fleet.raise(&worker.account, Limit::VariableBytes);
-        format!("{name} for {} has {size} bytes, {most} fit; {raise}", worker.customer)
+        format!("{name} for {} has {size} bytes, but the limit is {most}; {raise}", worker.customer)
     });
     each.collect()
 }

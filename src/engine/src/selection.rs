@@ -145,7 +145,7 @@ impl Selection {
         self.compiled().matches(id(record), label, unit.environment)
     }
 
-    /// Returns whether a diagnostic belongs to it: those outside of customers/ concern everybody.
+    /// Returns whether a diagnostic belongs to it: those outside customers/ concern everybody.
     pub fn concerns(&self, diagnostic: &Diagnostic) -> bool {
         let file = &diagnostic.place.file;
         !file.starts_with(project::CUSTOMERS) || self.includes_id(project::id_of(file))
@@ -159,8 +159,8 @@ impl Selection {
         ids(scan).into_iter().filter(|id| self.includes_id(id)).count()
     }
 
-    /// Rejects what no customer has: ids, globs that match nothing, labels, environments; and a selection that nobody belongs to.
-    /// Reports it if nothing of it changed since a commit. Leaves the errors of packs out of the scan that nobody selected needs.
+    /// Rejects ids, globs, labels and environments that match no customer, and a selection that no customer matches. Reports it if nothing
+    /// of it changed since a commit. Leaves out of the scan the errors of packs that no selected customer needs.
     pub fn verify(&self, operator: &dyn Operator, project: &Project, scan: &mut Scan) -> Result<(), Failure> {
         if self.is_all() {
             return Ok(());
@@ -203,9 +203,10 @@ impl Selection {
         };
         let written = &unknown.written;
         let (message, help) = match unknown.what {
-            What::Id => {
-                (format!("there is no customer `{written}`"), "customers are the files of customers/, without `.yaml`")
-            }
+            What::Id => (
+                format!("there is no customer `{written}`"),
+                "a customer's id is the name of its file in customers/, without `.yaml`",
+            ),
             What::Glob => {
                 (format!("no customer's id matches `{written}`"), "`*` matches any characters, `?` one character")
             }
@@ -267,7 +268,7 @@ pub fn check_environments(
     Err(Failure::usage(format!("no customer has a worker in {unknown}")).hint(hint))
 }
 
-/// Returns the failure of a selection that nobody belongs to.
+/// Returns the failure of a selection that no customer matches.
 fn nobody(empty: &EmptyPart, environments: &[Environment]) -> Failure {
     match empty {
         EmptyPart::Environments => {

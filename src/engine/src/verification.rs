@@ -124,7 +124,7 @@ pub(crate) fn targets(
     let probes =
         |pack: &str| packs_of_fleet.get(pack).and_then(|pack| pack.manifest.verify.clone()).unwrap_or_default();
     let serves = |account: &str, name: &str| {
-        // Of a worker that isn't selected, nobody knows here; its pack says so as a rule.
+        // If the worker isn't selected, this is unknown here; its pack usually defines it.
         packs.get(&(account, name)).is_none_or(|pack| serves_health(&probes(pack)))
     };
     let apart = apart(cloud);

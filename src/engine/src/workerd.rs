@@ -6,6 +6,17 @@ use flotilla_model::cache;
 use flotilla_model::failure::Failure;
 use flotilla_model::progress::Progress;
 
+/// The folder of the workers that serve static assets, which miniflare brings; installed at the first use. Without its optional packages, which
+/// are other programs.
+pub fn asset_workers(progress: &dyn Progress) -> Result<PathBuf, Failure> {
+    let (package, lock) = (
+        include_bytes!("../../local/npm-assets/package.json"),
+        include_bytes!("../../local/npm-assets/package-lock.json"),
+    );
+    let folder = cache::npm_without_optional("the workers that serve static assets", package, lock, progress)?;
+    Ok(folder.join("node_modules/miniflare/dist/src/workers/assets"))
+}
+
 /// The path of workerd, which runs workers on this machine; installed at the first use. An npm package, pinned by a lock file of flotilla's own.
 pub fn path(progress: &dyn Progress) -> Result<PathBuf, Failure> {
     let (package, lock) =

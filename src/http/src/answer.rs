@@ -1,4 +1,4 @@
-//! An answer: its head as values, its body within limits. Doesn't know what it means.
+//! A response: its head as values, its body within limits. Doesn't know what it means.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ impl Answer {
         ratelimit::read(&self.headers, "ratelimit-policy", "q", "w")
     }
 
-    /// The body, to be read as it comes. Reading fails after so many bytes.
+    /// The body, which is read as it arrives. Reading fails after this number of bytes.
     pub fn body(self, limit: u64) -> Body {
         Body { response: self.response, left: limit, end: self.end }
     }
@@ -92,13 +92,13 @@ impl Body {
 impl Read for Body {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if Instant::now() >= self.end {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the answer took too long"));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the response took too long"));
         }
         let read = self.response.read(buffer)?;
         self.left = self
             .left
             .checked_sub(read as u64)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::FileTooLarge, "the answer is too long"))?;
+            .ok_or_else(|| io::Error::new(io::ErrorKind::FileTooLarge, "the response is too long"))?;
         Ok(read)
     }
 }

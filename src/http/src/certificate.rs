@@ -52,13 +52,14 @@ impl Hosts {
             socket.set_read_timeout(Some(left)).map_err(broken)?;
             socket.set_write_timeout(Some(left)).map_err(broken)?;
             if Instant::now() >= end {
-                return Err("TLS doesn't come about".to_owned());
+                return Err("the TLS connection fails".to_owned());
             }
             handshake(&mut connection, &mut socket)?;
         }
-        // Its last message is owed to the host, which is of no consequence here.
+        // Its last message was not sent to the host, which doesn't matter here.
         let _ = connection.write_tls(&mut socket);
-        let shown = connection.peer_certificates().and_then(|shown| shown.first()).ok_or("it shows no certificate")?;
+        let shown =
+            connection.peer_certificates().and_then(|shown| shown.first()).ok_or("the server shows no certificate")?;
         let shown = Certificate::from_der(shown).map_err(|_| "its certificate can't be read".to_owned())?;
         let until = shown.tbs_certificate().validity().not_after.to_unix_duration();
         Ok(i64::try_from(until.as_secs()).unwrap_or(i64::MAX))
@@ -82,11 +83,11 @@ fn handshake(connection: &mut ClientConnection, socket: &mut TcpStream) -> Resul
             Err(error) => Err(error),
         },
     };
-    result.map_err(|_| "TLS doesn't come about".to_owned())
+    result.map_err(|_| "the TLS connection fails".to_owned())
 }
 
 fn addresses(host: &str) -> Result<Vec<SocketAddr>, String> {
-    // What the resolver says of it differs between systems, and helps nobody.
+    // The resolver's message differs between systems, and doesn't help.
     let found: Vec<SocketAddr> = (host, HTTPS).to_socket_addrs().map(Iterator::collect).unwrap_or_default();
     if found.is_empty() { Err("DNS has no address".to_owned()) } else { Ok(found) }
 }
@@ -108,7 +109,7 @@ fn refused(error: &rustls::Error) -> String {
         }
         .to_owned(),
         rustls::Error::AlertReceived(_) => "the server has no certificate for this name".to_owned(),
-        _ => "TLS doesn't come about".to_owned(),
+        _ => "the TLS connection fails".to_owned(),
     }
 }
 
@@ -123,7 +124,7 @@ mod tests {
 
     const HOST: &str = "shop.example.com";
 
-    /// A server that shows a certificate to whoever connects; where it listens, and who trusts it.
+    /// A server that shows a certificate to every client; its address, and the roots that trust it.
     fn server(change: impl FnOnce(&mut CertificateParams), trusted: bool) -> (SocketAddr, Arc<ClientConfig>) {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut authority = CertificateParams::new(Vec::new()).unwrap();
@@ -205,7 +206,7 @@ mod tests {
                 let _ = std::io::Write::write_all(&mut socket, b"HTTP/1.1 400 Bad Request\r\n\r\n");
             }
         });
-        assert_eq!(hosts.certificate_at(HOST, &[address]).unwrap_err(), "TLS doesn't come about");
+        assert_eq!(hosts.certificate_at(HOST, &[address]).unwrap_err(), "the TLS connection fails");
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         assert_eq!(hosts.certificate_at(HOST, &[free]).unwrap_err(), "no connection");
         // Reserved, so that nobody has it.
@@ -229,7 +230,7 @@ mod tests {
         });
         let start = Instant::now();
         let hosts = Hosts { total: Duration::from_millis(400), ..hosts() };
-        assert_eq!(hosts.certificate_at(HOST, &[address]).unwrap_err(), "TLS doesn't come about");
+        assert_eq!(hosts.certificate_at(HOST, &[address]).unwrap_err(), "the TLS connection fails");
         assert!((400..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     }
 }

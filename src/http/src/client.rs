@@ -84,8 +84,8 @@ impl Client {
     }
 }
 
-/// Returns whether an address is reached past any proxy, because what stays on this machine doesn't go to one of the network, in the clear;
-/// and whether without TLS.
+/// Returns whether an address is reached past any proxy, because requests within this machine must not go through a proxy of the network
+/// unencrypted; and whether without TLS.
 fn way(url: &str) -> (bool, bool) {
     let url = Url::parse(url).ok();
     let is_direct = url.as_ref().is_some_and(is_loopback);
@@ -109,13 +109,13 @@ pub fn check_token_address(url: &str) -> Result<(), &'static str> {
     let url = Url::parse(url).map_err(|_| "it is not a URL")?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(
-            "it has a user name or a password before its host, so that the token could go to another host in the clear",
+            "it has a user name or a password before its host, so the token could be sent to another host unencrypted",
         );
     }
     match url.scheme() {
         "https" => Ok(()),
         "http" if is_loopback(&url) => Ok(()),
-        _ => Err("it is not an https:// address, so that the token would be sent in the clear"),
+        _ => Err("it is not an https:// address, so the token would be sent unencrypted"),
     }
 }
 
@@ -273,7 +273,7 @@ mod tests {
         let part = |name: &str, bytes: &[u8]| Part {
             name: name.to_owned(),
             file_name: Some(name.to_owned()),
-            content_type: "application/javascript+module",
+            content_type: "application/javascript+module".into(),
             bytes: Arc::from(bytes),
         };
         let form = Request::new(Method::PUT, &*address).bearer(&token).form(vec![part("a/b.js", b"export {}")]);
@@ -357,7 +357,7 @@ mod tests {
         ] {
             assert!(check_token_address(url).is_err(), "{url}");
         }
-        // Whoever forgets to ask sends nothing, either.
+        // A caller that forgets to check sends nothing, either.
         let (address, received) = server(|_| ());
         let address = address.replace("http://", "http://localhost:x@");
         let request = Request::get(address).bearer(&SecretString::from("canary"));

@@ -51,11 +51,11 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
             Kind::Client => "no HTTP client",
-            Kind::Request => "the request can't be made",
+            Kind::Request => "the request can't be created",
             Kind::Connect => "no connection",
-            Kind::Timeout => "no answer in time",
+            Kind::Timeout => "no response in time",
             Kind::Broken => "the connection broke",
-            Kind::TooLong => "the answer is too long",
+            Kind::TooLong => "the response is too long",
         })?;
         if self.cause.is_empty() { Ok(()) } else { write!(f, ": {}", self.cause) }
     }

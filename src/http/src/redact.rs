@@ -1,4 +1,4 @@
-//! Removes secrets from messages: an answer can quote its request, as it was sent or in another form.
+//! Removes secrets from messages: a response can quote its request, as it was sent or in another form.
 
 use std::ops::Range;
 
@@ -124,7 +124,7 @@ fn percent_encoded(text: &str, plain: &str) -> String {
     encoded
 }
 
-/// Returns what base64 makes of bytes behind so many others, as far as it is the same whatever these others and the following are.
+/// Returns the base64 of bytes at an offset, as far as it is independent of the bytes before and after them.
 fn base64(bytes: &[u8], offset: usize) -> [String; 2] {
     let padded = [&[0; 2][..offset], bytes].concat();
     let first = (offset * 8).div_ceil(6);

@@ -1,5 +1,6 @@
 //! A request as a value: what is sent where, and how long its answer may take. Sends nothing.
 
+use std::borrow::Cow;
 use std::io::{Cursor, Read as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 pub use reqwest::Method;
 
-/// The size of what a part of a form takes beside its content, in bytes, at the most.
+/// The maximum size of a form part without its content, in bytes.
 const PART_HEAD: usize = 1024;
 
 /// A request.
@@ -37,7 +38,7 @@ pub struct Part {
     /// The name of its file, if it is one.
     pub file_name: Option<String>,
     /// Its content type.
-    pub content_type: &'static str,
+    pub content_type: Cow<'static, str>,
     /// Its content, shared: dozens of uploads at once each hold a large module once, not three times.
     pub bytes: Arc<[u8]>,
 }
@@ -81,7 +82,7 @@ impl Request {
         let form = parts.into_iter().fold(multipart::Form::new().percent_encode_noop(), |form, part| {
             let length = part.bytes.len() as u64;
             let content = multipart::Part::reader_with_length(Cursor::new(part.bytes), length);
-            let content = content.mime_str(part.content_type).expect("BUG: a valid MIME type");
+            let content = content.mime_str(&part.content_type).expect("BUG: a valid MIME type");
             let content = match part.file_name {
                 Some(name) => content.file_name(name),
                 None => content,

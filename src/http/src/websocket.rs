@@ -1,4 +1,4 @@
-//! A WebSocket: the handshake goes through the same client as every request, its messages have a limit, and nothing waits for ever.
+//! A WebSocket: the handshake goes through the same client as every request, its messages have a limit, and nothing waits forever.
 
 use std::time::Duration;
 
@@ -27,9 +27,9 @@ pub struct WebSocket {
 pub enum Received {
     /// A message.
     Message(String),
-    /// A sign of life: the answer to a ping, or a ping, which is answered.
+    /// A sign that the connection is alive: the response to a ping, or a ping, which is answered.
     Heartbeat,
-    /// The server has closed it; whether as it should be, and its reason.
+    /// The server has closed it; whether properly, and its reason.
     Closed {
         /// Whether the server says that this is the regular end.
         normal: bool,
@@ -41,7 +41,7 @@ pub enum Received {
 }
 
 impl WebSocket {
-    /// Opens one: `wss://`, or `ws://` within this machine, since whoever knows the address may read. `largest` is the limit of a
+    /// Opens one: `wss://`, or `ws://` within this machine, since anyone who knows the address may read. `largest` is the limit of a
     /// message in bytes.
     pub fn open(url: &str, protocol: &str, timeouts: Timeouts, largest: usize) -> Result<WebSocket, Error> {
         let address = match url.split_once("://") {
@@ -120,7 +120,7 @@ async fn upgrade(address: &str, protocol: &str, timeouts: Timeouts) -> Result<Up
         response.headers().get(name).and_then(|sent| sent.to_str().ok()).is_some_and(|sent| sent == value)
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let cause = format!("the answer to the WebSocket's handshake is {}", response.status());
+        let cause = format!("the response to the WebSocket handshake is {}", response.status());
         return Err(Error { kind: Kind::Connect, cause });
     }
     if !is(header::SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key.as_bytes()))
@@ -128,7 +128,7 @@ async fn upgrade(address: &str, protocol: &str, timeouts: Timeouts) -> Result<Up
     {
         return Err(Error {
             kind: Kind::Connect,
-            cause: "the answer to the WebSocket's handshake is another's".to_owned(),
+            cause: "the response to the WebSocket handshake belongs to another one".to_owned(),
         });
     }
     response.upgrade().await.map_err(|error| Error::of(&error))

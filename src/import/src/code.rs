@@ -2,9 +2,10 @@
 //! pack contains. Reads files of the project; bundles nothing.
 
 mod credentials;
+mod redirected;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -17,9 +18,11 @@ use flotilla_spec::yaml::Node;
 use super::ids::slug;
 use super::wrangler::{CUSTOMERS, Config, NAMES, entries, items, text, word};
 use super::{Findings, ImportOptions, yaml_text};
+use redirected::Used;
 
-/// The keys of a configuration that decide how wrangler bundles its code, or what is uploaded with it.
-const KEYS: [&str; 25] = [
+/// The keys of a configuration that decide how wrangler bundles its code, or what is uploaded with it. Consumers of queues and workflows are
+/// in specs.
+const KEYS: [&str; 23] = [
     "alias",
     "assets",
     "base_dir",
@@ -37,17 +40,15 @@ const KEYS: [&str; 25] = [
     "no_bundle",
     "preserve_file_names",
     "python_modules",
-    "queues",
     "rules",
     "site",
     "text_blobs",
     "tsconfig",
     "upload_source_maps",
     "wasm_modules",
-    "workflows",
 ];
 /// The keys among them that have the same meaning in whatever folder the configuration is.
-const ANYWHERE: [&str; 10] = [
+const ANYWHERE: [&str; 8] = [
     "define",
     "durable_objects",
     "jsx_factory",
@@ -55,11 +56,9 @@ const ANYWHERE: [&str; 10] = [
     "keep_names",
     "migrations",
     "minify",
-    "queues",
     "upload_source_maps",
-    "workflows",
 ];
-/// The most bytes of a package.json.
+/// The maximum size, in bytes, of a package.json.
 const MAX_PACKAGE: u64 = 1 << 20;
 /// The most files and bytes of a folder that is compared with others.
 const MAX_COMPARED: (usize, u64) = (2_000, 32 << 20);
@@ -74,7 +73,7 @@ const LOCKS: [(&str, &str); 6] = [
 ];
 /// The end of the manifest of a pack.
 const NO_HEALTH: &str = "\
-# A path that shows that the worker works makes a health check, which `flotilla verify` and deploys in waves send:
+# A path that shows that the worker works can be its health check, which `flotilla verify` and deploys in waves use:
 # verify:
 #   - { name: health, path: /, status: 200 }
 ";
@@ -198,7 +197,7 @@ fn manifest(name: &str, prefix: &str, text: &str) -> String {
         Some(("description", _)) => "description: Imported from a live worker.".to_owned(),
         _ => line.to_owned(),
     };
-    let kept = text.lines().take_while(|line| !line.starts_with("# What `flotilla verify`"));
+    let kept = text.lines().take_while(|line| !line.starts_with("# The requests that `flotilla verify`"));
     kept.map(line).map(|line| line + "\n").collect::<String>() + NO_HEALTH
 }
 
@@ -249,17 +248,15 @@ impl<'a> Projects<'a> {
         for key in KEYS {
             let Some(node) = config.get(key) else { continue };
             let value = match key {
-                // What is bound is a matter of specs; classes of the worker's own are code.
+                // Bindings belong to specs; the worker's own classes belong to the code.
                 "durable_objects" => own_classes(node.get("bindings")),
-                "workflows" => own_classes(Some(node)),
-                "queues" => node.get("consumers").map(Node::to_value).unwrap_or_default(),
                 _ => node.to_value(),
             };
             if !(value.is_null() || value.as_array().is_some_and(Vec::is_empty)) {
                 values.insert(key, value);
             }
         }
-        let main = config.text("main").map(|main| normalized(&folder.join(main)));
+        let main = config.text("main").map(|main| plain_file::without_dots(&folder.join(main)));
         let is_fixed = values.keys().all(|key| ANYWHERE.contains(key));
         let place = match main {
             Some(main) if is_fixed && !main.starts_with(&folder) => main.to_string_lossy().into_owned(),
@@ -312,15 +309,15 @@ impl<'a> Projects<'a> {
         Some(framed.finish().to_string())
     }
 
-    /// Returns the code of a configuration. The error says why there is none that flotilla could deploy, and what to do.
+    /// Returns the code of a configuration. The error is the reason why flotilla can't deploy it, and what to do.
     pub fn code(&mut self, config: &Config<'_>, findings: &mut Findings) -> Result<Code, (String, String)> {
         let file = self.root.join(&config.document.file);
         let folder = file.parent().unwrap_or(self.root).to_owned();
-        let has_main = config.text("main").map(|main| normalized(&folder.join(main)));
+        let has_main = config.text("main").map(|main| plain_file::without_dots(&folder.join(main)));
         if let Some(main) = &has_main {
             if !main.starts_with(self.options.workspace) {
-                let message = "`main` is outside of the project".to_owned();
-                return Err((message, "a worker's code is in the git repository of its configuration".to_owned()));
+                let message = "`main` is outside the project".to_owned();
+                return Err((message, "a worker's code must be in the git repository of its configuration".to_owned()));
             }
             if main.extension().is_some_and(|extension| extension == "py") {
                 let message = "it is a worker in Python".to_owned();
@@ -329,21 +326,38 @@ impl<'a> Projects<'a> {
                 return Err((message, help.to_owned()));
             }
         } else if config.get("assets").is_none() && config.get("site").is_none() {
+            if let Some((script, main)) = self.main_of_command(&folder) {
+                let message =
+                    format!("{} has no `main`: the script `{script}` of package.json names {main}", config.what());
+                return Err((message, format!("add `main = \"{main}\"` to the file, and import again")));
+            }
             let message = format!("{} has no `main`: it deploys no worker", config.what());
             return Err((message, "nothing to do; if there is code, add `main = \"src/index.ts\"`".to_owned()));
         }
-        let key = self.key(config);
+        let used = redirected::used(config, self.folders(&folder), self.options.workspace);
+        let key = match &used {
+            Used::Made(path) => path.to_string_lossy().into_owned(),
+            _ => self.key(config),
+        };
         let is_copy = has_main.as_deref().is_some_and(|main| self.copy(config, main, true).is_some());
         let wrangler = self.wrangler(config, &folder, findings);
-        if self.seen.insert(format!("{} {key}", config.document.file)) {
-            self.steps_of(config, &folder, has_main.as_deref(), findings);
+        // A build is for one environment.
+        let built_for = config.environment.filter(|_| used != Used::Own).unwrap_or_default();
+        if self.seen.insert(format!("{} {key} {built_for}", config.document.file)) {
+            self.steps_of(config, &folder, (has_main.as_deref(), &used), findings);
             for (name, span, node) in entries(config.get("define")) {
                 let value = text(node).unwrap_or_default().trim_matches(['"', '\'']);
                 if credential::is_credential(name, value) {
-                    let help = "read it from `env` as a secret, and replace it where it was issued";
-                    let message = format!("`define` puts the secret `{name}` into the code");
+                    let help = "read it from `env` as a secret, and have a new one issued";
+                    let message = format!("`define` writes the secret `{name}` into the code");
                     findings.credential(config.document.place(*span), message, help);
                 }
+            }
+            if config.get("site").is_some() && config.get("assets").is_none() {
+                let message = "`site` (Workers Sites) becomes static assets, which answer before the code".to_owned();
+                let help = "code that reads them from `__STATIC_CONTENT` finds nothing there: let it call `env.ASSETS.fetch(request)`, with \
+                            `assets` in place of `site`";
+                findings.note(config.place("site"), message, help);
             }
             if let Some(main) = has_main.filter(|main| main.is_file()) {
                 credentials::report(self.root, &main, findings);
@@ -354,10 +368,27 @@ impl<'a> Projects<'a> {
         // `wrangler.acme.toml` is one customer's name for code of all.
         let own = || config.document.root.get("name").and_then(text).filter(|_| word(&config.document.file).is_none());
         let name = name.or_else(|| own().map(str::to_owned)).unwrap_or_default();
-        let environment = config.environment.map(str::to_owned);
-        let source = Source::Project { config: file, environment, wrangler };
+        let (config, environment) = match used {
+            // It has the settings of its environment alone.
+            Used::Made(path) => (path, None),
+            _ => (file, config.environment.map(str::to_owned)),
+        };
+        let source = Source::Project { config, environment, wrangler };
         let name = if name.is_empty() { name } else { slug(&name) };
         Ok(Code { name, key, is_copy, source })
+    }
+
+    /// Returns the script of a package.json that deploys the worker of a folder, and the entry point that it names: `wrangler deploy src/index.ts`.
+    fn main_of_command(&self, folder: &Path) -> Option<(String, String)> {
+        let package = read_package(folder)?;
+        let scripts = package["scripts"].as_object()?;
+        scripts.iter().find_map(|(name, command)| {
+            let (_, words) = command.as_str()?.split_once("wrangler ")?;
+            let mut words = words.split_whitespace();
+            words.next().filter(|word| matches!(*word, "deploy" | "publish"))?;
+            let main = words.find(|word| !word.starts_with('-') && folder.join(word).is_file())?;
+            Some((name.clone(), main.to_owned()))
+        })
     }
 
     /// Returns the folders from that of a configuration upwards to the repository's.
@@ -386,15 +417,21 @@ impl<'a> Projects<'a> {
             }
             Some(_) => return None,
         };
-        let help = "check that it bundles as your own does, or install wrangler 4 in the project and remove `wrangler` from pack.yaml";
+        let help = "check that its bundle works like that of your wrangler, or install wrangler 4 in the project and remove `wrangler` from pack.yaml";
         if self.pinned.insert(why.clone()) {
-            findings.note(place, format!("{why}: packs have the code bundled with wrangler {WRANGLER}"), help);
+            findings.note(place, format!("{why}: the pack bundles the code with wrangler {WRANGLER}"), help);
         }
         Some(WRANGLER)
     }
 
     /// Notes what has to be run before the project can be built.
-    fn steps_of(&mut self, config: &Config<'_>, folder: &Path, main: Option<&Path>, findings: &mut Findings) {
+    fn steps_of(
+        &mut self,
+        config: &Config<'_>,
+        folder: &Path,
+        (main, used): (Option<&Path>, &Used),
+        findings: &mut Findings,
+    ) {
         let package = self.folders(folder).find_map(|at| Some((at.to_owned(), read_package(at)?)));
         let lock = self.folders(folder).find_map(|at| {
             let (_, command) = LOCKS.iter().find(|(name, _)| at.join(name).is_file())?;
@@ -409,26 +446,38 @@ impl<'a> Projects<'a> {
             let (folder, command) = lock.clone().unwrap_or((at, "npm install"));
             self.steps.insert(Step { order: 0, folder, command: command.to_owned() });
         }
+        let has_script = package.as_ref().filter(|(_, package)| package["scripts"]["build"].is_string());
+        let manager = lock.map_or("npm", |(_, command)| command.split(' ').next().unwrap_or("npm"));
+        let built_in = has_script.map(|(at, _)| at.clone());
+        let command = format!("{manager} run build");
+        let mut step = || {
+            let at = built_in.clone()?;
+            self.steps.insert(Step { order: 1, folder: at.clone(), command: command.clone() });
+            let shown = relative(self.root, &at);
+            Some(if shown.is_empty() { format!("`{command}`") } else { format!("`{command}` in {shown}") })
+        };
+        if *used == Used::NotMade {
+            let environment = config.environment.map(|name| format!(" for the environment `{name}`"));
+            let message = format!(
+                "a build makes the configuration that `wrangler deploy` uses in the place of this one, and it has not run{}",
+                environment.unwrap_or_default()
+            );
+            let build = step().unwrap_or_else(|| "`vite build`".to_owned());
+            let help = format!("run {build}, and import again: otherwise, packs bundle what this file names");
+            findings.note(config.start(), message, help);
+            return;
+        }
         let Some(main) = main.filter(|main| !main.exists()) else { return };
         if config.get("build").is_some_and(|build| build.get("command").is_some()) {
             return;
         }
         let shown = config.text("main").unwrap_or_default();
         let message = format!("`{shown}`, the worker's entry point, does not exist");
-        let has_script = package.as_ref().filter(|(_, package)| package["scripts"]["build"].is_string());
-        let manager = lock.map_or("npm", |(_, command)| command.split(' ').next().unwrap_or("npm"));
-        let help = match has_script {
-            Some((at, _)) => {
-                let command = format!("{manager} run build");
-                self.steps.insert(Step { order: 1, folder: at.clone(), command: command.clone() });
-                format!(
-                    "if a build makes it, run that before `flotilla build`: `{command}` in {}",
-                    relative(self.root, at)
-                )
-            }
-            None => format!("if a build makes {}, run it before `flotilla build`", relative(self.root, main)),
+        let help = match step() {
+            Some(build) => format!("if a build creates it, run that before `flotilla build`: {build}"),
+            None => format!("if a build creates {}, run it before `flotilla build`", relative(self.root, main)),
         };
-        findings.note(config.place("main"), message, help.trim_end_matches(" in "));
+        findings.note(config.place("main"), message, help);
     }
 }
 
@@ -447,19 +496,6 @@ fn is_old(version: &str) -> bool {
 fn read_package(folder: &Path) -> Option<Value> {
     let bytes = plain_file::read_through_links(&folder.join("package.json"), MAX_PACKAGE).ok()?;
     serde_json::from_slice(&bytes).ok()
-}
-
-/// Returns a path without `.` and `..`, looking at no disk.
-fn normalized(path: &Path) -> PathBuf {
-    let mut steps = PathBuf::new();
-    for step in path.components() {
-        match step {
-            Component::CurDir => {}
-            Component::ParentDir => drop(steps.pop()),
-            step => steps.push(step),
-        }
-    }
-    steps
 }
 
 /// Returns whether the name of a module can be a path in a pack: below it, not in a folder of git's, and without characters that no

@@ -37,7 +37,7 @@ use files::{Member, members};
 /// A file that several customers' configurations have in common.
 const BASE_FILE: &str = "config/base/wrangler.base.toml";
 
-/// The most bytes of a package.json.
+/// The maximum size, in bytes, of a package.json.
 const MAX_PACKAGE: u64 = 1 << 20;
 /// The name of an environment that is called `preview` in a wrangler project, and whose worker stays.
 const PERMANENT: &str = "permanent-preview";
@@ -101,8 +101,8 @@ pub fn read(
     for (name, span, _) in base.iter().flat_map(|base| entries(Some(&base.root)).iter()) {
         if name != "account_id" {
             let place = base.as_ref().expect("BUG: its entry").place(*span);
-            let help = "wrangler doesn't read this file: set it in the spec, or in `defaults` of fleet.yaml, if a tool of yours did";
-            findings.left_out(place, format!("`{name}` is for no worker in particular"), help);
+            let help = "wrangler doesn't read this file: if one of your tools did, set it in the spec, or in `defaults` in fleet.yaml";
+            findings.left_out(place, format!("`{name}` belongs to no particular worker"), help);
         }
     }
     dotvars(&tree, &documents, findings);
@@ -112,9 +112,12 @@ pub fn read(
     let name = reading.project_name();
     let default = reading.default_customer(&name);
     let mut found = reading.found(&default);
-    let account = base.as_ref().and_then(|base| base.root.get("account_id")).and_then(text);
+    let account = base.as_ref().and_then(|base| {
+        let node = base.root.get("account_id")?;
+        reading.findings.account_id(text(node)?, base.place(node.span))
+    });
     for worker in &mut found {
-        worker.account_id = worker.account_id.take().or_else(|| account.map(str::to_owned));
+        worker.account_id = worker.account_id.take().or_else(|| account.clone());
     }
     reading.env_files(&mut found);
     let steps = std::mem::take(&mut reading.projects.steps);
@@ -131,7 +134,7 @@ fn add_named_files(files: &mut Vec<String>, env_files: &EnvFiles, tree: &Tree, f
     for (file, place) in env_files.customers.values().filter_map(|file| file.wrangler.as_ref()) {
         let file = file.trim_start_matches("./");
         let (message, help) = if file.split('/').any(|step| step == "..") || file.starts_with('/') {
-            ("`WRANGLER_CONFIG` is outside of the project", "name a file of the project")
+            ("`WRANGLER_CONFIG` is outside the project", "name a file of the project")
         } else if !tree.has(file) {
             ("`WRANGLER_CONFIG` names a file that does not exist", "name wrangler's file")
         } else {
@@ -163,7 +166,7 @@ fn dotvars(tree: &Tree, documents: &[Document], findings: &mut Findings) {
                 };
                 if is_variable(name) && credential::is_credential(name, value) {
                     let place = Place { file: file.clone(), line: index + 1, column: 1, width: name.len() };
-                    let help = "its value was not copied; `flotilla secrets list` shows what workers need, and from where it comes";
+                    let help = "its value was not copied; `flotilla secrets list` shows what workers need, and where it comes from";
                     findings.credential(place, format!("`{name}` is a secret of this machine"), help);
                 }
             }
@@ -174,7 +177,8 @@ fn dotvars(tree: &Tree, documents: &[Document], findings: &mut Findings) {
 fn documentation(tree: &Tree, findings: &mut Findings) {
     let folder = "config/environments";
     for name in tree.names(folder).unwrap_or_default().into_iter().filter(|name| name.ends_with(".toml")) {
-        let help = "no tool reads it for a deploy, and neither does flotilla: what holds stands in the specs now";
+        let help =
+            "no tool reads it for a deploy, and neither does flotilla: the settings that apply are now in the specs";
         findings.note(Place::file(&format!("{folder}/{name}")), "it is documentation", help);
     }
 }
@@ -254,7 +258,7 @@ impl<'a> Reading<'a, '_> {
             }
             if let Some(other) = taken.get(&key) {
                 let message = format!("{} is `{}` in {}, and so is {other}", claim.config.what(), key.0, key.1);
-                let help = "one of the two can be imported: give the other another name, such as that of a customer";
+                let help = "only one of the two can be imported: give the other one a different name, such as that of a customer";
                 self.findings.left_out(claim.config.start(), message, help);
                 continue;
             }
@@ -269,8 +273,7 @@ impl<'a> Reading<'a, '_> {
 
     fn is_worker(&mut self, document: &Document) -> bool {
         let Some(span) = document.root.key_span("pages_build_output_dir") else { return true };
-        let help =
-            "Pages projects are no workers; Cloudflare's guide \"Migrate from Pages to Workers\" makes one of it";
+        let help = "Pages projects are not workers; see Cloudflare's guide \"Migrate from Pages to Workers\"";
         self.findings.left_out(document.place(span), "it is a project of Cloudflare Pages", help);
         false
     }
@@ -282,11 +285,11 @@ impl<'a> Reading<'a, '_> {
         };
         let all = self.env_files.customers.iter().filter(|(_, file)| names(file));
         let named: BTreeSet<&String> = all.map(|((customer, _), _)| customer).collect();
-        // The project's one file is everybody's, and so is one that several name.
+        // The project's only file belongs to all customers, and so does one that several name.
         named.first().filter(|_| named.len() == 1 && self.documents.len() > 1).map(|customer| (*customer).clone())
     }
 
-    /// Finds the workers of one file, and whose they are.
+    /// Finds the workers of one file, and the customers that they belong to.
     fn claims(&mut self, member: &Member<'a>, default: &str, claims: &mut Vec<Claim<'a>>) {
         let configs = wrangler::configs(member.document);
         let names = || configs.iter().filter_map(|config| config.environment);
@@ -398,7 +401,7 @@ impl<'a> Reading<'a, '_> {
             let message = format!(
                 "the top level is read for what environments inherit; its own worker, `{name}`, is not imported"
             );
-            let help = "if `wrangler deploy` without `--env` created one that is used, put it under `[env.development]` and import again";
+            let help = "if `wrangler deploy` without `--env` created a worker that is in use, move its settings to `[env.development]` and import again";
             self.findings.note(config.place("name"), message, help);
         }
     }
@@ -431,6 +434,8 @@ impl<'a> Reading<'a, '_> {
         // A name that no worker of a fleet can have is reported, and not kept.
         let name = if names::worker(&name).is_ok() { name } else { String::new() };
         let mapped = settings(config, &self.live.zones, self.findings);
+        let account_id = config.text("account_id");
+        let account_id = account_id.and_then(|id| self.findings.account_id(id, config.place("account_id")));
         Some(FoundWorker {
             name,
             place: config.start(),
@@ -438,7 +443,7 @@ impl<'a> Reading<'a, '_> {
             customer,
             environment,
             role,
-            account_id: config.text("account_id").filter(|id| !id.is_empty()).map(str::to_owned),
+            account_id,
             implies_workers_dev: config.get("workers_dev").is_none(),
             settings: mapped.settings,
             calls: mapped.calls,

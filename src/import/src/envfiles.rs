@@ -107,11 +107,11 @@ fn env_file(tree: &Tree, file: &str, findings: &mut Findings, errors: &mut Vec<D
         match name.as_str() {
             "CUSTOMER_DOMAIN" => read.domain = Some((bare(&value), place)),
             "DOMAIN" => {
-                let help = "it is mapped as CUSTOMER_DOMAIN is";
+                let help = "it is mapped like CUSTOMER_DOMAIN";
                 findings.note(place.clone(), "`DOMAIN` is the older name of `CUSTOMER_DOMAIN`", help);
                 read.domain.get_or_insert((bare(&value), place));
             }
-            "CLOUDFLARE_ACCOUNT_ID" => read.account_id = Some(value),
+            "CLOUDFLARE_ACCOUNT_ID" => read.account_id = findings.account_id(&value, place),
             "CLOUDFLARE_ZONE_ID" => read.zone_id = Some((value, place)),
             "DATABASE_NAME" => read.database_name = Some((value, place)),
             "DATABASE_ID" => read.database_id = Some(value),
@@ -123,7 +123,7 @@ fn env_file(tree: &Tree, file: &str, findings: &mut Findings, errors: &mut Vec<D
 }
 
 fn secret(read: &mut EnvFile, name: &str, place: Place, findings: &mut Findings) {
-    let told = "its value was not copied; if the file was ever committed, replace it where it was issued";
+    let told = "its value was not copied; if the file was ever committed, have a new one issued";
     let of_account = matches!(name, "CLOUDFLARE_API_TOKEN" | "CF_API_TOKEN" | "CLOUDFLARE_API_KEY" | "CF_API_KEY");
     let (message, help) = if of_account {
         (
@@ -134,7 +134,7 @@ fn secret(read: &mut EnvFile, name: &str, place: Place, findings: &mut Findings)
         )
     } else {
         read.secrets.push(name.to_owned());
-        (format!("the file contains the secret `{name}`"), format!("it is a secret of the worker now; {told}"))
+        (format!("the file contains the secret `{name}`"), format!("it is now a secret of the worker; {told}"))
     };
     findings.credential(place, message, help);
 }

@@ -1,4 +1,4 @@
-//! A fleet that an import adds to: what fleet.yaml says already, and the additions to it. Knows its text; doesn't check it.
+//! A fleet that an import adds to: the settings that fleet.yaml already has, and the additions to it. Knows its text; doesn't check it.
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ pub struct Existing {
 }
 
 impl Existing {
-    /// Reads the fleet in a folder. The error says why it can't be added to.
+    /// Reads the fleet in a folder. The error is the reason why nothing can be added to it.
     pub fn read(root: &Path) -> Result<Option<Existing>, String> {
         let file = root.join(FLEET_FILE);
         if !file.exists() {
@@ -86,7 +86,7 @@ impl Existing {
         self.value["accounts"].as_object().into_iter().flat_map(Map::keys).map(String::as_str).collect()
     }
 
-    /// Removes from a spec what the defaults say already, and says where it lacks what they say.
+    /// Removes from a spec the settings that the defaults already have, and sets to null those that it lacks.
     pub(super) fn over_defaults(&self, spec: &mut Map<String, Value>) {
         let defaults = &self.value["defaults"];
         let layers = defaults["environments"].as_object().into_iter().flat_map(Map::values);
@@ -110,7 +110,7 @@ impl Existing {
         let path = |steps: &[&str]| steps.iter().map(|step| (*step).to_owned()).collect::<Vec<_>>();
         let mut changes = Vec::new();
         if !accounts.is_empty() && self.value["defaults"].get("account").is_none() {
-            // With a second account, the customers that are there go on naming none.
+            // With a second account, existing customers still name none.
             if let [only] = self.accounts()[..]
                 && only != "default"
             {

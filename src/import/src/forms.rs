@@ -8,6 +8,11 @@ fn is_hex(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
+/// Returns whether a text is the id of an account.
+pub fn is_account_id(text: &str) -> bool {
+    text.len() == 32 && is_hex(text)
+}
+
 /// Returns whether a text is a UUID, as databases and certificates have.
 pub fn is_uuid(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
@@ -30,6 +35,13 @@ pub fn is_secret_name(name: &str) -> bool {
 pub fn is_database_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
+}
+
+/// Returns whether a queue can have this name in a spec.
+pub fn is_queue_name(name: &str) -> bool {
+    name.len() <= 80
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 /// Returns whether the fields of a binding have the format that the schema requires.

@@ -20,16 +20,16 @@ pub enum Fate {
     Mapped,
     /// It changes nothing that is deployed.
     Local,
-    /// A spec can't say it; a deploy leaves it as it is or does without.
+    /// A spec can't express it; a deploy leaves it as it is or omits it.
     LeftOut(&'static str),
-    /// A spec can't say it, and a deploy without it would break the worker.
+    /// A spec can't express it, and a deploy without it would break the worker.
     Lost(&'static str),
 }
 
 use Fate::{LeftOut, Local, Lost, Mapped};
 use Scope::{Inherited, Own, Whole};
 
-const BY_WRANGLER: &str = "flotilla has nothing for it; keep deploying this worker with `wrangler deploy`";
+const BY_WRANGLER: &str = "flotilla doesn't support it; keep deploying this worker with `wrangler deploy`";
 const AT_CLOUDFLARE: &str = "set it at Cloudflare, or keep deploying this worker with `wrangler deploy`";
 /// Every key that wrangler knows, and some that older ones knew.
 pub const KEYS: &[(&str, Scope, Fate)] = &[
@@ -86,7 +86,7 @@ pub const KEYS: &[(&str, Scope, Fate)] = &[
     ("mtls_certificates", Own, Mapped),
     ("name", Inherited, Mapped),
     ("no_bundle", Inherited, Mapped),
-    ("node_compat", Inherited, Lost("wrangler has done away with it: use the flag `nodejs_compat`")),
+    ("node_compat", Inherited, Lost("wrangler no longer supports it: use the flag `nodejs_compat`")),
     ("observability", Inherited, Mapped),
     ("pages_build_output_dir", Whole, Mapped),
     ("pipelines", Own, Mapped),

@@ -49,9 +49,9 @@ pub enum FindingKind {
     Credential,
     /// A file can't be read. Nothing of it was imported.
     Invalid,
-    /// A spec can't say it, and a deploy without it would break the worker: the worker is not imported, or its delivery is `manual`.
+    /// A spec can't express it, and a deploy without it would break the worker: the worker is not imported, or its delivery is `manual`.
     Lost,
-    /// A spec can't say it; a deploy leaves it as it is, or does without.
+    /// A spec can't express it; a deploy leaves it as it is, or omits it.
     #[strum(to_string = "left out")]
     LeftOut,
     /// A person has to decide or to check.
@@ -195,6 +195,15 @@ impl Findings {
     /// Adds the error of a file that can't be read.
     pub fn invalid(&mut self, error: Diagnostic) {
         self.push(FindingKind::Invalid, error.place, format!("{} ({})", error.message, error.code), error.help);
+    }
+
+    /// Returns the id of an account. One that isn't such an id is a finding, unless there is none at all.
+    fn account_id(&mut self, id: &str, place: Place) -> Option<String> {
+        if !(id.is_empty() || forms::is_account_id(id)) {
+            let help = "it has 32 digits and letters from a to f: correct it and import again, or set CLOUDFLARE_ACCOUNT_ID when you deploy";
+            self.note(place, "this is not the id of an account, and is left out", help);
+        }
+        forms::is_account_id(id).then(|| id.to_owned())
     }
 
     /// Adds a finding, unless it is there already.

@@ -55,13 +55,13 @@ pub fn read(
         let place = place(&item.name);
         match tags::read(&item.tags).fleet {
             Some(owner) if fleet.is_some_and(|fleet| is_of(owner, fleet)) => {
-                let message = format!("this fleet already manages `{}`: it was skipped", item.name);
+                let message = format!("`{}` is already managed by this fleet, and was skipped", item.name);
                 findings.note(place, message, "nothing to do");
                 continue;
             }
             Some(owner) => {
                 let message = format!("the fleet `{owner}` manages `{}`", item.name);
-                let help = format!("once this project deploys it, remove it from the specs of `{owner}`");
+                let help = format!("once this fleet deploys it, remove it from the specs of `{owner}`");
                 findings.note(place, message, help);
             }
             None => {}
@@ -157,7 +157,7 @@ impl Hosts {
                     None => {
                         let message =
                             format!("the route `{}` of {name} excludes requests from all workers", route.pattern);
-                        let help = "it stays unchanged: it belongs to no worker, so no spec can define it";
+                        let help = "the route stays unchanged: it belongs to no worker, so no spec can define it";
                         findings.note(account(), message, help);
                     }
                 }
@@ -232,7 +232,7 @@ impl Reading<'_> {
 
     fn name(&mut self) {
         if let Err((wrong, _)) = names::worker(self.name) {
-            self.lost("its name", format!("{wrong}, which flotilla's names can't have"), KEEP);
+            self.lost("its name", format!("{wrong}, which flotilla does not allow in names"), KEEP);
         }
     }
 
@@ -324,7 +324,7 @@ impl Reading<'_> {
                     self.lost(
                         name,
                         message,
-                        "use upper-case letters, digits and `_`, and no name that flotilla sets itself",
+                        "use upper-case letters, digits and `_`, but no name that flotilla sets itself",
                     );
                 }
                 _ => self.binding(name, kind, binding),
@@ -337,7 +337,7 @@ impl Reading<'_> {
         if holds_credential(name, &value) {
             let message =
                 format!("the variable `{name}` of `{}` holds a secret that everybody with access can read", self.name);
-            let help = "it is a secret of the worker now, and its value was not copied; replace it where it was issued";
+            let help = "it is now a secret of the worker, and its value was not copied; have a new one issued";
             if is_secret_name(name) && value.is_string() && !is_reserved(name) {
                 self.findings.credential(place(self.name), message, help);
                 self.entry("secrets", name, json!({"secret": name}));
@@ -454,11 +454,12 @@ impl Reading<'_> {
     /// Reports what exists beside the settings and is lost when somebody else uploads the worker.
     fn beside(&mut self, listed: &ListedWorker) {
         if listed.has_assets {
-            let message = format!("the static assets of `{}` can't be read, and a spec can't say them", self.name);
-            self.lost("its assets", message, KEEP);
+            let message = format!("the static assets of `{}` can't be read: Cloudflare gives back no files", self.name);
+            let help = "add their folder to the manifest of its pack: `assets: { directory: … }`";
+            self.lost("its assets", message, help);
         }
         if listed.migration_tag.is_some() {
-            let message = format!("`{}` has classes of Durable Objects that migrations made", self.name);
+            let message = format!("`{}` has Durable Object classes that migrations created", self.name);
             self.lost("its classes", message, KEEP);
         }
         let others: Vec<&str> = listed
@@ -471,7 +472,7 @@ impl Reading<'_> {
             .collect();
         if !others.is_empty() {
             let message = format!("the tags of `{}`, {}, have no counterpart in a spec", self.name, others.join(", "));
-            self.left_out(message, "a deploy by flotilla puts its own in their place");
+            self.left_out(message, "a deploy by flotilla replaces them with its own");
         }
     }
 }

@@ -97,13 +97,14 @@ impl Mapping<'_, '_> {
                     self.lost(place, name, format!("`{name}` has no counterpart in a spec"), help);
                 }
                 None => {
-                    let help = "wrangler doesn't know it either: it can go, if no other program reads it";
+                    let help = "wrangler doesn't know it, either: remove it if no other program reads it";
                     self.findings.left_out(place, format!("`{name}` is not a key of wrangler"), help);
                 }
             }
         }
         if self.config.get("legacy_env").is_some_and(|node| node.to_value() == false) {
-            let help = "service environments are done away with: deploy each environment as a worker of its own";
+            let help =
+                "wrangler no longer supports service environments: deploy each environment as a worker of its own";
             self.lost(
                 self.config.place("legacy_env"),
                 "legacy_env",
@@ -120,8 +121,13 @@ impl Mapping<'_, '_> {
         if let Some(name) = self.config.name()
             && let Err((wrong, _)) = names::worker(&name)
         {
-            let help = "deploy it under such a name first, or keep deploying it with `wrangler deploy`";
-            self.lost(self.config.place("name"), "name", format!("{wrong}, which flotilla's names can't have"), help);
+            let help = "deploy it under a valid name first, or keep deploying it with `wrangler deploy`";
+            self.lost(
+                self.config.place("name"),
+                "name",
+                format!("{wrong}, which flotilla does not allow in names"),
+                help,
+            );
         }
     }
 
@@ -133,8 +139,8 @@ impl Mapping<'_, '_> {
                 self.findings.left_out(place, "`compatibility_date` is not a date", "write it as 2026-06-01");
             }
             None => {
-                let help = "set `compatibilityDate` in the spec to the day that the worker was deployed with";
-                let what = format!("{} says no `compatibility_date`", self.config.what());
+                let help = "set `compatibilityDate` in the spec to the date with which the worker was deployed";
+                let what = format!("{} has no `compatibility_date`", self.config.what());
                 self.findings.note(self.config.start(), what, help);
             }
         }
@@ -144,7 +150,7 @@ impl Mapping<'_, '_> {
                 .filter(|flag| flag.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'))
             {
                 Some(flag) if !flag.is_empty() => flags.push(flag),
-                _ => self.findings.left_out(self.at(item), "it is not a flag of the runtime", "remove it"),
+                _ => self.findings.left_out(self.at(item), "it is not a flag of the Workers runtime", "remove it"),
             }
         }
         self.set_list("compatibilityFlags", &flags);
@@ -172,21 +178,21 @@ impl Mapping<'_, '_> {
         for (name, span, node) in all {
             let (place, value) = (config.document.place(*span), node.to_value());
             let secret = holds_credential(name, &value);
-            let told = "its value was not copied; if the file was ever committed, replace it where it was issued";
+            let told = "its value was not copied; if the file was ever committed, have a new one issued";
             if secret && matches!(name.as_str(), "CLOUDFLARE_API_TOKEN" | "CF_API_TOKEN") {
                 let help = format!(
                     "it is the deploy credential of the account, and no worker needs it: set the environment variable; {told}"
                 );
                 self.findings.credential(place, format!("`{name}` is an API token of the account"), help);
             } else if secret && value.is_string() && is_secret_name(name) {
-                let help = format!("it is a secret of the worker now; {told}");
+                let help = format!("it is now a secret of the worker; {told}");
                 self.findings.credential(place, format!("the file contains the secret `{name}`"), help);
                 if name != "TURSO_AUTH_TOKEN" || turso.is_none() {
                     self.entry("secrets", name, json!({"secret": name}));
                 }
             } else if secret {
                 let help = format!(
-                    "remove the secret from it, and read it from a secret of its own: `secrets: {{ NAME: {{ secret: NAME }} }}`; {told}"
+                    "remove the secret from it, and use a secret of its own: `secrets: {{ NAME: {{ secret: NAME }} }}`; {told}"
                 );
                 self.findings.credential(place.clone(), format!("`{name}` contains a secret"), help);
                 let message = format!("`{name}` can't be mapped: it is not text under an upper-case name");
@@ -195,10 +201,10 @@ impl Mapping<'_, '_> {
                 // flotilla gives both itself.
             } else if matches!(name.as_str(), "DB" | "TURSO_DATABASE_URL" | "TURSO_AUTH_TOKEN") {
                 let message =
-                    format!("the variable `{name}` can't be mapped: flotilla gives it to workers with a database");
+                    format!("the variable `{name}` can't be mapped: flotilla sets it for workers with a database");
                 self.lost(place, name, message, "rename it in the code and here");
             } else if !is_variable(name) {
-                let message = "a variable's name in a spec is letters, digits and `_`".to_owned();
+                let message = "a variable's name in a spec consists of letters, digits and `_`".to_owned();
                 self.lost(place, "vars", message, "rename it in the code and here");
             } else {
                 self.entry("vars", name, value);
@@ -262,7 +268,7 @@ impl Mapping<'_, '_> {
             if value.get("hint").is_some() {
                 self.findings.left_out(
                     self.at(node),
-                    "`placement.hint` has nothing in a spec",
+                    "`placement.hint` has no counterpart in a spec",
                     "`placement: smart` is kept",
                 );
             }

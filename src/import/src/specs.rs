@@ -171,11 +171,10 @@ fn read_again(files: &BTreeMap<String, Vec<u8>>) {
 /// Names the accounts that fleet.yaml gets. If there is only one, no spec has to name it.
 fn accounts(found: &mut [FoundWorker], options: ImportOptions<'_>, findings: &mut Findings) -> Vec<(String, Value)> {
     let ids: BTreeSet<String> = found.iter().filter_map(|worker| worker.account_id.clone()).collect();
-    let plain = |id: &String| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-    let ids: Vec<String> = ids.into_iter().filter(plain).collect();
+    let ids: Vec<String> = ids.into_iter().collect();
     let there = options.fleet.map(Existing::accounts).unwrap_or_default();
     if let (Some(_), [], [first, ..]) = (options.fleet, &there[..], &ids[..]) {
-        let message = format!("the workers are of the account {first}, and fleet.yaml has no `accounts`");
+        let message = format!("the workers belong to the account {first}, and fleet.yaml has no `accounts`");
         let help = "set CLOUDFLARE_ACCOUNT_ID to it, or add it under `accounts`";
         findings.note(Place::file(FLEET_FILE), message, help);
         return Vec::new();
@@ -301,11 +300,11 @@ fn copies<'w>(code: &Code, workers: impl Iterator<Item = &'w FoundWorker>, findi
     let Some((_, place)) = others.next() else { return };
     let name = own.as_deref().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
     let message = match others.count() {
-        0 => format!("the code beside it is a copy of that of `{name}`"),
-        more => format!("the code beside it, and in {more} more folders, is a copy of that of `{name}`"),
+        0 => format!("the code next to it is a copy of that of `{name}`"),
+        more => format!("the code next to it, and in {more} more folders, is a copy of that of `{name}`"),
     };
     let help = format!(
-        "one pack bundles the code of `{name}` for all of them: a change of a copy has no effect, and the copies can go"
+        "one pack bundles the code of `{name}` for all of them: changes to a copy have no effect, and the copies can be deleted"
     );
     findings.note(place.clone(), message, help);
 }
@@ -440,7 +439,7 @@ fn spec_text(id: &str, spec: &Settings, lost: &[&FoundWorker]) -> String {
             }
         }
         lines.iter().for_each(|line| text.push_str(&format!("#   {line}\n")));
-        text.push_str("# So their delivery is `manual`: only a deploy that names the customer touches them.\n");
+        text.push_str("# So their delivery is `manual`: only a deploy that names the customer changes them.\n");
     }
     let mut whole = Settings::new();
     whole.insert("id".to_owned(), id.into());

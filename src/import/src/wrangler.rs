@@ -20,7 +20,7 @@ pub const CUSTOMERS: [&str; 4] = ["customers", "clients", "tenants", "brands"];
 const DEPTH: usize = 4;
 /// Folders that hold no sources.
 const NOT_THEIRS: [&str; 8] = ["node_modules", "out", "dist", "build", "target", "vendor", "coverage", "fixtures"];
-/// The most files that are read: a shell loop may have one for each customer.
+/// The maximum number of files that are read: a shell loop may have one for each customer.
 const MAX_FILES: usize = 20_000;
 
 /// One worker of a file: its top level, or one of its environments.
@@ -86,9 +86,9 @@ pub fn files(root: &Path, excluded: &[String]) -> Files {
             let file = format!("{folder}{name}");
             let plain = NAMES.contains(&name.as_str());
             let unread = match (first, word(name)) {
-                (Some(first), _) if plain && first != name => Some(format!("wrangler reads {first} in its place")),
+                (Some(first), _) if plain && first != name => Some(format!("wrangler reads {first} instead")),
                 (_, Some(word)) if word.split('.').any(|part| NOT_DEPLOYED.contains(&part)) => {
-                    Some(format!("files that are called `{word}` deploy nothing, as a rule"))
+                    Some(format!("files named `{word}` usually deploy nothing"))
                 }
                 _ if files.len() >= MAX_FILES => Some(format!("up to {MAX_FILES} files are read")),
                 _ => None,

@@ -1,5 +1,5 @@
-//! The latest events of workers: each invocation with its request, console lines, exceptions and outcome, in the form in which
-//! Cloudflare's tails send it (`trace-v1`). In memory alone and bounded; the values of a worker's secrets are masked.
+//! The latest events of workers: each invocation with its request, console lines, exceptions and outcome, in the form in which Cloudflare's
+//! tails send it (`trace-v1`). In memory only, and bounded; the values of a worker's secrets are masked.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const KEPT_OF_WORKER: usize = 50;
 const KEPT_OF_WORKER_BYTES: usize = 128 << 10;
 /// The number of workers whose own events are kept: those that ran last.
 const WORKERS: usize = 256;
-/// The most bytes of one event; of a larger one, only the request and the outcome are kept.
+/// The maximum size, in bytes, of one event; of a larger one, only the request and the outcome are kept.
 pub const LARGEST: usize = 512 << 10;
 /// The number of events that a slow reader may be behind before it loses some.
 const BEHIND: usize = 512;

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::envelope::Answer;
 
-/// The most bytes of all entries; beyond them, the oldest ones go.
+/// The maximum size, in bytes, of all entries; beyond them, the oldest ones go.
 const MOST: usize = 64 << 20;
 
 /// The cached answers.

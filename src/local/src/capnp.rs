@@ -11,6 +11,8 @@ use std::net::SocketAddr;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
+use super::asset_service::AssetService;
+
 /// The socket on which workerd listens, in its folder. A port of this machine would answer any user and any web page that finds it.
 pub const SOCKET: &str = "socket";
 /// The socket beside it, on which handlers are called that no request reaches: `scheduled()`, `queue()`, `tail()`.
@@ -23,7 +25,7 @@ pub struct WorkerSource {
     pub modules: Vec<(String, String, Vec<u8>)>,
     /// The entry is a service-worker script.
     pub classic: bool,
-    /// The bindings, with secrets in clear under `text`.
+    /// The bindings, with secrets in plain text under `text`.
     pub bindings: Vec<Value>,
     /// The compatibility date, one that workerd knows.
     pub date: String,
@@ -45,6 +47,8 @@ pub struct WorkerSource {
     pub is_tail: bool,
     /// Whether its handlers can be called that no request reaches.
     pub has_triggers: bool,
+    /// Its static assets.
+    pub assets: Option<AssetService>,
     /// The words with which the worker's events are sent to the egress listener, see [`traced`]; empty: they aren't sent.
     pub trace: String,
 }
@@ -136,6 +140,10 @@ pub fn config(source: &WorkerSource, outside: &Outside) -> Result<Config, String
     }
     let (triggers, trigger_socket) =
         if source.has_triggers { triggers(&mut config, source, entry.is_some()) } else { Default::default() };
+    let (assets, entry_service) = match &source.assets {
+        Some(assets) => (asset_workers(&mut config, outside, assets), ROUTER),
+        None => (String::new(), "worker"),
+    };
     let objects = objects(&mut config, source);
     let cache = if source.has_cache { ", cacheApiOutbound = \"cache\"" } else { "" };
     config.has_objects = !source.objects.is_empty();
@@ -155,11 +163,11 @@ pub fn config(source: &WorkerSource, outside: &Outside) -> Result<Config, String
         "using Workerd = import \"/workerd/workerd.capnp\";\n\
          const config :Workerd.Config = (\nextensions = [\n{extensions}  ],\n\
          services = [\n    (name = \"worker\", worker = .worker),\n{services}  ],\n\
-         sockets = [(name = \"http\", address = \"unix:{SOCKET}\", service = \"worker\",\n\
+         sockets = [(name = \"http\", address = \"unix:{SOCKET}\", service = \"{entry_service}\",\n\
          http = (forwardedProtoHeader = \"x-forwarded-proto\")){trigger_socket}]);\n\
          const worker :Workerd.Worker = (\n  {code},\n  bindings = [\n{bindings}  ],\n\
          compatibilityDate = {}, compatibilityFlags = [{}], globalOutbound = \"outbound\"{tails}{cache}{objects});\n\
-         {tracer}{triggers}",
+         {tracer}{triggers}{assets}",
         text(&source.date),
         flags.join(", "),
     );
@@ -179,6 +187,35 @@ fn objects(config: &mut Config, source: &WorkerSource) -> String {
     };
     let classes: Vec<String> = source.objects.iter().map(class).collect();
     format!(",\ndurableObjectNamespaces = [{}], durableObjectStorage = (localDisk = \"objects\")", classes.join(", "))
+}
+
+/// The services that serve static assets: the one that looks them up, and the one that decides whether they or the worker answer.
+const ASSETS: &str = "assets";
+const ROUTER: &str = "router";
+/// Their compatibility dates, as miniflare runs them.
+const ASSETS_DATE: &str = "2024-07-31";
+
+/// Returns the workers that serve a worker's static assets.
+fn asset_workers(config: &mut Config, outside: &Outside, assets: &AssetService) -> String {
+    config.service(outside, "asset files", &format!("assets {}", word(&[&assets.scope])));
+    for name in [ASSETS, ROUTER] {
+        config.services.insert(name.to_owned(), format!("    (name = \"{name}\", worker = .{name}),\n"));
+    }
+    let mut file = |bytes: &[u8]| config.file(bytes.to_vec());
+    let (code, list, settings) = (file(&assets.assets_code), file(&assets.list), file(assets.config.as_bytes()));
+    let (router, router_settings) = (file(&assets.router_code), file(assets.router_config.as_bytes()));
+    format!(
+        "const {ASSETS} :Workerd.Worker = (\n  modules = [(name = \"assets.js\", esModule = embed \"{code}\")],\n\
+         bindings = [\n    (name = \"ASSETS_KV_NAMESPACE\", kvNamespace = \"asset files\"),\n\
+         \x20   (name = \"ASSETS_MANIFEST\", data = embed \"{list}\"),\n\
+         \x20   (name = \"CONFIG\", json = embed \"{settings}\"),\n  ],\n\
+         compatibilityDate = \"{ASSETS_DATE}\", compatibilityFlags = [\"nodejs_compat\", \"enable_ctx_exports\"]);\n\
+         const {ROUTER} :Workerd.Worker = (\n  modules = [(name = \"router.js\", esModule = embed \"{router}\")],\n\
+         bindings = [\n    (name = \"ASSET_WORKER\", service = \"{ASSETS}\"),\n    (name = \"USER_WORKER\", service = \"worker\"),\n\
+         \x20   (name = \"CONFIG\", json = embed \"{router_settings}\"),\n  ],\n\
+         compatibilityDate = \"{ASSETS_DATE}\",\n\
+         compatibilityFlags = [\"nodejs_compat\", \"no_nodejs_compat_v2\", \"enable_ctx_exports\"]);\n"
+    )
 }
 
 /// Returns the worker beside a worker that calls those of its handlers that no request reaches, and its socket.
@@ -295,6 +332,10 @@ impl Config {
                 let service = format!("service {} {}", source.account, field("service"));
                 format!("service = {}", self.service_of_binding(outside, service))
             }
+            "assets" => match &source.assets {
+                Some(_) => format!("service = \"{ASSETS}\""),
+                None => self.absent(name, "the static assets, and there are none", ""),
+            },
             "dispatch_namespace" => {
                 self.modules.insert(DISPATCH_MODULE, DISPATCH);
                 let service = format!("dispatch {} {}", source.account, field("namespace"));

@@ -9,11 +9,12 @@ use serde_json::Value;
 
 use super::Options;
 use super::activity::Activity;
+use super::asset_store;
 use super::caches::Caches;
 use super::call::Call;
 use super::clock::{Clock, stamp};
 use super::directory::{Directory, Group};
-use super::envelope::{Answer, Outcome};
+use super::envelope::{Answer, Outcome, Refusal};
 use super::faults::Faults;
 use super::hrana::Streams;
 use super::journal::Journal;
@@ -128,11 +129,13 @@ impl Cloud {
             activity: Activity::new(options.observer, options.health_path.clone(), options.clock.clone()),
             health_path: options.health_path,
             tails: Tails::default(),
-            workers: Workers::new(options.workerd),
+            workers: Workers::new(options.workerd, options.asset_workers),
             deliveries: Mutex::default(),
             caches: Caches::default(),
         };
-        workers::sweep_objects(&cloud.store, &cloud.folder).map_err(|refusal| anyhow::anyhow!(refusal.message))?;
+        let failed = |refusal: Refusal| anyhow::anyhow!(refusal.message);
+        workers::sweep_objects(&cloud.store, &cloud.folder).map_err(failed)?;
+        asset_store::sweep(&cloud.store, (cloud.clock)().as_secs()).map_err(failed)?;
         Ok(cloud)
     }
 

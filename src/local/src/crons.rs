@@ -23,7 +23,7 @@ pub async fn run(cloud: Arc<Cloud>) {
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let now = minute(&cloud);
-        // What was due while the machine slept isn't made up for.
+        // Triggers that were due while the machine slept are skipped.
         if now <= last {
             continue;
         }

@@ -14,7 +14,7 @@ use super::envelope::{Answer, Outcome, Refusal};
 use super::sql::{self, Parameter, Rows};
 use super::store;
 
-/// The code of a database that isn't there, and of one whose name is taken, as wrangler's users report them.
+/// The code of a database that doesn't exist, and of one whose name is taken, as wrangler's users report them.
 const MISSING: u32 = 7404;
 const TAKEN: u32 = 7502;
 /// The code of a failed statement.

@@ -18,9 +18,9 @@ use super::routing::{
     words,
 };
 use super::store::{self, Key};
-use super::{databases, kv, libsql, queues, r2};
+use super::{asset_store, databases, kv, libsql, queues, r2};
 
-/// The most bytes of a worker's events that come at once.
+/// The maximum size, in bytes, of a worker's events that come at once.
 const EVENTS: usize = 8 << 20;
 
 /// Answers one call of a worker.
@@ -46,6 +46,7 @@ pub async fn answer(cloud: Arc<Cloud>, mut request: Request<Incoming>) -> Result
             ["r2", bucket] => to_r2(&cloud, bucket, request).await,
             ["trace", version, worker] => to_activity(cloud, version, worker, request).await,
             ["cache", account] => to_cache(&cloud, account, request).await,
+            ["assets", scope] => to_assets(&cloud, scope, &request),
             ["object", object] => to_object_of(&cloud, object, request).await,
             ["queue", queue] => to_queue(&cloud, queue, request).await,
             _ => outbound(&cloud, request).await,
@@ -176,6 +177,21 @@ async fn to_cache(cloud: &Cloud, account: &str, request: Request<Incoming>) -> R
     let key = format!("{account} {name} {scheme}://{}{}", words(&headers, header::HOST), request.uri());
     let body = collect(request).await;
     respond(cloud.caches.answer(&method, &key, &body, (cloud.clock)()))
+}
+
+/// Answers the worker that looks assets up: it reads them as if from KV, by their hashes.
+fn to_assets(cloud: &Cloud, scope: &str, request: &Request<Incoming>) -> Response<Body> {
+    let hash = request.uri().path().trim_start_matches('/').to_ascii_lowercase();
+    let scope = decode(scope);
+    match blocking(|| cloud.store.read(|db| asset_store::file(db, &scope, &hash))) {
+        Ok(Some((kind, body))) => {
+            let metadata = json!({"contentType": kind}).to_string();
+            let answer = Answer::bytes(200, "application/octet-stream", body);
+            respond(if kind.is_some() { answer.with("cf-kv-metadata", metadata) } else { answer })
+        }
+        Ok(None) => text(404, "Not Found"),
+        Err(refusal) => text(500, &refusal.message),
+    }
 }
 
 /// Passes a request to a Durable Object of another worker.

@@ -119,7 +119,7 @@ pub fn throttled() -> Answer {
     Refusal::new(429, 971, "Please wait and consider throttling your request speed").answer()
 }
 
-/// A failure of the local database. Cloudflare calls its own "internal" (10002); the cause is added, for it is ours.
+/// A failure of the local database. Cloudflare calls its own "internal" (10002); the cause is added, because it is the emulator's own.
 impl From<rusqlite::Error> for Refusal {
     fn from(error: rusqlite::Error) -> Self {
         Self::new(500, 10002, format!("the local Cloudflare's database failed: {error}"))

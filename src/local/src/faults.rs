@@ -49,7 +49,7 @@ pub struct Matches {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Effect {
-    /// Waits so many milliseconds.
+    /// Waits this number of milliseconds.
     pub delay_ms: Option<u64>,
     /// Drops the connection without an answer.
     pub reset: Option<Reset>,

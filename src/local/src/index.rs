@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(300);
 const TOGETHER: Duration = Duration::from_millis(120);
 /// The header with which the page's own script proves that it is: only who can read the page knows the word.
 const KEY: &str = "x-local-page";
-/// The most bytes of a request for a check.
+/// The maximum size, in bytes, of a request for a check.
 const SMALL: usize = 4 << 10;
 
 /// The part of the page that a visitor asks for.

@@ -1,15 +1,19 @@
 //! The local Cloudflare emulator: the operations of the API that flotilla and wrangler use, the limits, faults on
-//! request, and the deployed workers, served by workerd. Knows nothing of flotilla.
+//! request, and the deployed workers, served by workerd. Knows nothing of flotilla, apart from the rules of static
+//! assets, which both need.
 //!
-//! Everything is stored in one folder: `cloudflare.db` (the account's objects), `d1/` and `libsql/` (the workers'
-//! databases), `objects/` (the workers' Durable Objects) and `key`. Secrets are stored sealed with that key, which only keeps their plain text out of the folder:
-//! whoever can read the folder can open them, so use made-up credentials.
+//! Everything is stored in one folder: `cloudflare.db` (the account's objects), `d1/` and `libsql/` (the workers' databases), `objects/`
+//! (the workers' Durable Objects) and `key`. Secrets are stored sealed with that key, which only keeps their plain text out of the folder:
+//! anyone who can read the folder can open them, so use made-up credentials.
 //!
 //! It sends nothing anywhere, and what workers fetch never leaves the machine.
 
 mod accounts;
 mod activity;
 mod api;
+mod asset_service;
+mod asset_store;
+mod assets;
 mod caches;
 mod call;
 mod capnp;
@@ -66,6 +70,7 @@ use tokio::sync::oneshot;
 
 pub use activity::{Observer, Trace};
 pub use api::operations;
+pub use asset_service::AssetWorkers;
 pub use clock::Clock;
 pub use directory::Group;
 pub use faults::{Effect, ErrorAnswer, Fault, Matches, Reset};
@@ -93,11 +98,13 @@ pub struct Options {
     pub zones: Vec<String>,
     /// Hosts whose DNS records Workers doesn't manage: attaching one is refused (100117) unless overridden.
     pub dns_records: Vec<String>,
-    /// Make a D1 database or KV namespace when an upload first binds its id. Off: an id that isn't there is refused (10181,
-    /// 10041), as at Cloudflare. On: specs that name what the real Cloudflare has can be tried out.
+    /// Make a D1 database or KV namespace when an upload first binds its id. Off: an id that doesn't exist is refused (10181, 10041), as at
+    /// Cloudflare. On: specs that name what the real Cloudflare has can be tried out.
     pub make_bound: bool,
     /// The workerd binary.
     pub workerd: Workerd,
+    /// Finds the workers that serve static assets; none: workers with assets don't run.
+    pub asset_workers: Option<AssetWorkers>,
     /// Secrets that an upload neither sends nor keeps by `keep_bindings` stay. Cloudflare's docs say that a script's
     /// upload replaces all bindings, and wrangler 4.85 relies on secrets that stay: a
     /// client should do the right thing with either. Off: what isn't sent or kept is gone.
@@ -134,6 +141,7 @@ impl Options {
             dns_records: Vec::new(),
             make_bound: false,
             workerd: Workerd::Missing("no workerd was given".to_owned()),
+            asset_workers: None,
             keep_secrets: false,
             validate: false,
             page_size: None,
@@ -261,7 +269,7 @@ impl Running {
         format!("http://{}{}", self.address, api::BASE)
     }
 
-    /// The address of its page, with the word with which that shows what workers do. Whoever knows it can read their logs.
+    /// The address of its page, with the word with which that shows what workers do. Anyone who knows it can read their logs.
     #[must_use]
     pub fn page(&self) -> &str {
         &self.page

@@ -1,4 +1,4 @@
-//! The databases that stand in for Turso's: who may use which. Knows tokens and paths; not statements.
+//! The replacements for Turso's databases, and who may use which. Knows tokens and paths; not statements.
 
 use hyper::Response;
 use hyper::header::HeaderValue;
@@ -9,7 +9,7 @@ use super::envelope::{Answer, Refusal};
 use super::routing::{Body, respond, text};
 use super::store;
 
-/// Answers libSQL's protocol for a database that a deployed worker is bound to, to whoever has that worker's token.
+/// Answers libSQL's protocol for a database that a deployed worker is bound to, to any client that has that worker's token.
 pub fn answer(
     cloud: &Cloud,
     method: &str,

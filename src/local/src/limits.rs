@@ -76,7 +76,7 @@ impl Meter {
 /// The limits of an account, a worker and a zone. The defaults are those of the paid plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlatformLimits {
-    /// Workers per account outside of dispatch namespaces: 500 (docs, Workers limits, 2026; 100 on the free plan).
+    /// Workers per account outside dispatch namespaces: 500 (docs, Workers limits, 2026; 100 on the free plan).
     pub workers: u64,
     /// Bytes of all modules of one worker: 64 MiB uncompressed (docs, Workers limits, 2026; wrangler 4.164 checks the same).
     pub script_bytes: usize,
@@ -93,6 +93,8 @@ pub struct PlatformLimits {
     /// Tags per worker: 8 (docs, Workers for Platforms limits, 2026; applied to account-level workers too, where no
     /// number is documented).
     pub tags: usize,
+    /// Static assets per version: 100,000 (docs, Workers limits, 2026; 20,000 on the free plan).
+    pub asset_files: usize,
     /// Databases per account: 50,000 (docs, D1 limits, 2026).
     pub databases: u64,
     /// Versions kept per worker: 100, the number that one can roll back to (changelog of 2025-09-11).
@@ -110,6 +112,7 @@ impl Default for PlatformLimits {
             domains: 100,
             crons: 250,
             tags: 8,
+            asset_files: 100_000,
             databases: 50_000,
             versions: 100,
         }

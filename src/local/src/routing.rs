@@ -112,7 +112,7 @@ pub fn of_host(cloud: &Cloud, from: From, https: bool, host: &str, path: &str) -
 /// Passes a request to a worker of a dispatch namespace.
 ///
 /// # Errors
-/// The page that says why a worker gives no answer: it doesn't start, or what it threw.
+/// The page that shows why a worker doesn't respond: it doesn't start, or what it threw.
 pub async fn forward_or_throw(
     cloud: &Cloud,
     worker: &Worker,
@@ -191,7 +191,7 @@ where
     }
 }
 
-/// The most bytes of what a worker answers to an event.
+/// The maximum size, in bytes, of what a worker answers to an event.
 const MOST_RESULT: usize = 1 << 20;
 
 /// Calls a handler of a worker that no request reaches: `scheduled()`, `queue()`. Returns what became of it.

@@ -123,7 +123,7 @@ fn create(cloud: &Cloud, db: &rusqlite::Connection, key: &Key, source: &str, now
             return Err(Refusal::new(403, 10037, message));
         }
     }
-    // A new worker isn't on workers.dev until it is told to (wrangler does so after its first upload).
+    // A new worker isn't on workers.dev until a request enables it (wrangler sends that after the first upload).
     let sql =
         "INSERT INTO worker (account, namespace, name, tag, created, modified, source, enabled, previews, settings)
                VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, 0, 0, '{}')";
@@ -152,7 +152,7 @@ pub fn script(worker: &Worker, version: Option<&Version>) -> Value {
         "created_on": worker.created, "modified_on": worker.modified, "last_deployed_from": worker.source,
         "logpush": setting("logpush").unwrap_or(false.into()),
         "tail_consumers": setting("tail_consumers"),
-        "usage_model": "standard", "has_assets": false,
+        "usage_model": "standard", "has_assets": version.is_some_and(|version| version.assets.is_some()),
     });
     if let Some(tag) = setting(objects::TAG) {
         shown[objects::TAG] = tag;
@@ -162,7 +162,7 @@ pub fn script(worker: &Worker, version: Option<&Version>) -> Value {
     }
     if let Some(version) = version {
         shown["etag"] = version.etag.clone().into();
-        shown["has_modules"] = (!version.classic).into();
+        shown["has_modules"] = (!version.classic && !version.modules.is_empty()).into();
         shown["named_handlers"] = version.named_handlers.clone().into();
         if let Some(handlers) = &version.handlers {
             shown["handlers"] = handlers.clone().into();
@@ -181,6 +181,9 @@ pub fn content(cloud: &Cloud, key: &Key) -> Outcome {
     cloud.store.read(|db| {
         let worker = store::get(db, key)?;
         let version = store::serving(db, &worker)?.ok_or_else(Refusal::no_worker)?;
+        if version.modules.is_empty() {
+            return Err(Refusal::new(404, 10405, "This Worker has no content: it only has static assets."));
+        }
         if version.classic {
             let body = store::module(db, &version.modules[0].hash)?;
             return Ok(Answer::bytes(200, "application/javascript", body).with("etag", version.etag));

@@ -1,8 +1,8 @@
 //! The emulated account's secrets at rest, and fresh ids. Knows one key file; not what is sealed.
 //!
-//! The key lies beside the database (mode 0600), so this is not protection from anyone who can read the folder: it only
-//! keeps the plain values out of it, so that a search, a backup or a commit of the folder doesn't hold them in clear.
-//! Use made-up credentials with the emulator.
+//! The key lies beside the database (mode 0600), so this is not protection from anyone who can read the folder: it only keeps the plain
+//! values out of it, so that a search, a backup or a commit of the folder doesn't contain them in plain text. Use made-up credentials with
+//! the emulator.
 
 use std::io::Read as _;
 use std::path::Path;

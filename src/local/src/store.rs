@@ -1,8 +1,8 @@
 //! The resources of the account, in one SQLite file: workers, versions, modules by content, and the tables of the
 //! other modules. Knows rows; not HTTP.
 //!
-//! A worker outside of a dispatch namespace has the namespace `''`. The bodies of modules are stored once by their
-//! sha256, so a runtime that ten thousand workers share is stored, and nearly always hashed, once.
+//! A worker outside a dispatch namespace has the namespace `''`. The bodies of modules are stored once by their sha256, so a runtime that
+//! ten thousand workers share is stored, and nearly always hashed, once.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +39,12 @@ CREATE TABLE IF NOT EXISTS deployment (
     body TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS deployment_worker ON deployment (worker, number);
 CREATE TABLE IF NOT EXISTS module (hash TEXT PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS asset (
+    scope TEXT NOT NULL, hash TEXT NOT NULL, type TEXT, body BLOB NOT NULL, PRIMARY KEY (scope, hash));
+CREATE TABLE IF NOT EXISTS asset_list (id TEXT PRIMARY KEY, scope TEXT NOT NULL, body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS asset_session (
+    token TEXT PRIMARY KEY, account TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, list TEXT NOT NULL,
+    expires INTEGER NOT NULL, complete INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS route (
     id TEXT PRIMARY KEY, zone TEXT NOT NULL, pattern TEXT NOT NULL UNIQUE, account TEXT NOT NULL, script TEXT) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS route_zone ON route (zone);
@@ -244,7 +250,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// Returns the key of a worker outside of dispatch namespaces.
+    /// Returns the key of a worker outside dispatch namespaces.
     #[must_use]
     pub fn of_account(account: &str, name: &str) -> Key {
         Key::new(account, "", name)
@@ -315,12 +321,24 @@ pub struct Version {
     /// The fields of the upload among: `compatibility_date`, `compatibility_flags`, `annotations`, `limits`,
     /// `placement`, `usage_model`.
     pub options: Map<String, Value>,
+    /// The static assets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assets: Option<VersionAssets>,
     /// The exports of the code, if workerd loaded it: handlers of the default export.
     pub handlers: Option<Vec<String>>,
     /// Named exports with their handlers, if workerd loaded it.
     pub named_handlers: Vec<Value>,
     /// Milliseconds that workerd took to load it, 0 if it didn't.
     pub startup_ms: u64,
+}
+
+/// The assets of a version.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct VersionAssets {
+    /// The id of their list.
+    pub list: String,
+    /// The configuration, as it was sent.
+    pub config: Value,
 }
 
 /// One module of a version; its body is in the table `module`.
@@ -381,7 +399,7 @@ pub fn list(db: &Connection, account: &str, namespace: &str) -> Result<Vec<Worke
     rows(db, &format!("{WORKER} WHERE account = ?1 AND namespace = ?2 ORDER BY name"), [account, namespace], worker)
 }
 
-/// The deployed workers of any account that have this name, those outside of a namespace first.
+/// The deployed workers of any account that have this name, those outside a namespace first.
 ///
 /// # Errors
 /// When the database fails.

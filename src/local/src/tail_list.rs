@@ -153,7 +153,7 @@ impl Filter {
                 header(key).is_some_and(|value| query.as_ref().is_none_or(|query| value.contains(query.as_str())))
             }
             Filter::ClientIp(wanted) => {
-                // Whoever calls here is on this machine.
+                // All callers are on this machine.
                 let address = header("cf-connecting-ip").unwrap_or_default();
                 wanted.iter().any(|one| one == "self" || one == address)
             }

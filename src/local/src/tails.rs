@@ -25,7 +25,7 @@ pub const PROTOCOL: &str = "trace-v1";
 pub const PATH: &str = "tails";
 /// The time after which a tail expires.
 const LIFETIME: Duration = Duration::from_secs(6 * 60 * 60);
-/// The most bytes that a client may send in one message: it sends options and pings.
+/// The maximum number of bytes that a client may send in one message: it sends options and pings.
 const LARGEST: usize = 64 << 10;
 /// The time that a client may take to read an event.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -72,6 +72,10 @@ impl Upload {
         let (main, classic) = match (metadata.get("main_module"), metadata.get("body_part")) {
             (Some(Value::String(main)), None) => (main.clone(), false),
             (None, Some(Value::String(main))) => (main.clone(), true),
+            // Static assets need no code.
+            (None, None) if metadata.contains_key("assets") || metadata.contains_key("keep_assets") => {
+                (String::new(), false)
+            }
             (None, None) => return Err(Refusal::invalid("metadata must name the entry in main_module or body_part")),
             _ => return Err(Refusal::invalid("metadata must name one entry, as text, in main_module or body_part")),
         };
@@ -83,14 +87,14 @@ impl Upload {
                 return Err(Refusal::invalid(format!("there are two parts named {:?}", part.name)));
             }
         }
-        let Some(entry) = modules.iter().position(|(module, _)| module.name == main) else {
-            return Err(Refusal::invalid(format!("no such module {main:?}: the upload has no part of that name")));
-        };
-        modules[..=entry].rotate_right(1);
-        check_options(&metadata, limits, today)?;
-        if metadata.contains_key("assets") {
-            return Err(Refusal::invalid("the local Cloudflare has no static assets"));
+        match modules.iter().position(|(module, _)| module.name == main) {
+            Some(entry) => modules[..=entry].rotate_right(1),
+            None if main.is_empty() && modules.is_empty() => check_without_code(&metadata)?,
+            None => {
+                return Err(Refusal::invalid(format!("no such module {main:?}: the upload has no part of that name")));
+            }
         }
+        check_options(&metadata, limits, today)?;
         check_bindings(metadata.get("bindings"), limits)?;
         Ok(Self { metadata, main, classic, modules })
     }
@@ -178,7 +182,7 @@ pub fn resolve(
     Ok(bindings)
 }
 
-/// The binding with its secret sealed. Cloudflare never shows a secret again; here it must not even be stored in clear.
+/// The binding with its secret sealed. Cloudflare never shows a secret again; here it must not even be stored in plain text.
 #[must_use]
 pub fn sealed(mut binding: Value, store: &Store) -> Value {
     if is_secret(&binding)
@@ -208,6 +212,14 @@ pub fn shown(bindings: &[Value]) -> Vec<Value> {
 #[must_use]
 pub fn is_secret(binding: &Value) -> bool {
     matches!(binding["type"].as_str(), Some("secret_text" | "secret_key"))
+}
+
+/// Refuses what a worker without code can't have.
+fn check_without_code(metadata: &Map<String, Value>) -> Result<(), Refusal> {
+    match metadata.get("bindings").and_then(Value::as_array).is_some_and(|bindings| !bindings.is_empty()) {
+        true => Err(Refusal::invalid("a Worker that only has static assets can't have bindings")),
+        false => Ok(()),
+    }
 }
 
 /// A JSON object in the part `name`.

@@ -11,7 +11,7 @@ use super::envelope::{Answer, Outcome, Refusal};
 use super::store::{self, Key, Version, Worker};
 use super::upload::{Upload, is_secret, shown};
 use super::workers::Loaded;
-use super::{databases, kv, objects, queues};
+use super::{assets, databases, kv, objects, queues};
 
 /// Refuses bindings to what isn't there. The codes are those that wrangler's users report.
 ///
@@ -76,6 +76,7 @@ pub fn add(
     let (upload, loaded) = upload;
     let mut version = upload.version(&cloud.store, &cloud.limits, cloud.keep_secrets, previous, strict(call)?)?;
     check_references(cloud, db, &worker.key.account, &version.bindings)?;
+    version.assets = assets::of_upload(cloud, db, &worker.key, &upload.metadata, previous)?;
     for (module, body) in &upload.modules {
         store::keep_module(db, &module.hash, body)?;
     }
@@ -162,7 +163,7 @@ fn libsql_host(bindings: &[Value]) -> Option<String> {
     (known && !host.is_empty()).then_some(host)
 }
 
-/// The query `bindings_inherit`: whether an inherited binding that isn't there is an error.
+/// The query `bindings_inherit`: whether an inherited binding that doesn't exist is an error.
 pub fn strict(call: &Call) -> Result<bool, Refusal> {
     match call.query("bindings_inherit") {
         None => Ok(false),

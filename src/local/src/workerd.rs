@@ -16,7 +16,7 @@ use super::capnp::{Config, SOCKET};
 
 /// The time that workerd may take to listen. It takes 40 ms; a machine under load takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The most bytes of its stderr that are kept: the first ones, which say why it ended.
+/// The maximum size, in bytes, of its stderr that are kept: the first ones, which say why it ended.
 const KEPT: usize = 16 << 10;
 
 /// Runs workerd ("$@") and ends it when stdin closes, so that no workerd outlives its parent however that ends, `kill -9`
@@ -131,7 +131,7 @@ impl Process {
     /// Starts workerd with this configuration, waits until it listens, and removes the configuration's files again.
     ///
     /// # Errors
-    /// The message of workerd when it doesn't start: an error of syntax, a module that isn't there, …
+    /// The message of workerd when it doesn't start: an error of syntax, a module that doesn't exist, …
     pub async fn start(binary: &Binary, config: &Config) -> Result<Self, String> {
         let folder = private_folder().map_err(|error| format!("can't make a temporary folder: {error}"))?;
         let socket = folder.path().join(SOCKET);

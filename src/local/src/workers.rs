@@ -19,6 +19,8 @@ use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
 use super::activity::Activity;
+use super::asset_service::{AssetService, AssetWorkers};
+use super::asset_store;
 use super::capnp::{Outside, WorkerSource, config, traced};
 use super::envelope::Refusal;
 use super::store::{self, Store, Version, Worker};
@@ -62,6 +64,7 @@ pub struct Loaded {
 #[derive(Debug)]
 pub struct Workers {
     finder: Finder,
+    asset_workers: AssetFinder,
     outside: OnceLock<Outside>,
     slots: parking_lot::Mutex<HashMap<i64, Arc<Slot>>>,
     turn: AtomicU64,
@@ -83,12 +86,32 @@ struct Running {
     used: Instant,
 }
 
+/// Finds the workers that serve static assets.
+struct AssetFinder(Option<AssetWorkers>);
+
+impl AssetFinder {
+    fn find(&self) -> Result<PathBuf, String> {
+        let find = self.0.as_ref().ok_or("static assets can't be served here: the workers that do it weren't given")?;
+        find().map_err(|error| format!("can't get the workers that serve static assets: {error:#}"))
+    }
+}
+
+impl std::fmt::Debug for AssetFinder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AssetFinder")
+    }
+}
+
+/// The code in place of a worker that only has static assets: no request reaches it.
+const NO_CODE: &str = "export default { fetch: () => new Response(null, { status: 404 }) };\n";
+
 impl Workers {
     /// Returns a pool in which nothing runs yet.
     #[must_use]
-    pub fn new(workerd: Workerd) -> Self {
+    pub fn new(workerd: Workerd, asset_workers: Option<AssetWorkers>) -> Self {
         Self {
             finder: Finder::new(workerd),
+            asset_workers: AssetFinder(asset_workers),
             outside: OnceLock::new(),
             slots: parking_lot::Mutex::default(),
             turn: AtomicU64::new(0),
@@ -115,7 +138,7 @@ impl Workers {
         tokio::task::block_in_place(|| self.finder.find())
     }
 
-    /// The socket of the worker's live version, started if need be.
+    /// The socket of the worker's live version, started if necessary.
     ///
     /// # Errors
     /// The reason why it can't run.
@@ -170,7 +193,8 @@ impl Workers {
         let activity = ground.activity;
         activity.register(&worker.key, worker.tags(), []);
         let binary = self.binary().map_err(|why| StartError::Page(503, why))?;
-        let source = source(ground, worker, version, &binary)?;
+        let mut source = source(ground, worker, version, &binary)?;
+        source.assets = self.assets(ground, worker, version)?;
         let secrets = source.bindings.iter().filter(|binding| is_secret(binding));
         let secrets = secrets.filter_map(|binding| binding["text"].as_str().map(ToOwned::to_owned));
         activity.register(&worker.key, worker.tags(), secrets);
@@ -182,6 +206,22 @@ impl Workers {
         })?;
         activity.add_printed(&worker.key, &version.id, &process.printed);
         Ok(process)
+    }
+
+    /// Returns what serves the static assets of a version, if it has any.
+    fn assets(
+        &self,
+        ground: Ground<'_>,
+        worker: &Worker,
+        version: &Version,
+    ) -> Result<Option<AssetService>, StartError> {
+        let Some(assets) = &version.assets else { return Ok(None) };
+        let page = |why: String| StartError::Page(503, why);
+        let folder = tokio::task::block_in_place(|| self.asset_workers.find()).map_err(page)?;
+        let list = ground.store.read(|db| asset_store::list(db, &assets.list))?;
+        let (options, scope) = (Value::Object(version.options.clone()), asset_store::scope(&worker.key));
+        let has_worker = !version.modules.is_empty();
+        AssetService::new(&folder, &list, &assets.config, &options, scope, has_worker).map(Some).map_err(page)
     }
 
     /// Loads an upload once, without its bindings, and returns its exports.
@@ -341,12 +381,15 @@ fn source(ground: Ground<'_>, worker: &Worker, version: &Version, binary: &Binar
     let store = ground.store;
     let option = |name: &str| version.options.get(name).cloned().unwrap_or_default();
     let (date, flags) = compatibility(&option("compatibility_date"), &option("compatibility_flags"), binary);
-    let modules = store.read(|db| {
+    let mut modules = store.read(|db| {
         let body = |module: &store::Module| {
             Ok((module.name.clone(), module.content_type.clone(), store::module(db, &module.hash)?))
         };
-        version.modules.iter().map(body).collect::<Result<_, Refusal>>()
+        version.modules.iter().map(body).collect::<Result<Vec<_>, Refusal>>()
     })?;
+    if modules.is_empty() {
+        modules.push(("index.js".to_owned(), "application/javascript+module".to_owned(), NO_CODE.into()));
+    }
     let classes = store.read(|db| store::classes(db, worker.id))?;
     let folder = ground.folder.join(OBJECTS);
     if !classes.is_empty() {
@@ -382,6 +425,7 @@ fn source(ground: Ground<'_>, worker: &Worker, version: &Version, binary: &Binar
         has_cache,
         is_tail,
         has_triggers: true,
+        assets: None,
         trace: traced(&version.id, &worker.key),
     })
 }

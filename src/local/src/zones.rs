@@ -77,10 +77,10 @@ pub fn get(db: &Connection, id: &str) -> Result<Zone, Refusal> {
     found.ok_or_else(|| Refusal::new(400, 1001, "Invalid zone identifier"))
 }
 
-/// The zone that a host lies in, in that account.
+/// The zone that contains a host, in that account.
 ///
 /// # Errors
-/// 400 (1001) when the host lies in no zone, or in one of another account.
+/// 400 (1001) when the host is in no zone, or in one of another account.
 pub fn of_host(cloud: &Cloud, db: &Connection, account: &str, host: &str) -> Result<Zone, Refusal> {
     let none = || Refusal::new(400, 1001, format!("{host} is not in any zone of the account {account}"));
     let name = zone_name(cloud, host).ok_or_else(none)?;
@@ -132,7 +132,7 @@ fn named(cloud: &Cloud, db: &Connection, name: &str, account: Option<&str>) -> R
     Ok(zone)
 }
 
-/// The name of the zone that a host lies in, if any: the longest of the given zones, or the last two labels.
+/// The name of the zone that contains a host, if any: the longest of the given zones, or the last two labels.
 fn zone_name(cloud: &Cloud, host: &str) -> Option<String> {
     let host = host.to_ascii_lowercase();
     if cloud.zones.is_empty() {

@@ -1,5 +1,5 @@
-//! Files that are written whole or not at all: the bytes go to a temporary file beside, which then takes the name. Knows
-//! nothing of what they hold.
+//! Files that are written whole or not at all: the bytes go to a temporary file in the same folder, which is then renamed. Knows nothing of
+//! what they hold.
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::hash::{BuildHasher as _, RandomState};
@@ -59,8 +59,7 @@ impl<'a> AtomicFile<'a> {
         self
     }
 
-    /// Makes the bytes and the name survive a power cut: for what can't be made again. It costs two waits for the
-    /// disk.
+    /// Makes the bytes and the name survive a power cut: for files that can't be recreated. It costs two waits for the disk.
     #[must_use]
     pub fn durable(mut self) -> Self {
         self.is_durable = true;
@@ -75,8 +74,8 @@ impl<'a> AtomicFile<'a> {
         self
     }
 
-    /// Sets the temporary file to [`beside`]: of a process that was killed, nothing stays that a later one doesn't know by name. For files that
-    /// one process at a time writes.
+    /// Sets the temporary file to [`beside`]: so a killed process leaves nothing that a later one doesn't know by name. For files that one
+    /// process at a time writes.
     #[must_use]
     pub fn known_temporary(mut self) -> Self {
         self.temporary = Some(beside(self.path));
@@ -268,7 +267,7 @@ mod tests {
         assert!(AtomicFile::new(&at("socket")).write(b"new").is_err());
         assert!(AtomicFile::new(&at("socket")).follow_link().write(b"new").is_err());
         drop(before);
-        // A link to a file that isn't there yet.
+        // A link to a file that doesn't exist yet.
         symlink("below/file", at("dangling")).unwrap();
         AtomicFile::new(&at("dangling")).follow_link().write(b"new").unwrap();
         assert_eq!(fs::read(at("below/file")).unwrap(), b"new");

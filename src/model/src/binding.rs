@@ -1,9 +1,8 @@
-//! The kinds of bindings beside variables, secrets and the database: one table, from which the schema, the upload and
-//! wrangler's configuration follow, there and back. Knows no worker, and not which names are free. Half of the file
-//! is the table.
+//! The kinds of bindings other than variables, secrets and the database: one table, from which the schema, the upload and wrangler's
+//! configuration follow, in both directions. Knows no worker, and not which names are free. Half of the file is the table.
 //!
-//! Sources: Cloudflare's API, Workers › Scripts › Upload Worker Module, `metadata.bindings`; wrangler 4.164, its
-//! config-schema.json and create-worker-upload-form. What only one of the two can express is left out.
+//! Sources: Cloudflare's API, Workers › Scripts › Upload Worker Module, `metadata.bindings`; wrangler 4.164, its config-schema.json and
+//! create-worker-upload-form. Anything that only one of the two can express is left out.
 
 use std::collections::BTreeMap;
 
@@ -185,7 +184,7 @@ pub const KINDS: &[Kind] = &[
                 "workflow_name",
                 "name",
                 Text,
-                "A workflow, by name. Of a workflow of this worker, `{customer}` and `{environment}` in the name are replaced.",
+                "A workflow, by name. In the name of the worker's own workflow, `{customer}` and `{environment}` are replaced.",
             ),
             same("class", "class_name", Text, "workflow: the class of the workflow."),
             more(WORKER, "script_name", Text, ABOUT_WORKER),
@@ -318,9 +317,9 @@ pub const KINDS: &[Kind] = &[
     ),
 ];
 
-const ABOUT_WORKER: &str = "A worker outside the fleet that is called, by name; with `durableObject` and `workflow`, the worker that \
-                            defines the class, which is this one by default.";
-const ABOUT_JURISDICTION: &str = "r2, workflow: the jurisdiction of the bucket, or of a workflow of this worker.";
+const ABOUT_WORKER: &str = "A worker outside the fleet that this worker calls, by name; with `durableObject` and `workflow`, the worker \
+                            that defines the class, which is this one by default.";
+const ABOUT_JURISDICTION: &str = "r2, workflow: the jurisdiction of the bucket, or of the worker's own workflow.";
 const JURISDICTIONS: [&str; 4] = ["eu", "fedramp", "fedramp-high", "us"];
 
 impl Kind {

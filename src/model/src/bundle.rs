@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::assets::{self, ASSETS, AssetDigests, PackAssets};
 use crate::customer::{DIGEST_VARIABLE, DISPATCHER_BINDING, Database, Dispatch, HOSTS_BINDING, Worker};
 use crate::digest::{Digest, Framed, ShortHash};
 use crate::modules::{BundledModule, ModuleKind, Modules};
@@ -63,6 +64,10 @@ pub struct PackBundle {
     pub modules: Option<Arc<Modules>>,
     /// The files that it was made of, each with the beginning of its digest, if that is known.
     pub sources: Arc<[(String, u32)]>,
+    /// The static assets of the pack, if it has any.
+    pub assets: Option<Arc<PackAssets>>,
+    /// The files that these are, each with the beginning of its hash.
+    pub asset_files: Arc<[(String, u32)]>,
 }
 
 impl PackBundle {
@@ -76,6 +81,8 @@ impl PackBundle {
             types: types.into(),
             modules: None,
             sources: Arc::new([]),
+            assets: None,
+            asset_files: Arc::new([]),
         }
     }
 
@@ -89,7 +96,19 @@ impl PackBundle {
             types: Arc::new([]),
             modules: Some(Arc::new(modules)),
             sources: sources.into(),
+            assets: None,
+            asset_files: Arc::new([]),
         }
+    }
+
+    /// Returns the bundle of a pack without code, whose workers only have static assets.
+    pub fn without_code() -> PackBundle {
+        PackBundle::of_modules(Modules::none(), Vec::new())
+    }
+
+    /// Returns the digests of the static assets of a worker, if it has any.
+    pub fn assets_of(&self, worker: &Worker) -> Option<AssetDigests> {
+        Some(self.assets.as_ref()?.digests_of(worker.assets.as_ref()?))
     }
 
     /// Returns its files under out/, by path.
@@ -144,7 +163,7 @@ pub struct Bundle {
 /// Makes a worker's bundle from its rendered module.
 pub fn bundle(worker: &Worker, module: &str, runtime: &PackBundle) -> Bundle {
     let main = runtime.main_module(worker);
-    let metadata = metadata(worker, &main);
+    let metadata = metadata(worker, &main, runtime.assets_of(worker));
     let module = Digest::of(module.as_bytes());
     let canonical = serde_json::to_vec(&metadata).expect("BUG: metadata is JSON");
     let digest = Framed::new("bundle")
@@ -159,7 +178,7 @@ pub fn bundle(worker: &Worker, module: &str, runtime: &PackBundle) -> Bundle {
 
 /// Returns a worker's bundle as an earlier build made it: of its module, the digest is enough.
 pub fn remembered(worker: &Worker, digest: Digest, module: Digest, runtime: &PackBundle) -> Bundle {
-    let metadata = metadata(worker, &runtime.main_module(worker));
+    let metadata = metadata(worker, &runtime.main_module(worker), runtime.assets_of(worker));
     Bundle { digest, module, runtime: runtime.digest, metadata }
 }
 
@@ -171,7 +190,16 @@ pub fn module_name(worker: &Worker) -> String {
 
 /// Returns the metadata that is uploaded beside the modules, in a canonical form: without the values of secrets, and without what is
 /// derived from the digest.
-fn metadata(worker: &Worker, main: &str) -> Value {
+fn metadata(worker: &Worker, main: &str, digests: Option<AssetDigests>) -> Value {
+    let assets = worker.assets.as_ref().zip(digests).map(|(assets, digests)| assets::metadata(assets, digests));
+    if main.is_empty() {
+        // What Cloudflare takes of a worker without code, as wrangler sends it.
+        return json!({
+            ASSETS: assets,
+            "compatibility_date": worker.compatibility_date,
+            "compatibility_flags": worker.compatibility_flags,
+        });
+    }
     let mut bindings: Vec<Value> = worker
         .vars
         .iter()
@@ -193,6 +221,8 @@ fn metadata(worker: &Worker, main: &str) -> Value {
     let services = worker.services.iter();
     bindings.extend(services.map(|(name, service)| json!({"type": "service", "name": name, "service": service})));
     bindings.extend(worker.bindings.iter().map(|(name, binding)| binding.upload(name)));
+    let read = worker.assets.as_ref().and_then(|assets| assets.options.binding.as_ref());
+    bindings.extend(read.map(|name| json!({"type": "assets", "name": name})));
     bindings.extend(worker.secrets.keys().map(|name| json!({"type": "secret_text", "name": name})));
     let mut metadata = json!({
         "main_module": main,
@@ -201,7 +231,10 @@ fn metadata(worker: &Worker, main: &str) -> Value {
         "bindings": bindings,
         "observability": observability(worker),
     });
-    // What a spec doesn't say isn't there: so digests stay when there is more that it could say.
+    if let Some(assets) = assets {
+        metadata[ASSETS] = assets;
+    }
+    // Settings that a spec doesn't have are left out, so digests don't change when new settings are introduced.
     for (key, value) in options(worker) {
         metadata[key] = value;
     }
@@ -295,8 +328,8 @@ pub fn observability(worker: &Worker) -> Value {
     ])
 }
 
-/// Returns the metadata as it is uploaded: with the digest, the tags ([`crate::tags::of`]), and those secrets whose values are given.
-/// Keep: the types of bindings of which the platform keeps all that aren't sent.
+/// Returns the metadata as it is uploaded: with the digest, the tags ([`crate::tags::of`]), and those secrets whose values are given. Keep:
+/// the types of bindings that the platform keeps if they aren't sent.
 pub fn upload_metadata<'a>(
     bundle: &Bundle,
     tags: &[String],
@@ -306,7 +339,9 @@ pub fn upload_metadata<'a>(
     let mut metadata = bundle.metadata.clone();
     // Which of them the worker has yet to go through is known when it is sent.
     metadata.as_object_mut().map(|metadata| metadata.remove(MIGRATIONS));
-    let bindings = metadata["bindings"].as_array_mut().expect("BUG: bindings are a list");
+    metadata["tags"] = json!(tags);
+    // Without code, there are no variables either: the tags alone tell the digest.
+    let Some(bindings) = metadata.get_mut("bindings").and_then(Value::as_array_mut) else { return metadata };
     bindings.retain_mut(|binding| {
         if binding["type"] != "secret_text" {
             return true;
@@ -316,7 +351,6 @@ pub fn upload_metadata<'a>(
         text.is_some()
     });
     bindings.push(json!({"type": "plain_text", "name": DIGEST_VARIABLE, "text": bundle.digest}));
-    metadata["tags"] = json!(tags);
     let mut keep = keep.to_vec();
     if metadata.as_object_mut().is_some_and(|metadata| metadata.remove(KEEP_VARS).is_some()) {
         keep.extend(["plain_text", "json"]);
@@ -368,7 +402,8 @@ pub fn workers(metadata: &Value) -> Vec<String> {
 
 /// Replaces names by ids; the first name that has none is the error.
 pub fn with_ids(metadata: &mut Value, id: impl Fn(Resource, &str) -> Option<String>) -> Result<(), String> {
-    for binding in metadata["bindings"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+    let bindings = metadata.get_mut("bindings").and_then(Value::as_array_mut);
+    for binding in bindings.into_iter().flatten().filter_map(Value::as_object_mut) {
         for (resource, key, own) in
             [(Resource::Database, DATABASE_NAME, "database_id"), (Resource::Kv, KV_TITLE, "namespace_id")]
         {
@@ -396,6 +431,13 @@ pub fn differences(old: &Value, new: &Value) -> Vec<Reason> {
         ("main_module", "the module's name"),
     ] {
         let (old, new) = (&old[key], &new[key]);
+        if old != new {
+            let change = MetadataChange { name: name.to_owned(), old: old.clone(), new: new.clone() };
+            reasons.push(Reason::MetadataChanged(Box::new(change)));
+        }
+    }
+    for (key, name) in [("config", "assets"), ("files", "the files of the assets")] {
+        let (old, new) = (&old[ASSETS][key], &new[ASSETS][key]);
         if old != new {
             let change = MetadataChange { name: name.to_owned(), old: old.clone(), new: new.clone() };
             reasons.push(Reason::MetadataChanged(Box::new(change)));

@@ -1,9 +1,9 @@
 //! The cache that all projects of a user share: npm packages and bundled runtimes, each under the digest of what
 //! decides it. Knows folders; deleting it costs time only.
 //!
-//! What is in it is run and deployed, so it is believed only as far as nobody else can have written it: a folder that other users can
-//! write to, or replace, is refused; and each entry carries the digest of its content, which is compared at each use. Processes tell
-//! their work apart by random names, never by process ids: those repeat in containers that share a cache.
+//! What is in it is run and deployed, so it is trusted only if nobody else can have written it: a folder that other users can write to, or
+//! replace, is refused; and each entry carries the digest of its content, which is compared at each use. Processes tell their work apart by
+//! random names, never by process ids: those repeat in containers that share a cache.
 
 use std::fs::{self, File, Metadata};
 use std::hash::{BuildHasher as _, RandomState};
@@ -27,11 +27,11 @@ pub const CACHE_VARIABLE: &str = "FLOTILLA_CACHE_DIR";
 const SEAL: &str = ".digest";
 /// The beginning of the names of folders in an entry in which processes work; they are no part of its content.
 const STAGING: &str = "staging-";
-/// The most bytes of a seal.
+/// The maximum size, in bytes, of a seal.
 const SEAL_BYTES: u64 = 1 << 10;
-/// The most bytes of a file of an entry: workerd has about 120 MB.
+/// The maximum size, in bytes, of a file of an entry: workerd has about 120 MB.
 const MOST_BYTES: u64 = 1 << 30;
-/// The age after which what a killed process left is removed.
+/// The age after which leftovers of a killed process are removed.
 const LEFTOVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The time that npm may take.
 const NPM_TIME: Duration = Duration::from_secs(15 * 60);
@@ -47,7 +47,7 @@ pub fn folder() -> Result<PathBuf, Failure> {
     if let Some(folder) = variable(CACHE_VARIABLE) {
         return private(&folder);
     }
-    // The XDG specification has a relative path ignored: it would be another folder in each working directory.
+    // The XDG specification requires that a relative path is ignored: it would be another folder in each working directory.
     let usual = variable("XDG_CACHE_HOME").filter(|home| home.is_absolute()).or_else(|| {
         let caches = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
         variable("HOME").map(|home| home.join(caches))
@@ -134,7 +134,7 @@ fn is_writable_by_others(found: &Metadata, user: u32) -> bool {
     found.mode() & 0o002 != 0 || (found.mode() & 0o020 != 0 && !has_own_group)
 }
 
-/// Returns an entry of the cache: the folder `<kind>/<key>`, made by `make` in a folder of its own if it isn't there yet, or if its
+/// Returns an entry of the cache: the folder `<kind>/<key>`, made by `make` in a folder of its own if it doesn't exist yet, or if its
 /// content is no longer what was made. The key is the digest of everything that decides the content.
 ///
 /// Only one process at a time makes an entry; a process that is killed leaves nothing that looks like an entry.
@@ -156,7 +156,7 @@ pub fn entry(kind: &str, key: &Digest, make: impl FnOnce(&Path) -> Result<(), Fa
     let result = make(&making).and_then(|()| {
         let digest = content(&making, kind, key).with_context(cannot)?;
         fs::write(making.join(SEAL), digest.to_string()).with_context(cannot)?;
-        // Whoever works in the old one goes on there.
+        // A process that works in the old one continues there.
         let stale = parent.join(format!("{key}.stale-{}", random()));
         if fs::rename(&entry, &stale).is_ok() {
             let _ = fs::remove_dir_all(&stale);
@@ -181,7 +181,7 @@ pub fn subfolder(kind: &str) -> Result<PathBuf, Failure> {
     private(&folder()?.join(kind))
 }
 
-/// Creates a folder that no other process uses, to work in before it is known which entry of a kind results. Whoever creates it removes it.
+/// Creates a folder that no other process uses, to work in before it is known which entry of a kind results. The caller removes it.
 pub fn workspace(kind: &str) -> Result<PathBuf, Failure> {
     let parent = private(&folder()?.join(kind))?;
     Ok(unique(&parent, "work.making-")
@@ -196,14 +196,13 @@ pub fn npm_package(name: &str, version: &str, what: &str, progress: &dyn Progres
         let package = serde_json::json!({"private": true, "dependencies": {name: version}});
         fs::write(folder.join("package.json"), package.to_string()).context("the cache can't be written")?;
         progress.begin(&format!("installing {name} {version} for {what}; once, about half a minute"), None);
-        let result = npm_run(what, folder, "install");
+        let result = npm_run(what, folder, "install", &[]);
         progress.end();
         result
     })
 }
 
-/// Creates a folder in an entry that no other process uses, to work in. It is no part of the entry's content; whoever creates it removes
-/// it.
+/// Creates a folder in an entry that no other process uses, to work in. It is not part of the entry's content; the caller removes it.
 pub fn staging(entry: &Path) -> io::Result<PathBuf> {
     sweep(entry, |name| name.starts_with(STAGING));
     unique(entry, STAGING)
@@ -278,14 +277,35 @@ fn content(entry: &Path, kind: &str, key: &Digest) -> io::Result<Digest> {
 
 /// Returns a folder with the `node_modules` of a package.json and its lock file.
 pub fn npm(what: &str, package: &[u8], lock: &[u8], progress: &dyn Progress) -> Result<PathBuf, Failure> {
+    npm_with(what, package, lock, &[], progress)
+}
+
+/// The same, without the packages that others can do without.
+pub fn npm_without_optional(
+    what: &str,
+    package: &[u8],
+    lock: &[u8],
+    progress: &dyn Progress,
+) -> Result<PathBuf, Failure> {
+    npm_with(what, package, lock, &["--omit=optional"], progress)
+}
+
+fn npm_with(
+    what: &str,
+    package: &[u8],
+    lock: &[u8],
+    options: &[&str],
+    progress: &dyn Progress,
+) -> Result<PathBuf, Failure> {
     // Some packages differ by system and processor.
     let system = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);
-    let key = Framed::new("npm").field(system.as_bytes()).field(package).field(lock).finish();
+    let key = Framed::new("npm").field(system.as_bytes()).field(package).field(lock);
+    let key = options.iter().fold(key, |framed, option| framed.field(option.as_bytes())).finish();
     entry("npm", &key, |folder| {
         fs::write(folder.join("package.json"), package).context("the cache can't be written")?;
         fs::write(folder.join("package-lock.json"), lock).context("the cache can't be written")?;
         progress.begin(&format!("installing the npm packages of {what}; once, about half a minute"), None);
-        let result = npm_run(what, folder, "ci");
+        let result = npm_run(what, folder, "ci", options);
         progress.end();
         result
     })
@@ -300,14 +320,15 @@ pub fn npm_environment() -> Environment {
     })
 }
 
-fn npm_run(what: &str, folder: &Path, command: &str) -> Result<(), Failure> {
+fn npm_run(what: &str, folder: &Path, command: &str, options: &[&str]) -> Result<(), Failure> {
     let words = [command, "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--loglevel=error"];
+    let words = words.into_iter().chain(options.iter().copied());
     let job = Job::new("npm", words, folder).environment(npm_environment()).time(NPM_TIME);
     let ended = job.run().map_err(|trouble| match trouble {
         Trouble::NotFound => Failure::new(format!("npm is not installed; it is needed for {what}"))
             .hint("install Node.js 22.12 or newer, which brings npm"),
         Trouble::NotStarted(error) => Failure::new(format!("npm can't be started: {error}")),
-        other => Failure::new(format!("`npm {command}` was ended for {what}: it {other}")),
+        other => Failure::new(format!("`npm {command}` for {what} was stopped: it {other}")),
     })?;
     if ended.status.success() {
         return Ok(());

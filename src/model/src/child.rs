@@ -1,10 +1,10 @@
 //! Runs other programs so that none outlives the run: with limits of time, memory and output, and with the variables that it may have.
 //!
-//! Between flotilla and the program stands a supervisor, which is flotilla itself under a hidden first argument. It holds one end of a pipe
+//! Between flotilla and the program is a supervisor, which is flotilla itself under a hidden first argument. It holds one end of a pipe
 //! whose other end only flotilla has: when that closes, however flotilla ended, the supervisor ends the program with all of its
-//! descendants. The program ends if the supervisor is killed. On Linux, descendants are found even if they left their process group; elsewhere,
-//! and where /proc belongs to another PID namespace, the process group is ended. In a process that isn't flotilla's binary, such as a test,
-//! there is no supervisor, and only the process group's end is certain, once the run is over.
+//! descendants. The program ends if the supervisor is killed. On Linux, descendants are found even if they left their process group;
+//! elsewhere, and where /proc belongs to another PID namespace, the process group is ended. In a process that isn't flotilla's binary, such
+//! as a test, there is no supervisor, and only the process group's end is certain, once the run is over.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -49,7 +49,7 @@ pub fn helper_program() -> Option<&'static Path> {
     HELPER.get().map(PathBuf::as_path)
 }
 
-/// Runs as a supervisor or a supervised program if the arguments say so, and doesn't return to the command line then.
+/// Runs as a supervisor or a supervised program if the arguments request it, and doesn't return to the command line then.
 pub fn helper(arguments: &[OsString]) -> Option<ExitCode> {
     match arguments.get(1)?.to_str()? {
         SUPERVISE => Some(supervise(&arguments[2..])),
@@ -68,7 +68,7 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
 pub enum Environment {
     /// The variables of this process.
     Inherited,
-    /// No others than these.
+    /// Only these.
     Only(Vec<(OsString, OsString)>),
 }
 
@@ -205,7 +205,7 @@ impl Job {
         self
     }
 
-    /// Reads its stdout, up to so many bytes.
+    /// Reads its stdout, up to this number of bytes.
     #[must_use]
     pub fn output(mut self, bytes: u64) -> Job {
         self.output = Some(bytes);
@@ -272,7 +272,7 @@ impl Job {
         let mut command = Command::new(helper);
         command.stdin(Stdio::piped());
         if group != Group::Same {
-            // In a group of its own: what ends flotilla by a key of the terminal must not end the one who tidies up.
+            // In a group of its own: a key that ends flotilla on the terminal must not end the supervisor, which cleans up.
             command.process_group(0);
         }
         command.arg(SUPERVISE).arg(group.argument()).arg(self.memory.unwrap_or(0).to_string());
@@ -293,7 +293,7 @@ impl Job {
                 return Err(Trouble::TooMuchOutput(limit));
             }
         }
-        // It has closed its output: as a rule, it is gone.
+        // It has closed its output: it has usually ended.
         let mut pause = Duration::from_millis(1);
         let status = loop {
             match child.try_wait() {
@@ -401,8 +401,8 @@ impl Numbers {
     }
 }
 
-/// Returns whether /proc numbers processes as this process does. One that was mounted outside of its PID namespace doesn't, and who
-/// believed it would end others.
+/// Returns whether /proc numbers processes as this process does. One that was mounted outside its PID namespace doesn't, and relying on it
+/// would end other processes.
 fn lists_this_namespace() -> bool {
     let own = fs::read_link("/proc/self");
     own.is_ok_and(|own| own.to_str().and_then(|own| own.parse().ok()) == Some(std::process::id()))
@@ -458,7 +458,7 @@ fn supervise(arguments: &[OsString]) -> ExitCode {
         Err(error) => return not_started(&error),
     };
     let pid = child.id();
-    // The exit code of a program that was stopped; whoever sees its end has to know it.
+    // The exit code of a program that was stopped; its parent checks for it.
     static STOPPED: AtomicU8 = AtomicU8::new(0);
     let stop = move |code: u8| -> ! {
         STOPPED.store(code, Ordering::SeqCst);
@@ -543,7 +543,7 @@ fn end_all(child: u32, includes: impl Fn(&Process) -> bool) {
     if let Some(group) = Pid::from_raw(child.cast_signed()) {
         let _ = rustix::process::kill_process_group(group, Signal::KILL);
     }
-    // Whoever starts a process, or loses its parent, while the list is made is on the next one.
+    // A process that is started, or loses its parent, while the list is made is on the next list.
     let mut empty = 0;
     for _ in 0..200 {
         let found: Vec<Process> = descendants().into_iter().filter(&includes).collect();

@@ -51,7 +51,7 @@ impl Clock for SystemClock {
     }
 
     fn epoch(&self) -> [u8; 16] {
-        // Where the system doesn't tell, that the time is less than it was tells a start, except after a long time.
+        // If the system doesn't report restarts, a time lower than before shows one, except after a long time.
         let start = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let mut epoch = [0; 16];
         epoch.copy_from_slice(&Digest::of(&start).to_bytes()[..16]);

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-/// Stands for a secret where a value is shown.
+/// Replaces a secret where a value is shown.
 pub const STARS: &str = "********";
 /// The key of a worker's or a spec's variables.
 const VARS: &str = "vars";

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::assets::WorkerAssets;
 use crate::binding::{Binding, OwnWorkflow};
 use crate::objects::{ClassExport, Migration};
 use crate::spec::{
@@ -131,6 +132,9 @@ pub struct Worker {
     /// The workers that get its logs, sorted, if the spec defines them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail_consumers: Option<BTreeSet<String>>,
+    /// Its static assets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assets: Option<WorkerAssets>,
     /// The delivery: by flotilla or by others.
     pub delivery: Delivery,
 }

@@ -22,7 +22,7 @@ pub enum Severity {
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $code:literal,)+) => {
-        /// The stable codes of diagnostics: a code keeps its meaning for ever and is never used again for another.
+        /// The stable codes of diagnostics: a code keeps its meaning forever and is never reused.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code { $($(#[doc = $doc])+ $name,)+ }
 
@@ -100,11 +100,11 @@ codes! {
     CalleeNotDeployed = "S0215",
     /// A preview that would use production's data.
     ProductionData = "S0220",
-    /// It isn't stated whether a worker exists in an environment in which it isn't deployed.
+    /// A spec that doesn't define whether a worker exists in an environment in which it isn't deployed.
     ImpliedEnvironment = "S0221",
     /// An environment that one customer alone has, and whose name is almost that of others' environment.
     SimilarEnvironment = "S0222",
-    /// Not a host name that can be a custom domain.
+    /// A custom domain that isn't a host name.
     BadDomain = "N0301",
     /// Two workers claim the same host name.
     DuplicateDomain = "N0302",
@@ -112,13 +112,13 @@ codes! {
     BadWorkerName = "N0303",
     /// Two workers in one account claim the same name.
     DuplicateWorkerName = "N0304",
-    /// Not a route pattern, or not one of its zone.
+    /// A route whose pattern is invalid, or isn't in its zone.
     BadRoute = "N0305",
     /// Two workers claim the same route.
     DuplicateRoute = "N0306",
-    /// Not a cron expression with five fields.
+    /// A cron trigger that isn't an expression with five fields.
     BadCron = "N0307",
-    /// Not an origin: scheme and host, without a path.
+    /// A trusted origin that isn't a scheme and a host without a path.
     BadOrigin = "N0308",
     /// A worker that nothing can reach: no domain, no route, and workers.dev is off.
     Unreachable = "N0309",
@@ -161,10 +161,14 @@ codes! {
     ScriptTooLarge = "L0409",
     /// A tenth of a limit or less is left.
     AlmostFull = "L0410",
+    /// More static assets than a worker can have.
+    TooManyAssets = "L0411",
+    /// A static asset that is larger than 25 MiB.
+    AssetTooLarge = "L0412",
     /// More queues than an account can have.
-    TooManyQueues = "L0411",
+    TooManyQueues = "L0413",
     /// More KV namespaces than an account can have.
-    TooManyKvNamespaces = "L0412",
+    TooManyKvNamespaces = "L0414",
     /// The project has no customers.
     NoCustomers = "F0501",
     /// The project has no fleet.yaml.
@@ -179,7 +183,7 @@ codes! {
     BadLayer = "F0506",
     /// A source of secrets that can't be used.
     BadSecretSource = "F0507",
-    /// A file with secrets in plain text that git tracks; or git can't tell, because it refuses to read the repository.
+    /// A file with secrets in plain text that git tracks, or whose status is unknown because git refuses to read the repository.
     TrackedSecrets = "F0508",
     /// A pack that can't be read.
     BadPack = "P0601",
@@ -191,7 +195,7 @@ codes! {
     RenderedInvalid = "P0604",
     /// A pack whose code can't be bundled.
     RuntimeFailed = "P0605",
-    /// A wrangler configuration that a pack names and that can't be used.
+    /// A pack's wrangler configuration that can't be used.
     BadWranglerConfig = "P0606",
     /// A setting of a pack's wrangler configuration that flotilla can't deploy yet.
     CannotDeploy = "P0607",
@@ -201,9 +205,13 @@ codes! {
     NotInSpecs = "P0609",
     /// Migrations or declared Durable Object classes of a pack that Cloudflare would reject.
     BadMigration = "P0610",
-    /// A class that a worker binds or that its migrations create, and that its code doesn't export.
+    /// A class that a worker binds or its migrations create, but that its code doesn't export.
     MissingClass = "P0611",
-    /// The entry point of a pack's wrangler project doesn't exist, and nothing that flotilla runs makes it.
+    /// Static assets that can't be read or can't be deployed.
+    BadAssets = "P0612",
+    /// A line of `_headers` or `_redirects` that Cloudflare would reject.
+    BadAssetRule = "P0613",
+    /// The entry point of a pack's wrangler project doesn't exist, and no command that flotilla runs creates it.
     NoEntryPoint = "P0615",
 }
 
@@ -303,7 +311,7 @@ pub struct Diagnostic {
     pub code: Code,
     /// The severity.
     pub severity: Severity,
-    /// The message: lower case, no full stop, names the value that is wrong, of which a long one's middle is left out.
+    /// The message: in lower case, without a full stop. It names the invalid value; the middle of a long value is left out.
     pub message: String,
     /// The place.
     #[serde(flatten)]

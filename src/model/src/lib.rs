@@ -1,5 +1,6 @@
 //! The words that all of flotilla uses: customers, bindings, bundles, digests, limits, diagnostics, and the seams to the platform and the clock. Knows no YAML, no templates, no state and no network.
 
+pub mod assets;
 pub mod atomic_file;
 pub mod binding;
 pub mod bundle;

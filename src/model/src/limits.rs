@@ -34,8 +34,8 @@ pub const API_REQUESTS: u32 = 1200;
 /// The window of [`API_REQUESTS`], in seconds.
 pub const API_WINDOW_SECONDS: u32 = 300;
 
-/// The largest number of workers of one customer, and of workers that all customers share. Ours, not Cloudflare's: no
-/// customer has so many roles, and references between workers are followed one by one.
+/// The largest number of workers of one customer, and of workers that all customers share. Ours, not Cloudflare's: no customer has that
+/// many roles, and references between workers are followed one by one.
 pub const WORKERS_PER_CUSTOMER: usize = 100;
 
 /// The scope that a limit is counted for.
@@ -65,6 +65,7 @@ pub enum Limit {
     Variables,
     VariableBytes,
     ScriptBytes,
+    AssetFiles,
 }
 
 /// A line of the table.
@@ -96,7 +97,7 @@ const KV_DOCS: &str = "Cloudflare docs, KV › Platform › Limits (2026)";
 const D1_DOCS: &str = "Cloudflare docs, D1 › Platform › Limits (2026)";
 
 /// The limits that can be set, in the order of [`Limit`].
-pub const TABLE: [Row; 11] = [
+pub const TABLE: [Row; 12] = [
     Row {
         limit: Limit::Workers,
         key: "workers",
@@ -218,6 +219,17 @@ pub const TABLE: [Row; 11] = [
         code: Code::ScriptTooLarge,
         source: "Cloudflare docs, Workers › Platform › Limits (2026), and wrangler's own check",
     },
+    Row {
+        limit: Limit::AssetFiles,
+        key: "assetFiles",
+        what: "static assets",
+        unit: "static assets",
+        scope: Scope::Worker,
+        free: 20_000,
+        paid: 100_000,
+        code: Code::TooManyAssets,
+        source: WORKERS_DOCS,
+    },
 ];
 
 impl Limit {
@@ -249,13 +261,13 @@ impl Plan {
     }
 }
 
-/// The limits of an account that are other than its plan's.
+/// The limits of an account that differ from its plan's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Limits(BTreeMap<Limit, u64>);
 
 impl Limits {
-    /// Returns a limit, if it is another than the plan's.
+    /// Returns a limit, if it differs from the plan's.
     pub fn get(&self, limit: Limit) -> Option<u64> {
         self.0.get(&limit).copied()
     }
@@ -266,7 +278,7 @@ impl JsonSchema for Limits {
         "Limits".into()
     }
 
-    // From the table, so that each limit stands in one place.
+    // From the table, so that each limit is defined in one place.
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let property = |row: &Row| {
             let whose = match row.scope {
@@ -282,7 +294,12 @@ impl JsonSchema for Limits {
             (row.key.to_owned(), json!({"type": "integer", "minimum": 1, "description": description}))
         };
         let properties: Map<String, Value> = TABLE.iter().map(property).collect();
-        schemars::json_schema!({"type": "object", "properties": properties, "additionalProperties": false})
+        schemars::json_schema!({
+            "description": "The limits of an account, its zones and its workers that differ from the plan's.",
+            "type": "object",
+            "properties": properties,
+            "additionalProperties": false
+        })
     }
 }
 

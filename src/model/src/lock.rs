@@ -241,11 +241,12 @@ impl Lock {
         if let Holder::Elsewhere(note, age) = left(path, &mut file, progress, patience) {
             let ago = age.as_secs();
             let what = if note.what == what { what } else { "command" };
-            let what = format!("another {what} is running on another host: {note}; last sign of life {ago} s ago");
+            let what =
+                format!("another {what} is running on another host: {note}; its lock was last renewed {ago} s ago");
             return Err(Failure::refused(what)
                 .hint("wait for it to end")
                 .hint(format!(
-                    "if that process was killed, run the same command again in {} s: it waits {} s for a sign of life and then continues; `flotilla state unlock` does the same and removes the lock",
+                    "if that process was killed, run the same command again in {} s: it waits {} s for the lock to be renewed and continues if it isn't; `flotilla state unlock` does the same and removes the lock",
                     FRESH.as_secs(),
                     patience.as_secs()
                 )));
@@ -296,7 +297,7 @@ fn locked(path: &Path, what: &str) -> Result<File, Failure> {
                 true => format!("another command is running: {holder}"),
                 false => format!("another {what} is running: {holder}"),
             })
-            .hint("wait for it to end, or stop it with Ctrl-C: it loses nothing"))
+            .hint("wait for it to end, or stop it with Ctrl-C, which loses nothing"))
         }
         Err(TryLockError::Error(error)) => Err(anyhow::Error::from(error).context(cannot()).into()),
     }

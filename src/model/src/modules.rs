@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::digest::{Digest, Framed};
 use crate::plain_file;
 
-/// The most modules of a bundle, source maps included.
+/// The maximum number of modules of a bundle, source maps included.
 pub const MOST_MODULES: usize = 10_000;
 /// The first line of packed modules.
 const FORMAT: &[u8] = b"flotilla modules 1\n";
@@ -97,7 +97,7 @@ struct Entry {
 }
 
 impl Modules {
-    /// Returns modules in their order. The error says what is wrong with their names.
+    /// Returns modules in their order. The error describes what is wrong with their names.
     pub fn new(main: &str, mut list: Vec<BundledModule>) -> Result<Modules, String> {
         if list.len() > MOST_MODULES {
             return Err(format!("it has more than {MOST_MODULES} modules"));
@@ -123,8 +123,13 @@ impl Modules {
             Some(first) if first.name == main && first.kind == ModuleKind::Esm => {
                 Ok(Modules { main: main.to_owned(), list })
             }
-            _ => Err(format!("it has no ES module `{main}`, which would be the main one")),
+            _ => Err(format!("it has no ES module `{main}`, which should be the main module")),
         }
+    }
+
+    /// Returns that there are none: a worker that only has static assets.
+    pub fn none() -> Modules {
+        Modules { main: String::new(), list: Vec::new() }
     }
 
     /// Returns the digest of the modules, which source maps are no part of.
@@ -206,7 +211,7 @@ impl Modules {
 /// Checks that a name is a path below a folder, which wrangler's rules match literally.
 fn check_name(name: &str) -> Result<(), String> {
     if name.len() > LONGEST_NAME || plain_file::project_path(name).is_err() {
-        return Err(format!("the module name `{name}` is no path within the bundle"));
+        return Err(format!("the module name `{name}` is not a path within the bundle"));
     }
     if name.chars().any(|c| c.is_control() || matches!(c, '"' | '*' | '\\')) {
         return Err(format!("the module name `{name}` has a character that it can't have"));

@@ -17,7 +17,10 @@ pub fn worker(name: &str) -> Result<(), Wrong> {
     let length = name.len();
     if length > limits::WORKER_NAME_LENGTH {
         return Err((
-            format!("the worker name `{name}` has {length} characters; {} fit", limits::WORKER_NAME_LENGTH),
+            format!(
+                "the worker name `{name}` has {length} characters; at most {} are allowed",
+                limits::WORKER_NAME_LENGTH
+            ),
             "shorten the customer's id or `workerName` in fleet.yaml".to_owned(),
         ));
     }
@@ -25,7 +28,7 @@ pub fn worker(name: &str) -> Result<(), Wrong> {
     label(&name.replace('_', "0")).map_err(|wrong| {
         (
             format!("the worker name `{name}` {wrong}"),
-            "names are lower-case letters, digits, underscores and hyphens, without a hyphen at either end".to_owned(),
+            "use lower-case letters, digits, underscores and hyphens, without a hyphen at either end".to_owned(),
         )
     })
 }
@@ -44,13 +47,13 @@ pub fn pattern(pattern: &str, of_customers: bool) -> Result<(), Wrong> {
                 Some(near) => format!("did you mean {{{near}}}?"),
                 None => "known: {customer}, {role}, {pack-prefix}, {fleet}, {environment}".to_owned(),
             };
-            return Err((format!("`{pattern}` has an unknown part {{{name}}}"), help));
+            return Err((format!("`{pattern}` has the unknown placeholder {{{name}}}"), help));
         }
         rest = &rest[at + end + 1..];
     }
     if of_customers && !pattern.contains("{customer}") {
         let message = format!("`{pattern}` gives all customers the same worker");
-        return Err((message, "put {customer} into it".to_owned()));
+        return Err((message, "add {customer} to it".to_owned()));
     }
     Ok(())
 }
@@ -82,7 +85,7 @@ pub fn zone_of(host: &str) -> &str {
     psl::domain_str(host).unwrap_or(host)
 }
 
-/// Returns a host name as one writes it who wants to compare it: in lower case and ASCII, without the dot at its end.
+/// Returns a host name in the form in which it is compared: in lower case and ASCII, without the dot at its end.
 pub fn same_host(host: &str) -> Cow<'_, str> {
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
@@ -143,7 +146,7 @@ pub fn label(label: &str) -> Result<(), String> {
         return Err(format!("has a part of more than {} characters", limits::LABEL_LENGTH));
     }
     if label.bytes().any(|b| b.is_ascii_uppercase()) {
-        return Err("has upper-case letters in it".to_owned());
+        return Err("contains upper-case letters".to_owned());
     }
     if let Some(c) = label.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-')) {
         return Err(format!("has {c:?} in it"));
@@ -172,8 +175,8 @@ fn host(host: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns a custom domain: a bare host name. Cloudflare takes neither wildcards nor paths there.
-/// Source: wrangler's own check, "Wildcard operators (*) are not allowed in Custom Domains".
+/// Returns a custom domain: a bare host name. Cloudflare accepts neither wildcards nor paths there. Source: wrangler's own check, "Wildcard
+/// operators (*) are not allowed in Custom Domains".
 pub fn domain(domain: &str) -> Result<(), Wrong> {
     let bare = domain.strip_prefix("https://").or_else(|| domain.strip_prefix("http://")).unwrap_or(domain);
     let (name, path) = bare.split_once('/').map_or((bare, None), |(name, path)| (name, Some(path)));
@@ -181,7 +184,7 @@ pub fn domain(domain: &str) -> Result<(), Wrong> {
     let zone = zone_of(&lower);
     if lower.contains('*') {
         return Err((
-            format!("`{domain}` has a wildcard, which custom domains don't take"),
+            format!("`{domain}` has a wildcard, which custom domains don't support"),
             format!(
                 "write it under `routes`: `{{ pattern: \"{lower}/*\", zone: {zone} }}`, with a proxied DNS record of that name"
             ),
@@ -193,7 +196,7 @@ pub fn domain(domain: &str) -> Result<(), Wrong> {
                 Some(path) if !path.is_empty() && path != "*" => format!(
                     "write `{lower}` for the whole host, or a route for the path: `routes: [{{ pattern: \"{lower}/{path}\", zone: {zone} }}]`"
                 ),
-                _ => format!("write `{lower}`: a custom domain is the whole host, all paths included"),
+                _ => format!("write `{lower}`: a custom domain covers the whole host with all paths"),
             }
         } else {
             "a custom domain is a bare host name: shop.example.com".to_owned()
@@ -211,12 +214,13 @@ pub fn domain(domain: &str) -> Result<(), Wrong> {
     match platforms(domain) {
         None => Ok(()),
         Some(own) => Err((
-            format!("`{domain}` can't be a custom domain: {own} is Cloudflare's own"),
+            format!("`{domain}` can't be a custom domain: {own} belongs to Cloudflare"),
             match own {
                 "workers.dev" => {
-                    "a worker is at <worker>.<account>.workers.dev anyhow, unless `workersDev: false`".to_owned()
+                    "a worker is reachable at <worker>.<subdomain>.workers.dev anyway, unless `workersDev: false`"
+                        .to_owned()
                 }
-                _ => "write a host name of a zone of yours".to_owned(),
+                _ => "write a host name in one of your zones".to_owned(),
             },
         )),
     }
@@ -232,7 +236,7 @@ pub fn zone(zone: &str) -> Result<(), Wrong> {
     })?;
     match platforms(zone) {
         None => Ok(()),
-        Some(own) => Err((format!("`{zone}` can't be your zone: {own} is Cloudflare's own"), help())),
+        Some(own) => Err((format!("`{zone}` can't be your zone: {own} belongs to Cloudflare"), help())),
     }
 }
 
@@ -251,7 +255,7 @@ pub fn route(pattern: &str, zone: &str) -> Result<(), Wrong> {
     let bare = name.strip_prefix("*.").or_else(|| name.strip_prefix('*')).unwrap_or(name);
     if let Err(what) = host(bare) {
         if name == "*" {
-            let help = format!("write `*{zone}/{path}` for each host of the zone");
+            let help = format!("write `*{zone}/{path}` for all hosts of the zone");
             return Err((format!("the route `{pattern}` names no host"), help));
         }
         let same = same_host(bare);
@@ -280,7 +284,7 @@ pub fn origin(origin: &str) -> Result<(), Wrong> {
         if origin.contains('*') {
             return Err((
                 format!("the origin `{origin}` has a wildcard"),
-                "list each origin that may call the worker: wildcards are not taken".to_owned(),
+                "list each origin that may call the worker: wildcards are not supported".to_owned(),
             ));
         }
         let with = format!("https://{origin}");
@@ -392,7 +396,7 @@ mod tests {
             ("https://bücher.example/*", "write `xn--bcher-kva.example`: a custom domain is the whole host"),
             ("xn--a.example", "a bare host name"),
             ("acme.workers.dev", "unless `workersDev: false`"),
-            ("pages.dev", "of a zone of yours"),
+            ("pages.dev", "in one of your zones"),
         ] {
             let (message, given) = domain(bad).expect_err(bad);
             assert!(given.contains(help), "{bad}: {message}; {given}");
@@ -405,7 +409,7 @@ mod tests {
         for good in ["*.example.com/*", "*example.com/*"] {
             assert_eq!(route(good, "example.com"), Ok(()), "{good}");
         }
-        assert_eq!(route("*/a*", "example.com").unwrap_err().1, "write `*example.com/a*` for each host of the zone");
+        assert_eq!(route("*/a*", "example.com").unwrap_err().1, "write `*example.com/a*` for all hosts of the zone");
         let (_, help) = route("*.Bücher.example/a*", "xn--bcher-kva.example").unwrap_err();
         assert_eq!(help, "write `*.xn--bcher-kva.example/a*`");
         assert!(zone("workers.dev").is_err() && zone("acme.pages.dev").is_err());

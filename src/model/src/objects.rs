@@ -43,7 +43,7 @@ pub struct Migration {
 pub struct RenamedClass {
     /// The name before.
     pub from: String,
-    /// The name from now on.
+    /// The new name.
     pub to: String,
 }
 
@@ -235,7 +235,7 @@ impl ClassExport {
             true => None,
             false => fault(
                 format!("the class `{name}` is renamed to `{target}`, which isn't declared as `created`"),
-                "declare the class that has the objects from now on",
+                "declare the class that now has the objects",
             ),
         }
     }
@@ -263,21 +263,22 @@ pub fn classes<'m>(migrations: impl IntoIterator<Item = &'m Migration>) -> BTree
     classes
 }
 
-/// Returns what is wrong with migrations, each with the index of the migration: what Cloudflare would refuse for a new worker.
+/// Returns what is wrong with migrations, each with the index of the migration: what Cloudflare would reject for a new worker.
 pub fn migration_faults(migrations: &[Migration]) -> Vec<(usize, Fault)> {
     let mut faults = Vec::new();
     for (index, migration) in migrations.iter().enumerate() {
         let tag = &migration.tag;
         let mut fault = |message: String, help: &str| faults.push((index, (message, help.to_owned())));
         if migrations[..index].iter().any(|other| other.tag == *tag) {
-            let help = "give each migration a tag of its own: Cloudflare knows by it which ones it has applied";
-            fault(format!("the tag `{tag}` is that of an earlier migration"), help);
+            let help =
+                "give each migration a tag of its own: Cloudflare uses it to know which migrations it has applied";
+            fault(format!("the tag `{tag}` is already used by an earlier migration"), help);
         }
         let mut once = BTreeSet::new();
         let mut twice: BTreeSet<&str> = migration.named().filter(|name| !once.insert(*name)).collect();
         for class in &twice {
-            let help = "a migration does one thing with a class: write the rest as a later migration";
-            fault(format!("the migration `{tag}` does two things with the class `{class}`"), help);
+            let help = "a migration can change a class only once: move the other change to a later migration";
+            fault(format!("the migration `{tag}` changes the class `{class}` twice"), help);
         }
         let before = classes(&migrations[..index]);
         let created = migration.new_classes.iter().chain(&migration.new_sqlite_classes);
@@ -286,7 +287,7 @@ pub fn migration_faults(migrations: &[Migration]) -> Vec<(usize, Fault)> {
         for class in appear.filter(|class| before.contains_key(class.as_str())) {
             if twice.insert(class) {
                 let help = "an existing class needs no migration: remove it here, or name another class";
-                fault(format!("the migration `{tag}` creates the class `{class}`, which exists already"), help);
+                fault(format!("the migration `{tag}` creates the class `{class}`, which already exists"), help);
             }
         }
         let renamed = migration.renamed_classes.iter().map(|class| &class.from);
@@ -294,10 +295,11 @@ pub fn migration_faults(migrations: &[Migration]) -> Vec<(usize, Fault)> {
             migration.deleted_classes.iter().chain(renamed).filter(|class| !before.contains_key(class.as_str()))
         {
             if twice.insert(class) {
-                let help = "add the migration that created it before this one: the worker of a new customer begins without any class";
+                let help =
+                    "add the migration that created it before this one: a new customer's worker starts without classes";
                 fault(
                     format!(
-                        "the migration `{tag}` deletes or renames the class `{class}`, which none before it created"
+                        "the migration `{tag}` deletes or renames the class `{class}`, which no earlier migration created"
                     ),
                     help,
                 );
@@ -329,13 +331,16 @@ pub fn pending<'m>(migrations: &'m [Migration], live: Option<&str>) -> Result<&'
 }
 
 /// Returns how many of these migrations one upload can go through: not those from the first one on that deletes a class which the live
-/// worker is still bound to. Cloudflare wants it unbound by an upload before (error 10061).
-pub fn at_once(pending: &[Migration], bound: &BTreeSet<String>) -> usize {
+/// worker is still bound to. Cloudflare requires an earlier upload that unbinds it (error 10061). With the number come these classes.
+pub fn at_once<'m>(pending: &'m [Migration], bound: &BTreeSet<String>) -> (usize, BTreeSet<&'m str>) {
     // A class that is renamed first is bound under its old name.
     let mut bound: BTreeSet<&str> = bound.iter().map(String::as_str).collect();
+    let (mut count, mut held) = (pending.len(), BTreeSet::new());
     for (index, migration) in pending.iter().enumerate() {
-        if migration.deleted_classes.iter().any(|class| bound.contains(class.as_str())) {
-            return index;
+        let deleted = migration.deleted_classes.iter().map(String::as_str).filter(|class| bound.contains(class));
+        held.extend(deleted);
+        if !held.is_empty() {
+            count = count.min(index);
         }
         for RenamedClass { from, to } in &migration.renamed_classes {
             if bound.remove(from.as_str()) {
@@ -343,7 +348,7 @@ pub fn at_once(pending: &[Migration], bound: &BTreeSet<String>) -> usize {
             }
         }
     }
-    pending.len()
+    (count, held)
 }
 
 /// Returns the migrations of an upload as it is sent, after the live tag.
@@ -446,10 +451,10 @@ mod tests {
                 {"tag": "v3", "newClasses": ["B"]},
             ])),
             [
-                "1: the tag `v1` is that of an earlier migration",
-                "1: the migration `v1` does two things with the class `A`",
-                "1: the migration `v1` deletes or renames the class `X`, which none before it created",
-                "2: the migration `v3` creates the class `B`, which exists already",
+                "1: the tag `v1` is already used by an earlier migration",
+                "1: the migration `v1` changes the class `A` twice",
+                "1: the migration `v1` deletes or renames the class `X`, which no earlier migration created",
+                "2: the migration `v3` creates the class `B`, which already exists",
             ]
         );
         let exports: BTreeMap<String, ClassExport> = serde_json::from_value(json!({
@@ -485,9 +490,9 @@ mod tests {
             {"tag": "v4", "deletedClasses": ["B"]},
         ]));
         let bound = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-        assert_eq!(at_once(&all, &bound(&["A"])), 2);
-        assert_eq!(at_once(&all, &bound(&["C"])), 3);
-        assert_eq!(at_once(&all, &bound(&[])), 3);
+        assert_eq!(at_once(&all, &bound(&["A"])), (2, BTreeSet::from(["B"])));
+        assert_eq!(at_once(&all, &bound(&["C"])), (3, BTreeSet::new()));
+        assert_eq!(at_once(&all, &bound(&[])), (3, BTreeSet::new()));
         let metadata = json!({"bindings": [
             {"type": "durable_object_namespace", "name": "A", "class_name": "A"},
             {"type": "durable_object_namespace", "name": "B", "class_name": "B", "script_name": "own"},

@@ -1,5 +1,5 @@
-//! Lists that come in pages: which page is next, and whether the pages that were read are one list. A list that changes while it
-//! is read can miss an entry, and what isn't in a list counts as gone: such a list is read again. Sends nothing.
+//! Lists that come in pages: which page is next, and whether the pages that were read are one list. A list that changes while it is read
+//! can miss an entry, and an entry that isn't in a list counts as removed: such a list is read again. Sends nothing.
 
 use std::collections::HashSet;
 
@@ -9,9 +9,9 @@ use crate::text::grouped;
 /// The number of times that a list is read before it is given up because it changed each time.
 const READINGS: u32 = 5;
 
-/// The most pages of a list that are read: the zones of a large organization come in two thousand.
+/// The maximum number of pages of a list that are read: the zones of a large organization come in two thousand.
 const MAX_PAGES: usize = 20_000;
-/// The most entries of a list that are kept.
+/// The maximum number of entries of a list that are kept.
 const MAX_ENTRIES: usize = 2_000_000;
 /// The longest cursor, in bytes.
 const MAX_CURSOR: usize = 8 << 10;
@@ -39,14 +39,14 @@ impl Page {
     }
 }
 
-/// A page of a list, as it was answered.
+/// A page of a list, as the server returned it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListPage<T> {
     /// Its entries.
     pub entries: Vec<T>,
     /// The next page; none if this is the last one.
     pub next: Option<Page>,
-    /// The number of entries on all pages, where the answer says so.
+    /// The number of entries on all pages, if the response has it.
     pub total: Option<u64>,
 }
 
@@ -59,7 +59,7 @@ impl<T> From<Vec<T>> for ListPage<T> {
 
 /// An entry of a list, which has each entry once.
 pub trait Entry {
-    /// Returns what tells it from the others.
+    /// Returns what distinguishes it from the others.
     fn key(&self) -> &str;
 }
 
@@ -82,7 +82,7 @@ impl std::fmt::Display for Unsteady {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Unsteady::Changing => {
-                write!(f, "Cloudflare's list is not whole: its pages didn't fit together, {READINGS} times in a row")
+                write!(f, "Cloudflare's list is inconsistent: its pages didn't fit together, {READINGS} times in a row")
             }
             Unsteady::Endless => write!(
                 f,
@@ -98,10 +98,11 @@ impl From<Unsteady> for Failure {
     fn from(unsteady: Unsteady) -> Failure {
         let failure = Failure::new(unsteady.to_string());
         match unsteady {
-            Unsteady::Changing => failure
-                .hint("something else changes the account at the same time: run the command again when that has ended"),
+            Unsteady::Changing => {
+                failure.hint("something else is changing the account: run the command again when that has ended")
+            }
             Unsteady::Endless => {
-                failure.hint("is the API's address right, or does something answer in Cloudflare's place?")
+                failure.hint("is the API's address right, or does something else respond in Cloudflare's place?")
             }
         }
     }
@@ -144,7 +145,7 @@ impl<T> Default for Pages<T> {
 }
 
 impl<T: Entry> Pages<T> {
-    /// Adds the page that was read. A page that doesn't fit to those before starts the list anew.
+    /// Adds the page that was read. A page that doesn't fit the ones before it restarts the list.
     pub fn add(&mut self, page: ListPage<T>) -> Result<Progress<T>, Unsteady> {
         let ListPage { entries, next, total } = page;
         self.count += 1;
@@ -153,7 +154,7 @@ impl<T: Entry> Pages<T> {
             return Err(Unsteady::Endless);
         }
         let is_only = self.last.is_none() && next.is_none();
-        // A list that is one page is nowhere kept twice.
+        // A list of one page is never held twice.
         let is_new = is_only || entries.iter().all(|entry| self.keys.insert(entry.key().to_owned()));
         let is_same_total = self.last.is_none() || self.total == total;
         let goes_on = next.is_none() || next != self.last;

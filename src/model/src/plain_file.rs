@@ -1,6 +1,6 @@
-//! Files whose type, place and size aren't trusted: what lies under `.flotilla/`, in the cache, and where output goes in a project.
-//! They are opened without following a link, without waiting for the other end of a pipe, and read up to a limit; paths
-//! stay inside a folder. What flotilla writes for itself is private to its owner, whatever the umask is.
+//! Files whose type, place and size aren't trusted: those under `.flotilla/` and in the cache, and output files in a project. They are
+//! opened without following a link, without waiting for the other end of a pipe, and read up to a limit; paths stay inside a folder. What
+//! flotilla writes for itself is private to its owner, whatever the umask is.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _};
@@ -18,12 +18,12 @@ const DEPTH: usize = 2;
 /// The longest path that is taken from a file, in bytes, and its most steps.
 const PATH: (usize, usize) = (1024, 64);
 
-/// Opens a plain file. A link, a folder, a device, a pipe and a socket are errors, and none of them is opened.
+/// Opens a regular file. A link, a folder, a device, a pipe and a socket are errors, and none of them is opened.
 pub fn open(path: &Path) -> io::Result<File> {
     open_with(path, File::options().read(true))
 }
 
-/// Opens a plain file with these options, or creates one that is private.
+/// Opens a regular file with these options, or creates one that is private.
 pub fn open_with(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     match fs::symlink_metadata(path) {
         Ok(found) => require_plain(&found)?,
@@ -36,11 +36,11 @@ pub fn open_with(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     Ok(file)
 }
 
-/// Returns an error unless this is the metadata of a plain file.
+/// Returns an error unless this is the metadata of a regular file.
 fn require_plain(found: &Metadata) -> io::Result<()> {
     match found.is_file() {
         true => Ok(()),
-        false => Err(io::Error::other(format!("it is {}, not a plain file", kind(found)))),
+        false => Err(io::Error::other(format!("it is {}, not a regular file", kind(found)))),
     }
 }
 
@@ -53,7 +53,7 @@ fn kind(found: &Metadata) -> &'static str {
         () if kind.is_dir() => "a folder",
         () if kind.is_fifo() => "a named pipe",
         () if kind.is_socket() => "a socket",
-        () if kind.is_file() => "a plain file",
+        () if kind.is_file() => "a regular file",
         () => "a device",
     }
 }
@@ -63,12 +63,12 @@ pub fn is_special(found: &Metadata) -> bool {
     !found.is_file() && !found.is_dir() && !found.is_symlink()
 }
 
-/// Reads a plain file of at most this many bytes.
+/// Reads a regular file of at most this many bytes.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_all(&open(path)?, limit)
 }
 
-/// Reads a plain file of at most this many bytes, or one that a link leads to.
+/// Reads a regular file of at most this many bytes, or one that a link leads to.
 pub fn read_through_links(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     // Looked at first: to open a device can have an effect.
     require_plain(&fs::metadata(path)?)?;
@@ -135,8 +135,8 @@ fn refuse(path: &Path, depth: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the path of a file of a project for a path that was read from a file: relative, without `.` and `..`, not below `.git`
-/// or flotilla's own folder, and not through links that lead out of the project. The error says what is wrong with it.
+/// Returns the path of a file of a project for a path that was read from a file: relative, without `.` and `..`, not below `.git` or
+/// flotilla's own folder, and not through links that point outside the project. The error describes what is wrong with it.
 pub fn project_file(root: &Path, path: &str) -> Result<PathBuf, String> {
     project_path(path)?;
     let path = root.join(path);
@@ -148,10 +148,10 @@ pub fn project_file(root: &Path, path: &str) -> Result<PathBuf, String> {
 pub fn project_path(path: &str) -> Result<(), String> {
     let steps: Vec<&str> = path.split('/').collect();
     if path.is_empty() || path.len() > PATH.0 || steps.len() > PATH.1 || path.contains('\0') {
-        return Err("it is not a path of the project".to_owned());
+        return Err("it is not a path in the project".to_owned());
     }
     if steps.iter().any(|step| step.is_empty() || *step == "." || *step == "..") {
-        return Err("it isn't relative to the project, or is outside of it".to_owned());
+        return Err("it isn't relative to the project, or is outside it".to_owned());
     }
     if steps.iter().any(|step| is_reserved(step)) {
         return Err("it is in a folder that belongs to git or to flotilla".to_owned());
@@ -167,8 +167,8 @@ fn is_reserved(name: &str) -> bool {
     matches!(name, ".git" | "git~1" | ".flotilla")
 }
 
-/// Returns the file that a path of a project leads to. An error if that is outside of the project, by a link at its end or on its
-/// way, or if it is no plain file; the file doesn't have to exist.
+/// Returns the file that a path of a project points to. It is an error if that is outside the project, because of a link anywhere in the
+/// path, or if it is not a regular file; the file doesn't have to exist.
 pub fn inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
     let root_path = root.canonicalize()?;
     let escapes = |at: &Path| {
@@ -189,7 +189,7 @@ pub fn inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
     Ok(target)
 }
 
-/// Returns the path that a symbolic link leads to at last, also if nothing is there; the path itself if it is no link.
+/// Returns the final target of a symbolic link, also if nothing is there; the path itself if it is no link.
 pub fn resolve(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..40 {
@@ -203,10 +203,23 @@ pub fn resolve(path: &Path) -> io::Result<PathBuf> {
             Err(error) => return Err(error),
         }
     }
-    Err(io::Error::other(format!("{} is a circle of symbolic links", path.display())))
+    Err(io::Error::other(format!("{} is a cycle of symbolic links", path.display())))
 }
 
-/// Returns a path without `.`; a `..` after a folder that isn't there stays.
+/// Returns a path without `.` and `..`, without looking at the disk: `a/../b` is `b` even where `a` is a symbolic link.
+pub fn without_dots(path: &Path) -> PathBuf {
+    let mut steps = PathBuf::new();
+    for step in path.components() {
+        match step {
+            Component::CurDir => {}
+            Component::ParentDir => drop(steps.pop()),
+            step => steps.push(step),
+        }
+    }
+    steps
+}
+
+/// Returns a path without `.`; a `..` after a folder that doesn't exist stays.
 fn normalized(path: &Path) -> PathBuf {
     let parent = path.parent().and_then(|parent| parent.canonicalize().ok());
     match (parent, path.components().next_back()) {
@@ -215,7 +228,7 @@ fn normalized(path: &Path) -> PathBuf {
     }
 }
 
-/// A file that a process relies on as long as it has it open: its path, and what tells whether it still has that name.
+/// A file that a process relies on as long as it has it open: its path, and the identity that shows whether it still has that name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldFile {
     path: PathBuf,
@@ -279,14 +292,14 @@ mod tests {
         for (name, kind) in
             [("link", "a symbolic link"), ("zero", "a symbolic link"), ("pipe", "a named pipe"), (".", "a folder")]
         {
-            assert_eq!(read(&at(name), 5).unwrap_err().to_string(), format!("it is {kind}, not a plain file"));
+            assert_eq!(read(&at(name), 5).unwrap_err().to_string(), format!("it is {kind}, not a regular file"));
         }
-        assert_eq!(read(Path::new("/dev/zero"), 5).unwrap_err().to_string(), "it is a device, not a plain file");
+        assert_eq!(read(Path::new("/dev/zero"), 5).unwrap_err().to_string(), "it is a device, not a regular file");
         assert_eq!(read(&at("none"), 5).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(read_through_links(&at("link"), 5).unwrap(), b"12345");
         for name in ["zero", "pipe", "."] {
             assert!(
-                read_through_links(&at(name), 5).unwrap_err().to_string().ends_with(", not a plain file"),
+                read_through_links(&at(name), 5).unwrap_err().to_string().ends_with(", not a regular file"),
                 "{name}"
             );
         }

@@ -12,19 +12,19 @@ use crate::paging::{Entry, ListPage, Page, Unsteady};
 use crate::spec::{Jurisdiction, LocationHint, Probe, QueueConsumer};
 use crate::uploaded::Uploaded;
 
-/// A route that exists already. Source: Cloudflare's API, error 10020 of worker routes.
+/// A route that already exists. Source: Cloudflare's API, error 10020 of worker routes.
 pub const ROUTE_EXISTS: u64 = 10020;
 /// Concurrent changes of one resource: to be repeated. Source: Cloudflare's API, error 10035.
 pub const CONCURRENT_CHANGE: u64 = 10035;
 
-/// A D1 database that exists already. Source: Cloudflare's API, error 7502 of D1.
+/// A D1 database that already exists. Source: Cloudflare's API, error 7502 of D1.
 pub const DATABASE_EXISTS: u64 = 7502;
-/// A binding to a D1 database, or to a KV namespace, that isn't there. Source: the codes that wrangler's users report.
+/// A binding to a D1 database, or to a KV namespace, that doesn't exist. Source: the codes that wrangler's users report.
 pub const BINDING_MISSING: [u64; 2] = [10181, 10041];
 /// A KV namespace whose title is taken. Source: Cloudflare's API, error 10014 of KV.
 pub const KV_EXISTS: u64 = 10014;
 
-/// A queue that has a consumer already. Source: workers-sdk, issue 5347.
+/// A queue that already has a consumer. Source: workers-sdk, issue 5347.
 pub const CONSUMER_EXISTS: u64 = 11_004;
 /// An upload whose migrations follow another tag than the live one. Source: workers-sdk, issue 705.
 pub const MIGRATION_TAG_FAILED: u64 = 10_079;
@@ -70,6 +70,39 @@ pub struct Module {
     pub bytes: Arc<[u8]>,
 }
 
+/// A file of an upload of static assets.
+#[derive(Clone)]
+pub struct AssetBody {
+    /// Its hash.
+    pub hash: String,
+    /// The content type with which it is answered, if it has one.
+    pub content_type: Option<String>,
+    /// Its bytes.
+    pub bytes: Arc<[u8]>,
+}
+
+/// A token of an upload session. Whoever knows it can upload files.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// Returns the token of a text.
+    pub fn new(text: String) -> Token {
+        Token(text)
+    }
+
+    /// Returns the token as it is sent.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
 /// One request to the platform. Each is safe to repeat.
 #[derive(Clone)]
 pub enum Call {
@@ -81,6 +114,20 @@ pub enum Call {
         metadata: Value,
         /// The modules, the main one first.
         modules: Vec<Module>,
+    },
+    /// Opens a session in which the static assets of a worker are uploaded: [`Reply::Assets`].
+    OpenAssets {
+        /// The worker's name.
+        worker: String,
+        /// The list of files: hashes and sizes by paths.
+        manifest: Value,
+    },
+    /// Uploads files of a session, with its token in the place of the account's: [`Reply::Assets`].
+    UploadAssets {
+        /// The session's token.
+        session: Token,
+        /// The files.
+        files: Vec<AssetBody>,
     },
     /// Removes a worker.
     Delete {
@@ -253,7 +300,7 @@ pub enum Call {
         /// The page.
         page: Page,
     },
-    /// Creates a D1 database. If it exists already, the error is [`DATABASE_EXISTS`].
+    /// Creates a D1 database. If it already exists, the error is [`DATABASE_EXISTS`].
     CreateDatabase {
         /// Its name.
         name: String,
@@ -272,7 +319,7 @@ pub enum Call {
         /// The page.
         page: Page,
     },
-    /// Creates a KV namespace. If it exists already, the error is [`KV_EXISTS`].
+    /// Creates a KV namespace. If it already exists, the error is [`KV_EXISTS`].
     CreateKv {
         /// Its title.
         title: String,
@@ -298,7 +345,7 @@ pub enum Call {
         /// Keys and values, at most [`KEYS_PER_CALL`].
         pairs: Arc<[(String, String)]>,
     },
-    /// Removes values of a KV namespace; those that aren't there are no failure.
+    /// Removes values of a KV namespace; those that don't exist are no failure.
     DeleteKeys {
         /// The namespace's id.
         namespace_id: String,
@@ -368,7 +415,7 @@ pub enum Call {
     },
     /// Reads the status of the token that is sent with the call.
     VerifyToken {
-        /// Whether it is the account's own, and no user's: each has a path of its own.
+        /// Whether it belongs to the account and not to a user: each has a path of its own.
         of_account: bool,
     },
     /// Lists the zones that the token reaches, in all accounts, a page of [`ZONES_PER_PAGE`]; with a name, that one.
@@ -394,6 +441,13 @@ pub enum Reply {
     Id(String),
     /// A worker was uploaded.
     Uploaded(Uploaded),
+    /// A session of static assets, or the next part of one.
+    Assets {
+        /// The token: of the session, or, if no file is missing any more, the one that stands for the assets in an upload.
+        token: Option<Token>,
+        /// The hashes of the missing files, by the requests that upload them.
+        buckets: Vec<Vec<String>>,
+    },
     /// The resource doesn't exist.
     Nothing,
     /// The resource exists, and this worker has it and not the one that was named; none: it points to no worker.
@@ -426,7 +480,7 @@ pub enum Reply {
     Tail {
         /// Its id.
         id: String,
-        /// The address of its stream. Whoever knows it can read the stream.
+        /// The address of its stream. Anyone who knows it can read the stream.
         url: String,
         /// The time at which it ends, RFC 3339.
         expires_at: String,

@@ -1,5 +1,5 @@
-//! A preview: workers of a fleet, once more, under names and hosts of their own. Knows how these are called; doesn't know
-//! what the workers are.
+//! A preview: workers of a fleet, a second time, under names and hosts of their own. Knows how these are called; doesn't know what the
+//! workers are.
 //!
 //! At Cloudflare a preview is a fleet of its own: its workers carry the tag `flotilla-<fleet>.preview-<id>`, which no fleet's
 //! own tag can be, as the name of a fleet has no dot.
@@ -28,10 +28,10 @@ pub struct Preview {
     pub domain: Option<String>,
     /// The customers that belong to it.
     pub customers: BTreeSet<String>,
-    /// The shared workers that belong to it. Before it is opened: those that do so whoever refers to them; in between, nothing,
-    /// as long as that isn't known.
+    /// The shared workers that belong to it. Before it is opened: those that belong to it in any case; in between, nothing, as long as that
+    /// is unknown.
     pub shared: Option<BTreeSet<String>>,
-    /// The hosts of its workers: what each is outside of the preview, and in it.
+    /// The hosts of its workers: what each is outside the preview, and in it.
     pub hosts: BTreeMap<String, String>,
 }
 

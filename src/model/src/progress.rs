@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// A listener to long work. Called from many threads.
 pub trait Progress: Sync {
-    /// A phase begins, with so many steps if that is known.
+    /// A phase begins, with its number of steps if that is known.
     fn begin(&self, phase: &str, steps: Option<u64>);
     /// Adds steps that are done. It costs next to nothing, so it may be called for each customer.
     fn step(&self, steps: u64);

@@ -10,7 +10,7 @@ use wildmatch::WildMatch;
 use crate::diagnostic::did_you_mean;
 use crate::spec::Environment;
 
-/// A part of a fleet. What it names by different means has to hold together; the default is the whole fleet.
+/// A part of a fleet. A worker must match all of its parts; the default is the whole fleet.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     ids: HashSet<String>,
@@ -73,7 +73,7 @@ impl Selection {
         let of = |what, written: &str, near: Option<&str>| {
             Some(Unknown { what, written: written.to_owned(), near: near.map(str::to_owned) })
         };
-        // In the order of the alphabet, so that the same mistakes give the same message.
+        // In alphabetical order, so that the same errors give the same message.
         let id = self.ids.iter().filter(|id| !ids.contains(id.as_str())).min();
         if let Some(id) = id {
             return of(What::Id, id, did_you_mean(id, ids.iter().copied()));
@@ -89,7 +89,7 @@ impl Selection {
 }
 
 impl Selection {
-    /// Returns why nobody belongs to it, of workers by their environments and labels.
+    /// Returns why no customer matches it, given workers with their environments and labels.
     pub fn empty_part<'l>(
         &self,
         workers: impl Iterator<Item = (Environment, &'l [(String, String)])> + Clone,
@@ -122,7 +122,7 @@ impl Selection {
     }
 }
 
-/// The reason why nobody belongs to a selection.
+/// The reason why no customer matches a selection.
 #[derive(Debug, PartialEq, Eq)]
 pub enum EmptyPart {
     /// No worker is in its environments.
@@ -138,7 +138,7 @@ pub enum EmptyPart {
         /// The values that the label has.
         known: Vec<String>,
     },
-    /// Each part has somebody, all together have nobody.
+    /// Each part matches a customer, but no customer matches all of them.
     Together,
 }
 

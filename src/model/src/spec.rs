@@ -89,14 +89,15 @@ pub const ORDER: [&str; 39] = [
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Assignment {
-    /// The pack that the worker is made from; a name under `packs` in fleet.yaml.
+    /// The pack that the worker is built from; a name under `packs` in fleet.yaml.
     pub pack: Option<String>,
     /// The worker's name. `{customer}`, `{role}`, `{pack-prefix}`, `{fleet}` and `{environment}` are replaced. Default: `workerName` of
     /// fleet.yaml.
     pub worker_name: Option<String>,
     /// The environments in addition to production, each with the settings that differ there: a key without a value, or `{}`, is an
-    /// environment in which nothing differs. Beside `staging` and `development`, any name is one: `qa`. Production exists unless `production: null` removes it; `null` also removes one that a weaker
-    /// layer adds. `preview` has the settings that differ in previews; it doesn't create a preview. The pack, the labels, the layers and
+    /// environment with the same settings. Beside `staging` and `development`, any name is one: `qa`. Production exists unless
+    /// `production: null` removes it; `null` also removes one that a weaker layer adds. `preview` contains the settings that differ in
+    /// previews; it doesn't create a preview. The pack, the labels, the layers and
     /// `workers` are the same in all environments.
     #[schemars(extend("propertyNames" = {"format": environment::FORMAT}))]
     pub environments: Option<BTreeMap<Environment, Option<InEnvironment>>>,
@@ -145,7 +146,7 @@ pub struct Settings {
     pub domains: Option<Vec<Domain>>,
     /// Routes of the worker. Their hosts need proxied DNS records.
     pub routes: Option<Vec<Route>>,
-    /// Whether the worker answers on `<worker>.<subdomain>.workers.dev`. Default: true, even with domains and routes, where
+    /// Whether the worker is reachable at `<worker>.<subdomain>.workers.dev`. Default: true, even with domains and routes, where
     /// wrangler would turn it off.
     pub workers_dev: Option<bool>,
     /// Whether each version of the worker has an address of its own, `<version>-<worker>.<subdomain>.workers.dev`. Default: false.
@@ -163,7 +164,7 @@ pub struct Settings {
     /// `{ worker: customer }` the customer's id.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}))]
     pub vars: Option<BTreeMap<String, Value>>,
-    /// Whether variables that the worker has at Cloudflare and the spec doesn't have stay, such as those that were set in the dashboard.
+    /// Whether a deploy keeps variables that are set at Cloudflare but not in the spec, such as those that were set in the dashboard.
     /// Default: false.
     pub keep_vars: Option<bool>,
     /// Secrets of the worker, each a reference to a secret's name. Values are never in a spec.
@@ -179,7 +180,7 @@ pub struct Settings {
     /// Cron triggers, in UTC: five fields, as in `*/15 * * * *`.
     pub crons: Option<Vec<String>>,
     /// The queues that the worker consumes, by name, each with its settings; `{}` is Cloudflare's defaults. `{customer}` and `{environment}`
-    /// in a name are replaced. A queue that doesn't exist is created. Previews consume none.
+    /// in a name are replaced. A queue that doesn't exist is created. Previews consume no queues.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z0-9{][A-Za-z0-9{}_-]*$", "maxLength": 80}))]
     pub queue_consumers: Option<BTreeMap<String, QueueConsumer>>,
     /// The compatibility date of the Workers runtime.
@@ -195,16 +196,29 @@ pub struct Settings {
     /// Where the worker runs: `smart`, close to the services that it calls; or `{ region: aws:us-east-1 }`; or close to a `host` and port
     /// or a `hostname`. Default: close to its callers.
     pub placement: Option<Placement>,
-    /// Whether Cloudflare keeps the worker's answers in a cache in front of it, as their `Cache-Control` says. Default: no.
+    /// Cloudflare's cache in front of the worker, which keeps responses as their `Cache-Control` headers define. Default: none.
     pub cache: Option<CacheOptions>,
-    /// Whether the worker's logs go to the account's Logpush jobs. Default: left as it is.
+    /// Whether the worker's logs are sent to the account's Logpush jobs. Default: Cloudflare's setting stays as it is.
     pub logpush: Option<bool>,
     /// The workers that receive the worker's logs: `{ role: logs }` is the customer's worker of that role, or the shared worker of that
-    /// name; a name is that of a worker outside the fleet. Default: left as it is; `[]` is none.
+    /// name; a name is that of a worker outside the fleet. Default: they stay as they are; `[]` means none.
     #[schemars(extend("uniqueItems" = true))]
     pub tail_consumers: Option<Vec<TailConsumer>>,
+    /// Static assets of the customer's own, in addition to those of the pack, over which they come.
+    pub assets: Option<OwnAssetsFolder>,
     /// Who deploys the worker.
     pub delivery: Option<Delivery>,
+}
+
+/// A folder with static assets of a customer's own.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct OwnAssetsFolder {
+    /// The folder, from the project's folder: `assets/{customer}`. `{customer}` and `{environment}` are replaced. Its `_headers` and
+    /// `_redirects`, if it has them, take the place of the pack's, and its `.assetsignore` is its own.
+    #[schemars(length(min = 1, max = 1000))]
+    pub directory: String,
 }
 
 /// A reference to a secret: `{ secret: META_PIXEL_ACCESS_TOKEN }`. Its value is looked up for the upload, as
@@ -241,7 +255,7 @@ impl Domain {
         }
     }
 
-    /// Returns whether it may be taken from a worker that isn't the fleet's.
+    /// Returns whether it may be taken from a worker that this fleet doesn't manage.
     pub fn take_over(&self) -> bool {
         matches!(self, Domain::Entry { take_over: true, .. })
     }

@@ -14,10 +14,9 @@
 //! | `database-<name>`       | of a preview: the D1 database that is its own, and goes with it          |
 //! | `hosts-<host>_<host>`   | of a preview in a dispatch namespace: the hosts that point to it         |
 //!
-//! Either `triggers-` or `pending-`: five tags, or six, of [`crate::limits::TAGS`]; of a preview, eight at the most, which leaves no
-//! room for `worker-`. Triggers that change later without an upload
-//! leave the tag as it is: it then names triggers that are no longer desired, and the present ones are requested. A
-//! refresh that found them as desired updates the tag, so that the next one needs no request.
+//! Either `triggers-` or `pending-`: five tags, or six, of [`crate::limits::TAGS`]; of a preview, at most eight, which leaves no room for
+//! `worker-`. Triggers that change later without an upload leave the tag as it is: it then names triggers that are no longer desired, and
+//! the present ones are requested. A refresh that found them as desired updates the tag, so that the next one needs no request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -108,7 +107,7 @@ pub fn identity(fleet: &str, worker: &str) -> String {
 /// The separator between hosts in a tag: no host has it, and tags can't have commas.
 const BETWEEN: char = '_';
 
-/// Returns the tags that a preview's worker has beside the others: so that whoever removes the preview knows what belongs to it.
+/// Returns the tags that a preview's worker has in addition to the others, from which a removal knows what belongs to the preview.
 pub fn of_preview(expires: i64, database: Option<&str>, hosts: &BTreeSet<String>) -> Vec<String> {
     let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
     let mut tags = vec![format!("expires-{expires}")];

@@ -29,8 +29,8 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// Returns the bytes of a file with `\n` at the ends of lines, whichever the checkout has: git writes `\r\n` where
-/// `core.autocrlf` says so. As for git, what has a NUL in its first 8,000 bytes is not text, and stays.
+/// Returns the bytes of a file with `\n` at the ends of lines, whichever the checkout has: git writes `\r\n` where `core.autocrlf` requests
+/// it. As for git, what has a NUL in its first 8,000 bytes is not text, and stays.
 pub fn with_unix_line_ends(mut bytes: Vec<u8>) -> Vec<u8> {
     let is_binary = || bytes.iter().take(8000).any(|byte| *byte == 0);
     if !bytes.contains(&b'\r') || is_binary() {
@@ -63,7 +63,7 @@ pub fn bounded(message: String) -> String {
     without_middle(&words.join(" "), LONGEST_MESSAGE).into_owned()
 }
 
-/// Returns a text of at most so many characters: two thirds of them from its beginning, the rest from its end.
+/// Returns a text, shortened to a maximum number of characters: two thirds of them from its beginning, the rest from its end.
 fn without_middle(text: &str, longest: usize) -> Cow<'_, str> {
     let length = if text.len() <= longest { 0 } else { text.chars().count() };
     if length <= longest {

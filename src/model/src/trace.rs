@@ -255,7 +255,7 @@ mod tests {
             let mut parts = named("render").into_iter().filter(|part| part["tid"] == whole["tid"]);
             assert!(parts.all(|part| from <= times(part).0 && times(part).1 <= to + 0.002));
         }
-        // A disk that is full is told once, at the end.
+        // A full disk is reported once, at the end.
         start(Box::new(Paper { room: Some(100), ..Paper::default() }));
         for _ in 0..2_000 {
             let _part = span("render", "acme");

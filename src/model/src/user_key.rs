@@ -1,5 +1,5 @@
-//! A random key of this user on this machine, kept outside of projects. What is sealed with it was written by this user here: a file
-//! in a project that somebody else wrote, a repository's author for one, doesn't have the seal.
+//! A random key of this user on this machine, kept outside projects. What is sealed with it was written by this user here: a file in a
+//! project that somebody else wrote, a repository's author for one, doesn't have the seal.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -78,7 +78,7 @@ fn read(path: &Path) -> io::Result<[u8; LENGTH]> {
         return Err(io::Error::other(format!("{} can be read by others", path.display())));
     }
     let bytes = plain_file::read_all(&file, LENGTH as u64)?;
-    bytes.try_into().map_err(|_| io::Error::other(format!("{} is no key", path.display())))
+    bytes.try_into().map_err(|_| io::Error::other(format!("{} is not a key", path.display())))
 }
 
 #[cfg(test)]

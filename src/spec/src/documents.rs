@@ -65,7 +65,7 @@ impl Reading<'_> {
         let mut errors: Vec<_> =
             errors.into_iter().map(|error| (error.span().map_or(0, |at| at.start), error)).collect();
         errors.sort_by_key(|(start, _)| *start);
-        // What follows on a line is of the same mistake.
+        // Further errors on a line have the same cause.
         errors.dedup_by_key(|(start, _)| self.span(*start, *start).line);
         for (_, error) in errors {
             let at = error.span().unwrap_or(0..0);
@@ -131,7 +131,7 @@ impl Reading<'_> {
             },
             Err(error) => {
                 let place = self.place(self.span(error.range().start, error.range().start + 1));
-                let message = format!("it is not JSON: {}", error.kind());
+                let message = format!("the file is not JSON: {}", error.kind());
                 diagnostics.push(Diagnostic::error(Code::Syntax, place, message, help));
                 None
             }

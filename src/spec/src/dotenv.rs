@@ -34,7 +34,7 @@ pub struct Entry<'a> {
     pub lines: Range<usize>,
 }
 
-/// An error in a file. It repeats a name at the most.
+/// An error in a file. It repeats nothing but a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
     /// Its place.
@@ -46,28 +46,28 @@ pub struct Wrong {
 }
 
 const DOLLAR: (&str, &str) = (
-    "has a `$` outside of single quotes, which others replace by a variable",
-    "put the value into single quotes to keep the `$`, or write the variable's value out",
+    "has a `$` outside single quotes, which other readers replace with a variable",
+    "put the value in single quotes to keep the `$`, or write out the variable's value",
 );
 const HASH: (&str, &str) = (
-    "has a `#` outside of quotes, which others take for a comment",
-    "put the value into single quotes, or a space before a comment",
+    "has a `#` outside quotes, which other readers treat as a comment",
+    "put the value in single quotes, or a space before the comment",
 );
 const FIRST_HASH: (&str, &str) = (
-    "begins with a `#`, which is a comment for some",
-    "put the value into single quotes, or the comment on a line of its own",
+    "begins with a `#`, which some readers treat as a comment",
+    "put the value in single quotes, or the comment on a line of its own",
 );
-const BACKTICK: (&str, &str) = ("is in backticks, which are quotes for some", "use single or double quotes");
+const BACKTICK: (&str, &str) = ("is in backticks, which some readers treat as quotes", "use single or double quotes");
 const BACKSLASH: (&str, &str) = (
     "has a backslash in double quotes, which other readers interpret differently",
-    "only \\n and \\r are supported there: put the value into single quotes",
+    "only \\n and \\r are supported there: put the value in single quotes",
 );
 const LAST_BACKSLASH: (&str, &str) = (
     "has a backslash before the closing quote, which other readers interpret differently",
     "remove the quotes or the backslash",
 );
 const BEHIND: (&str, &str) =
-    ("has text after the closing quote", "put all of the value into the quotes, and a space before a comment");
+    ("has text after the closing quote", "put the whole value in the quotes, and a space before a comment");
 const SINGLE: (&str, &str) = ("begins with a single quote that isn't closed", "close the quote or remove it");
 const DOUBLE: (&str, &str) = ("begins with a double quote that isn't closed", "close the quote or remove it");
 const CONTROL: (&str, &str) =
@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
         let start = self.at;
         let content = &self.text[start..self.line_end(start)];
         if let Some(odd) = content.find(['\r', '\u{2028}', '\u{2029}', '\u{85}']) {
-            let message = "a character that is a line break for some readers, but not for all".to_owned();
+            let message = "a character that only some readers treat as a line break".to_owned();
             self.report(start + odd, 1, message, "end lines with \\n or \\r\\n");
             return self.next_line(start);
         }
@@ -125,7 +125,7 @@ impl<'a> Reader<'a> {
             let (message, help) = match bare.contains('=') {
                 false => ("a line without `=`", "write NAME=value, or start a comment with `#`"),
                 true => (
-                    "a name that not all readers accept",
+                    "a name that some readers don't accept",
                     "write NAME=value: letters, digits, `_`, `.` and `-` before the `=`",
                 ),
             };
@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads the value from behind the `=`. An error has its offset, and that behind which reading goes on.
+    /// Reads the value from behind the `=`. An error has its offset, and that after which reading continues.
     fn value(&self, from: usize) -> Result<Value, (usize, usize, (&'static str, &'static str))> {
         let line_end = self.line_end(from);
         let start = line_end - self.text[from..line_end].trim_start_matches([' ', '\t']).len();
@@ -245,7 +245,7 @@ impl<'a> Reader<'a> {
         if self.text[at..end].ends_with('\r') && end < self.text.len() { end - 1 } else { end }
     }
 
-    /// Goes on at the line after that of an offset.
+    /// Continues with the line after that of an offset.
     fn next_line(&mut self, from: usize) {
         let end = self.text[from..].find('\n').map_or(self.text.len(), |index| from + index + 1);
         self.line += self.text[self.at..end].matches('\n').count();
@@ -343,18 +343,18 @@ mod tests {
         assert_eq!(
             errors(text),
             [
-                "1:6 the value of `HASH` has a `$` outside of single quotes, which others replace by a variable",
-                "2:5 the value of `URL` has a `$` outside of single quotes, which others replace by a variable",
-                "3:10 the value of `A` has a `$` outside of single quotes, which others replace by a variable",
-                "4:9 the value of `B` has a `#` outside of quotes, which others take for a comment",
-                "5:3 the value of `C` begins with a `#`, which is a comment for some",
-                "6:3 the value of `D` is in backticks, which are quotes for some",
+                "1:6 the value of `HASH` has a `$` outside single quotes, which other readers replace with a variable",
+                "2:5 the value of `URL` has a `$` outside single quotes, which other readers replace with a variable",
+                "3:10 the value of `A` has a `$` outside single quotes, which other readers replace with a variable",
+                "4:9 the value of `B` has a `#` outside quotes, which other readers treat as a comment",
+                "5:3 the value of `C` begins with a `#`, which some readers treat as a comment",
+                "6:3 the value of `D` is in backticks, which some readers treat as quotes",
                 "7:5 the value of `E` has a backslash in double quotes, which other readers interpret differently",
                 "8:10 the value of `F` has a backslash before the closing quote, which other readers interpret differently",
                 "9:11 the value of `G` has text after the closing quote",
                 "10:11 the value of `H` has text after the closing quote",
                 "11:1 a line without `=`",
-                "12:1 a name that not all readers accept",
+                "12:1 a name that some readers don't accept",
                 "13:1 a line without `=`",
                 "14:10 the value of `J` has a control character or a space that isn't a plain one",
                 "15:9 the value of `K` has a control character or a space that isn't a plain one",

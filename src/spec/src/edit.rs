@@ -21,7 +21,7 @@ const INLINE: usize = 60;
 pub enum Change {
     /// Sets a value, whether or not there is one.
     Set(Vec<String>, Value),
-    /// Adds an item to the end of a list, which is made if it isn't there.
+    /// Adds an item to the end of a list, which is made if it doesn't exist.
     Append(Vec<String>, Value),
     /// Removes a key or an item.
     Remove(Vec<String>),
@@ -509,7 +509,7 @@ pub fn env(text: &str, name: &str, value: Option<&str>) -> Result<String, Refuse
 
 fn unwritable() -> Refused {
     Refused(
-        "there is no way to write this value that all readers of such files understand alike: set it in the spec"
+        "this value can't be written so that all readers of such files read it in the same way: set it in the spec"
             .to_owned(),
     )
 }

@@ -34,15 +34,15 @@ pub fn parse(file: &str, bytes: &[u8]) -> (Document, Vec<Diagnostic>) {
         let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if !is_name {
-            let help = "letters, digits and underscores, not a digit first";
-            wrong(Code::WrongForm, "invalid name of a variable".to_owned(), help);
+            let help = "use letters, digits and underscores; the first character can't be a digit";
+            wrong(Code::WrongForm, "invalid variable name".to_owned(), help);
             continue;
         }
         if !entry.value.is_empty() && SECRET_WORDS.iter().any(|word| name.to_uppercase().contains(word)) {
             wrong(
                 Code::LiteralSecret,
                 format!("`{name}` looks like a secret, and its value is in the file"),
-                "remove it here, and name it under `secrets` in the spec or in a layer; if it was ever committed, replace it",
+                "remove it here, and refer to it under `secrets` in the spec or in a layer; if it was ever committed, replace it",
             );
             continue;
         }

@@ -1,11 +1,10 @@
 //! Layers: maps of settings laid over each other, each value with the place that it came from. Knows trees; doesn't
 //! know the meaning of their keys.
 //!
-//! Maps are merged key by key, at every depth. A map with another `type` replaces the weaker one whole, and so does a
-//! binding of another kind, and `placement`: what belongs to one type never mixes with what belongs to another. Lists
-//! and plain values replace; a list under `key+` is appended to the weaker one's `key`. `null` removes what a weaker
-//! layer has; where there is nothing to remove, it is a value. What was left out as faulty replaces what is weaker: nobody knows what
-//! would be there.
+//! Maps are merged key by key, at every depth. A map with another `type` replaces the weaker one whole, and so does a binding of another
+//! kind, and `placement`: what belongs to one type never mixes with what belongs to another. Lists and plain values replace; a list under
+//! `key+` is appended to the weaker one's `key`. `null` removes what a weaker layer has; where there is nothing to remove, it is a value. A
+//! value that was left out as faulty replaces weaker ones: its content is unknown.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,9 +14,9 @@ use crate::yaml::{Document, Kind, Node, Span};
 use flotilla_model::binding;
 use flotilla_model::diagnostic::Place;
 
-/// Keys that say what a map is rather than what is in it.
+/// Keys that define the type of a map rather than its content.
 const TYPE: &str = "type";
-/// The map at the top whose entries say what they are by one of their keys.
+/// The map at the top whose entries have their type in one of their keys.
 const BINDINGS: &str = "bindings";
 /// The map at the top that is one value.
 const PLACEMENT: &str = "placement";
@@ -77,7 +76,7 @@ fn lay<'a>(
     keep: &dyn Fn(&str) -> bool,
     inside: Inside,
 ) {
-    // Few keys are compared one by one, many are looked up: a map with as many keys as fit into a file ends nobody's day.
+    // Few keys are compared one by one, many are looked up: a map can have as many keys as fit into a file.
     let many = merged.len().min(entries.len()) > FEW;
     let mut places: HashMap<&'a str, usize> = HashMap::new();
     if many {

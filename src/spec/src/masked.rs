@@ -17,7 +17,7 @@ pub fn without_secrets(file: &str, text: &str) -> String {
         }
         match (extents(text), parse(file, text.as_bytes()).0) {
             (Some(extent), Some(document)) => find(text, &extent, &document.root, &mut Vec::new(), &mut secrets),
-            // Nobody knows what is where.
+            // The locations are unknown.
             _ => secrets.push(0..text.len()),
         }
     } else {

@@ -1,6 +1,7 @@
 //! A pack, read from its folder: manifest, templates, catalogue, and the sources of its runtime. Doesn't render
 //! and doesn't bundle.
 
+mod assets;
 mod objects;
 mod wrangler;
 
@@ -22,18 +23,19 @@ use flotilla_model::spec::{
     BUNDLER_KEYS, CatalogueFile, DestinationType, OBJECT_KEYS, PackFile, Purpose, RuntimeFile, TEMPLATE_KEYS,
 };
 
+pub use assets::AssetSource;
 pub use objects::Objects;
 pub use wrangler::{Declared, Subject, WRANGLER, WranglerProject, relative, unsupported};
 
-/// The most bytes of a template, and of a catalogue.
+/// The maximum size, in bytes, of a template, and of a catalogue.
 const MOST_TEMPLATE_BYTES: u64 = 1 << 20;
 const MOST_CATALOGUE_BYTES: u64 = 16 << 20;
-/// The most templates in a pack's folder.
+/// The maximum number of templates in a pack's folder.
 const MOST_TEMPLATES: usize = 1000;
 
-/// The most files and folders that decide a pack's code.
+/// The maximum number of files and folders that decide a pack's code.
 const MOST_SOURCES: usize = 20_000;
-/// The most bytes of all files that decide a pack's code.
+/// The maximum size, in bytes, of all files that decide a pack's code.
 pub const MOST_SOURCE_BYTES: u64 = 256 << 20;
 
 /// The way to fix a template that can't be read.
@@ -57,6 +59,8 @@ pub struct Pack {
     pub catalogue: Map<String, Value>,
     /// The Durable Objects of its code.
     pub objects: Objects,
+    /// Its static assets.
+    pub assets: Option<AssetSource>,
     /// The wrangler project that it bundles, if it has no code of its own.
     pub wrangler: Option<WranglerProject>,
 }
@@ -85,7 +89,12 @@ impl Pack {
         self.manifest.module.as_deref().map(|name| name.trim_end_matches(".tera"))
     }
 
-    /// Returns how its code is bundled; none if wrangler does it.
+    /// Returns whether its templates are flotilla's own, as it has none.
+    pub fn has_own_templates(&self) -> bool {
+        self.wrangler.is_none() && self.manifest.module.is_some()
+    }
+
+    /// Returns how its code is bundled; none if wrangler does it, or if there is none.
     pub fn runtime(&self) -> Option<&RuntimeFile> {
         self.manifest.runtime.as_ref()
     }
@@ -135,7 +144,11 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
         list.as_array().into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned)).collect()
     };
     let is_wrangler = wrangler::is_set(&manifest, "bundler");
-    let (module, files) = match is_wrangler {
+    // Assets alone need neither code nor templates.
+    let is_all_assets = !is_wrangler
+        && wrangler::is_set(&manifest, "assets")
+        && !TEMPLATE_KEYS.iter().any(|key| wrangler::is_set(&manifest, key));
+    let (module, files) = match is_wrangler || is_all_assets {
         true => (None, Vec::new()),
         false => (text("module"), texts(&manifest["files"])),
     };
@@ -150,7 +163,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
     };
     let mut templates = Vec::new();
     for name in module.iter().chain(&files) {
-        let help = format!("it is named in {path}/pack.yaml: add the file or remove it there");
+        let help = format!("{path}/pack.yaml lists it: add the file, or remove it from that list");
         let text = template(name, help);
         templates.extend(text.map(|text| (name.trim_end_matches(".tera").to_owned(), text)));
     }
@@ -163,20 +176,35 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
         partials.extend(template(&name, TEMPLATE_HELP.to_owned()).map(|text| (name, text)));
     }
     if too_many {
-        let message = format!("the pack has more than {MOST_TEMPLATES} templates beside those of its files");
-        let help = "templates are the files of the pack's folder that end in .tera: remove those that nothing includes";
+        let message = format!("the pack has more than {MOST_TEMPLATES} templates in addition to those of its files");
+        let help = "templates are the files in the pack's folder that end in .tera: remove the unused ones";
         diagnostics.push(Diagnostic::error(Code::BadPack, Place::file(&format!("{path}/pack.yaml")), message, help));
     }
-    let (mut project, mut objects) = (None, Objects::default());
+    let (mut project, mut objects, mut assets) = (None, Objects::default(), None);
     if let (false, Some(document)) = (is_wrangler, &document) {
         objects = Objects::of_pack(document, &manifest);
         diagnostics.extend(objects.check(document));
+        match assets::of_pack(tree, path, document, &manifest, is_all_assets) {
+            Ok(found) => assets = found,
+            Err(found) => diagnostics.extend(found),
+        }
+        if is_all_assets {
+            for key in OBJECT_KEYS.into_iter().filter(|key| wrangler::is_set(&manifest, key)) {
+                let place = document.place(document.root.key_span(key).unwrap_or(document.root.span));
+                let message = format!("`{key}` without code: the pack has static assets alone");
+                let help = "remove it, or add `module`, `files` and `runtime`";
+                diagnostics.push(Diagnostic::error(Code::Conflict, place, message, help));
+            }
+            templates = vec![(wrangler::TEMPLATE.0.to_owned(), wrangler::TEMPLATE.1.to_owned())];
+            partials.clear();
+        }
     }
     if let (true, Some(config), Some(document)) = (is_wrangler, text("config"), &document) {
         let place = |key: &str| document.place_of([key]);
         match wrangler::read(tree, path, &config, text("environment").as_deref(), place) {
             Ok(mut read) => {
                 objects = std::mem::take(&mut read.objects);
+                assets = read.assets.take();
                 project = Some(read);
             }
             Err(found) => diagnostics.extend(found),
@@ -194,7 +222,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
     // Where the manifest can't be read, it isn't known whether there is a runtime at all.
     if runtime.is_object() {
         let named = texts(&runtime["sources"]);
-        // Of another time, it is known which files there were, and not what was a link.
+        // For an earlier commit, the files are known, but not which of them were links.
         diagnostics.extend(match tree.past.is_empty() {
             true => sources(&tree.root.join(path), path, &named).1,
             false => {
@@ -228,6 +256,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
         types,
         catalogue,
         objects,
+        assets,
         wrangler: project,
     })
 }
@@ -261,7 +290,7 @@ pub fn sources(folder: &Path, path: &str, named: &[String]) -> (BTreeMap<String,
             let place =
                 Place { line: error.line(), column: error.column().max(1), ..Place::file(&format!("{path}/{name}")) };
             let help = "npm reads it to install what the pack's code uses: repair it, or run `npm install` in the pack's folder";
-            sources.errors.push(Diagnostic::error(Code::BadPack, place, "it is not JSON", help));
+            sources.errors.push(Diagnostic::error(Code::BadPack, place, "the file is not JSON", help));
         }
     }
     if sources.seen > MOST_SOURCES {
@@ -307,14 +336,14 @@ impl Sources<'_> {
         };
         if path.split('/').any(|step| step == "..") || !target.starts_with(root) {
             let leads = if is_link { "it is a symbolic link that" } else { "it" };
-            return Err(io::Error::other(format!("{leads} leads out of the pack")));
+            return Err(io::Error::other(format!("{leads} points outside the pack")));
         }
         let metadata = target.metadata()?;
         if metadata.is_dir() {
             // A link to a folder above it would never end.
             let above = full.parent().and_then(|above| above.canonicalize().ok());
             if is_link && above.is_none_or(|above| above.starts_with(&target)) {
-                return Err(io::Error::other("it is a symbolic link to a folder that holds it"));
+                return Err(io::Error::other("it is a symbolic link to a folder that contains it"));
             }
             for entry in std::fs::read_dir(&full)? {
                 let name = entry?.file_name();
@@ -335,12 +364,13 @@ impl Sources<'_> {
 
     fn too_many(&mut self, message: &str) {
         let place = Place::file(&format!("{}/pack.yaml", self.pack));
-        let help = "`sources` under `runtime` names the files and folders that decide the pack's code: name no others";
+        let help =
+            "`sources` under `runtime` lists the files and folders that the pack's code depends on: list no others";
         self.errors.push(Diagnostic::error(Code::BadPack, place, message, help));
     }
 }
 
-/// Reports a file that isn't there, though the pack's code needs it.
+/// Reports a file that doesn't exist, though the pack's code needs it.
 fn missing_source(pack: &str, source: &str) -> Diagnostic {
     let help = format!("add the file; {pack}/pack.yaml names the sources of the runtime");
     let place = Place::file(&format!("{pack}/{source}"));
@@ -371,8 +401,8 @@ struct Manifest {
 }
 
 /// The keys that a pack with a bundler can't have.
-const EXCLUDED_KEYS: [&str; TEMPLATE_KEYS.len() + OBJECT_KEYS.len()] =
-    [TEMPLATE_KEYS[0], TEMPLATE_KEYS[1], TEMPLATE_KEYS[2], OBJECT_KEYS[0], OBJECT_KEYS[1], OBJECT_KEYS[2]];
+const EXCLUDED_KEYS: [&str; 7] =
+    [TEMPLATE_KEYS[0], TEMPLATE_KEYS[1], TEMPLATE_KEYS[2], OBJECT_KEYS[0], OBJECT_KEYS[1], OBJECT_KEYS[2], "assets"];
 
 /// Returns the errors in which keys a pack has: those of a pack with templates and those of one with a bundler exclude each other.
 fn excluding_keys(document: &Document, value: &Value) -> Vec<Diagnostic> {
@@ -382,7 +412,7 @@ fn excluding_keys(document: &Document, value: &Value) -> Vec<Diagnostic> {
     let (excluded, help): (&[&str], &str) = match is_wrangler {
         true => (
             &EXCLUDED_KEYS,
-            "a pack has templates and a bundle command (`module`, `files`, `runtime`), or `bundler: wrangler` and `config`: keep one of the two; with `bundler`, Durable Objects are those of the configuration",
+            "a pack has templates and a bundle command (`module`, `files`, `runtime`), or `bundler: wrangler` and `config`: keep one of the two; with `bundler`, Durable Objects and assets are those of the configuration",
         ),
         false => (
             &BUNDLER_KEYS,
@@ -447,7 +477,7 @@ impl Default for Catalogue {
 fn read_catalogue(tree: &Tree, path: &str, name: &str, diagnostics: &mut Vec<Diagnostic>) -> Catalogue {
     let mut bad = |place: Place, error: &str| {
         let message = format!("the catalogue can't be read: {error}");
-        let help = "it is JSON: {\"destinations\": {TYPE: {label, requiredConsent, settings}}}";
+        let help = "expected JSON: {\"destinations\": {TYPE: {label, requiredConsent, settings}}}";
         diagnostics.push(Diagnostic::error(Code::BadPack, place, message, help));
     };
     let place = Place::file(&format!("{path}/{name}"));

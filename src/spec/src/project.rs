@@ -81,7 +81,7 @@ pub fn find(from: &Path) -> Result<PathBuf, Failure> {
     let customers = || Some(from.as_path()).filter(|folder| folder.join(CUSTOMERS).is_dir());
     found.or_else(customers).map(Path::to_owned).ok_or_else(|| {
         Failure::new(format!("there is no {FLEET_FILE} in {} or above it", from.display()))
-            .hint("change to a project's folder, or name one with -C DIR")
+            .hint("change to the folder of a project, or name one with -C DIR")
     })
 }
 
@@ -157,9 +157,9 @@ pub fn read_spec(tree: &Tree, fleet: Option<&Fleet>, file: &str, bytes: &[u8], c
     {
         written = Some(id.to_owned());
         let place = document.place_of(["id"]);
-        let form = "an id is lower-case letters, digits and hyphens, and the file is called after it";
+        let form = "an id consists of lower-case letters, digits and hyphens, and is the file's name";
         let help = if is_id(expected) {
-            // The form of what is to be replaced anyhow is nothing to dwell on.
+            // The format of a value that has to be replaced anyway is not reported.
             diagnostics.retain(|diagnostic| diagnostic.place != place);
             format!("write `id: {expected}`, or rename the file")
         } else if is_id(id) {
@@ -179,7 +179,7 @@ pub fn read_spec(tree: &Tree, fleet: Option<&Fleet>, file: &str, bytes: &[u8], c
         diagnostics.extend(more);
         value = document.root.to_value();
     }
-    // The file's name is what its folder in out/ is called after.
+    // Its folder in out/ is named after the file.
     if let Some(map) = value.as_object_mut() {
         map.insert("id".to_owned(), expected.into());
     }
@@ -246,7 +246,7 @@ fn chosen(fleet: &Fleet, spec: &Spec, labels: &BTreeMap<String, String>, index: 
         return Some(when.iter().all(|label| fits(&label)));
     }
     let own = spec.document.root.get("labels").filter(|_| spec.is_partial);
-    // What a customer sets itself comes over the defaults.
+    // A customer's own settings override the defaults.
     let is_unknown = |key: &str| match own.map(|own| (own.is_left_out(), own.get(key))) {
         Some((true, _)) => true,
         Some((_, Some(label))) => label.is_left_out(),
@@ -321,7 +321,7 @@ pub fn labels(fleet: &Fleet, identity: &Identity) -> BTreeMap<String, String> {
     labels
 }
 
-/// Returns a name that nothing has, with what was probably meant.
+/// Returns an unknown name, with the one that was probably meant.
 pub fn unknown<'a>(what: &str, name: &str, place: Place, known: impl Iterator<Item = &'a str> + Clone) -> Diagnostic {
     let help = match did_you_mean(name, known.clone()) {
         Some(near) => format!("did you mean `{near}`?"),
@@ -356,7 +356,7 @@ fn empty(file: &str) -> Diagnostic {
     let help = if file == FLEET_FILE {
         "it begins with `name: my-fleet`".to_owned()
     } else {
-        format!("it begins with `id: {}`", id_of(file))
+        format!("write at least `id: {}`", id_of(file))
     };
     Diagnostic::error(Code::EmptyFile, Place::file(file), "the file is empty", help)
 }

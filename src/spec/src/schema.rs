@@ -1,4 +1,4 @@
-//! JSON Schemas: documents are checked by them, and a validator's findings translated into the author's terms. Doesn't know where
+//! JSON Schemas: documents are checked by them, and the validator's findings are translated into the author's terms. Doesn't know where
 //! documents come from.
 
 mod generator;
@@ -28,7 +28,7 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// Compiles a schema. Errors say what is wrong with the schema itself.
+    /// Compiles a schema. Errors describe what is wrong with the schema itself.
     pub fn new(schema: Value) -> Result<Checker, String> {
         let options = jsonschema::options()
             .should_validate_formats(true)
@@ -90,7 +90,7 @@ impl Checker {
         let (shapeless, several) = (at(is_shapeless), at(is_several));
         errors
             .iter()
-            // What isn't a map, or has a key that nothing has, is told as that; and what is several things at once, as that.
+            // A value that isn't a map, or has an unknown key, is reported as that, and so is one of several kinds at once.
             .filter(|error| match error.kind() {
                 ValidationErrorKind::OneOfNotValid { .. } | ValidationErrorKind::OneOfMultipleValid { .. } => {
                     !shapeless.contains(error.instance_path().as_str())
@@ -271,11 +271,7 @@ impl Checker {
                     return at.error(Code::NotAllowed, message, one_of(written, &options));
                 }
                 let help = format!("set exactly one of these: {}", self.alternatives(error).join(" | "));
-                at.error(
-                    Code::Conflict,
-                    format!("{} matches none, or more than one, of the allowed forms", at.whole),
-                    help,
-                )
+                at.error(Code::Conflict, format!("{} matches none or several of the allowed forms", at.whole), help)
             }
         }
     }
@@ -330,7 +326,7 @@ impl Checker {
     fn described(&self, error: &ValidationError<'_>, key: &str) -> Option<&str> {
         let around =
             self.around(error).and_then(|schema| schema.get("properties")).or_else(|| self.of_all_types(error));
-        // What depends on another key stands beside the properties.
+        // Conditions on another key are next to the properties.
         let root = || self.schema.get("properties").filter(|_| error.instance_path().as_str().is_empty());
         let around = around.filter(|around| around.get(key).is_some()).or_else(root);
         let description = around?.get(key)?.get("description")?.as_str()?;
@@ -402,7 +398,7 @@ pub fn empty_values(document: &Document) -> Vec<Diagnostic> {
                     let is_name = || NAMES.contains(&above) || did_you_mean(above, NAMES).is_some();
                     if matches!(value.kind, Kind::Empty) && !is_name() {
                         let message = format!("`{path}` is empty, which would remove what the defaults and layers set");
-                        let help = "write `null` to remove that, `{}` or `[]` for nothing, or leave the key out";
+                        let help = "write `null` to remove that, `{}` or `[]` for an empty value, or leave the key out";
                         found.push(Diagnostic::error(Code::WrongType, document.place(*span), message, help));
                     }
                     walk(document, value, key, &path, found);
@@ -514,7 +510,7 @@ fn duplicate_item(at: &Located<'_>) -> Diagnostic {
         .iter()
         .find_map(|item| first.insert(item.to_value().to_string(), item.span).map(|before| (before, item.span)));
     let place = at.document.place(twice.map_or(at.node.span, |(_, again)| again));
-    let message = format!("{} has an entry twice", at.what);
+    let message = format!("{} has a duplicate entry", at.what);
     let diagnostic = Diagnostic::error(Code::WrongForm, place, message, "keep one of them");
     match twice {
         Some((first, _)) => diagnostic.also(at.document.place(first), "first defined here"),
@@ -528,7 +524,7 @@ fn of_type(error: &ValidationError<'_>) -> bool {
 }
 
 /// The place where the values of secrets belong.
-const NEVER_HERE: &str = "the value belongs in the environment or in a dotenv file outside of git; if it was ever \
+const NEVER_HERE: &str = "the value belongs in the environment or in a dotenv file outside git; if it was ever \
                           committed, replace it";
 
 /// Reports a wrong reference to a secret: nothing of its value is repeated.
@@ -594,7 +590,7 @@ fn one_of(written: &str, options: &Value) -> String {
     let options: Vec<&str> =
         options.as_array().map(|options| options.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
     match did_you_mean(written, options.iter().copied()) {
-        // A list that is longer than anybody reads helps nobody who is that near.
+        // If a suggestion is close, a long list of values doesn't help.
         Some(near) if options.len() > 40 => format!("did you mean `{near}`?"),
         Some(near) => format!("did you mean `{near}`? allowed: {}", options.join(", ")),
         None => format!("allowed: {}", options.join(", ")),
@@ -613,7 +609,7 @@ fn expected(kind: &TypeKind) -> String {
     };
     match kind {
         TypeKind::Single(kind) => name(kind.to_string()).to_owned(),
-        // That null removes what a weaker layer has is no form for what is meant.
+        // Null, which removes what a weaker layer has, isn't one of the forms to suggest.
         TypeKind::Multiple(kinds) => kinds
             .iter()
             .map(|kind| kind.to_string())
@@ -654,7 +650,7 @@ fn quoting_help(kind: &TypeKind, node: &Node) -> String {
         Kind::Number(_, raw) if wanted == "text" => format!("write it in quotes: \"{raw}\""),
         Kind::Bool(bool) if wanted == "text" => format!("write it in quotes: \"{bool}\""),
         Kind::Empty | Kind::Null => "give it a value, or remove the key".to_owned(),
-        Kind::Text(text) if wanted == "a list" => format!("put it into a list: `[{text}]`"),
+        Kind::Text(text) if wanted == "a list" => format!("write it as a list: `[{text}]`"),
         _ if wanted == "a map" => "write it as a map: `key: value`".to_owned(),
         Kind::Text(text) if wanted == "true or false" => match text.to_lowercase().as_str() {
             "yes" | "on" | "y" => "write `true`: in YAML 1.2, on and yes are text".to_owned(),
@@ -675,18 +671,21 @@ fn explain_pattern(pattern: &str) -> String {
             "lower-case letters, digits and hyphens, with a letter or digit at both ends".to_owned()
         }
         "^[A-Z][A-Z0-9_]*$" => {
-            "the name of a secret: upper-case letters, digits and underscores, as in TURSO_AUTH_TOKEN".to_owned()
+            "expected the name of a secret: upper-case letters, digits and underscores, as in TURSO_AUTH_TOKEN"
+                .to_owned()
         }
-        "^[A-Za-z_][A-Za-z0-9_]*$" => "letters, digits and underscores, not a digit first".to_owned(),
-        binding::ID => "an id of 32 characters: digits, and letters from a to f".to_owned(),
-        binding::UUID => "an id of the form 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01".to_owned(),
-        "^[0-9]+$" => "digits alone, in quotes".to_owned(),
-        "^[0-9]+\\.[0-9]+\\.[0-9]+$" => "a version, exactly: 4.164.0".to_owned(),
-        "\\.(toml|json|jsonc)$" => "the path of a wrangler.toml, wrangler.json or wrangler.jsonc".to_owned(),
-        "^smart$" => "`smart`, or a map: `{ region: aws:us-east-1 }`".to_owned(),
-        "^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$" => "a day: 2026-06-01".to_owned(),
+        "^[A-Za-z_][A-Za-z0-9_]*$" => {
+            "use letters, digits and underscores; the first character can't be a digit".to_owned()
+        }
+        binding::ID => "expected an id of 32 characters: digits, and letters from a to f".to_owned(),
+        binding::UUID => "expected an id such as 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01".to_owned(),
+        "^[0-9]+$" => "expected only digits, in quotes".to_owned(),
+        "^[0-9]+\\.[0-9]+\\.[0-9]+$" => "expected an exact version, such as 4.164.0".to_owned(),
+        "\\.(toml|json|jsonc)$" => "expected the path of a wrangler.toml, wrangler.json or wrangler.jsonc".to_owned(),
+        "^smart$" => "expected `smart`, or a map: `{ region: aws:us-east-1 }`".to_owned(),
+        "^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$" => "expected a date, such as 2026-06-01".to_owned(),
         "^(libsql|https)://[^\\s/?#@]+/?$" => {
-            "an address without a path or credentials: libsql://acme.turso.io".to_owned()
+            "expected an address without a path or credentials, such as libsql://acme.turso.io".to_owned()
         }
         other => format!("expected a match of {other}"),
     }
@@ -716,102 +715,4 @@ fn secret_name(setting: &str, subject: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::yaml;
-    use serde_json::{Map, json};
-
-    fn check(checker: &Checker, text: &str) -> Vec<String> {
-        let (document, diagnostics) = yaml::parse("t.yaml", text.as_bytes());
-        assert_eq!(diagnostics, vec![]);
-        let document = document.unwrap();
-        let value = document.root.to_value();
-        flotilla_model::diagnostic::sorted(checker.check(&document, &[], &value, "a customer"))
-            .iter()
-            .map(|d| format!("{} {} {}; {}", d.code, d.place, d.message, d.help))
-            .collect()
-    }
-
-    #[test]
-    fn the_schemas_compile_and_are_valid() {
-        for schema in [customer(None), fleet(None), pack()] {
-            jsonschema::meta::validate(&schema).unwrap_or_else(|error| panic!("{error} in {schema:#}"));
-            Checker::new(schema).map_err(|error| panic!("{error}")).ok();
-        }
-    }
-
-    #[test]
-    fn the_schemas_of_a_fleet_without_destination_types_are_valid_and_take_no_destinations() {
-        let none = Map::new();
-        for schema in [customer(Some(&none)), layer(Some(&none)), fleet(Some(&none))] {
-            jsonschema::meta::validate(&schema).unwrap_or_else(|error| panic!("{error} in {schema:#}"));
-        }
-        let checker = Checker::new(customer(Some(&none))).map_err(|error| panic!("{error}")).unwrap();
-        assert!(checker.is_valid(&json!({"id": "acme", "destinations": []})));
-        assert!(!checker.is_valid(&json!({"id": "acme", "destinations": [{"name": "A", "type": "posthog"}]})));
-    }
-
-    #[test]
-    fn mistakes_are_told_in_the_authors_terms() {
-        let checker = Checker::customer();
-        assert_eq!(check(checker, "id: acme\nenvironments:\n  production:\n  staging: {workersDev: true}\n"), [""; 0]);
-        assert_eq!(
-            check(checker, "id: acme\ntrusted_origins: []\nworkersDev: on\nlogLevel: verbos\ndomains: a.example\n"),
-            [
-                "S0201 t.yaml:2:1 unknown key `trusted_origins` in a customer; did you mean `trustedOrigins`?",
-                "S0202 t.yaml:3:13 `workersDev` must be true or false, but is \"on\"; write `true`: in YAML 1.2, on and yes are text",
-                "S0204 t.yaml:4:11 `logLevel` can't be \"verbos\"; allowed: debug, info, warn, error",
-                "S0202 t.yaml:5:10 `domains` must be a list, but is \"a.example\"; put it into a list: `[a.example]`",
-            ]
-        );
-        let found = check(checker, "id: acme\ndatabase: {type: turso, url: libsql://a.turso.io, token: eyJhbGciOi}\n");
-        assert_eq!(found.len(), 1);
-        assert!(found[0].starts_with("S0206 t.yaml:2:58 `database.token` must be a reference"), "{found:?}");
-        for token in ["{secret: eyJ}", "[eyJ]", "{eyJ: }", "{secrt: eyJ}", "{secret: [eyJ]}"] {
-            let found =
-                check(checker, &format!("id: acme\ndatabase: {{type: turso, url: libsql://a.b, token: {token}}}\n"));
-            assert!(found.iter().all(|message| message.starts_with("S0206") && !message.contains("eyJ")), "{found:?}");
-        }
-        let bound = |binding: &str| check(checker, &format!("id: acme\nbindings:\n  B: {binding}\n"));
-        for right in [
-            "{kv: 0f3f6a109a4e4c518f5c2b7d1d2f9a01}",
-            "{r2: a, jurisdiction: null}",
-            "null",
-            "{ai: true}",
-            "{durableObject: Counter}",
-        ] {
-            assert_eq!(bound(right), [""; 0], "{right}");
-        }
-        for (wrong, message) in [
-            ("{kv: 12ab}", "S0205 t.yaml:3:11 `bindings.B.kv` is invalid: \"12ab\"; an id of 32 characters: digits, and letters from a to f".to_owned()),
-            ("jobs", "S0202 t.yaml:3:6 `bindings.B` must be a map, but is text; write it as a map: `key: value`".to_owned()),
-            ("{queu: jobs}", "S0201 t.yaml:3:7 unknown key `queu` in `bindings.B`; did you mean `queue`?".to_owned()),
-            ("{queue: jobs, jurisdiction: eu}", "S0210 t.yaml:3:20 `jurisdiction` doesn't belong to the type of `bindings.B`; its type takes queue".to_owned()),
-            ("{workflow: flow}", "S0203 t.yaml:3:6 `bindings.B` has no `class`; add `class`: workflow: the class of the workflow".to_owned()),
-            ("{ai: false}", "S0204 t.yaml:3:11 `bindings.B.ai` can't be false; expected true".to_owned()),
-        ] {
-            assert_eq!(bound(wrong), [message], "{wrong}");
-        }
-        let both = bound("{r2: files, queue: jobs}");
-        assert_eq!(both.len(), 1, "{both:?}");
-        assert!(
-            both[0].starts_with("S0210 t.yaml:3:6 `bindings.B` matches none, or more than one, of the allowed forms"),
-            "{both:?}"
-        );
-        assert_eq!(check(checker, "id: acme\nplacement: smart\nlimits: {cpuMs: 50}\n"), [""; 0]);
-        let placed = check(checker, "id: acme\nplacement: clever\n");
-        assert_eq!(placed.len(), 1, "{placed:?}");
-        let found = check(checker, "id: acme\ndestinations:\n- {name: A, type: b, settings: {}, enbled: true}\n");
-        assert_eq!(found, ["S0201 t.yaml:3:36 unknown key `enbled` in `destinations[0]`; did you mean `enabled`?"]);
-        let found = check(checker, "name: 12\nenvironments: {stagin: {}}\n");
-        assert!(found[1].contains("write it in quotes: \"12\""), "{found:?}");
-        assert!(found[2].contains("`stagin`") && found[2].contains("did you mean `staging`?"), "{found:?}");
-    }
-
-    #[test]
-    fn a_name_for_a_secret() {
-        assert_eq!(secret_name("accessToken", "a destination of type meta-pixel"), "META_PIXEL_ACCESS_TOKEN");
-        assert_eq!(secret_name("token", "a customer"), "TOKEN");
-        assert_eq!(secret_name("WEBHOOK_KEY", "a customer"), "WEBHOOK_KEY");
-    }
-}
+mod tests;

@@ -1,9 +1,8 @@
-//! The sources of the values of secrets: the environment, dotenv files outside of git, files that are encrypted with
+//! The sources of the values of secrets: the environment, dotenv files outside git, files that are encrypted with
 //! age or SOPS, and programs. Values leave this module only as `SecretString`, which prints as nothing.
 //!
-//! The sources have an order, and the first that has a value counts. One that can't decide whether it has it, because
-//! its key is not on this machine or its program fails, hides those behind it: otherwise an old value from further
-//! down would be uploaded in place of the right one.
+//! The sources have an order, and the first one that has a value wins. If one is unavailable, because its key is not on this machine or its
+//! program fails, those after it are not used: otherwise, an old value from one of them would be uploaded in place of the right one.
 
 pub mod access;
 mod age;
@@ -56,7 +55,7 @@ pub struct SetByProject {
     pub value: String,
 }
 
-/// The answer of the sources about a secret.
+/// The result of looking up a secret in the sources.
 #[derive(Clone, Debug)]
 pub enum Finding {
     /// Its value.
@@ -75,10 +74,9 @@ pub enum Finding {
 }
 
 impl Secrets {
-    /// Returns the sources of a fleet: those that fleet.yaml lists, or the environment and `.env`. A `named` dotenv
-    /// file takes the place of the listed ones. Made up: a secret that no source has gets a value that is good for
-    /// the local Cloudflare emulator alone. Files are read, and programs are run, at their first use; a `named` file is
-    /// read here.
+    /// Returns the sources of a fleet: those that fleet.yaml lists, or the environment and `.env`. A `named` dotenv file takes the place of
+    /// the listed ones. Made up: a secret that no source has gets a value that only works in the local Cloudflare emulator. Files are read,
+    /// and programs are run, at their first use; a `named` file is read here.
     pub fn open(
         root: &Path,
         listed: Option<&[SecretSource]>,
@@ -101,7 +99,7 @@ impl Secrets {
             if !replaced {
                 secrets.sources.push(Source::new(root, listed));
             }
-            // Where the first dotenv file would stand.
+            // The position that the first dotenv file would have.
             if listed.dotenv.is_some() {
                 secrets.sources.extend(named.take());
             }
@@ -160,8 +158,8 @@ impl Secrets {
         })
     }
 
-    /// Looks up a customer's secret. Its own value, `CUSTOMER__NAME`, counts before one that is for all, whichever
-    /// source has it: no customer may get another's value because it is nearer.
+    /// Looks up a customer's secret. Its own value, `CUSTOMER__NAME`, counts before one that is for all, whichever source has it: a
+    /// customer must not get another's value because its source comes first.
     pub fn find(&self, customer: &str, environment: Environment, name: &str) -> Finding {
         let (own, base) = (own_secret(customer, name), without_own(customer, name));
         for (name, whose) in [(own.as_str(), Some((customer, name))), (name, None)] {
@@ -248,7 +246,7 @@ impl Secrets {
     /// Looks a name up in one source; for a customer's own secret, `whose` has the customer and the name that it has
     /// for all.
     fn look_up(&self, source: &Source, environment: Environment, name: &str, whose: Option<(&str, &str)>) -> Answer {
-        // An empty value is none, whichever source has it: nobody means an empty secret, but a line that isn't filled in yet.
+        // An empty value is none, whichever source has it: an empty secret is never intended; it is a line that isn't filled in yet.
         let lookup = |values: &HashMap<String, SecretString>| {
             let value = values.get(name).filter(|value| !value.expose_secret().is_empty());
             value.cloned().map_or(Answer::None, Answer::Value)
@@ -333,7 +331,7 @@ mod tests {
         assert_eq!(secrets.value("x", Environment::Staging, "A").unwrap().expose_secret(), "named");
         assert_eq!(described(&secrets, "x", "B"), "B = made-up-for-x-B from made up");
         let missing = Secrets::open(folder.path(), None, Some(&folder.path().join("missing")), false).err().unwrap();
-        assert!(missing.to_string().contains("can't be read: it isn't there"), "{missing}");
+        assert!(missing.to_string().contains("can't be read: it doesn't exist"), "{missing}");
         // It takes the place of the listed ones; where none is listed, it comes first.
         let listed = [dotenv(".env"), environment(), dotenv("other.env")];
         let labels = |listed: &[SecretSource]| {
@@ -417,7 +415,7 @@ mod tests {
         assert_eq!(secrets.closed().len(), 1);
         assert!(secrets.token("A").is_none());
         assert_eq!(secrets.named("A").unwrap().expose_secret(), "old", "a variable of this machine");
-        // Not behind one that isn't there, nor before it.
+        // Not behind one that doesn't exist, nor before it.
         assert_eq!(
             described(&open(folder.path(), &[age("none.age"), dotenv("a.env")]), "x", "A"),
             "A = old from a.env"

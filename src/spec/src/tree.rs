@@ -1,5 +1,5 @@
-//! The files of a project, as they are on disk or, in part, as they were at another time. Reads plain files only, of a size
-//! that people write; doesn't know what is in them.
+//! The files of a project, as they are on disk or, in part, as they were at another time. Reads only regular files, of a size that people
+//! write; doesn't know what is in them.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,7 +10,7 @@ use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::plain_file;
 use flotilla_model::text::with_unix_line_ends;
 
-/// The most bytes of any file that is read.
+/// The maximum size, in bytes, of any file that is read.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// A project's files.
@@ -18,7 +18,7 @@ const MOST_BYTES: u64 = 64 << 20;
 pub struct Tree {
     /// The project's folder.
     pub root: PathBuf,
-    /// The files that were otherwise at the time that is looked at, by path; nothing where there was no file.
+    /// The files that were different at that time, by path; nothing if there was no file.
     pub past: HashMap<String, Option<Vec<u8>>>,
     /// Whether it is no error that there are no customers: the last one is being deleted.
     pub may_have_no_customers: bool,
@@ -40,14 +40,14 @@ impl Tree {
         Ok(with_unix_line_ends(bytes))
     }
 
-    /// Returns the text of a file of a pack: a regular file in the pack's folder, or a link to one. What lies outside of it is not under
-    /// the pack's control, and could be anything that this user can read.
+    /// Returns the text of a file of a pack: a regular file in the pack's folder, or a link to one. What lies outside it is not under the
+    /// pack's control, and could be anything that this user can read.
     pub fn pack_text(&self, pack: &str, name: &str, limit: u64) -> io::Result<String> {
         let file = format!("{pack}/{name}");
         if !self.past.contains_key(&file) {
             let (root, path) = (self.root.join(pack), self.root.join(&file));
             if !path.canonicalize()?.starts_with(root.canonicalize()?) {
-                return Err(io::Error::other("it is a symbolic link to something outside of the pack"));
+                return Err(io::Error::other("it is a symbolic link to something outside the pack"));
             }
             let bytes = with_unix_line_ends(plain_file::read_through_links(&path, limit)?);
             return String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"));
@@ -73,8 +73,8 @@ impl Tree {
         self.root.join(folder).is_dir()
     }
 
-    /// Returns the names in a folder, sorted. A name that is no text is kept as well: a customer left out in silence
-    /// would count as removed.
+    /// Returns the names in a folder, sorted. A name that is no text is kept as well: a customer that is silently left out would count as
+    /// removed.
     pub fn names(&self, folder: &str) -> io::Result<Vec<String>> {
         let mut names: Vec<String> = Vec::new();
         for entry in std::fs::read_dir(self.root.join(folder))? {
@@ -91,7 +91,7 @@ impl Tree {
         Ok(names)
     }
 
-    /// Returns the bytes of a file that people write: a plain file, not a link, and not larger than is read.
+    /// Returns the bytes of a file that people write: a regular file, not a link, and not larger than is read.
     pub fn plain(&self, file: &str) -> Result<Vec<u8>, Box<Diagnostic>> {
         if self.past.contains_key(file) {
             return self.bytes(file).map_err(|error| unreadable(file, &error));
@@ -103,13 +103,13 @@ impl Tree {
                 return unreadable(file, &error);
             }
             let help = "rename it: the name is the customer's id and `.yaml`";
-            Box::new(Diagnostic::error(Code::Unreadable, Place::file(file), "its name is not UTF-8", help))
+            Box::new(Diagnostic::error(Code::Unreadable, Place::file(file), "the file's name is not UTF-8", help))
         })?;
         if !metadata.is_file() {
             return Err(Box::new(Diagnostic::error(
                 Code::NotAFile,
                 Place::file(file),
-                if metadata.is_symlink() { "it is a symbolic link" } else { "it is not a plain file" },
+                if metadata.is_symlink() { "the file is a symbolic link" } else { "the file is not a regular file" },
                 "specs are read from the project itself: put a copy here",
             )));
         }
@@ -117,7 +117,7 @@ impl Tree {
             return Err(Box::new(Diagnostic::error(
                 Code::TooLarge,
                 Place::file(file),
-                format!("it has {} bytes; up to {} are read", metadata.len(), yaml::MAX_BYTES),
+                format!("the file has {} bytes, but the limit is {}", metadata.len(), yaml::MAX_BYTES),
                 "specs are never that large: is this the right file?",
             )));
         }

@@ -1,9 +1,9 @@
 //! YAML as a tree whose nodes have their places. The one place where YAML is read: there is no second parser that
 //! could see something else in a file. Doesn't know the meaning of the tree.
 //!
-//! YAML 1.2, core schema: `on`, `off`, `yes` and `no` are strings. Without tags, merge keys and keys that aren't
-//! strings; with anchors, within limits. A number is one only if JavaScript prints it as it is written: any other text
-//! that YAML takes for a number is an error, as nobody can tell whether its characters or its value are meant.
+//! YAML 1.2, core schema: `on`, `off`, `yes` and `no` are strings. Without tags, merge keys and keys that aren't strings; with anchors,
+//! within limits. A number is one only if JavaScript prints it as it is written: any other text that YAML takes for a number is an error,
+//! because it is unclear whether its characters or its value are meant.
 
 mod extent;
 mod number;
@@ -26,14 +26,14 @@ use number::Numeric;
 pub const MAX_BYTES: u64 = 8 << 20;
 /// The deepest nesting. A spec needs seven levels.
 const MAX_DEPTH: usize = 64;
-/// The most nodes of a document, aliases expanded.
+/// The maximum number of nodes of a document, aliases expanded.
 const MAX_NODES: usize = 200_000;
-/// The most text of a document in bytes, aliases expanded.
+/// The maximum size of the text of a document, in bytes, aliases expanded.
 const MAX_TEXT: usize = 16 << 20;
-/// The most nodes that the aliases of a document stand for: a short file must not become a large one, which is copied for each
+/// The maximum number of nodes that the aliases of a document stand for: a short file must not become a large one, which is copied for each
 /// environment and worker.
 const MAX_ALIASED_NODES: usize = 20_000;
-/// The most text that they stand for, in bytes.
+/// The maximum size of the text that they stand for, in bytes.
 const MAX_ALIASED_TEXT: usize = 1 << 20;
 
 /// A stretch of one line: line and column from 1, width in characters.
@@ -197,8 +197,8 @@ impl Document {
     }
 }
 
-/// Returns whether a character can stand in a file as it is, outside of the white space between values. Others are written as escapes in
-/// double quotes. Source: YAML 1.2.2, section 5.1, and line breaks of YAML 1.1, which older readers still see in U+2028 and U+2029.
+/// Returns whether a character can be in a file as it is, outside the white space between values. Others are written as escapes in double
+/// quotes. Source: YAML 1.2.2, section 5.1, and line breaks of YAML 1.1, which older readers still see in U+2028 and U+2029.
 pub fn is_printable(c: char) -> bool {
     !c.is_control() && !matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}')
 }
@@ -344,7 +344,7 @@ impl Builder<'_> {
                 }
                 Event::Alias(anchor) => {
                     let Some(node) = self.anchors.get(&anchor) else {
-                        let message = "an alias inside of its own anchor";
+                        let message = "an alias inside its own anchor";
                         return Err(self.stop(Code::Unsupported, span, message, "write the value out"));
                     };
                     // Before it is copied.
@@ -468,12 +468,12 @@ impl Builder<'_> {
                 Code::Unsupported,
                 node.span,
                 "merge keys (`<<`) are not part of YAML 1.2",
-                "put what customers share into `defaults` of fleet.yaml",
+                "put settings that customers share in `defaults` in fleet.yaml",
             )),
             Kind::Text(text) => Ok((text, node.span)),
             // Behind an alias.
             Kind::Number(_, raw) => Ok((raw, node.span)),
-            _ => Err(self.stop(Code::Unsupported, node.span, "a list or map as a key", "keys are plain words")),
+            _ => Err(self.stop(Code::Unsupported, node.span, "a list or map as a key", "use a plain word as the key")),
         }
     }
 
@@ -493,7 +493,7 @@ impl Builder<'_> {
                     let (message, or) = match value {
                         Some(value) => (
                             format!("`{text}` is a number here, and becomes {value}"),
-                            format!(", or write {value} if the number is meant"),
+                            format!(", or write {value} if you mean the number"),
                         ),
                         None => (format!("as a number, {text} would lose digits"), String::new()),
                     };
@@ -507,7 +507,7 @@ impl Builder<'_> {
 
     fn limit(&self, span: Span) -> Result<(), Stop> {
         let message = if self.aliased.exceeds(MAX_ALIASED_NODES, MAX_ALIASED_TEXT) {
-            format!("the aliases stand for more than {MAX_ALIASED_NODES} nodes or {} MiB", MAX_ALIASED_TEXT >> 20)
+            format!("the aliases expand to more than {MAX_ALIASED_NODES} nodes or {} MiB", MAX_ALIASED_TEXT >> 20)
         } else if self.size.exceeds(MAX_NODES, MAX_TEXT) {
             format!("the document has more than {MAX_NODES} nodes or {} MiB", MAX_TEXT >> 20)
         } else if self.anchored.exceeds(MAX_NODES, MAX_TEXT) {
@@ -515,7 +515,7 @@ impl Builder<'_> {
         } else {
             return Ok(());
         };
-        let help = "aliases of aliases multiply: write the values out, or put what customers share into a layer";
+        let help = "aliases of aliases multiply: write the values out, or put settings that customers share in a layer";
         Err(self.stop(Code::TooMany, span, message, help))
     }
 
@@ -615,7 +615,7 @@ mod tests {
         assert_eq!(
             told,
             [
-                "`1.10` is a number here, and becomes 1.1; write it in quotes to keep it as it is: \"1.10\", or write 1.1 if the number is meant",
+                "`1.10` is a number here, and becomes 1.1; write it in quotes to keep it as it is: \"1.10\", or write 1.1 if you mean the number",
                 "as a number, 12345678901234567890 would lose digits; write it in quotes to keep it as it is: \"12345678901234567890\"",
             ]
         );

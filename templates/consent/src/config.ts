@@ -1,8 +1,8 @@
-// Knows what a customer's module says to defineWorker. Knows nothing of how it is served.
+// The argument that a customer's module passes to defineWorker. Knows nothing about how it is served.
 
 import type { Settings } from "./settings.ts";
 
-/** What a visitor can consent to. */
+/** The purposes that a visitor can consent to. */
 export type Purpose = "necessary" | "functionality" | "marketing" | "measurement" | "experience";
 
 /** One answer for each purpose. */
@@ -11,7 +11,7 @@ export type Consent = { readonly [P in Purpose]: boolean };
 /** The types that the catalogue knows. */
 export type DestinationType = keyof Settings;
 
-/** A place that a customer sends events to. */
+/** A destination to which a customer sends events. */
 export interface Destination<T extends DestinationType = DestinationType> {
   readonly id: string;
   readonly name: string;
@@ -30,14 +30,14 @@ export type Database =
   | { readonly type: "none" };
 
 /**
- * All that makes one customer's worker differ from another's. It knows the type of each of its destinations, so that an
- * error in settings is told in the words of that type.
+ * Everything in which customers' workers differ. Each destination has a type of its own, so the compiler reports errors
+ * in its settings in the terms of that type.
  */
 export interface WorkerConfig<Types extends readonly DestinationType[] = readonly DestinationType[]> {
   readonly worker: string;
   readonly customer: string;
   readonly environment: "development" | "staging" | "production" | "preview";
-  /** Origins whose pages may read the answers, written as browsers write them: "https://acme.example". */
+  /** Origins whose pages may read the responses, written as browsers write them: "https://acme.example". */
   readonly trustedOrigins: readonly string[];
   readonly logLevel: "debug" | "info" | "warn" | "error";
   readonly database: Database;
@@ -51,7 +51,7 @@ export interface WorkerConfig<Types extends readonly DestinationType[] = readonl
 /** The bindings of a worker. */
 export type Env = { readonly [binding: string]: unknown };
 
-/** What a module worker exports. */
+/** The exports of a module worker. */
 export interface ModuleWorker {
   fetch(request: Request, env: Env): Promise<Response>;
   scheduled(event: unknown, env: Env): Promise<void>;

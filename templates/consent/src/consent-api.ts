@@ -1,5 +1,5 @@
-// Knows c15t: how its instance is made, once per database, and which of its routes need the database.
-// Knows nothing of scripts, health and CORS.
+// c15t: creates its instance, once per database, and defines which of its routes need the database. Knows nothing about
+// scripts, health and CORS.
 
 import { c15tInstance } from "@c15t/backend";
 import type { Env, WorkerConfig } from "./config.ts";
@@ -19,12 +19,13 @@ export interface ConsentApi {
   database(env: Env): Database | undefined;
 }
 
-// c15t's status, at both of its paths, asks the database; so does all that keeps or reads consents. Without a database, `/` is not c15t's.
+// c15t's status, at both of its paths, queries the database, and so do all routes that store or read consents. Without
+// a database, c15t does not handle `/`.
 const needsDatabase = (path: string): boolean =>
   path === "/" || /^\/(status|subjects|consents|legal-documents)(\/|$)/.test(path);
 
 export function createConsentApi(config: WorkerConfig, log: Log): ConsentApi {
-  // An isolate may outlive a change of its bindings, so an instance is used again only for the same database.
+  // An isolate may outlive a change of its bindings, so an instance is only reused for the same database.
   let current: Instance | undefined;
 
   function instance(env: Env): Instance {
@@ -51,7 +52,7 @@ export function createConsentApi(config: WorkerConfig, log: Log): ConsentApi {
     },
   };
 
-  /** What needs no database is answered even when its binding is missing. */
+  /** Routes that need no database work even if its binding is missing. */
   function withoutDatabase(request: Request, env: Env): Promise<Response> {
     try {
       return instance(env).handler(request);
@@ -74,14 +75,14 @@ function create(config: WorkerConfig, source: Source | undefined): Omit<Instance
     adapter: (database ?? createDatabase(noSource)).adapter,
     trustedOrigins: [...config.trustedOrigins],
     logger: { level: config.logLevel, appName: config.worker },
-    // The bundle is built without what serves these.
+    // The bundle does not contain the code for these.
     openapi: { enabled: false },
     telemetry: { enabled: false },
   });
   return { database, handler };
 }
 
-/** c15t wants an adapter even where none is used. */
+/** c15t requires an adapter even where none is used. */
 const noSource: Source = {
   identity: [],
   connect() {

@@ -1,4 +1,4 @@
-// Knows D1's binding as far as a worker uses it. Knows nothing of Kysely.
+// D1's binding, as far as a worker uses it. Knows nothing about Kysely.
 
 import type { Source } from "./database.ts";
 
@@ -22,8 +22,8 @@ export function openD1(binding: unknown, name: string): Source {
         const { results, meta } = await d1.prepare(sql).bind(...parameters.map(encode)).all();
         return { rows: results, affected: meta.changes ?? 0, lastId: meta.last_row_id };
       },
-      // D1 has no transactions that span requests, only batches. So what c15t does in a transaction is done one
-      // statement at a time, and stays done when a later one fails.
+      // D1 has no transactions that span requests, only batches. So the statements of a transaction run one at a time,
+      // and are not undone if a later one fails.
       async begin() {},
       async end() {},
     }),
@@ -33,7 +33,7 @@ export function openD1(binding: unknown, name: string): Source {
   };
 }
 
-/** D1 takes null, numbers, strings and bytes. */
+/** D1 accepts null, numbers, strings and bytes. */
 function encode(value: unknown): unknown {
   if (value === undefined) return null;
   if (typeof value === "boolean") return value ? 1 : 0;

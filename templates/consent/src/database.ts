@@ -1,5 +1,5 @@
-// Knows how Kysely speaks to an SQLite that is behind a wire, and how the schema of c15t gets there.
-// Knows neither Hrana nor D1: those are connections. Knows nothing of requests.
+// Connects Kysely to a remote SQLite database, and creates c15t's schema there. Knows neither Hrana nor D1: those are
+// connections. Knows nothing about requests.
 
 import { DB } from "@c15t/backend/db/schema";
 import { kyselyAdapter } from "@c15t/backend/db/adapters/kysely";
@@ -17,7 +17,7 @@ import { openD1 } from "./d1.ts";
 import type { Database as DatabaseConfig, Env } from "./config.ts";
 import { openTurso } from "./turso.ts";
 
-/** One statement's outcome. */
+/** The outcome of one statement. */
 export interface Rows {
   rows: Record<string, unknown>[];
   affected: number;
@@ -31,9 +31,9 @@ export interface Connection {
   end(outcome: "COMMIT" | "ROLLBACK"): Promise<void>;
 }
 
-/** A database behind a wire. */
+/** A remote database. */
 export interface Source {
-  /** Equal for equal databases, so that what was made for one is used again. */
+  /** Equal for equal databases, so that an instance for one of them is reused. */
   readonly identity: readonly unknown[];
   connect(): Connection;
   /** Where there are no transactions, the statements of a migration as one atomic batch. */
@@ -70,7 +70,7 @@ function text(env: Env, name: string): string {
 export function createDatabase(source: Source): Database {
   const db = new Kysely<any>({ dialect: dialect(source) });
   const adapter = kyselyAdapter({ db, provider: "sqlite" });
-  // Only the fact is shared by requests, never the promise: it would hang with the request that began it.
+  // Requests only share the fact, never the promise, which would hang with the request that began it.
   let prepared = false;
 
   return {
@@ -86,7 +86,8 @@ export function createDatabase(source: Source): Database {
           await migrate(db, adapter, source);
           break;
         } catch (error) {
-          // Another isolate may have begun at the same time. Then its schema is there soon, or the next attempt is ours.
+          // Another isolate may have begun at the same time. Then its schema exists soon, or the next attempt creates
+          // it.
           if (pause === undefined || Date.now() - since > RETRY_WITHIN_MS) throw error;
           await new Promise((resolve) => setTimeout(resolve, pause));
         }
@@ -95,14 +96,15 @@ export function createDatabase(source: Source): Database {
   };
 }
 
-// A migration takes about twenty statements, each a round trip. Errors that took long are no race: nobody answers.
+// A migration takes about twenty statements, each of them a round trip. Slow errors are no race: the database does not
+// respond.
 const PAUSES_MS = [100, 300, 900, 2700, undefined];
 const RETRY_WITHIN_MS = 4000;
 
 // c15t names its settings table after the namespace of its schema.
 const SETTINGS = "private_c15t_settings";
 
-/** Asked in our own words: c15t takes a failing query for an empty database, and would then migrate a full one. */
+/** A query of this pack's own: c15t treats a failing query as an empty database, and would then migrate a full one. */
 async function isCurrent(db: Kysely<any>): Promise<boolean> {
   const tables = await db.selectFrom("sqlite_master").select("name").where("name", "=", SETTINGS).execute();
   if (tables.length === 0) return false;
@@ -150,13 +152,13 @@ class KyselyConnection implements DatabaseConnection {
     };
   }
 
-  // c15t streams nothing.
+  // c15t doesn't stream.
   async *streamQuery<R>(): AsyncIterableIterator<QueryResult<R>> {
     throw new Error("streaming is not supported");
   }
 }
 
-/** The names of tables are all that a migration from schema to schema asks for; D1 refuses to describe its own tables. */
+/** A migration from schema to schema only needs the names of tables; D1 refuses to describe its own tables. */
 function introspector(db: Kysely<any>): DatabaseIntrospector {
   const getTables = async () => {
     const tables = await db.selectFrom("sqlite_master").select("name").where("type", "=", "table").execute();

@@ -1,10 +1,10 @@
-// Knows what makes a worker healthy: its secrets are bound and its database answers. Says names, never values.
+// The health of a worker: its secrets are bound and its database responds. Reports names, never values.
 
 import type { Env, WorkerConfig } from "./config.ts";
 import type { ConsentApi } from "./consent-api.ts";
 import { describe, type Log } from "./log.ts";
 
-// A load balancer's probe gives up soon after.
+// The probe of a load balancer times out soon after.
 const DATABASE_WITHIN_MS = 2000;
 
 export interface Health {
@@ -44,7 +44,7 @@ async function checkDatabase(env: Env, api: ConsentApi, log: Log): Promise<{ ok:
     await Promise.race([api.database(env)?.ping(), late]);
     return { ok: true };
   } catch (error) {
-    // The reason may name hosts, so it is for the log; the answer says only that it failed.
+    // The reason may name hosts, so it is only logged; the response only reports the failure.
     log("error", "database check failed", describe(error));
     return { ok: false, error: "The database does not answer" };
   } finally {

@@ -1,19 +1,19 @@
-// Knows how the worker answers: JSON, methods, CORS. Knows nothing of what it answers.
+// How the worker responds: JSON, methods, CORS. Knows nothing about the content of responses.
 
 const READABLE = "GET, HEAD, OPTIONS";
 
-/** An answer that no cache keeps. */
+/** A response that no cache keeps. */
 export const json = (status: number, body: unknown, headers: Record<string, string> = {}): Response =>
   new Response(JSON.stringify(body), {
     status,
     headers: { "content-type": "application/json; charset=utf-8", "cache-control": "no-store", ...headers },
   });
 
-/** An error in the shape of c15t's own, which its clients read. */
+/** An error in the format of c15t's own errors, which its clients read. */
 export const c15tError = (status: number, code: string, message: string): Response =>
   json(status, { code, message, status, defined: true, data: {} });
 
-/** For what can only be read: refuses other methods and sends a HEAD no body. */
+/** For read-only paths: rejects other methods, and sends no body for HEAD. */
 export async function readOnly(request: Request, answer: () => Response | Promise<Response>): Promise<Response> {
   if (request.method !== "GET" && request.method !== "HEAD")
     return json(405, { error: "Method Not Allowed", message: `Use ${READABLE}` }, { allow: READABLE });
@@ -21,14 +21,14 @@ export async function readOnly(request: Request, answer: () => Response | Promis
   return request.method === "HEAD" ? new Response(null, response) : response;
 }
 
-// What c15t's clients send; the same lists that c15t itself allows.
+// The methods and headers that c15t's clients send: the same lists that c15t itself allows.
 const METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 const HEADERS =
   "Content-Type, Authorization, x-request-id, x-c15t-version, x-c15t-country, x-c15t-region, accept-language";
 
 /**
- * CORS for the trusted origins alone. c15t has its own, which ignores the scheme, trusts `www.` beside the apex and
- * answers `*` to requests without an origin; what it sets is taken out, so that one rule holds for every answer.
+ * CORS for the trusted origins only. c15t's own rule ignores the scheme, also trusts `www.` of a domain, and returns
+ * `*` for requests without an origin; its headers are removed, so that one rule applies to every response.
  */
 export function createCors(trustedOrigins: readonly string[]) {
   const trusted = new Set(trustedOrigins.map(originOf));

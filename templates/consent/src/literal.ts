@@ -1,4 +1,4 @@
-// Knows how a value becomes JavaScript source that is safe inside a <script> element. Knows nothing of vendors.
+// Turns a value into JavaScript source that is safe inside a <script> element. Knows nothing about vendors.
 
 const escapes: Record<string, string> = {
   "<": "\\u003c",

@@ -1,4 +1,4 @@
-// Knows how a worker writes a line to its log. Knows nothing of what is worth saying.
+// Writes lines to a worker's log. Doesn't decide what is logged.
 
 import type { WorkerConfig } from "./config.ts";
 
@@ -15,7 +15,7 @@ export function createLog({ worker, customer, environment, logLevel }: WorkerCon
   };
 }
 
-/** What may be said of an error: its name and message, never the values around it. */
+/** The part of an error that may be logged: its name and message, never the values around it. */
 export const describe = (error: unknown): { error: string; reason: string } =>
   error instanceof Error
     ? { error: error.name, reason: error.message }

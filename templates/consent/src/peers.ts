@@ -1,11 +1,12 @@
-// Knows how a worker asks those that it calls whether they are well. It asks for their own health alone, so that nobody asks on.
+// Checks the health of the workers that a worker calls. It only requests their own health, so that these requests don't
+// spread.
 
 import type { Env, WorkerConfig } from "./config.ts";
 import { describe, type Log } from "./log.ts";
 
-// As long as the peer's own check of its database may take, and the way there.
+// The time that the peer's own check of its database may take, plus the network.
 const WITHIN_MS = 3000;
-// Anyone may ask: each question costs no more than so many, and none while the last answer is young.
+// The path is public: each request costs at most this number of requests, and none while the last result is recent.
 const MOST = 20;
 const KEPT_MS = 2000;
 
@@ -14,9 +15,9 @@ export interface Peer {
   name: string;
   via: "service" | "address";
   ok: boolean;
-  /** The HTTP status of its answer. */
+  /** The HTTP status of its response. */
   http?: number;
-  /** What it says of itself. */
+  /** The health that it reports. */
   status?: string;
   error?: string;
 }
@@ -52,7 +53,7 @@ async function ask(binding: unknown, peer: Pick<Peer, "name" | "via">, log: Log)
     const status = statusOf(text);
     return { ok: response.ok && status === "healthy", http: response.status, ...(status !== undefined && { status }) };
   } catch (error) {
-    // The reason may name hosts, so it is for the log.
+    // The reason may name hosts, so it is only logged.
     log("error", "a peer does not answer", { peer: peer.name, ...describe(error) });
     return { ok: false, error: error instanceof Error && error.name === "TimeoutError" ? "No answer in time" : "No answer" };
   }

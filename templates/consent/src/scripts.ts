@@ -1,5 +1,5 @@
-// Knows GET /analytics/scripts: which destinations a consent allows and the scripts that a page loads for them.
-// Knows neither the vendors' details nor the database.
+// GET /analytics/scripts: the destinations that a consent allows, and the scripts that a page loads for them. Knows
+// neither the vendors' details nor the database.
 
 import type { Consent, Destination, Purpose, WorkerConfig } from "./config.ts";
 import { json } from "./http.ts";
@@ -10,7 +10,7 @@ import { type Installation, vendors } from "./vendors.ts";
 
 const PURPOSES = ["necessary", "measurement", "marketing", "functionality", "experience"] as const satisfies readonly Purpose[];
 
-// The longest consent that says something is 100 characters; the rest is room for escapes and other parameters.
+// The longest meaningful consent has 100 characters; the rest leaves room for escapes and other parameters.
 const LONGEST_QUERY = 4096;
 
 const CACHE_LIFE_MS = 5 * 60 * 1000;
@@ -23,7 +23,7 @@ interface Script {
   type: "script" | "inline";
   src?: string;
   content?: string;
-  /** Instead of `content`, where this destination's scripts are in the page already and only the consent is new. */
+  /** Instead of `content`, if this destination's scripts are already in the page and only the consent is new. */
   update?: string;
   async?: boolean;
   defer?: boolean;
@@ -37,7 +37,7 @@ interface Generation {
   destinationCount: number;
 }
 
-/** The answer to GET /analytics/scripts, with its cache: one generation for each of the 32 consents that there are. */
+/** The response to GET /analytics/scripts, with its cache: one entry for each of the 32 possible consents. */
 export function createScripts(config: WorkerConfig, log: Log): (url: URL) => Response {
   const cache = new Map<number, Generation>();
   const destinations = config.destinations.map((destination) => ({ destination, settings: browserSettings(destination) }));
@@ -79,7 +79,7 @@ export function createScripts(config: WorkerConfig, log: Log): (url: URL) => Res
   };
 }
 
-/** The consent in a request, every purpose answered; or the answer to a request that has none. */
+/** The consent in a request, with a value for every purpose; or the response to a request that has none. */
 function parseConsent(url: URL): Consent | Response {
   const refuse = (message: string) => json(400, { error: "Invalid consent parameter", message });
   if (url.search.length > LONGEST_QUERY) return refuse(`The query is longer than ${LONGEST_QUERY} characters`);

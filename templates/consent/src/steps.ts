@@ -1,6 +1,6 @@
-// Knows how the steps of a vendor manifest become JavaScript source. Takes the place of the engine of @c15t/scripts
-// that runs them in the browser, where c15t itself is at hand; here they are written out by the worker, for a page
-// that has nothing but the scripts it is sent. Knows no vendor and no destination.
+// Turns the steps of a vendor manifest into JavaScript source. Replaces the engine of @c15t/scripts, which runs them in
+// the browser, where c15t itself is available; here the worker writes them out, for a page that only has the scripts
+// that it is sent. Knows no vendor and no destination.
 
 import { literal, quote } from "./literal.ts";
 import type { Consent } from "./config.ts";
@@ -9,7 +9,7 @@ type Values = Record<string, unknown>;
 /** A step as @c15t/scripts declares it; which fields there are depends on its type. */
 export type Step = { type: string } & Values;
 
-/** What the compile phase of @c15t/scripts yields, as far as it is used here. */
+/** The result of the compile phase of @c15t/scripts, as far as it is used here. */
 export interface ResolvedManifest {
   category: string;
   alwaysLoad?: boolean;
@@ -29,7 +29,7 @@ export interface ResolvedManifest {
   consentSignalTarget?: string;
 }
 
-/** What a helper of @c15t/scripts returns here: the manifest as data, where its own engine returns closures. */
+/** The result of a helper of @c15t/scripts: the manifest as data, where its own engine returns closures. */
 export interface VendorScript {
   alwaysLoad?: boolean;
   /** Missing where the vendor loads nothing at all (posthog, disabled). */
@@ -42,7 +42,7 @@ export const resolvedManifestToScript = (manifest: ResolvedManifest): VendorScri
   manifest,
 });
 
-/** The three moments of a vendor's life in a page, as source: before its script, after it, at another consent. */
+/** The three moments of a vendor in a page, as source: before its script, after it, and when the consent changes. */
 export interface Phases {
   setup: string;
   loaded: string;
@@ -50,7 +50,7 @@ export interface Phases {
 }
 
 export function phases({ alwaysLoad, manifest }: VendorScript & { manifest: ResolvedManifest }, consent: Consent): Phases {
-  // A vendor that waits for its consent is sent only when that was given; one that always loads has to be told.
+  // A vendor that waits for its consent is sent only when that was given; one that always loads has to be informed.
   const granted = !alwaysLoad || consent[manifest.category as keyof Consent] === true;
   const setup = [
     ...manifest.bootstrapSteps,
@@ -75,7 +75,7 @@ export const call = (global: string, args: unknown[], method?: string): Step => 
   ...(method === undefined ? {} : { method }),
 });
 
-/** The vendor's own consent API, told in the vendor's own words. */
+/** The vendor's own consent API, in the vendor's own terms. */
 function consentSignal(manifest: ResolvedManifest, mode: "default" | "update", consent: Consent): Step[] {
   const { consentMapping, consentSignal: signal, consentSignalTarget: target } = manifest;
   if (!consentMapping || !signal) return [];

@@ -1,9 +1,9 @@
-// Knows Hrana over HTTP, version 2, as far as a worker uses it: one statement per request, and the baton that keeps a
-// transaction's statements on one stream. Knows nothing of Kysely.
+// Hrana over HTTP, version 2, as far as a worker uses it: one statement per request, and the baton that keeps a
+// transaction's statements on one stream. Knows nothing about Kysely.
 
 import type { Connection, Rows, Source } from "./database.ts";
 
-// Longer than any statement of c15t takes, shorter than a visitor waits.
+// Longer than any statement of c15t, shorter than a visitor waits.
 const ANSWER_WITHIN_MS = 5000;
 
 type Value =
@@ -34,7 +34,7 @@ export function openTurso(url: string, token: string): Source {
   return { identity: ["turso", base, token], connect: () => connect(base, token) };
 }
 
-/** `libsql:` means https, unless the URL says `?tls=0`: a server on one's own machine has no certificate. */
+/** `libsql:` means https, unless the URL has `?tls=0`: a local server has no certificate. */
 function httpBase(text: string): string {
   const url = new URL(text);
   const plain = url.protocol === "http:" || url.protocol === "ws:" || url.searchParams.get("tls") === "0";
@@ -77,7 +77,8 @@ function connect(start: string, token: string): Connection {
     run: (sql, parameters) => execute(sql, parameters, !inTransaction),
     async begin() {
       try {
-        // At once for writing: a transaction that reads first and then writes could not wait for another's lock.
+        // For writing from the beginning: a transaction that reads first and then writes could not wait for the lock of
+        // another one.
         await execute("BEGIN IMMEDIATE", [], false);
         inTransaction = true;
       } catch (error) {
@@ -87,7 +88,7 @@ function connect(start: string, token: string): Connection {
     },
     async end(outcome) {
       inTransaction = false;
-      // The server closes a stream whose transaction it gave up; there is nothing left to roll back then.
+      // The server closes a stream whose transaction it aborted; then there is nothing left to roll back.
       if (baton === null && outcome === "ROLLBACK") return;
       await execute(outcome, [], true);
     },

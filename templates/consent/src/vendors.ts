@@ -1,5 +1,5 @@
-// Knows which helper of @c15t/scripts serves which destination type, and what a type has beyond its helper.
-// Knows nothing of requests. That the catalogue's settings fit the helpers' options is checked by the compiler.
+// The helper of @c15t/scripts that implements each destination type, and what a type has beyond its helper. Knows
+// nothing about requests. That the catalogue's settings fit the helpers' options is checked by the compiler.
 
 import { adobeAnalytics } from "@c15t/scripts/adobe-analytics";
 import { ahrefsAnalytics } from "@c15t/scripts/ahrefs-analytics";
@@ -39,7 +39,7 @@ import type { Consent, DestinationType } from "./config.ts";
 import type { Settings } from "./settings.ts";
 import { call, phases, type Phases, type ResolvedManifest, type Step, type VendorScript } from "./steps.ts";
 
-/** What a page needs for one destination. */
+/** The scripts that a page needs for one destination. */
 export interface Installation extends Phases {
   /** The vendor's own script, if there is one. */
   script?: NonNullable<ResolvedManifest["loadScript"]>;
@@ -47,7 +47,7 @@ export interface Installation extends Phases {
 
 type Vendor<T extends DestinationType> = (settings: Settings[T], consent: Consent) => Installation | undefined;
 
-/** A vendor that is all in its helper. */
+/** A vendor that its helper implements completely. */
 const helper =
   <T extends DestinationType>(script: (settings: Settings[T]) => unknown): Vendor<T> =>
   (settings, consent) =>
@@ -61,13 +61,13 @@ const helperWithUrl =
     return install(script(settings), consent);
   };
 
-/** No vendor's ids need escaping, so one that does is not an id, and would change the URL around it. */
+/** No vendor's ids need escaping, so a value that does is not an id, and would change the URL around it. */
 function checkUrlPart(name: string, value: unknown): void {
   const text = String(value ?? "");
   if (encodeURIComponent(text) !== text) throw new TypeError(`${name} has characters that no id has`);
 }
 
-/** A helper's result at a given consent, with steps that its manifest does not hold. */
+/** A helper's result for a given consent, with steps that its manifest does not contain. */
 function install(result: unknown, consent: Consent, more: { setup?: Step[]; update?: Step[] } = {}): Installation | undefined {
   // Its declared type is that of the engine which steps.ts replaces.
   const script = result as VendorScript;
@@ -151,7 +151,7 @@ export const vendors: { readonly [T in DestinationType]: Vendor<T> } = {
   "meta-pixel": ({ enableClientSide = true, ...settings }, consent) =>
     enableClientSide ? install(metaPixel(settings as Parameters<typeof metaPixel>[0]), consent) : undefined,
 
-  // The helper tells Clarity the consent in a closure; here it is two steps.
+  // The helper passes the consent to Clarity in a closure; here it is two steps.
   "microsoft-clarity"({ defaultConsent, ...settings }, consent) {
     const state = (granted: boolean) => (granted ? "granted" : "denied");
     const chosen = { ad_Storage: state(consent.marketing), analytics_Storage: state(consent.measurement) };
@@ -163,7 +163,8 @@ export const vendors: { readonly [T in DestinationType]: Vendor<T> } = {
   "microsoft-uet": helper(microsoftUet),
   "mixpanel-analytics": helper(mixpanelAnalytics),
 
-  // The helper adds a closure: Pirsch starts itself when the page is parsed, so it has to be started when it came later.
+  // The helper adds a closure: Pirsch starts itself when the page is parsed, so it has to be started if it was inserted
+  // later.
   pirsch(settings, consent) {
     const installation = install(pirsch(settings), consent);
     const start = 'if(d.readyState!=="loading"&&typeof w.pirschInit==="function")w.pirschInit();';

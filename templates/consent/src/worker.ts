@@ -1,4 +1,4 @@
-// The runtime's entry: knows the paths that a worker serves and who answers them.
+// The entry of the runtime: the paths that a worker serves, and their handlers.
 
 import type { ModuleWorker, WorkerConfig } from "./config.ts";
 import { createConsentApi } from "./consent-api.ts";
@@ -10,7 +10,7 @@ import { createScripts } from "./scripts.ts";
 
 export type * from "./config.ts";
 
-/** What people read who open the worker's address in a browser. */
+/** The response for people who open the worker's address in a browser. */
 const about = (config: WorkerConfig) => ({
   service: "consent",
   worker: config.worker,
@@ -42,7 +42,7 @@ export function defineWorker(config: WorkerConfig): ModuleWorker {
             });
             break;
           case "/":
-            // With a database, c15t answers with its status.
+            // With a database, c15t returns its status.
             response =
               config.database.type === "none"
                 ? await readOnly(request, () => json(200, about(config)))
@@ -61,7 +61,7 @@ export function defineWorker(config: WorkerConfig): ModuleWorker {
       return cors.apply(request, response);
     },
 
-    /** A cron trigger, where a customer has one, looks after the worker's health. */
+    /** A cron trigger, if the customer has one, checks the worker's health. */
     async scheduled(_event, env) {
       const { status, checks } = await checkHealth(config, env, api, log);
       log(status === "healthy" ? "info" : "error", `scheduled check: ${status}`, { checks });

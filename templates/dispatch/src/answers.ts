@@ -1,4 +1,4 @@
-// Knows how the dispatch worker itself answers: JSON, and HTML for browsers. Says nothing of how it works inside.
+// The dispatch worker's own responses: JSON, and HTML for browsers. They reveal nothing about its internals.
 
 const ANSWERS = {
   unknown_host: [404, "Not found", "There is nothing at this address."],
@@ -6,7 +6,7 @@ const ANSWERS = {
   worker_failed: [502, "Something went wrong", "What is at this address failed. Try again in a moment."],
 } as const;
 
-/** An answer that no cache keeps. */
+/** A response that no cache keeps. */
 export const json = (status: number, body: unknown, headers: Record<string, string> = {}): Response =>
   new Response(JSON.stringify(body), {
     status,
@@ -15,7 +15,7 @@ export const json = (status: number, body: unknown, headers: Record<string, stri
 
 const PLAIN = { "cache-control": "no-store", "x-content-type-options": "nosniff" };
 
-/** What a request gets for which no worker answers: HTML if it asks for that, as browsers do, or else JSON. */
+/** The response to a request for which there is no worker: HTML if the client accepts it, as browsers do, or else JSON. */
 export function refusal(request: Request, host: string, error: keyof typeof ANSWERS): Response {
   const [status, title, message] = ANSWERS[error];
   const headers: Record<string, string> = { vary: "Accept", ...(status === 503 && { "retry-after": "5" }) };

@@ -1,13 +1,14 @@
-// Knows what a dispatch worker's module says to defineDispatcher, and its bindings. Knows nothing of how it is served.
+// The argument that a dispatch worker's module passes to defineDispatcher, and its bindings. Knows nothing about how it
+// is served.
 
-/** What a dispatch worker is told of itself. */
+/** The settings of a dispatch worker. */
 export interface DispatcherConfig {
   readonly worker: string;
   readonly environment: "development" | "staging" | "production" | "preview";
   readonly logLevel: "debug" | "info" | "warn" | "error";
 }
 
-/** The workers of a dispatch namespace. That one isn't there is known only when it is asked. */
+/** The workers of a dispatch namespace. Only a request shows that one doesn't exist. */
 export interface Dispatcher {
   get(worker: string): { fetch(request: Request): Promise<Response> };
 }
@@ -24,7 +25,7 @@ export interface Env {
   readonly FLOTILLA_DIGEST?: string;
 }
 
-/** What a module worker exports. */
+/** The exports of a module worker. */
 export interface ModuleWorker {
   fetch(request: Request, env: Env): Promise<Response>;
 }

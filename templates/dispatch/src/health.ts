@@ -1,4 +1,4 @@
-// Knows what makes a dispatch worker healthy: its bindings are there and KV answers.
+// The health of a dispatch worker: its bindings exist and KV responds.
 
 import type { DispatcherConfig, Env } from "./config.ts";
 import { type Log, reason } from "./log.ts";
@@ -17,7 +17,7 @@ export async function checkHealth(config: DispatcherConfig, env: Env, log: Log):
   const dispatcher = { ok: typeof env.DISPATCHER?.get === "function" };
   const hosts = { ok: true };
   try {
-    // No host is called so; that KV says so is the answer.
+    // No host has this name; that KV responds is enough.
     await env.HOSTS.get("_");
   } catch (error) {
     hosts.ok = false;

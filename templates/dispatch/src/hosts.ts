@@ -1,20 +1,20 @@
-// Knows which worker a host is led to: looked up in KV, and kept for a few seconds in the isolate. Knows no requests.
+// The worker that a host points to: looked up in KV, and cached for a few seconds in the isolate. Knows no requests.
 
 import type { HostTable } from "./config.ts";
 import { type Log, reason } from "./log.ts";
 
 /**
- * So long what was found is not asked for again. KV itself keeps an answer for a minute at each place, so more than some
- * seconds here would only make it later.
+ * The time for which a result is cached. KV itself caches it for a minute at each location, so a longer time here would
+ * only add to that.
  */
 const FOUND_MS = 10_000;
-/** The same for hosts that nobody has: a new one is to work soon. */
+/** The same for hosts that no worker has: a new host should work soon. */
 const MISSING_MS = 5_000;
-/** So many of each are kept. Apart, so that who asks for made-up hosts doesn't push out those that are there. */
+/** The maximum number of entries of each cache. There are two, so that invented hosts don't evict real ones. */
 const MOST = 5_000;
 
 export interface Hosts {
-  /** The worker of a host; null if it has none. `anew` asks KV whatever is known here. */
+  /** The worker of a host; null if it has none. `anew` reads from KV even if the cache has a result. */
   find(table: HostTable, host: string, anew?: boolean): Promise<string | null>;
 }
 
@@ -22,7 +22,7 @@ export function createHosts(log: Log, now: () => number = Date.now): Hosts {
   const found = lately<string>(FOUND_MS, now);
   const missing = lately<null>(MISSING_MS, now);
   return {
-    // Two requests for one host may both ask: a promise of one request can't be awaited by another in a worker.
+    // Two requests for one host may both read from KV: a promise of one request can't be awaited by another in a worker.
     async find(table, host, anew = false) {
       const known = anew ? undefined : (found.get(host) ?? missing.get(host));
       if (known !== undefined) return known;
@@ -44,7 +44,7 @@ export function createHosts(log: Log, now: () => number = Date.now): Hosts {
   };
 }
 
-/** Values that hold for some time. When there are too many, the oldest goes. */
+/** Values that expire after some time. If there are too many, the oldest one is dropped. */
 function lately<T>(ms: number, now: () => number) {
   const entries = new Map<string, { value: T; until: number }>();
   return {
@@ -52,7 +52,7 @@ function lately<T>(ms: number, now: () => number) {
       const entry = entries.get(key);
       return entry !== undefined && now() < entry.until ? entry.value : undefined;
     },
-    /** Also one that doesn't hold any more. */
+    /** The value, even if it has expired. */
     stale: (key: string): T | undefined => entries.get(key)?.value,
     set(key: string, value: T) {
       for (const oldest of entries.keys()) {

@@ -1,4 +1,4 @@
-// Knows how a worker writes a line to its log. Knows nothing of what is worth saying.
+// Writes lines to a worker's log. Doesn't decide what is logged.
 
 import type { DispatcherConfig } from "./config.ts";
 

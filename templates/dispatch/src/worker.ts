@@ -1,4 +1,4 @@
-// The runtime's entry: knows which requests are passed on, and which the dispatch worker answers itself.
+// The entry of the runtime: decides which requests are forwarded, and which the dispatch worker handles itself.
 
 import { json, refusal } from "./answers.ts";
 import type { DispatcherConfig, ModuleWorker } from "./config.ts";
@@ -8,11 +8,11 @@ import { createLog, reason } from "./log.ts";
 
 export type * from "./config.ts";
 
-/** The dispatch worker's own health, whatever the host; no customer's worker sees requests for it. */
+/** The path of the dispatch worker's own health, on any host; no customer's worker gets requests for it. */
 const HEALTH = "/.well-known/dispatch/health";
 /** Hosts that no customer can have, the worker's own address among them: `/health` is its own there. */
 const OWN = /(^|\.)(workers\.dev|localhost)$|^[\d.]+$|^\[/;
-/** What Cloudflare throws for a worker that isn't in the namespace. */
+/** The error that Cloudflare throws for a worker that isn't in the namespace. */
 const GONE = /^Worker not found/i;
 
 /** A dispatch worker. */
@@ -42,7 +42,7 @@ export function defineDispatcher(config: DispatcherConfig): ModuleWorker {
               log("error", "a worker failed", { host, to: worker, reason: reason(error) });
               return refusal(request, host, "worker_failed");
             }
-            // Its host can have moved to another worker since it was looked up.
+            // Its host may have moved to another worker since it was looked up.
             const now: string | null = await hosts.find(env.HOSTS, host, true);
             if (now === worker) {
               log("error", "a host leads to a worker that isn't there", { host, to: worker });

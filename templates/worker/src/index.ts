@@ -1,4 +1,4 @@
-// A small worker to start from: replace it with your own. It knows its customer by its bindings.
+// A small worker to start from: replace it with your own. It gets its customer's settings from its bindings.
 
 /** The bindings: what specs set under `vars`, `secrets`, `database` and `bindings`. List yours here. */
 export interface Env {
@@ -19,7 +19,7 @@ export default {
     switch (pathname) {
       case "/":
         return new Response(`${env.GREETING ?? "Hello"}\n`);
-      // `flotilla verify`, `flotilla status --health` and deploys in waves ask for this.
+      // `flotilla verify`, `flotilla status --health` and deploys in waves request this path.
       case "/health":
         return health(env);
       default:
@@ -28,7 +28,7 @@ export default {
   },
 } satisfies ExportedHandler<Env>;
 
-/** Healthy means that everything the worker depends on answers. Add what yours can't do without. */
+/** Healthy means that everything that the worker depends on responds. Add the dependencies of yours. */
 async function health(env: Env): Promise<Response> {
   const checks = {
     DB: await check("DB", env.DB && (() => env.DB!.prepare("SELECT 1").run())),
@@ -47,13 +47,13 @@ async function health(env: Env): Promise<Response> {
   return Response.json(body, { status: healthy ? 200 : 503, headers: { "cache-control": "no-store" } });
 }
 
-/** Returns the result of one check; it is left out of the answer for a binding that the customer doesn't have. */
+/** Returns the result of one check; it is left out of the response for a binding that the customer doesn't have. */
 async function check(name: string, ask: (() => Promise<unknown>) | undefined): Promise<"ok" | "failed" | undefined> {
   try {
     await ask?.();
     return ask && "ok";
   } catch (error) {
-    // Everybody can read the answer, so the reason goes to the log alone.
+    // The response is public, so the reason is only logged.
     console.error(`${name} doesn't answer`, error);
     return "failed";
   }

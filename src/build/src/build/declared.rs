@@ -1,5 +1,5 @@
-//! Finds the settings of packs' wrangler configurations that no spec has: flotilla takes these from specs alone, so that no worker gets them.
-//! And the entry points that aren't there.
+//! Finds the settings of packs' wrangler configurations that no spec has: flotilla takes these from specs alone, so that no worker gets
+//! them. And the entry points that don't exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ pub fn missing_code(project: &Project, scan: &Scan) -> Vec<Diagnostic> {
         let (main, place) = wrangler.main.as_ref()?;
         let path = wrangler.folder.join(main);
         let message = format!("`{main}`, the entry point of the worker, does not exist");
-        let help = "run the build that makes it before `flotilla build`, or name that build in the configuration: `build.command`";
+        let help = "run the build that creates it before `flotilla build`, or set that build as `build.command` in the configuration";
         (!path.exists()).then(|| Diagnostic::warning(Code::NoEntryPoint, place.clone(), message, help))
     });
     missing.collect()
@@ -40,7 +40,7 @@ pub fn not_in_specs(project: &Project, scan: &Scan) -> Vec<Diagnostic> {
     let mut is_used: BTreeMap<&str, bool> = BTreeMap::new();
     for record in scan.records.iter().filter(|record| !scan.is_held(record)) {
         for unit in &record.units {
-            // As a rule, the first worker has them all.
+            // Usually, the first worker has all of them.
             let Some(declared) = open.get_mut(unit.pack.as_str()) else { continue };
             let first = is_used.insert(unit.pack.as_str(), true).is_none();
             if (first || !declared.is_empty())
@@ -129,7 +129,7 @@ fn warning(declared: &Declared) -> Diagnostic {
         message
     };
     let help = format!(
-        "flotilla deploys what specs say: add it under `{key}`, in fleet.yaml's defaults if all customers share it"
+        "flotilla takes this from specs: add it under `{key}`, in `defaults` in fleet.yaml if all customers share it"
     );
     Diagnostic::warning(Code::NotInSpecs, declared.place.clone(), message, help)
 }

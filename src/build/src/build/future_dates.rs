@@ -1,4 +1,4 @@
-//! Compatibility dates that are still to come.
+//! Compatibility dates in the future.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use super::Project;
 use crate::provenance::Provenance;
 
-/// Workers whose compatibility date is still to come: no platform takes an upload of them.
+/// Workers whose compatibility date is in the future: Cloudflare rejects their uploads.
 #[derive(Default)]
 pub struct FutureDates {
     /// The places of the dates, with the dates.
@@ -34,7 +34,7 @@ impl FutureDates {
     pub fn into_diagnostics(self) -> Vec<Diagnostic> {
         let diagnostic = |(place, date): (Place, String)| {
             let message = format!("the compatibility date {date} is in the future");
-            let help = "write the date of today, by UTC, or an earlier one: Cloudflare takes no later one";
+            let help = "write today's date in UTC, or an earlier one: Cloudflare accepts no later date";
             Diagnostic::error(Code::NotAllowed, place, message, help)
         };
         self.found.into_iter().map(diagnostic).collect()

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 
-use super::project::Project;
+use super::project::{Project, read_assets};
 use super::scan::check_all;
 use crate::resolve::{self, Resolved};
 use flotilla_model::diagnostic::{Diagnostic, sorted};
@@ -21,8 +21,8 @@ pub fn open(tree: Tree, progress: &dyn Progress) -> Result<Project, Vec<Diagnost
     open_as(tree, None, progress)
 }
 
-/// Opens a project as it is in a preview: a fleet of its own, of the preview's customers and of the shared workers that these
-/// refer to. What is written lies apart from what is the fleet's.
+/// Opens a project as it is in a preview: a fleet of its own, of the preview's customers and of the shared workers that these refer to. Its
+/// files are separate from the fleet's.
 pub fn open_preview(tree: Tree, preview: &Preview, progress: &dyn Progress) -> Result<Project, Vec<Diagnostic>> {
     let roots = preview.shared.clone().unwrap_or_default();
     let preview = &Preview { shared: None, ..preview.clone() };
@@ -49,6 +49,7 @@ pub fn open_preview(tree: Tree, preview: &Preview, progress: &dyn Progress) -> R
     project.fleet.decides = Framed::new("preview").field(&project.fleet.decides.to_bytes()).field(&decides).finish();
     project.fleet.preview = Some(preview);
     project.shared = resolve::shared(&project.fleet);
+    read_assets(&project.tree, &mut project.shared.resolved);
     Ok(project)
 }
 
@@ -67,7 +68,7 @@ fn open_as(tree: Tree, preview: Option<&Preview>, progress: &dyn Progress) -> Re
             if errors.is_empty() { Ok(project) } else { Err(check_all(project, errors, progress)) }
         }
         None => {
-            // What needs nothing of fleet.yaml shows all the same.
+            // Errors that don't depend on fleet.yaml are reported anyway.
             errors.extend(files.unread);
             errors.extend(project::check_layer_files(&tree));
             let checker = Checker::customer();

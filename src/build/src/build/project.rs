@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::future_dates::{FutureDates, today};
+use crate::assets::{AssetFolder, Found, Remembered};
 use crate::git;
+use crate::manifest::{Input, Stamp};
 use crate::policy::Policy;
 use crate::provenance::ProvenanceLookup;
 use crate::render::{TOOL, Templates, syntax_errors};
 use crate::renderer::Renderer;
-use crate::resolve::{self, Resolved, Shared};
+use crate::resolve::{self, NamedFolder, Resolved, Shared};
 use flotilla_model::bundle::PackBundle;
 use flotilla_model::customer::{SHARED, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity};
@@ -43,7 +45,7 @@ pub struct Project {
     pub(super) policy: Policy,
     /// The errors in the policy.
     pub(super) broken: Vec<Diagnostic>,
-    /// Files with secrets in clear that git tracks.
+    /// Files with secrets in plain text that git tracks.
     pub(super) committed_secrets: Vec<Diagnostic>,
     /// The schema of customers' files; compiled when the first one is read.
     checker: OnceLock<&'static Checker>,
@@ -70,17 +72,52 @@ fn committed_secrets(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
         let (message, help) = match file.is_file().then(|| git::is_tracked(&file))? {
             Ok(false) => return None,
             Ok(true) => (
-                format!("git tracks {path}, which has secrets in plain text"),
+                format!("git tracks {path}, which contains secrets in plain text"),
                 format!("replace its secrets, add it to .gitignore, and remove it from git: git rm --cached {path}"),
             ),
             Err(failure) => (
-                format!("whether git tracks {path}, which has secrets in plain text, is not known: {failure}"),
+                format!("whether git tracks {path}, which contains secrets in plain text, is not known: {failure}"),
                 failure.hints.first().cloned().unwrap_or_else(|| "make `git status` work in this folder".to_owned()),
             ),
         };
         Some(Diagnostic::warning(Code::TrackedSecrets, place, message, help))
     };
     files.filter_map(warning).collect()
+}
+
+/// Reads the folders with assets that workers name, and gives the workers their lists.
+pub(super) fn read_assets(tree: &Tree, resolved: &mut Resolved) {
+    let mut folders = std::mem::take(&mut resolved.asset_folders);
+    folders.sort_by(|a, b| a.directory.cmp(&b.directory));
+    folders.dedup_by(|a, b| a.directory == b.directory && a.place == b.place && a.most == b.most);
+    let mut lists = BTreeMap::new();
+    for folder in folders {
+        let NamedFolder { directory, place, html_handling, most } = &folder;
+        let path = tree.root.join(directory);
+        let asset_folder =
+            AssetFolder { path: &path, shown: directory, place, html_handling: *html_handling, most: *most };
+        match asset_folder.read(&mut Remembered::default()) {
+            Ok(Found { list, inputs }) => {
+                let input = |(path, stamp): (String, Stamp)| {
+                    let file = format!("{directory}/{path}").trim_end_matches('/').to_owned();
+                    // What its bytes are, the list says; a stamp that isn't the same has it read again.
+                    Input { file, stamp, content: Some(ShortHash::default()) }
+                };
+                resolved.asset_inputs.extend(inputs.into_iter().map(input));
+                lists.insert(directory.clone(), list);
+            }
+            Err(errors) => {
+                let errors =
+                    errors.into_iter().filter(|error| !resolved.diagnostics.contains(error)).collect::<Vec<_>>();
+                resolved.diagnostics.extend(errors);
+            }
+        }
+    }
+    for own in resolved.workers.iter_mut().filter_map(|worker| worker.assets.as_mut()?.own.as_mut()) {
+        if let Some(list) = lists.get(&own.directory) {
+            own.list = list.clone();
+        }
+    }
 }
 
 impl Project {
@@ -111,7 +148,8 @@ impl Project {
             (name, pack, parsed)
         });
         let renderer = Renderer::new(packs);
-        let shared = resolve::shared(&fleet);
+        let mut shared = resolve::shared(&fleet);
+        read_assets(&tree, &mut shared.resolved);
         let (policy, broken) = Policy::new(&fleet);
         let committed_secrets = committed_secrets(&tree, &fleet);
         Project {
@@ -148,6 +186,7 @@ impl Project {
             Some(spec) => resolve::resolve(&self.fleet, &self.shared, spec),
             None => Resolved::default(),
         };
+        read_assets(&self.tree, &mut resolved);
         // A name that is made of what is faulty there is no error of its own.
         let is_made = |found: &Diagnostic| matches!(found.code, Code::UnknownName | Code::BadWorkerName);
         let is_reported = |found: &Diagnostic| reading.diagnostics.iter().any(|other| other.place == found.place);

@@ -147,7 +147,7 @@ impl Scan {
         self.finalize(project)
     }
 
-    /// Merges the results of a scan, and forgets customers that are gone.
+    /// Merges the results of a scan, and drops customers that no longer exist.
     fn merge<'g>(&mut self, scanned: Vec<Scanned>, gone: impl IntoIterator<Item = &'g Record>) {
         for Scanned { record, is_dirty, orphaned, findings } in scanned {
             self.is_dirty |= is_dirty;
@@ -257,7 +257,7 @@ impl Scan {
             && self.records.iter().all(|record| held.contains(id(record)))
     }
 
-    /// Holds back the customers of packs that turned out to be broken in these variants. If nobody is left, all errors are returned.
+    /// Holds back the customers of packs that turned out to be broken in these variants. If no customer is left, all errors are returned.
     pub(super) fn block(
         &mut self,
         errors: BTreeMap<String, (BTreeSet<ShortHash>, Vec<Diagnostic>)>,

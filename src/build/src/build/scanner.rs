@@ -113,8 +113,8 @@ impl<'a> Scanner<'a> {
         self.resolve(input, &bytes, start, known.as_ref())
     }
 
-    /// Returns whether the packs of a record's workers can be used. A template that doesn't parse changes nothing that decides what a spec
-    /// resolves to, and its customers are held all the same.
+    /// Returns whether the packs of a record's workers can be used. A template that can't be parsed changes nothing that decides what a
+    /// spec resolves to, and its customers are held all the same.
     fn has_packs(&self, record: &Record) -> bool {
         record.units.iter().all(|unit| self.project.fleet.packs.contains_key(&unit.pack))
     }
@@ -179,7 +179,7 @@ impl<'a> Scanner<'a> {
         let project = self.project;
         let file = spec.file.clone();
         let _span = trace::span("read and resolve", &file);
-        let (reading, resolved) = project.resolve(&file, bytes);
+        let (reading, mut resolved) = project.resolve(&file, bytes);
         let mut inputs = vec![spec];
         let (mut layers, mut labels, mut other_id) = (Vec::new(), Vec::new(), None);
         if let Some(spec) = &reading.spec {
@@ -193,6 +193,7 @@ impl<'a> Scanner<'a> {
                 content: file.bytes.as_ref().map(|bytes| Digest::of(bytes).short_hash()),
             }));
         }
+        inputs.append(&mut resolved.asset_inputs);
         // With a broken pack or layer, too, the customer is resolved again the next time.
         let has_diagnostics = !reading.diagnostics.is_empty() || !resolved.broken_parts.is_empty();
         let is_held = |judged: &Judged| has_errors(judged) || !resolved.broken_parts.is_empty();

@@ -12,14 +12,14 @@ use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::Failure;
 use flotilla_model::plain_file;
 
-/// The most bytes of a file that are read to compare it.
+/// The maximum size, in bytes, of a file that are read to compare it.
 const LIMIT: u64 = 64 << 20;
 
 /// Writes an archive, and its SHA-256 beside it in a file that `sha256sum -c` reads.
 pub fn archive(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     write(path, bytes)?;
-    // A pipe or a device has nothing beside it.
+    // There is nothing next to a pipe or a device.
     if fs::metadata(path).is_ok_and(|found| plain_file::is_special(&found)) {
         return Ok(());
     }
@@ -32,7 +32,7 @@ pub fn archive(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 pub fn folder(to: &Path, customer: &str, files: &Files, force: bool) -> Result<(), Failure> {
     let before = Earlier::read(to, customer)?;
     if !force && let Some(path) = before.changed(to, files) {
-        return Err(Failure::refused(format!("{} was edited since it was exported", to.join(path).display()))
+        return Err(Failure::refused(format!("{} was edited after it was exported", to.join(path).display()))
             .hint("--force overwrites it; nothing was written"));
     }
     for (path, bytes) in files.iter().filter(|(path, _)| *path != LIST) {
@@ -41,7 +41,7 @@ pub fn folder(to: &Path, customer: &str, files: &Files, force: bool) -> Result<(
         }
     }
     for (path, exported) in before.sums().filter(|(path, _)| !files.contains_key(*path)) {
-        // The list can be anybody's: what isn't as it was exported stays.
+        // The list isn't trusted: files that were changed since the export stay.
         if let Ok(file) = plain_file::project_file(to, path)
             && (force || plain_file::read(&file, LIMIT).is_ok_and(|bytes| sum(&bytes) == exported))
         {
@@ -101,7 +101,7 @@ impl Earlier {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).with_context(|| format!("{} can't be made", parent.display()))?;
+        fs::create_dir_all(parent).with_context(|| format!("{} can't be created", parent.display()))?;
     }
     let written = AtomicFile::new(path).keep_permissions().follow_link().write(bytes);
     written.with_context(|| format!("{} can't be written", path.display()))?;

@@ -34,12 +34,15 @@ function list(folder) {
   if (typeof customer !== "string" || !Array.isArray(workers) || workers.length === 0 || !isMap) refuse(`its ${LIST} lacks something`);
   for (const [path, sum] of Object.entries(files)) {
     const steps = path.split("/");
-    const plain = steps.every((step) => /^[A-Za-z0-9_.-]+$/.test(step) && step !== "." && step !== ".." && !/^(\.git|node_modules)$/i.test(step));
+    // Static assets are published, and have any name; everything else is code.
+    const isAsset = steps[0] === "assets" || steps.includes("_assets", 1);
+    const name = isAsset ? /^[^\\/:\x00-\x1f\x7f]+$/ : /^[A-Za-z0-9_.-]+$/;
+    const plain = steps.every((step) => name.test(step) && step !== "." && step !== ".." && !/^(\.git|node_modules)$/i.test(step));
     if (!plain || path.startsWith(WORKFLOWS) || [LIST, DEPLOYED].includes(path)) refuse(`it has a file of a name that isn't taken: ${JSON.stringify(path)}`);
     if (!/^[0-9a-f]{64}$/.test(sum)) refuse(`its ${LIST} lacks the digest of ${path}`);
   }
   for (const { folder: of, digest } of workers)
-    if (!/^[0-9a-f]{64}$/.test(digest) || !Object.hasOwn(files, `${of}/index.ts`) || !Object.hasOwn(files, `${of}/wrangler.jsonc`))
+    if (!/^[0-9a-f]{64}$/.test(digest) || !Object.hasOwn(files, `${of}/wrangler.jsonc`))
       refuse("a worker lacks its files");
   return { customer, workers, files };
 }

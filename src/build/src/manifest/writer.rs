@@ -16,13 +16,13 @@ use flotilla_model::digest::ShortHash;
 use flotilla_model::plain_file;
 use flotilla_model::user_key::UserKey;
 
-/// Writes on what builds remember. That it can't is no failure of a build: it is forgotten, and noted.
+/// Appends to the build cache. If that fails, the build doesn't: the cache is dropped, and this is noted.
 pub struct Writer {
     inner: Mutex<Inner>,
 }
 
 struct Inner {
-    /// None where nothing is to be kept.
+    /// None if nothing is kept.
     log: Option<File>,
     /// Its path, and how long it is.
     path: PathBuf,
@@ -275,7 +275,7 @@ fn compact(folder: &Path, manifest: &mut Manifest, key: &UserKey) -> io::Result<
                 Ok(true)
             };
             if !keep(&mut unit.value, unit.resolved)? {
-                // Never taken for known: it is resolved anew.
+                // It never counts as known: it is resolved again.
                 record.context = ShortHash::default();
             }
             if let Some(rendering) = &mut unit.rendered {

@@ -61,8 +61,8 @@ impl WorkerResolver<'_, '_> {
                 let place = self.place(&steps);
                 let message = format!("the variable `{name}` contains a secret in plain text");
                 let help = format!(
-                    "make it a secret, `secrets: {{ {name}: {{ secret: {} }} }}`, and replace the value where it was issued, if the \
-                     file was ever committed; if it is public, turn this off for the customer under `diagnostics` in fleet.yaml",
+                    "make it a secret, `secrets: {{ {name}: {{ secret: {} }} }}`; if the file was ever committed, have a new value \
+                     issued; if the value is public, turn this warning off for the customer under `diagnostics` in fleet.yaml",
                     name.to_ascii_uppercase()
                 );
                 self.push(Diagnostic::warning(Code::SecretVariable, place, message, help));
@@ -86,7 +86,7 @@ impl WorkerResolver<'_, '_> {
             for (map, _) in keys.into_iter().filter(|(_, taken)| *taken) {
                 let message = format!("`{name}` can't be set here");
                 let place = self.key_place(&[map, name]);
-                let reasons = "it is how the dispatch worker reaches the namespace: see `dispatch` of the account";
+                let reasons = "flotilla sets it, so that the dispatch worker reaches the namespace: see `dispatch` of the account";
                 self.push(Diagnostic::error(Code::ReservedName, place, message, reasons));
             }
         }
@@ -115,7 +115,7 @@ impl WorkerResolver<'_, '_> {
         let settings = self.settings;
         let of_pack: BTreeMap<String, Binding> = objects.map(bound_by_pack).unwrap_or_default();
         let written = settings.bindings.iter().flatten();
-        // What the pack binds is bound, whatever a spec says.
+        // The pack's bindings always apply, whatever a spec defines.
         let of_spec = written.filter(|(name, binding)| of_pack.get(*name) != Some(binding));
         for (name, written) in of_spec.chain(&of_pack) {
             let mut binding = written.clone();
@@ -138,23 +138,23 @@ impl WorkerResolver<'_, '_> {
                 (secrets.contains_key(name), "a secret"),
                 (services, "a service binding"),
                 (matches!(database, Database::D1 { binding, .. } if binding == name), "the binding of `database`"),
-                (of_dispatch, "how the dispatch worker reaches the namespace"),
-                (name == DIGEST_VARIABLE, "what flotilla gives to each worker itself"),
+                (of_dispatch, "a binding that flotilla gives to the dispatch worker"),
+                (name == DIGEST_VARIABLE, "a variable that flotilla sets for each worker"),
                 (!is_packs && of_pack.contains_key(name), "a Durable Object class that the pack binds"),
             ];
             for (_, other) in also.into_iter().filter(|(taken, _)| *taken) {
-                let message = format!("`{name}` is a binding, and {other} as well");
+                let message = format!("`{name}` is both a binding and {other}");
                 let help = "give one of them another name";
                 self.push(Diagnostic::error(Code::Conflict, place.clone(), message, help));
             }
-            // In previews, too, it is another one then.
+            // Then it is a different one in previews, too.
             let has_environment = binding.text(QUEUE).is_some_and(|queue| queue.contains("{environment}"));
             let is_known = !self.left_out.has("bindings");
             let Some(kind) = binding.kind() else {
                 if !is_known {
                     continue;
                 }
-                let message = format!("`bindings.{name}` doesn't say what it points to");
+                let message = format!("`bindings.{name}` doesn't define what it points to");
                 let help = format!("write `{{ kv: … }}`, `{{ r2: … }}`; or `{name}: null` to remove it");
                 self.push(Diagnostic::error(Code::MissingKey, place, message, help));
                 continue;
@@ -168,7 +168,7 @@ impl WorkerResolver<'_, '_> {
             if kind.is_single
                 && let Some(other) = singles.insert(kind.key(), name)
             {
-                let message = format!("`{other}` and `{name}` are both `{}`; a worker has it once", kind.key());
+                let message = format!("`{other}` and `{name}` are both `{}`; a worker can have only one", kind.key());
                 self.push(Diagnostic::error(Code::Conflict, place, message, "keep one of them"));
             }
             // The objects and workflows of a preview's worker are its own.
@@ -185,7 +185,7 @@ impl WorkerResolver<'_, '_> {
             {
                 let place = self.place(&["bindings", name, DURABLE_OBJECT]);
                 let message =
-                    format!("`bindings.{name}` is to the Durable Object class `{class}`, which the pack doesn't have");
+                    format!("`bindings.{name}` uses the Durable Object class `{class}`, which the pack doesn't have");
                 let help = match objects.classes().into_iter().collect::<Vec<_>>().join(", ") {
                     known if known.is_empty() => {
                         "add `worker`, the worker that defines it; or a migration to the pack".to_owned()
@@ -220,7 +220,7 @@ impl WorkerResolver<'_, '_> {
             if let Some(namespace) = namespace {
                 let message =
                     format!("workers of the dispatch namespace `{namespace}` can't have workflows of their own");
-                let help = "bind a workflow of a worker outside of the namespace, with `worker`; or use an account without `dispatchNamespace`";
+                let help = "bind a workflow of a worker outside the namespace, with `worker`; or use an account without `dispatchNamespace`";
                 self.push(Diagnostic::error(Code::NotInNamespace, place, message, help));
                 continue;
             }
@@ -251,9 +251,9 @@ impl WorkerResolver<'_, '_> {
             let place = self.key_place(&["queueConsumers", pattern]);
             if let Some(namespace) = namespace {
                 let message = format!(
-                    "workers of the dispatch namespace `{namespace}` can't consume queues: wrangler would drop this without a word"
+                    "workers of the dispatch namespace `{namespace}` can't consume queues: wrangler would silently ignore this"
                 );
-                let help = "let a worker outside of the namespace consume the queue and call them; or use an account without `dispatchNamespace`";
+                let help = "let a worker outside the namespace consume the queue and call them; or use an account without `dispatchNamespace`";
                 self.push(Diagnostic::error(Code::NotInNamespace, place, message, help));
                 continue;
             }
@@ -330,7 +330,7 @@ impl WorkerResolver<'_, '_> {
         let most = self.batch.fleet.limit(account, Limit::Variables);
         if count > most {
             let message =
-                format!("{count} variables and secrets, {DIGEST_VARIABLE} among them; a worker can have {most}");
+                format!("{count} variables and secrets, including {DIGEST_VARIABLE}; a worker can have {most}");
             let help =
                 format!("put several values into one variable: a variable can be a map; {}", raise(Limit::Variables));
             let place = [["vars"], ["secrets"]]
@@ -346,7 +346,8 @@ impl WorkerResolver<'_, '_> {
                 other => other.to_string().len(),
             } as u64;
             if size > most {
-                let message = format!("the variable `{name}` has {} bytes; {} fit", grouped(size), grouped(most));
+                let message =
+                    format!("the variable `{name}` has {} bytes, but the limit is {}", grouped(size), grouped(most));
                 let place = self.place(&["vars", name]);
                 let help = format!("keep large values in KV or in the database; {}", raise(Limit::VariableBytes));
                 self.push(Diagnostic::error(Code::VariableTooLarge, place, message, help));

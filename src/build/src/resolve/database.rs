@@ -46,14 +46,14 @@ pub(super) fn shared_by_environments(databases: &[InUse], own: &OwnDatabases) ->
                 format!("the database `{name}` is shared by the environments {words}"),
                 format!(
                     "give each its own: write `{{environment}}` in its name, or `environments: {{ {first}: {{ database: {{ … }} }} }}`; \
-                     what is set for an environment itself may be the same"
+                     to share one on purpose, set it for each of the environments"
                 ),
             ),
             Some(binding) => (
                 format!("the D1 database of the binding `{binding}` is shared by the environments {words}"),
                 format!(
                     "give each its own: `environments: {{ {first}: {{ bindings: {{ {binding}: {{ d1: … }} }} }} }}`; \
-                     what is set for an environment itself may be the same"
+                     to share one on purpose, set it for each of the environments"
                 ),
             ),
         };
@@ -104,7 +104,7 @@ impl WorkerResolver<'_, '_> {
             let place = self.key_place(&["database", key]);
             let kind = self.place(&["database", "type"]);
             let message = format!("`database.{key}` doesn't belong to the type {word}");
-            let help = "turso takes `url` and `token`; d1 takes `name`, and `id`, `jurisdiction` and `locationHint` if need be; none takes nothing; \
+            let help = "turso takes `url` and `token`; d1 takes `name` and optionally `id`, `jurisdiction` and `locationHint`; none takes no other key; \
                         `key: null` removes what a weaker layer sets";
             self.push(Diagnostic::error(Code::Conflict, place, message, help).also(kind, "the type"));
         }
@@ -179,7 +179,7 @@ impl WorkerResolver<'_, '_> {
         }
         if database.jurisdiction.is_some() && database.location_hint.is_some() {
             let place = self.place(&["database", "locationHint"]);
-            let message = "locationHint has no effect beside `jurisdiction`, which says where the database lies";
+            let message = "locationHint has no effect next to `jurisdiction`, which decides where the database is";
             self.push(Diagnostic::warning(Code::NoEffect, place, message, "leave it out"));
         }
         Database::D1 {

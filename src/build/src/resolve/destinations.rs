@@ -51,7 +51,7 @@ impl WorkerResolver<'_, '_> {
             let index = index.to_string();
             if destination.environment.is_some() && destination.environments.is_some() {
                 let place = self.place(&["destinations", &index, "environment"]);
-                let message = "`environment` and `environments` both say where the destination exists";
+                let message = "`environment` and `environments` both define where the destination exists";
                 self.push(Diagnostic::error(Code::Conflict, place, message, "keep `environments`"));
             }
             self.environments_of(&index, destination);
@@ -85,7 +85,8 @@ impl WorkerResolver<'_, '_> {
                 let place = self.place(&["destinations", &index, "settings", setting]);
                 match secrets.get(name) {
                     Some((other, _)) if other != name => {
-                        let message = format!("`{name}` is looked up here as itself, but under `secrets` as `{other}`");
+                        let message =
+                            format!("`{name}` is the secret `{name}` here, but the secret `{other}` under `secrets`");
                         self.push(Diagnostic::error(Code::Conflict, place, message, "give one of them another name"));
                     }
                     Some(_) => {}

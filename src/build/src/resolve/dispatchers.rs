@@ -34,7 +34,8 @@ pub(super) fn dispatchers(fleet: &Fleet, peers: &Peers, resolved: &mut Resolved)
                 && other.dispatch_namespace.as_ref() < Some(namespace)
         });
         if let Some((other, _)) = alike {
-            let message = format!("the accounts `{other}` and `{name}` have two namespaces and one list of hosts");
+            let message =
+                format!("the accounts `{other}` and `{name}` have different namespaces, but the same list of hosts");
             let help = "give each a title of its own under `hosts`";
             resolved.diagnostics.push(Diagnostic::error(Code::Conflict, place(&["hosts"]), message, help));
         }

@@ -69,7 +69,7 @@ impl WorkerResolver<'_, '_> {
                         "the dispatch worker of `{namespace}` looks up whole hosts, and `{}` is not one",
                         route.pattern
                     );
-                    let help = "name each host under `domains`; what has to be told by its path needs an account without \
+                    let help = "list each host under `domains`; routes with a path need an account without \
                                 `dispatchNamespace`";
                     self.push(Diagnostic::error(Code::NotInNamespace, place, message, help));
                 }
@@ -98,12 +98,12 @@ impl WorkerResolver<'_, '_> {
             None => pattern == host,
         };
         if reach.is_some_and(|reach| !reach.is_empty() && !reach.iter().any(takes)) {
-            let message = format!("no route and no domain of the dispatch worker takes in `{host}`");
+            let message = format!("no route and no domain of the dispatch worker covers `{host}`");
             let zone = self.batch.fleet.zone_of(host);
             let pattern = if host == zone { format!("{host}/*") } else { format!("*.{zone}/*") };
             let help = format!(
                 "add `routes: [{{ pattern: \"{pattern}\", zone: {zone} }}]` or the host to it under `sharedWorkers`; a custom \
-                 hostname of a zone of yours (Cloudflare for SaaS) needs neither"
+                 hostname in one of your zones (Cloudflare for SaaS) needs neither"
             );
             self.push(Diagnostic::warning(Code::Undispatched, place.clone(), message, help));
         }

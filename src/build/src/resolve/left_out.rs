@@ -38,7 +38,7 @@ impl LeftOut {
         }
     }
 
-    /// Notes what a source sets, which comes over the sources before.
+    /// Notes what a source sets, which overrides the sources before it.
     pub(super) fn add(&mut self, node: &Node) {
         match &node.kind {
             Kind::LeftOut => self.add_source(),

@@ -189,8 +189,8 @@ fn cycles(calls: &BTreeMap<(Environment, &str), Vec<(&str, &Place)>>) -> Vec<Dia
         for (to, place) in calls.get(&node).into_iter().flatten() {
             if let Some(start) = path.iter().position(|role| role == to) {
                 let circle = path[start..].iter().chain([to]).copied().collect::<Vec<_>>().join(" → ");
-                let message = format!("service bindings form a circle in {}: {circle}", node.0);
-                let help = "neither could be uploaded before the other: let one of them call by address, `{ workerUrl: … }` under `vars`";
+                let message = format!("service bindings form a cycle in {}: {circle}", node.0);
+                let help = "none of them can be uploaded first: let one call another by its address, `{ workerUrl: … }` under `vars`";
                 found.push(Diagnostic::error(Code::Cycle, (*place).clone(), message, help));
             } else {
                 walk(calls, (node.0, to), path, done, found);

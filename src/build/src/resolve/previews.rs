@@ -80,7 +80,7 @@ pub(super) fn adapt(
     let hosts: Vec<&str> = domains.iter().map(Domain::name).chain(of_routes).collect();
     let mut moved = BTreeMap::new();
     match &preview.domain {
-        // What is reached from nowhere outside of the preview isn't in it either.
+        // A worker that can't be reached outside the preview can't be reached in it, either.
         Some(domain) if !hosts.is_empty() || settings.workers_dev.unwrap_or(true) => {
             let host = preview.host_in(domain, Some(subject.id).filter(|id| *id != SHARED), role);
             moved.extend(hosts.iter().map(|before| ((*before).to_owned(), host.clone())));
@@ -130,7 +130,7 @@ impl WorkerResolver<'_, '_> {
         }
         let place = self.place(&["database"]);
         let message = "a preview would use the database of production";
-        let help = "say which one previews have, here or under `defaults` of fleet.yaml: \
+        let help = "define which one previews use, here or under `defaults` of fleet.yaml: \
                     `environments: { preview: { database: { type: turso, url: …, token: … } } }`, or `{ type: none }`";
         self.push(Diagnostic::error(Code::ProductionData, place, message, help));
     }
@@ -145,7 +145,7 @@ impl WorkerResolver<'_, '_> {
         let place = self.key_place(&["bindings", name]);
         let message = format!("the binding `{name}` of a preview would use a resource of production");
         let help = format!(
-            "say what it is in previews, here or under `defaults` of fleet.yaml: \
+            "define it for previews, here or under `defaults` of fleet.yaml: \
              `environments: {{ preview: {{ bindings: {{ {name}: {{ {key}: … }} }} }} }}`, or `{name}: null`"
         );
         self.push(Diagnostic::error(Code::ProductionData, place, message, help));

@@ -6,8 +6,8 @@ use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 
 use super::claim::{ClaimedResource, UniqueClaim};
 
-/// Finds custom domains whose requests a route of another worker of the same customer takes: routes come before custom domains. A route of the
-/// domain's own worker for the whole host comes first again.
+/// Finds custom domains whose requests a route of another worker of the same customer takes: routes come before custom domains. A route of
+/// the domain's own worker for the whole host takes precedence over that.
 pub(super) fn siblings(claims: &[UniqueClaim]) -> Vec<Diagnostic> {
     let host_of = |claim: &UniqueClaim| match &claim.resource {
         // Hosts that are shared on purpose are not claimed.
@@ -52,13 +52,13 @@ pub(super) fn siblings(claims: &[UniqueClaim]) -> Vec<Diagnostic> {
             let (by, of) = (route.claimant.own(), claim.claimant.own());
             let pattern = format!("{host}{path}");
             let meant =
-                format!("if this is intended, name the route's host in fleet.yaml: `sharedHosts: [\"{host}\"]`");
+                format!("if this is intended, list the route's host in fleet.yaml: `sharedHosts: [\"{host}\"]`");
             let (code, message) = match is_whole {
                 true => (
                     Code::SharedHost,
                     format!(
-                        "the custom domain `{domain}` of the {of} worker gets no request: the route `{pattern}` of the {by} \
-                         worker takes all"
+                        "the custom domain `{domain}` of the {of} worker gets no requests: the route `{pattern}` of the {by} \
+                         worker takes all of them"
                     ),
                 ),
                 false => (
@@ -70,7 +70,7 @@ pub(super) fn siblings(claims: &[UniqueClaim]) -> Vec<Diagnostic> {
                 ),
             };
             let help = format!(
-                "routes come before custom domains: let the route name its hosts, or write `{domain}` as a route, too; {meant}"
+                "routes take precedence over custom domains: write the route's hosts without a wildcard, or write `{domain}` as a route, too; {meant}"
             );
             let diagnostic = match is_whole {
                 true => Diagnostic::error(code, claim.place.clone(), message, help),

@@ -19,7 +19,7 @@ pub(super) struct Sources<'a> {
     pub(super) roots: Vec<(&'a Document, &'a Node)>,
     /// Env files, which hold in one environment; after how many of the roots they come.
     pub(super) only: Vec<(usize, Environment, &'a Document)>,
-    /// The preview that is looked at, if it isn't the fleet itself.
+    /// The preview that is handled, if it isn't the fleet itself.
     pub(super) preview: Option<&'a Preview>,
     /// Whether something of any source was left out as faulty.
     is_partial: bool,
@@ -65,8 +65,8 @@ impl<'a> Sources<'a> {
     /// Returns the settings that apply to a worker, the weakest first.
     pub(super) fn chain(&self, environment: Environment, role: Option<&str>) -> Vec<(&'a Document, &'a Node)> {
         if environment == Environment::Preview {
-            // What is said of previews comes over all that is said of the environment that they are made from, wherever it
-            // stands: so one line of fleet.yaml can keep all previews off a database.
+            // Settings for previews override all settings of the environment that they are derived from, wherever they are defined: so one
+            // line of fleet.yaml can keep all previews off a database.
             let mut chain = self.base(role).map(|base| self.chain(base, role)).unwrap_or_default();
             chain.extend(self.of_previews(role));
             return chain;
@@ -90,7 +90,7 @@ impl<'a> Sources<'a> {
     pub(super) fn left_out(&self, environment: Environment, role: Option<&str>) -> LeftOut {
         let mut left_out = LeftOut::default();
         for (index, (_, root)) in self.roots.iter().enumerate().filter(|_| self.is_partial) {
-            // The spec is the last one: what it sets comes over all layers.
+            // The spec is the last one: its settings override all layers.
             if index + 1 == self.roots.len() {
                 if self.is_open {
                     left_out.add_source();
@@ -172,8 +172,8 @@ impl<'a> Sources<'a> {
         for (_, root) in &self.roots {
             let Some(Kind::Map(entries)) = root.get("workers").map(|node| &node.kind) else { continue };
             for (role, _, node) in entries {
-                // Null takes away what a weaker source has; where there is nothing to take away, it is a worker as it comes. So is
-                // a name alone, wherever it is.
+                // Null removes what a weaker source has; if there is nothing to remove, it is a worker with default settings. So is a name
+                // alone, in any source.
                 let known = roles.contains(&Some(role));
                 roles.retain(|other| *other != Some(role));
                 if !known || !matches!(node.kind, Kind::Null) {
@@ -193,8 +193,8 @@ impl<'a> Sources<'a> {
         if self.preview.is_some() { vec![Environment::Preview] } else { self.standing(role) }
     }
 
-    /// Returns the environments in which a worker exists: production, and those that any source adds; a written `null` removes one.
-    /// The sources of the role come over those of the customer. Settings for previews don't count.
+    /// Returns the environments in which a worker exists: production, and those that any source adds; a written `null` removes one. The
+    /// sources of the role override those of the customer. Settings for previews don't count.
     pub(super) fn standing(&self, role: Option<&str>) -> Vec<Environment> {
         let mut standing = BTreeSet::from([Environment::Production]);
         for (environment, node) in self.sets(role).flatten() {

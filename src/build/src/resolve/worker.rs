@@ -15,16 +15,16 @@ use flotilla_model::spec::{
     TailConsumer,
 };
 use flotilla_spec::layer::Merged;
-use flotilla_spec::pack::{Objects, Type};
+use flotilla_spec::pack::{AssetSource, Objects, Type};
 use flotilla_spec::project::unknown;
 use flotilla_spec::yaml::{Document, Kind, Node};
 
-use super::Batch;
 use super::bindings::reserved;
 use super::claim::{Claimant, ClaimedResource, UniqueClaim};
 use super::left_out::LeftOut;
 use super::peers::{Peer, Reference, ReferenceKind};
 use super::previews::{self, Base};
+use super::{Batch, assets};
 
 /// The compatibility date of workers whose fleet sets none. Raising it redeploys them all.
 const DEFAULT_COMPATIBILITY_DATE: &str = "2026-06-01";
@@ -112,7 +112,7 @@ impl Batch<'_> {
         let mut settings = match Settings::deserialize(&value) {
             Ok(settings) => settings,
             Err(_) => {
-                // Each layer is valid by itself; what is left is a map over something else.
+                // Each layer is valid by itself; the remaining error is a map that overrides something else.
                 let entries = value.as_object_mut().into_iter().flat_map(std::mem::take);
                 let (known, faulty): (Map<_, _>, Map<_, _>) =
                     entries.partition(|(key, value)| fault(key, value).is_none());
@@ -121,7 +121,7 @@ impl Batch<'_> {
                     if target.left_out.has(key) {
                         continue;
                     }
-                    let message = format!("its layers don't fit together: {error}");
+                    let message = format!("its layers can't be merged: {error}");
                     let help = "see where each value comes from with `flotilla show`";
                     let place = target.subject.place.clone();
                     self.resolved.diagnostics.push(Diagnostic::error(Code::Conflict, place, message, help));
@@ -145,7 +145,15 @@ impl Batch<'_> {
             self.resolved.moved.extend(moved);
         }
         let (pack, name_pattern) = (value["pack"].as_str(), value["workerName"].as_str());
-        WorkerResolver { batch: self, target, settings: &settings, left_out, pack, name_pattern }.resolve();
+        // Without code, nothing is bound and nothing is called.
+        let packs = &self.fleet.packs;
+        let of_worker = match pack {
+            Some(name) => packs.get(name),
+            None => packs.values().next().filter(|_| packs.len() == 1 && self.fleet.broken_packs.is_empty()),
+        };
+        let is_all_assets = of_worker.and_then(|pack| pack.assets.as_ref()).is_some_and(|assets| assets.is_all);
+        let lacks_code = if is_all_assets { assets::without_code(&mut settings) } else { Vec::new() };
+        WorkerResolver { batch: self, target, settings: &settings, left_out, pack, name_pattern }.resolve(&lacks_code);
     }
 }
 
@@ -162,7 +170,21 @@ pub(super) struct PackInUse<'a> {
     manifest: Option<&'a PackFile>,
     /// The Durable Objects of its code, if all of it is known.
     pub(super) objects: Option<&'a Objects>,
+    /// Its static assets.
+    pub(super) assets: Option<&'a AssetSource>,
     pub(super) types: Types<'a>,
+}
+
+impl PackInUse<'_> {
+    /// Returns its name.
+    pub(super) fn name(&self) -> &str {
+        self.name
+    }
+
+    /// Returns whether all of it is known.
+    pub(super) fn is_known(&self) -> bool {
+        self.manifest.is_some()
+    }
 }
 
 /// The destination types of a pack, as far as they are known.
@@ -197,8 +219,11 @@ impl<'a> Types<'a> {
 }
 
 impl<'a> WorkerResolver<'a, '_> {
-    fn resolve(mut self) {
+    fn resolve(mut self, lacks_code: &[&'static str]) {
         let pack = self.pack();
+        if let Some(pack) = &pack {
+            self.warn_of_missing_code(pack, lacks_code);
+        }
         self.warn_of_unused_settings(pack.as_ref());
         let known_name = self.name(pack.as_ref());
         let reach = self.reach(known_name.as_deref());
@@ -221,6 +246,7 @@ impl<'a> WorkerResolver<'a, '_> {
         self.workflows(&reach.account, reach.namespace.as_deref(), &name, &mut bindings);
         let queue_consumers = self.queue_consumers(&reach.account, reach.namespace.as_deref());
         let (migrations, exports) = self.classes(objects);
+        let assets = self.assets(pack.as_ref(), &reach.account, &vars, &secrets, (&bindings, &database));
         let (target, settings) = (self.target, self.settings);
         let provenance = settings.trusted_origins.as_ref();
         let trusted_origins = self.checked(provenance, "trustedOrigins", Code::BadOrigin, names::origin);
@@ -288,6 +314,7 @@ impl<'a> WorkerResolver<'a, '_> {
                 };
                 consumers.iter().filter_map(name).collect()
             }),
+            assets,
             delivery: settings.delivery.unwrap_or(Delivery::Automatic),
         };
         self.batch.resolved.workers.push(worker);
@@ -414,7 +441,7 @@ impl<'a> WorkerResolver<'a, '_> {
         for (key, to) in self.settings.services.iter().flatten() {
             let place = self.place(&["services", key]);
             if vars.contains_key(key) || secrets.contains_key(key) || reserved(key).is_some() {
-                let message = format!("`{key}` is a service binding, and something else as well");
+                let message = format!("`{key}` is a service binding, but is also used for something else");
                 self.push(Diagnostic::error(Code::Conflict, place.clone(), message, "give one of them another name"));
             }
             let from = self.batch.resolved.workers.len();
@@ -445,7 +472,7 @@ impl<'a> WorkerResolver<'a, '_> {
         for index in namespace.map_or(0..0, |_| 0..crons.len()) {
             let message =
                 format!("workers of the dispatch namespace `{}` can't have crons", namespace.unwrap_or_default());
-            let help = "give the cron to a worker outside of the namespace, which calls them; or use an account without `dispatchNamespace`";
+            let help = "give the cron to a worker outside the namespace, which calls them; or use an account without `dispatchNamespace`";
             let place = self.place(&["crons", &index.to_string()]);
             self.push(Diagnostic::error(Code::NotInNamespace, place, message, help));
         }
@@ -467,7 +494,7 @@ impl<'a> WorkerResolver<'a, '_> {
         if day > days {
             let place = self.place(&["compatibilityDate"]);
             let message = format!("{date} doesn't exist: that month has {days} days");
-            self.push(Diagnostic::error(Code::WrongForm, place, message, "write an existing day"));
+            self.push(Diagnostic::error(Code::WrongForm, place, message, "write a date that exists"));
         }
     }
 
@@ -554,13 +581,21 @@ impl<'a> WorkerResolver<'a, '_> {
                 prefix,
                 manifest,
                 objects: Some(&pack.objects),
+                assets: pack.assets.as_ref(),
                 types: Types::Known(&pack.types),
             });
         }
         if let Some((name, pack)) = broken.get_key_value(name) {
             self.batch.resolved.broken_parts.insert(name.to_owned());
             let types = pack.types.as_ref().map_or(Types::Unknown, Types::Named);
-            return Some(PackInUse { name, prefix: pack.prefix.as_deref(), manifest: None, objects: None, types });
+            return Some(PackInUse {
+                name,
+                prefix: pack.prefix.as_deref(),
+                manifest: None,
+                objects: None,
+                assets: None,
+                types,
+            });
         }
         if !fleet.lacks("packs") {
             let place = self.place(&["pack"]);
@@ -587,7 +622,7 @@ impl<'a> WorkerResolver<'a, '_> {
     }
 
     /// Returns whether a setting is meant for this worker alone, and for no other of the customer or the fleet.
-    fn is_for_this_worker(&self, place: &Place, key: &str) -> bool {
+    pub(super) fn is_for_this_worker(&self, place: &Place, key: &str) -> bool {
         let subject = self.target.subject;
         let Some(role) = self.target.role else {
             return self.is_own(place);
@@ -607,7 +642,7 @@ impl<'a> WorkerResolver<'a, '_> {
     fn name(&mut self, pack: Option<&PackInUse<'_>>) -> Option<String> {
         let (pattern, scope) = (self.name_pattern, self.target.name_scope);
         let shared = self.target.subject.id == SHARED;
-        // What stands in a customer's own file gives nobody else that name.
+        // A name in a customer's own file applies to no other customer.
         let own = self.target.merged.place(&["workerName"]).is_some_and(|place| self.is_own(&place));
         if let Some(pattern) = pattern
             && let Err(wrong) = names::pattern(pattern, !own && self.target.role.is_none())
@@ -638,7 +673,7 @@ impl<'a> WorkerResolver<'a, '_> {
         if self.target.role.is_some() && scope == NameScope::Customer && !pattern.contains("{role}") {
             name = format!("{name}-{role}");
         }
-        // What is exact is so for the worker that stands; beside it, a preview has a name of its own.
+        // An exact name applies to the permanent worker; a preview has a name of its own.
         let apart = match self.target.environment {
             Environment::Production => false,
             Environment::Preview => true,

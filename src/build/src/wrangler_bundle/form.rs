@@ -8,7 +8,7 @@ use flotilla_model::modules::{BundledModule, MOST_MODULES, ModuleKind, Modules};
 /// The longest head of a part.
 const LONGEST_HEAD: usize = 16 << 10;
 
-/// Reads the modules of a form. The error says what is wrong with it.
+/// Reads the modules of a form. The error describes what is wrong with it.
 pub(super) fn modules(form: &[u8]) -> Result<Modules, String> {
     let damaged = || "wrangler wrote no multipart form".to_owned();
     let end = memmem::find(form, b"\r\n").filter(|end| (3..200).contains(end)).ok_or_else(damaged)?;
@@ -44,7 +44,7 @@ pub(super) fn modules(form: &[u8]) -> Result<Modules, String> {
 
 fn main_module(metadata: &[u8]) -> Result<String, String> {
     let metadata: Value =
-        serde_json::from_slice(metadata).map_err(|error| format!("wrangler's metadata is no JSON: {error}"))?;
+        serde_json::from_slice(metadata).map_err(|error| format!("wrangler's metadata is not JSON: {error}"))?;
     match (metadata["main_module"].as_str(), metadata.get("body_part")) {
         (Some(main), _) => Ok(main.to_owned()),
         (None, Some(_)) => {

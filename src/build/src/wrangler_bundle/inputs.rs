@@ -28,10 +28,10 @@ const LOCKS: [&str; 7] = [
     "bun.lock",
     "bun.lockb",
 ];
-/// The most files that decide a bundle, and the most bytes of all of them.
+/// The maximum number of files that decide a bundle, and the maximum size of all of them, in bytes.
 const MOST_FILES: usize = 80_000;
 const MOST_BYTES: u64 = 256 << 20;
-/// The most sources that a bundle lists by name.
+/// The maximum number of sources that a bundle lists by name.
 const MOST_NAMED: usize = 200;
 /// The time by which a file system's clock can be behind.
 const TICK: Duration = Duration::from_millis(20);
@@ -47,7 +47,7 @@ pub(super) struct Inputs {
     trees: BTreeSet<PathBuf>,
 }
 
-/// The digests of inputs at one time; nothing for a file that isn't there or can't be read.
+/// The digests of inputs at one time; nothing for a file that doesn't exist or can't be read.
 pub(super) type Contents = BTreeMap<PathBuf, Option<Digest>>;
 
 impl Inputs {
@@ -56,12 +56,15 @@ impl Inputs {
         Inputs { trees: project.trees.clone(), ..Inputs::default() }
     }
 
-    /// Returns the inputs of a bundle, from esbuild's metafile and the modules beside the main one. Nothing if they can't be told.
+    /// Returns the inputs of a bundle, from esbuild's metafile and the modules beside the main one. Nothing if they are unknown.
     pub(super) fn of_bundle(project: &WranglerProject, metafile: &Value, modules: &Modules) -> Option<Inputs> {
         let mut inputs = Inputs::of_project(project);
         let listed = metafile["inputs"].as_object()?;
-        let sources: BTreeSet<PathBuf> =
-            listed.keys().map(|path| normalized(&project.folder.join(path))).filter(|path| path.is_file()).collect();
+        let sources: BTreeSet<PathBuf> = listed
+            .keys()
+            .map(|path| plain_file::without_dots(&project.folder.join(path)))
+            .filter(|path| path.is_file())
+            .collect();
         let mut imported = BTreeSet::new();
         let in_trees = |name: &str| project.trees.iter().any(|tree| tree.join(name).is_file());
         let others = modules.list.iter().skip(1).filter(|module| module.kind != ModuleKind::SourceMap);
@@ -115,7 +118,7 @@ impl Inputs {
             let folder = path.parent().unwrap_or(workspace);
             for name in extends {
                 let places: Vec<PathBuf> = match name.starts_with('.') {
-                    true => vec![normalized(&folder.join(name))],
+                    true => vec![plain_file::without_dots(&folder.join(name))],
                     false => folder.ancestors().map(|above| above.join("node_modules").join(name)).collect(),
                 };
                 let forms = |place: PathBuf| {
@@ -129,13 +132,13 @@ impl Inputs {
         }
     }
 
-    /// Reads what the inputs are now. The error says why they can't be read: there are too many.
+    /// Reads the current inputs. The error is the reason why they can't be read: there are too many.
     pub(super) fn contents(&self, project: &WranglerProject) -> Result<Contents, String> {
         let mut total = 0;
         let mut contents = Contents::new();
         let too_many = || {
             let most = MOST_FILES;
-            format!("the files that decide its bundle are more than {most}, or more than {} MiB", MOST_BYTES >> 20)
+            format!("its bundle depends on more than {most} files, or on more than {} MiB", MOST_BYTES >> 20)
         };
         for path in &self.files {
             contents.insert(path.clone(), read(path, &mut total));
@@ -191,8 +194,9 @@ pub(super) fn are_settled(
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds)
     };
     let inputs = metafile["inputs"].as_object().into_iter().flatten();
-    let sizes: BTreeMap<PathBuf, Option<u64>> =
-        inputs.map(|(path, input)| (normalized(&project.folder.join(path)), input["bytes"].as_u64())).collect();
+    let sizes: BTreeMap<PathBuf, Option<u64>> = inputs
+        .map(|(path, input)| (plain_file::without_dots(&project.folder.join(path)), input["bytes"].as_u64()))
+        .collect();
     let is_as_seen = |path: &PathBuf, digest: &Option<Digest>| {
         if before.get(path).is_some_and(|then| then == digest) {
             return true;
@@ -291,21 +295,8 @@ fn read(path: &Path, total: &mut u64) -> Option<Digest> {
     Some(Digest::of(&bytes))
 }
 
-/// Returns a path without `.` and `..`.
-fn normalized(path: &Path) -> PathBuf {
-    let mut steps = PathBuf::new();
-    for step in path.components() {
-        match step {
-            std::path::Component::CurDir => {}
-            std::path::Component::ParentDir => drop(steps.pop()),
-            step => steps.push(step),
-        }
-    }
-    steps
-}
-
-/// Finds the file of a text, data or WebAssembly module: the metafile says who imports it and its name alone. Nothing if there is none with
-/// these bytes.
+/// Finds the file of a text, data or WebAssembly module: the metafile only has its name and the file that imports it. Nothing if there is
+/// none with these bytes.
 fn original(
     project: &WranglerProject,
     listed: &serde_json::Map<String, Value>,
@@ -327,7 +318,7 @@ fn original(
         if !paths.any(|path| path.trim_start_matches("./") == name) {
             continue;
         }
-        let importer = normalized(&project.folder.join(path));
+        let importer = plain_file::without_dots(&project.folder.join(path));
         let text = plain_file::read_through_links(&importer, MOST_BYTES).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let folder = importer.parent().unwrap_or(&project.folder);
@@ -341,7 +332,7 @@ fn original(
                     .chain([folder.join(specifier)])
                     .collect(),
             };
-            found.extend(places.iter().map(|place| normalized(place)).filter(is_it));
+            found.extend(places.iter().map(|place| plain_file::without_dots(place)).filter(is_it));
         }
     }
     (!found.is_empty()).then_some(found)

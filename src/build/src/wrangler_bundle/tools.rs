@@ -17,9 +17,9 @@ use flotilla_spec::pack::{Pack, WRANGLER, WranglerProject};
 
 /// The oldest major version of wrangler that is used.
 const OLDEST_WRANGLER: u64 = 4;
-/// The oldest Node.js of a wrangler that doesn't say it.
+/// The oldest Node.js for a wrangler that doesn't define one.
 const OLDEST_NODE: [u64; 3] = [20, 0, 0];
-/// The most bytes of a package.json.
+/// The maximum size, in bytes, of a package.json.
 const MOST_BYTES: u64 = 1 << 20;
 
 /// The wrangler of a pack.
@@ -41,7 +41,7 @@ impl Node {
         Node { program: find_program("node") }
     }
 
-    /// Returns what tells this program from another one, without running it.
+    /// Returns what distinguishes this program from others, without running it.
     pub(super) fn identity(&self) -> String {
         let real = self.program.as_ref().and_then(|program| program.canonicalize().ok());
         let of = |path: PathBuf| {
@@ -92,7 +92,7 @@ impl Wrangler {
 
     /// Returns its script, installed if it is pinned, and checks that Node.js is there and new enough for it.
     pub(super) fn script(&self, pack: &Pack, node: &Node, progress: &dyn Progress) -> Result<PathBuf, super::Error> {
-        let needed = |text: &str| format!("install Node.js {text} or newer, and make it the `node` of PATH");
+        let needed = |text: &str| format!("install Node.js {text} or newer, and put it first on the PATH");
         let Some(program) = &node.program else {
             return Err(missing(pack, "Node.js, which runs wrangler, is not installed".to_owned(), needed("22")).into());
         };
@@ -128,14 +128,16 @@ impl Wrangler {
     }
 }
 
-/// Returns the error of a wrangler that doesn't know what it is asked for.
+/// Returns the error of a wrangler that doesn't support the required options.
 pub(super) fn too_old(pack: &Pack, version: &str) -> Box<Diagnostic> {
     let shown = if version.is_empty() { "of this project" } else { version };
     let message = format!("wrangler {shown} is too old: bundling needs its options --outfile and --metafile");
     missing(
         pack,
         message,
-        format!("install wrangler {OLDEST_WRANGLER}, as with `npm install --save-dev wrangler@{OLDEST_WRANGLER}`"),
+        format!(
+            "install wrangler {OLDEST_WRANGLER}, for example with `npm install --save-dev wrangler@{OLDEST_WRANGLER}`"
+        ),
     )
 }
 

@@ -55,7 +55,7 @@ fn d1_name(name: &str) -> Result<(), String> {
     if begins && name.len() <= 64 && name.chars().all(fits) {
         return Ok(());
     }
-    Err("a D1 database's name is lower-case letters, digits, `-` and `_`".to_owned())
+    Err("a D1 database's name consists of lower-case letters, digits, `-` and `_`".to_owned())
 }
 
 fn turso_url(url: &str) -> Result<(), String> {
@@ -185,7 +185,7 @@ impl Databases<'_> {
             Wanted::New(name) => {
                 let all = self.list()?;
                 if all.iter().any(|(other, _)| other == name) {
-                    return Err(Failure::new(format!("there is a D1 database {name} in that account already"))
+                    return Err(Failure::new(format!("that account already has a D1 database {name}"))
                         .hint(format!("use it: --database d1:{name}")));
                 }
                 Ok(Database::D1 { name: name.clone(), id: None })
@@ -221,7 +221,7 @@ impl Databases<'_> {
                     let free = |name: &str| {
                         d1_name(name)?;
                         let taken = all.iter().any(|(other, _)| other == name);
-                        if taken { Err(format!("there is a database {name} already")) } else { Ok(()) }
+                        if taken { Err(format!("there is already a database {name}")) } else { Ok(()) }
                     };
                     return Ok(Database::D1 { name: prompter.line("Its name", &own, free)?, id: None });
                 }
@@ -298,7 +298,7 @@ pub fn deleter_of(workspace: &Workspace, account_id: &str) -> Result<DeleteDatab
     }
     let token = token.ok_or_else(|| {
         Failure::new(format!("there is no token here for the account {}", mask(account_id)))
-            .hint("set it, as `flotilla plan` says")
+            .hint("set it, as `flotilla plan` describes")
     })?;
     deleter(workspace, &token)
 }

@@ -1,5 +1,5 @@
-//! Destinations out of the pack's catalogue, and their settings, each by its JSON Schema. A secret's value is typed and
-//! goes to where secrets are; the spec refers to it by name.
+//! Destinations out of the pack's catalogue, and their settings, each by its JSON Schema. A secret's value is entered and stored in a
+//! source of secrets; the spec refers to it by name.
 
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
@@ -52,7 +52,7 @@ impl Setting<'_> {
         }
         let example = self.schema["examples"][0].as_str().map(|example| format!(", such as {example}"));
         let form = match (&self.schema["pattern"], &self.schema["type"]) {
-            (Value::String(pattern), _) => format!("expected the form {pattern}"),
+            (Value::String(pattern), _) => format!("expected a match of {pattern}"),
             (_, Value::String(kind)) => format!("expected a value of type {kind}, within its limits"),
             _ => "it doesn't fit".to_owned(),
         };

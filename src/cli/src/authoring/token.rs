@@ -85,13 +85,13 @@ pub fn access(prompter: &Prompter, workspace: &Workspace, account: Option<&str>)
             }
             None => return Err(prompter.missing("the account", "--account NAME")),
         };
-        // What isn't set is told as any command tells it.
+        // A missing setting is reported as by any other command.
         let tokens = workspace.cloud.tokens(&workspace.fleet, [name], &workspace.secrets)?;
         let token = tokens.into_values().next().ok_or_else(|| Failure::new("BUG: an account has no token"))?;
         return verified(workspace, token, false, Some(name.to_owned())).map(Some);
     }
     if configured.is_empty() {
-        prompter.note("no API token is set: type one, or press Enter to continue without");
+        prompter.note("no API token is set: enter one, or press Enter to continue without one");
     }
     loop {
         let mut items: Vec<String> = configured
@@ -101,7 +101,7 @@ pub fn access(prompter: &Prompter, workspace: &Workspace, account: Option<&str>)
         let index = if items.is_empty() {
             0
         } else {
-            items.push("another token, which I type".to_owned());
+            items.push("another token, which I enter".to_owned());
             prompter.select("Cloudflare API token", &items, 0)?
         };
         let access = match configured.get(index) {
@@ -140,7 +140,7 @@ pub fn verified(
 fn verify(requester: &mut PlatformRequester, account_id: Option<&str>) -> Result<(), Failure> {
     let refused = |why: &str| {
         Err(Failure::new(format!("Cloudflare rejects the token: {}", clean(why)))
-            .hint("dash.cloudflare.com › Manage account › API tokens has it; it needs `Workers Scripts: Edit` and `Zone: Read`"))
+            .hint("create one at dash.cloudflare.com › Manage account › API tokens; it needs `Workers Scripts: Edit` and `Zone: Read`"))
     };
     let why = match requester.try_ask(&home(""), &Call::VerifyToken { of_account: false }) {
         Ok(Reply::Token(status)) if status == "active" => return Ok(()),
@@ -248,7 +248,7 @@ pub fn entries(workspace: &Workspace, account: &Account) -> Vec<flotilla_spec::e
             // The one that was there without being written is lost otherwise.
             let default = whole(serde_json::json!({"env": ACCOUNT_ID_VARIABLE}), TOKEN_VARIABLE);
             let default = Set(path(&["accounts", "default"]), default);
-            // As soon as there are two, it has to be said which one is meant by those who name none.
+            // With two accounts, it has to be defined which one applies to customers that name none.
             let only = workspace.fleet.accounts.keys().next().filter(|_| workspace.fleet.accounts.len() == 1);
             let says = workspace.fleet.file.defaults.as_ref().is_some_and(|defaults| defaults.contains_key("account"));
             let stays = only.filter(|only| *only != "default" && !says && !workspace.ids.is_empty());

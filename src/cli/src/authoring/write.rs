@@ -128,19 +128,21 @@ fn check_alone(
 ) -> Result<(), Failure> {
     let failure = |why: String| {
         Err(Failure::refused(format!("{name} can't be set for {environment} only: {why}"))
-            .hint("without --env it is set for all environments of the customer"))
+            .hint("without --env, it is set for all environments of the customer"))
     };
     let Some(store) = store else {
         return failure(
-            "no source of fleet.yaml is a file for each environment, as `secrets/{environment}.env` is".to_owned(),
+            "no source in fleet.yaml has a file for each environment, such as `secrets/{environment}.env`".to_owned(),
         );
     };
     let before = stores.iter().take_while(|other| other.path() != store.path());
     let mut for_all = before.filter(|other| other.environment().is_none());
     match for_all.find(|other| other.has(name) == Ok(true)) {
-        Some(other) => {
-            failure(format!("{} has it for all, and comes before {}", clean(&other.path()), clean(&store.path())))
-        }
+        Some(other) => failure(format!(
+            "{} has it for all environments, and takes precedence over {}",
+            clean(&other.path()),
+            clean(&store.path())
+        )),
         None => Ok(()),
     }
 }
@@ -150,7 +152,7 @@ fn storable(store: &Store<'_>) -> Result<(), Failure> {
     let path = store.path();
     if store.is_clear() && git::is_tracked(&store.on_disk())? {
         return Err(Failure::refused(format!("git tracks {path}, and plain-text secrets don't belong in git")).hint(format!(
-            "take it out (git rm --cached {path}) and add it to .gitignore, or encrypt it with age, see docs/guides/secrets.md"
+            "remove it from git (git rm --cached {path}) and add it to .gitignore, or encrypt it with age; see docs/guides/secrets.md"
         )));
     }
     Ok(())

@@ -76,7 +76,7 @@ impl<'a> Deployment<'a> {
         let at = match (all.len(), customer) {
             (1, Some(_)) => 0,
             (_, None) if !prompter.is_interactive() => return Err(prompter.missing("the customer", "CUSTOMER")),
-            // What stands for all environments is changed for all, and production is the one that is meant.
+            // A value for all environments is changed for all of them, and production is the selected one.
             (_, Some(_)) if !prompter.is_interactive() => 0,
             _ => {
                 let items: Vec<String> = all.iter().map(|item| item.line(workspace)).collect();
@@ -292,7 +292,7 @@ fn deployed_at(workspace: &Workspace, deployed: &BTreeMap<WorkerId, Deployed>, w
     deployed.get(&(home, worker.name.clone())).map(|deployed| deployed.deployed_at)
 }
 
-/// Returns how long ago a moment was, for people.
+/// Returns how long ago a moment was, in words.
 fn ago(at: i64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     since(i64::try_from(now).unwrap_or_default() - at)

@@ -77,14 +77,14 @@ impl Editor<'_> {
         let present = self.environments();
         if present.contains(&environment) {
             let customer = &self.deployment.worker.customer;
-            return Err(Failure::usage(format!("{customer} has the environment {environment} already")));
+            return Err(Failure::usage(format!("{customer} already has the environment {environment}")));
         }
         let text = self.text()?;
         let spec = value(&text);
         let path = |steps: &[&str]| steps.iter().map(|step| (*step).to_owned()).collect::<Vec<_>>();
         let names_environments = spec["environments"].as_object().is_some_and(|named| !named.is_empty());
         if !names_environments && present.contains(&Environment::Production) {
-            // Otherwise it isn't stated whether production goes on to exist.
+            // Otherwise, it isn't defined whether production continues to exist.
             self.spec(Change::Set(path(&["environments", "production"]), json!({})))?;
         }
         let mut settings = Map::new();
@@ -122,7 +122,7 @@ impl Editor<'_> {
         let spec = value(&text);
         let roles = spec["workers"].as_object().into_iter().flatten().map(|(role, _)| role.clone());
         let levels = roles.map(|role| vec!["workers".to_owned(), role]).chain([Vec::new()]);
-        // Production exists unless it is removed, and so does what a layer adds: not to name it is not enough.
+        // Production exists unless it is removed, and so does an environment that a layer adds: leaving it out is not enough.
         let stays = environment == Environment::Production || self.is_inherited(environment);
         for level in levels {
             let key: Vec<String> = level.iter().cloned().chain(["environments".to_owned()]).collect();

@@ -77,7 +77,7 @@ const STEPS: [(Question, &str); 7] = [
     (Question::Customer, "change the customer"),
     (Question::Database, "change the database"),
     (Question::Destinations, "change the destinations"),
-    (Question::Nothing, "leave, with nothing written"),
+    (Question::Nothing, "quit, and write nothing"),
 ];
 
 impl<'a> Answers<'a> {
@@ -106,7 +106,7 @@ impl<'a> Answers<'a> {
             stores_token: false,
         };
         if let Some(id) = &arguments.customer {
-            // Before anything is asked: what is taken can't be had.
+            // Before any question: an id or a host that is taken can't be used.
             free_id(workspace, id).map_err(Failure::usage)?;
         }
         if !prompter.is_interactive() && arguments.customer.is_none() {
@@ -185,7 +185,7 @@ impl<'a> Answers<'a> {
         }
         let Some(mut access) = token::access(prompter, workspace, arguments.account.as_deref())? else {
             prompter.note(
-                "continuing without a token, as with --offline: no requests are sent, so the host is not checked and no database is listed or created",
+                "continuing without a token, as with --offline: no requests are sent, the host is not checked, and no database is listed or created",
             );
             return self.account_without_requests(d1);
         };
@@ -204,7 +204,7 @@ impl<'a> Answers<'a> {
         Ok(())
     }
 
-    /// Takes the account that is named. Nothing is asked of Cloudflare. `d1`: whether a D1 database is named, which can't be looked up.
+    /// Takes the account that is named. Sends no requests. `d1`: whether a D1 database is named, which can't be looked up.
     fn account_without_requests(&mut self, d1: bool) -> Result<(), Failure> {
         if d1 {
             return Err(Failure::usage("D1 databases can't be listed offline")
@@ -245,7 +245,7 @@ impl<'a> Answers<'a> {
             Some(zone) => Some(zone),
             None => {
                 let mut items: Vec<String> = zones.iter().map(token::line).collect();
-                items.push("no zone: only an address on workers.dev".to_owned());
+                items.push("no zone: use only the workers.dev address".to_owned());
                 zones.get(prompter.select("Zone", &items, 0)?)
             }
         };
@@ -284,10 +284,12 @@ impl<'a> Answers<'a> {
                 Some((zone, _)) => {
                     prompter.line("Host name", zone, |text| host::in_fleet(workspace, text, Some(zone), None))?
                 }
-                None => prompter.line("Host name (empty: only an address on workers.dev)", "", |text| match text {
-                    "" => Ok(()),
-                    text => host::in_fleet(workspace, text, None, None),
-                })?,
+                None => {
+                    prompter.line("Host name (empty: use only the workers.dev address)", "", |text| match text {
+                        "" => Ok(()),
+                        text => host::in_fleet(workspace, text, None, None),
+                    })?
+                }
             };
             if name.is_empty() {
                 return Ok(());
@@ -295,7 +297,7 @@ impl<'a> Answers<'a> {
             let zone = of_zone.as_ref().map_or_else(|| names::zone_of(&name).to_owned(), |(zone, _)| zone.clone());
             let zone_id = of_zone.as_ref().map(|(_, id)| id.as_str());
             let kinds =
-                ["a custom domain: Cloudflare creates its DNS record", "a route: its DNS record exists already"];
+                ["a custom domain: Cloudflare creates its DNS record", "a route: its DNS record already exists"];
             let host = match prompter.select("Reached by", &kinds.map(str::to_owned), 0)? {
                 0 => Host::Domain(name),
                 _ => Host::Route { pattern: format!("{name}/*"), zone },
@@ -403,7 +405,7 @@ impl<'a> Answers<'a> {
                 origins
                     .try_for_each(|origin| names::origin(&origin).map_err(|(wrong, help)| format!("{wrong}: {help}")))
             };
-            self.origins = split(&prompter.line("Origins that call it from a browser", &default, valid)?);
+            self.origins = split(&prompter.line("Origins that call the worker from a browser", &default, valid)?);
         }
         if prompter.is_interactive() {
             for need in self.needs() {
@@ -606,7 +608,7 @@ fn free_id(workspace: &Workspace, id: &str) -> Result<(), String> {
         return Err(format!("an id has at most {} characters", names::ID_LENGTH));
     }
     if workspace.ids.contains(id) {
-        return Err(format!("the customer {id} exists already: `flotilla edit {id}` changes it"));
+        return Err(format!("the customer {id} already exists: `flotilla edit {id}` changes it"));
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! A plan as Markdown: for a comment of a pull request, which holds 65,536 characters, and for the summary of a job. Whatever a
-//! file holds, it marks nothing up.
+//! A plan as Markdown: for a comment of a pull request, which holds 65,536 characters, and for the summary of a job. Text from files never
+//! becomes markup.
 
 use flotilla_deploy::plan::{Change, HostChange};
 use flotilla_deploy::refresh::Finding;
@@ -149,7 +149,7 @@ impl PlanOutput<'_> {
         }
         let lanes = &self.estimates;
         if lanes.len() > 1 || lanes.iter().any(|lane| lane.used > 0) {
-            page.fold(&count(lanes.len(), "lane"), |page| {
+            page.fold(&count(lanes.len(), "API token"), |page| {
                 page.table(
                     "| accounts | requests | checks | time | used of the window |\n|---|---:|---:|---:|---|\n",
                     lanes.iter().map(lane_row),

@@ -9,7 +9,7 @@ use flotilla_model::failure::Failure;
 
 use super::{is_terminal, wait_for_shutdown};
 
-/// The most bytes that are read from stdin: far more than fits into a binding.
+/// The maximum number of bytes that are read from stdin: far more than fits into a binding.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Asks on a terminal for a value without showing it; otherwise reads all of stdin.
@@ -40,7 +40,7 @@ fn typed(prompt: &str) -> Result<String, Failure> {
     rpassword::prompt_password_with_config(prompt, terminal).map_err(|error| match error.kind() {
         // Without a handler, the signal has ended the program.
         ErrorKind::Interrupted => wait_for_shutdown(),
-        _ => Failure::new(format!("nothing was typed: {error}")),
+        _ => Failure::new(format!("no value was entered: {error}")),
     })
 }
 
@@ -53,7 +53,7 @@ pub fn piped() -> Result<SecretString, Failure> {
         .read_to_end(&mut bytes)
         .map_err(|error| Failure::new(format!("stdin can't be read: {error}")))?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(Failure::new("stdin holds more than any secret can"));
+        return Err(Failure::new("stdin contains more than a secret can have"));
     }
     let text = std::str::from_utf8(&bytes).map_err(|_| Failure::new("stdin is not UTF-8"))?;
     let text = text.strip_suffix('\n').unwrap_or(text);
@@ -64,8 +64,8 @@ fn valid(value: String) -> Result<SecretString, Failure> {
     let value = SecretString::from(value);
     match value.expose_secret() {
         "" => Err(Failure::new("the value is empty")
-            .hint("type it, or pipe it in: printf %s \"$VALUE\" | flotilla secrets set NAME")),
-        text if text.contains('\0') => Err(Failure::new("the value has a character that is no text")),
+            .hint("enter it, or pipe it in: printf %s \"$VALUE\" | flotilla secrets set NAME")),
+        text if text.contains('\0') => Err(Failure::new("the value contains a character that is not text")),
         _ => Ok(value),
     }
 }

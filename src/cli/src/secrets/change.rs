@@ -92,8 +92,8 @@ fn change(
     let (path, on_disk) = (store.path(), store.on_disk());
     if store.is_clear() && git::is_tracked(&on_disk)? {
         return Err(Failure::refused(format!("git tracks {path}, and plain-text secrets don't belong in git")).hint(format!(
-            "take it out (git rm --cached {path}), add it to .gitignore, and replace the secrets that were in it; or encrypt it with \
-             age, see docs/guides/secrets.md"
+            "remove it from git (git rm --cached {path}), add it to .gitignore, and replace the secrets that were in it; or encrypt it with \
+             age; see docs/guides/secrets.md"
         )));
     }
     let value = value(&entry)?;
@@ -103,7 +103,7 @@ fn change(
     store.set(&entry, &value)?;
     drop(value);
     warn_if_exposed(session, &on_disk, store);
-    // What holds now is read anew, as the next deploy reads it.
+    // The value that applies now is read again, as the next deploy reads it.
     let within = store.environment();
     let opened = open(session, &CloudArguments::default())?;
     let needs = opened.needs(session, |worker| {
@@ -132,22 +132,23 @@ fn check_credential(opened: &Opened, which: &Which, value: &SecretString) -> Res
     Ok(())
 }
 
-/// The name of the entry; refuses names that no spec can refer to, and customers that aren't there.
+/// The name of the entry; refuses names that no spec can refer to, and customers that don't exist.
 fn entry(opened: &Opened, which: &Which) -> Result<String, Failure> {
     let name = &which.name;
     let letters = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     if !name.starts_with(|c: char| c.is_ascii_uppercase()) || !name.chars().all(letters) {
         // What stands there may be the value.
-        return Err(Failure::usage("invalid name of a secret").hint(
-            "use capital letters, digits and underscores, a letter first; the value is typed or read from stdin",
+        return Err(Failure::usage("invalid secret name").hint(
+            "use capital letters, digits and underscores, beginning with a letter; the value is entered at a prompt or read from stdin",
         ));
     }
     let Some(customer) = &which.customer else { return Ok(name.clone()) };
     let customers = opened.customers();
     if !customers.contains(customer.as_str()) {
         let near = did_you_mean(customer, customers.iter().copied()).map(|near| format!("did you mean `{near}`?"));
-        return Err(Failure::usage(format!("there is no customer `{customer}`"))
-            .hint(near.unwrap_or_else(|| "customers are the files of customers/, without `.yaml`".to_owned())));
+        return Err(Failure::usage(format!("there is no customer `{customer}`")).hint(
+            near.unwrap_or_else(|| "a customer's id is the name of its file in customers/, without `.yaml`".to_owned()),
+        ));
     }
     Ok(own_secret(customer, name))
 }
@@ -163,7 +164,7 @@ fn store<'a, 'b>(
     let known = || stores.iter().map(Store::path).collect::<Vec<_>>().join(", ");
     let listed = opened.loaded.project.fleet.file.secrets.is_some();
     if stores.is_empty() {
-        return Err(Failure::usage("no source in fleet.yaml is a file that flotilla can write").hint(
+        return Err(Failure::usage("no source in fleet.yaml is a file that flotilla can write to").hint(
             "`sops set` writes its own files; list a dotenv file, plain or encrypted with age, under `secrets` in fleet.yaml",
         ));
     }
@@ -177,9 +178,11 @@ fn store<'a, 'b>(
     let chosen: Vec<&Store<'_>> = stores.iter().filter(named).filter(here).filter(takes).collect();
     if chosen.is_empty() {
         let what = match (&which.source, which.env) {
-            (Some(path), None) => format!("`{path}` is not a source that flotilla can write"),
+            (Some(path), None) => format!("`{path}` is not a source that flotilla can write to"),
             (_, Some(environment)) => format!("no source has a file for {environment}"),
-            (None, None) => format!("no source that can be written is for {entry}, by its `purpose` and `names`"),
+            (None, None) => {
+                format!("no source that flotilla can write to accepts {entry}, because of `purpose` and `names`")
+            }
         };
         let where_from = if listed { "fleet.yaml" } else { "flotilla, because fleet.yaml lists none" };
         return Err(Failure::usage(what).hint(format!("those of {where_from}: {}", known())));
@@ -194,7 +197,7 @@ fn store<'a, 'b>(
         })));
     }
     let store = has.unwrap_or(&chosen[0]);
-    // One of several files of the same source: it has to be said which one is meant.
+    // One of several files of the same source: the environment has to be named.
     if let (Some(of), None, None) = (store.environment(), which.env, &which.source) {
         return Err(
             Failure::usage(format!("{} is only for {of}", store.path())).hint("name the environment: --env staging")
@@ -203,7 +206,7 @@ fn store<'a, 'b>(
     Ok(store)
 }
 
-/// Refuses what is larger than a binding can be, before it is written.
+/// Rejects a value that is too large for a binding, before it is written.
 fn fits(opened: &Opened, which: &Which, value: &SecretString) -> Result<(), Failure> {
     let fleet = &opened.loaded.project.fleet;
     let of = |account: &String| fleet.limit(account, Limit::VariableBytes);
@@ -211,7 +214,9 @@ fn fits(opened: &Opened, which: &Which, value: &SecretString) -> Result<(), Fail
     let most = needing.map(|worker| of(&worker.account)).chain(fleet.accounts.keys().map(of)).min();
     let size = value.expose_secret().len() as u64;
     match most.filter(|most| size > *most) {
-        Some(most) => Err(Failure::new(format!("the value has {} bytes, {} fit", grouped(size), grouped(most)))),
+        Some(most) => {
+            Err(Failure::new(format!("the value has {} bytes, but the limit is {}", grouped(size), grouped(most))))
+        }
         None => Ok(()),
     }
 }

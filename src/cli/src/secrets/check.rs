@@ -72,7 +72,7 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
     selection.verify(&session.operator, &loaded.project, &mut loaded.scan)?;
     let loaded = &opened.loaded;
     let needs = opened.needs(session, |worker| selection.includes(worker))?;
-    // Of what isn't known, nothing can be said to be unused.
+    // If the needs are unknown, nothing can be reported as unused.
     let whole = selection.is_all() && loaded.scan.held.is_empty();
     let is_selected = |found: &&Diagnostic| found.severity == Severity::Error && selection.concerns(found);
     let errors: Vec<Diagnostic> = loaded.scan.diagnostics.iter().filter(is_selected).cloned().collect();
@@ -103,13 +103,17 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
         }
     };
     let lines = report.closed.iter().map(|closed| format!("{}: {}", closed.source, closed.why));
-    print(Style::Warning, "not asked:", lines.collect());
+    print(Style::Warning, "unavailable:", lines.collect());
     let lines = report.missing.iter().map(|Missing { name, customer, environment, why, .. }| {
         format!("{name} or {} for {customer} ({environment}): {why}", own_secret(customer, name))
     });
     print(Style::Error, "missing:", lines.collect());
     let lines = report.too_large.iter().map(|TooLarge { name, customer, environment, bytes, limit }| {
-        format!("{name} for {customer} ({environment}) has {} bytes, {} fit", grouped(*bytes as u64), grouped(*limit))
+        format!(
+            "{name} for {customer} ({environment}) has {} bytes, but the limit is {}",
+            grouped(*bytes as u64),
+            grouped(*limit)
+        )
     });
     print(Style::Error, "too large:", lines.collect());
     let lines = report.unused.iter().map(|Unused { name, file }| format!("{name} in {file}"));
@@ -142,7 +146,10 @@ fn missing(needs: &Needs) -> Vec<Missing> {
             Some(hidden) => hidden.clone(),
             None if row.deployed => {
                 let removed: Vec<&str> = missing.removed.iter().map(String::as_str).collect();
-                format!("it is deployed, but {} is removed, so all others have to be sent again", removed.join(", "))
+                format!(
+                    "it is deployed, but {} is removed, so all other secrets have to be sent again",
+                    removed.join(", ")
+                )
             }
             None => "not found in any source".to_owned(),
         },

@@ -80,6 +80,6 @@ fn from(row: &Row) -> String {
         (Some(source), Some(name), _) if *name != row.binding => format!("{} ({name})", clean(source)),
         (Some(source), ..) => clean(source),
         (None, _, Some(source)) => format!("{} can't be read", clean(source)),
-        (None, ..) => format!("{} is nowhere", row.name),
+        (None, ..) => format!("{} not found", row.name),
     }
 }

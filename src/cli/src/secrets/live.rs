@@ -84,7 +84,7 @@ struct Report {
 pub(super) fn run(session: &Session, mut opened: Opened, selection: &Selection) -> Result<Exit, Failure> {
     let is_selected = |worker: &Worker| selection.includes(worker);
     let needs = opened.needs(session, is_selected)?;
-    // The workers are of the specs and the cloud is started: both are parts of what was opened.
+    // The workers come from the specs, and the emulator is started if it is used: both belong to what was opened.
     let workers: Vec<Worker> = opened.workers(is_selected).into_iter().cloned().collect();
     let of_specs: Vec<&Worker> = workers.iter().collect();
     let fleet = &opened.loaded.project.fleet;
@@ -142,7 +142,7 @@ pub(super) fn run(session: &Session, mut opened: Opened, selection: &Selection) 
     }
     if is_marked {
         session.ui.line(&format!(
-            "{} secrets were deleted at Cloudflare; the state has that now, and the next `flotilla deploy` sends them again",
+            "{} secrets were deleted at Cloudflare; this is now recorded in the state, and the next `flotilla deploy` sends them again",
             paint(Style::Warning, "help:"),
         ));
     }
@@ -159,7 +159,7 @@ pub(super) fn run(session: &Session, mut opened: Opened, selection: &Selection) 
     Ok(exit)
 }
 
-/// Notes in the state what Cloudflare has lost; returns whether that is something, and noted.
+/// Records in the state which secrets Cloudflare has lost; returns whether there are any, and whether they were recorded.
 fn mark(session: &Session, opened: &Opened, workers: &[Worker], report: &Report) -> Result<bool, Failure> {
     let mut lost: BTreeMap<WorkerId, BTreeSet<String>> = BTreeMap::new();
     let key = |worker: &Worker| (worker.customer.clone(), worker.environment, worker.name.clone());

@@ -23,7 +23,9 @@ pub enum Alphabet {
 /// Returns a random value of this number of bytes.
 pub fn random(bytes: usize, alphabet: Alphabet) -> Result<SecretString, Failure> {
     let mut random = Zeroizing::new(vec![0; bytes]);
-    SystemRandom::new().fill(&mut random).map_err(|_| Failure::new("the system gives no random numbers"))?;
+    SystemRandom::new()
+        .fill(&mut random)
+        .map_err(|_| Failure::new("the operating system provides no random numbers"))?;
     let encoding = match alphabet {
         Alphabet::Hex => HEXLOWER,
         Alphabet::Base64 => BASE64,

@@ -19,8 +19,8 @@ use crate::timings::{self, Measured};
 
 /// The interval at which the watcher of a phase looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// The time after which a bar is shown, and only for work that will take as long again, or whose duration is unknown
-/// and that took twice as long: a bar that flickers by helps nobody.
+/// The time after which a bar is shown, and only for work that will take as long again, or whose duration is unknown and that took twice as
+/// long: a bar that only flickers is useless.
 const BAR_AFTER: Duration = Duration::from_millis(500);
 /// The time after which the first line is printed where there is no terminal.
 const LINE_AFTER: Duration = Duration::from_secs(3);
@@ -34,7 +34,7 @@ pub struct Phase {
     expected: Arc<Mutex<Duration>>,
     /// The text that is shown beside.
     detail: Arc<Mutex<String>>,
-    /// Hidden until it is worth a look; without a terminal, always.
+    /// Hidden until it is useful; without a terminal, always.
     pub bar: ProgressBar,
     watcher: Option<(Sender<()>, JoinHandle<()>)>,
     _span: trace::Span<'static>,
@@ -138,7 +138,7 @@ impl Watched {
                     (None, None) => passed >= 2 * BAR_AFTER,
                 };
                 if self.bar.is_hidden() && passed >= BAR_AFTER && long {
-                    // Unless a command deals with Ctrl-C itself, it ends the program, and the bar goes away first.
+                    // Unless a command handles Ctrl-C itself, it ends the program, and the bar is removed first.
                     let inner = Arc::clone(&self.inner);
                     self.inner.signals.listen(|| Box::new(move |signal| inner.leave(signal.exit_code())));
                     self.bar.set_draw_target(ProgressDrawTarget::stderr());
@@ -231,7 +231,7 @@ impl Ui {
 
 impl Inner {
     fn leave(&self, code: i32) -> ! {
-        // The lock is kept: whoever wants to draw after this waits for the end.
+        // The lock is kept: other threads that draw wait for the end.
         let phase = self.phase.lock();
         if let Some(phase) = &*phase {
             phase.bar.finish_and_clear();

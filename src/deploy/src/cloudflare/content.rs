@@ -1,5 +1,5 @@
-//! A worker's code as Cloudflare answers it: its modules as a form, or a script in the older form. Sends nothing; keeps all
-//! bytes as they are.
+//! A worker's code as Cloudflare returns it: its modules as a form, or a script in the older form. Sends nothing; keeps all bytes as they
+//! are.
 
 use std::io::Read;
 
@@ -24,7 +24,7 @@ pub fn read(kind: &str, entry: &str, mut body: impl Read) -> Result<Reply, CallE
         return Ok(Reply::Content { main: None, modules: vec![script] });
     };
     let Some(modules) = parts(&bytes, &boundary) else {
-        return Err(CallError::Unavailable("Cloudflare's answer with a worker's code ends in the middle".to_owned()));
+        return Err(CallError::Unavailable("Cloudflare's response with a worker's code is incomplete".to_owned()));
     };
     let first = modules.first().map(|module| module.name.clone());
     let main = Some(entry.to_owned()).filter(|entry| !entry.is_empty()).or(first);

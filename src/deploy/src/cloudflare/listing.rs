@@ -1,5 +1,5 @@
-//! Lists as Cloudflare answers them: a hundred thousand workers are 50 MB and more, of which a few fields are kept. Read
-//! as they come, never as a whole; sends nothing.
+//! Lists as Cloudflare returns them: a hundred thousand workers are 50 MB and more, of which a few fields are kept. Read as they come,
+//! never as a whole; sends nothing.
 
 use std::fmt;
 use std::io::{self, BufReader, Read};
@@ -19,7 +19,8 @@ use super::result::ResultInfo;
 /// The longest list that is read, in bytes: a worker takes about 600 in it, so that this is 400,000 of them. An account holds some hundreds,
 /// and the lists of namespaces come in pages.
 pub const MAX_LIST: u64 = 256 << 20;
-/// The most entries of a list that are kept of one answer: an empty entry takes a few bytes, and a hundred times as much once it is read.
+/// The maximum number of entries of a list that are kept of one answer: an empty entry takes a few bytes, and a hundred times as much once
+/// it is read.
 const MAX_ENTRIES: usize = 500_000;
 /// The most tags of a worker, and errors of an answer, that are kept.
 const MAX_PARTS: usize = 100;
@@ -90,7 +91,7 @@ struct Route {
     script: Option<String>,
 }
 
-/// Reads a list of at most so many entries; `null` is none.
+/// Reads a list with a maximum number of entries; `null` is none.
 struct Bounded<T> {
     limit: usize,
     entry: PhantomData<T>,
@@ -185,10 +186,10 @@ fn list<T: for<'de> Deserialize<'de>, U>(
         Ok(envelope) => envelope,
         Err(error) => {
             return Err(match body.broken {
-                Some(broken) if broken.kind == Kind::TooLong => refused(0, "the list is longer than flotilla reads"),
+                Some(broken) if broken.kind == Kind::TooLong => refused(0, "the list exceeds the size limit"),
                 Some(broken) => super::failed(&broken),
                 // Cut off in the middle, it may be whole the next time.
-                None if error.is_eof() => CallError::Unavailable("Cloudflare's list ends in the middle".to_owned()),
+                None if error.is_eof() => CallError::Unavailable("Cloudflare's list is incomplete".to_owned()),
                 None => super::undocumented(&format!("the list can't be read: {error}")),
             });
         }
@@ -199,7 +200,7 @@ fn list<T: for<'de> Deserialize<'de>, U>(
             error.map_or_else(|| refused(0, "Cloudflare gave no reason"), |error| refused(error.code, &error.message))
         );
     }
-    // What isn't in the list counts as gone. So no list is worse than none that can be read.
+    // An entry that isn't in the list counts as removed. So an incomplete list is worse than one that can't be read.
     let rows = envelope.result.ok_or_else(|| super::undocumented("the list is missing"))?;
     let entries = rows.into_iter().map(convert).collect();
     envelope.result_info.unwrap_or_default().page(entries, page, full).map_err(|why| super::undocumented(&why))
@@ -311,10 +312,7 @@ mod tests {
             Err(CallError::Unavailable(message)) => format!("again: {message}"),
             other => panic!("{other:?}"),
         };
-        assert_eq!(
-            outcome_of(r#"{"success": true, "result": [{"id": "w"}"#),
-            "again: Cloudflare's list ends in the middle"
-        );
+        assert_eq!(outcome_of(r#"{"success": true, "result": [{"id": "w"}"#), "again: Cloudflare's list is incomplete");
         assert_eq!(outcome_of(r#"{"success": false, "errors": [{"code": 7, "message": "no"}], "result": null}"#), "no");
         for body in [
             r#"{"success": true, "result": [{"id": 7}]}"#,

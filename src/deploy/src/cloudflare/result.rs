@@ -1,12 +1,12 @@
-//! Checks what an answer says against what its operation documents, and reads it. An answer that says anything else proves
-//! nothing: neither that the request was carried out nor that it wasn't. One place for all operations; sends nothing.
+//! Checks a response against the documentation of its operation, and reads it. A response that isn't documented proves nothing: neither
+//! that the request was carried out nor that it wasn't. One place for all operations; sends nothing.
 
 use std::collections::BTreeSet;
 
 use flotilla_model::paging::{ListPage, Page};
 use flotilla_model::platform::{
     Call, DATABASES_PER_PAGE, DISPATCH_NAMESPACE_MISSING, Home, KV_PER_PAGE, ListedConsumer, ListedQueue,
-    ListedWorkflow, ListedZone, QUEUES_PER_PAGE, Reply, WORKER_MISSING, WORKFLOWS_PER_PAGE, ZONES_PER_PAGE,
+    ListedWorkflow, ListedZone, QUEUES_PER_PAGE, Reply, Token, WORKER_MISSING, WORKFLOWS_PER_PAGE, ZONES_PER_PAGE,
 };
 use flotilla_model::spec::QueueConsumer;
 use flotilla_model::uploaded::Uploaded;
@@ -39,6 +39,24 @@ pub fn read(home: &Home, call: &Call, result: &Value, info: &Value) -> Result<Re
             // Neither is documented to be there always.
             let time = |field| text(result, field).ok();
             Ok(Reply::Uploaded(Uploaded { etag, created_on: time("created_on"), modified_on: time("modified_on") }))
+        }
+        Call::OpenAssets { .. } => {
+            object(result)?;
+            let bucket = |bucket: &Value| strings(rows(bucket)?);
+            let buckets = match &result["buckets"] {
+                Value::Null => Vec::new(),
+                buckets => rows(buckets)?.iter().map(bucket).collect::<Result<Vec<_>, Mismatch>>()?,
+            };
+            let buckets: Vec<Vec<String>> = buckets.into_iter().filter(|bucket| !bucket.is_empty()).collect();
+            Ok(Reply::Assets { token: Some(Token::new(text(result, "jwt")?)), buckets })
+        }
+        // The token is there once all files are.
+        Call::UploadAssets { .. } => {
+            if !result.is_null() {
+                object(result)?;
+            }
+            let token = if result["jwt"].is_null() { None } else { Some(Token::new(text(result, "jwt")?)) };
+            Ok(Reply::Assets { token, buckets: Vec::new() })
         }
         // The result of these isn't documented: that it was a success is all that there is.
         Call::Delete { .. }
@@ -164,15 +182,15 @@ pub fn read(home: &Home, call: &Call, result: &Value, info: &Value) -> Result<Re
         Call::DeleteKeys { keys, .. } => written(result, keys.len()),
         Call::ListDatabases { name, page } => {
             let list = names(result, info, ("name", "uuid"), (page, DATABASES_PER_PAGE))?;
-            // How many a filter lets through isn't documented to be what is counted.
+            // The documentation doesn't define whether the count is that of the filtered entries.
             Ok(Reply::Names(ListPage { total: list.total.filter(|_| name.is_none()), ..list }))
         }
         Call::ListKv { page } => names(result, info, ("title", "id"), (page, KV_PER_PAGE)).map(Reply::Names),
         Call::ListKeys { page, .. } => names(result, info, ("name", "name"), (page, KEYS_PER_PAGE)).map(Reply::Names),
-        Call::ReadKey { .. } => Err("an envelope in place of a value".to_owned()),
+        Call::ReadKey { .. } => Err("an envelope instead of a value".to_owned()),
         Call::ListQueues { name, page } => {
             let list = list_page(queues(result)?, info, page, QUEUES_PER_PAGE)?;
-            // How many a filter lets through isn't documented to be what is counted.
+            // The documentation doesn't define whether the count is that of the filtered entries.
             Ok(Reply::Queues(ListPage { total: list.total.filter(|_| name.is_none()), ..list }))
         }
         Call::CreateQueue { name } => {
@@ -230,7 +248,7 @@ const KEY_MISSING: u64 = 10_009;
 /// The keys of a page, which is the most that KV lists at once.
 const KEYS_PER_PAGE: usize = 1000;
 
-/// Returns what a 404 with this code means: that the thing which the call is about isn't there. None: it says something else.
+/// Returns what a 404 with this code means: that the subject of the call doesn't exist. None: it means something else.
 pub fn missing(home: &Home, call: &Call, code: u64) -> Option<Reply> {
     let is_worker = WORKER_MISSING.contains(&code);
     let is_namespace = home.namespace.is_some() && code == DISPATCH_NAMESPACE_MISSING;
@@ -245,7 +263,7 @@ pub fn missing(home: &Home, call: &Call, code: u64) -> Option<Reply> {
         Call::ReadWorkflow { .. } => (code == WORKFLOW_MISSING, Reply::Nothing),
         Call::FindSubdomain => (code == SUBDOMAIN_MISSING, Reply::Nothing),
         Call::ReadKey { .. } => (code == KEY_MISSING, Reply::Nothing),
-        // A namespace that nobody has created yet.
+        // A namespace that doesn't exist yet.
         Call::ListWorkers { .. } => (is_namespace, Reply::Nothing),
         Call::DeleteTail { .. } => (is_worker, Reply::Done),
         Call::StartTail { .. }
@@ -303,7 +321,7 @@ fn secrets(result: &Value, info: &Value) -> Result<BTreeSet<String>, Mismatch> {
     for row in rows(result)? {
         let (name, kind) = (text(row, "name")?, text(row, "type")?);
         if !matches!(kind.as_str(), "secret_text" | "secret_key") {
-            return Err(format!("`{name}` has the type `{kind}`, which is no secret's"));
+            return Err(format!("`{name}` has the type `{kind}`, which is not that of a secret"));
         }
         if !names.insert(name.clone()) {
             return Err(format!("`{name}` is listed twice"));
@@ -377,7 +395,7 @@ impl ResultInfo {
         if let (Some(page), Page::First | Page::Number(_)) = (self.page, asked)
             && page != number
         {
-            return Err(format!("it is page {page} in place of {number}"));
+            return Err(format!("it is page {page} instead of {number}"));
         }
         let read = entries.len() as u64;
         let is_followed = match (self.total_pages, self.total_count, self.per_page) {
@@ -400,17 +418,17 @@ impl ResultInfo {
 }
 
 fn rows(value: &Value) -> Result<&Vec<Value>, Mismatch> {
-    value.as_array().ok_or_else(|| format!("{} in place of a list", kind(value)))
+    value.as_array().ok_or_else(|| format!("{} instead of a list", kind(value)))
 }
 
 fn object(value: &Value) -> Result<(), Mismatch> {
-    value.as_object().map(|_| ()).ok_or_else(|| format!("{} in place of an object", kind(value)))
+    value.as_object().map(|_| ()).ok_or_else(|| format!("{} instead of an object", kind(value)))
 }
 
 fn text(value: &Value, field: &str) -> Result<String, Mismatch> {
     match value.get(field).and_then(Value::as_str) {
         Some(text) if !text.is_empty() => Ok(text.to_owned()),
-        _ if !value.is_object() => Err(format!("{} in place of an object", kind(value))),
+        _ if !value.is_object() => Err(format!("{} instead of an object", kind(value))),
         _ => Err(format!("`{field}` is missing")),
     }
 }

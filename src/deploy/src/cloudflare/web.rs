@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::CONNECT_TIMEOUT;
 use crate::verify::{self, Answer, Web};
 
-/// The time after which a worker that doesn't answer is given up: the pack's own checks give up after two seconds.
+/// The timeout for a worker that doesn't respond: the pack's own checks give up after two seconds.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection serves the few requests to one worker; then it is closed, as there are thousands of workers.
 const IDLE: Duration = Duration::from_secs(2);
@@ -53,7 +53,7 @@ impl Web for Network {
     }
 }
 
-/// The status and the JSON of what answers at an address; `null` where it is no JSON, or more than flotilla reads.
+/// The status and the JSON of the response at an address; `null` if it is not JSON, or exceeds the size limit.
 fn get(url: &str, limit: u64) -> Result<(u16, Value), String> {
     let answer = WORKERS.send(Request::get(url)).map_err(|error| why(error.kind))?;
     let status = answer.status();
@@ -66,7 +66,7 @@ fn get(url: &str, limit: u64) -> Result<(u16, Value), String> {
 
 fn why(kind: Kind) -> String {
     match kind {
-        Kind::Timeout => "no answer in time",
+        Kind::Timeout => "no response in time",
         Kind::Connect | Kind::Client | Kind::Request => "no connection",
         Kind::Broken | Kind::TooLong => "the connection broke",
     }

@@ -5,18 +5,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::index::ChangeIndex;
-use super::lookups::kind_of;
 use super::pool::Answer;
 use super::problem::{NO_CALLEE, NextStep, Problem};
 use super::run::{Phase, Run};
 use super::schedule::{Conclusion, Permit, RequestId};
-use super::task::{action_name, is_about_same, uncertainty_of};
+use super::steps::{action_name, is_about_same, uncertainty_of};
 use super::{Event, Failed, INITIAL_WINDOW, UploadRecord};
 use crate::plan::handover::Host;
 use crate::plan::{Change, Step};
 use crate::retry::Verdict;
 use crate::state::{Deployed, DeployedResources, Entry, ResourceKind, Uncertainty, WorkerId};
-use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
 use flotilla_model::objects;
 use flotilla_model::platform::{BINDING_MISSING, CallError, Quota, Reply};
@@ -164,18 +162,18 @@ impl Run<'_> {
         }
     }
 
-    /// Returns the problem of an upload that was rejected because a binding names a worker that isn't there, as far as this deploy was
-    /// to create such a worker: then the advice depends on how that ended.
+    /// Returns the problem of an upload that was rejected because a binding names a worker that doesn't exist, as far as this deploy was to
+    /// create such a worker: then the advice depends on how that ended.
     fn without_callee(&self, index: ChangeIndex, why: Problem) -> Problem {
         let change = self.change(index);
         let callees: Vec<ChangeIndex> = self.plan.created_callees(change).into_iter().map(ChangeIndex::new).collect();
         let named = |at: &ChangeIndex| self.change(*at).worker.as_str();
-        // None of a circle can be first, whichever of them failed before.
+        // None of a cycle can be first, whichever of them failed before.
         let is_circle = |callee: &&ChangeIndex| self.change(**callee).rank == change.rank;
         if let Some(other) = callees.iter().find(is_circle) {
             return NextStep::Input.because(format!(
-                "{why}; {} is created in the same deploy and names {} in turn, so that neither can be first: deploy one of them without its \
-                 binding once, and then both as they are",
+                "{why}; {} is created in the same deploy and binds {} in turn, so neither can be created first: deploy one of them without \
+                 that binding once, and then both as they are",
                 named(other),
                 change.worker
             ));
@@ -189,12 +187,12 @@ impl Run<'_> {
         }
     }
 
-    /// Ends a change whose upload created the worker that it was to change: somebody had deleted it, and what it had beside its bundle is
-    /// gone. The state keeps the bundle of before, so that the same command plans the same, with all that is missing.
+    /// Ends a change whose upload created the worker that it was meant to update: somebody had deleted it, with everything but its bundle.
+    /// The state keeps the earlier bundle, so that the same command plans the same change with everything that is missing.
     fn on_recreated(&mut self, index: ChangeIndex, mut before: Deployed, uploaded: Uploaded) -> Result<(), Failure> {
         let change = self.change(index);
         let DeployedResources { mut domains, mut routes, .. } = before.live;
-        // What leads there still, although it is not to, is removed by the next change: nothing else is taken to be there.
+        // Hosts that still point to it, although they should not, are removed by the next change: nothing else is assumed to exist.
         domains.retain(|name, _| {
             change.steps.iter().any(|step| matches!(step, Step::DetachDomain { domain, .. } if domain == name))
         });
@@ -215,15 +213,12 @@ impl Run<'_> {
         self.ctx.state.record(&id, &mut before, &entry)?;
         // A rollback leaves hosts and crons as they are: it can't bring them back.
         let (next, how) = match change.rejects {
-            Some(_) => (
-                NextStep::Refresh,
-                "`flotilla deploy --refresh` uploads it with all of them, and the rollback can follow",
-            ),
-            None => (NextStep::Retry, "the same command uploads it with all of them"),
+            Some(_) => (NextStep::Refresh, "`flotilla deploy --refresh` restores them; then roll back again"),
+            None => (NextStep::Retry, "run the same command again to restore them"),
         };
         let worker = &change.worker;
         self.fail(index, next.because(format!(
-            "{worker} had been deleted outside of flotilla: this upload recreated it without the secrets, hosts and crons that it had; {how}"
+            "{worker} had been deleted outside flotilla: this upload recreated it without the secrets, hosts and crons that it had; {how}"
         )))
     }
 
@@ -280,6 +275,9 @@ impl Run<'_> {
         }
         task.proceed();
         let is_last = task.steps_left() == 0;
+        if *step == Step::UploadAssets {
+            self.end_waiting_for_assets(index, true);
+        }
         let lane = self.schedule.lane_of(index);
         lane.done += 1;
         lane.drop_steps(1);
@@ -302,12 +300,12 @@ impl Run<'_> {
         match step {
             Step::CreateDatabase { name, .. } => {
                 if let Some(Some(id)) = self.schedule.task(index).found.id.clone() {
-                    self.cache_id(account_id, kind_of(Resource::Database), name, id)?;
+                    self.cache_id(account_id, ResourceKind::Database, name, id)?;
                 }
             }
             Step::DeleteDatabase { name } => {
-                self.ctx.state.forget_id(account_id, kind_of(Resource::Database), name)?;
-                self.ids.remove(account_id, kind_of(Resource::Database), name);
+                self.ctx.state.forget_id(account_id, ResourceKind::Database, name)?;
+                self.ids.remove(account_id, ResourceKind::Database, name);
             }
             _ => {}
         }
@@ -448,6 +446,7 @@ fn needs_worker(step: &Step) -> bool {
         | Step::CreateQueue { .. }
         | Step::RemoveConsumer { .. }
         | Step::DeleteWorkflow { .. }
+        | Step::UploadAssets
         | Step::Upload => false,
         Step::DetachDomain { .. }
         | Step::TakeDomain { .. }

@@ -1,16 +1,19 @@
 //! Begins a change: checks whether it still may, drops the steps that are done, and writes the note to the state
 //! before its first request.
 
+use std::collections::hash_map::Entry;
+
 use super::index::{ChangeIndex, StepIndex};
 use super::problem::{NextStep, Problem};
-use super::run::{Phase, Run};
+use super::run::{AssetLeader, Phase, Run};
 use super::schedule::{Conclusion, RequestId};
-use super::task::{Task, is_about_same, uncertainty_of};
+use super::steps::{is_about_same, uncertainty_of};
+use super::task::Task;
 use super::{CONTROL_INTERVAL, answer::union};
 use crate::plan::handover::Host;
 use crate::plan::transfers::Moment;
 use crate::plan::{Action, Change, Step};
-use crate::state::{Deployed, InFlight, Uncertainty, WorkerId};
+use crate::state::{Deployed, InFlight, ResourceKind, Uncertainty, WorkerId};
 use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
 
@@ -51,7 +54,7 @@ impl Run<'_> {
         let id = (change.home.clone(), change.worker.clone());
         let earlier = self.ctx.state.in_flight_of(&id)?;
         if earlier.as_ref().is_some_and(|earlier| self.is_in_flight_elsewhere(earlier)) {
-            // The other deploy writes to the state as well: it is looked at again in a moment.
+            // The other deploy writes to the state as well: the state is read again in a moment.
             self.schedule.queue_again(index, self.ctx.clock.now() + CONTROL_INTERVAL);
             return Ok(false);
         }
@@ -61,10 +64,55 @@ impl Run<'_> {
             self.report_concluded();
             return Ok(false);
         }
+        if self.waits_for_assets(index, &steps) {
+            return Ok(false);
+        }
         let earlier = earlier.map(|earlier| earlier.uncertainties).unwrap_or_default();
         let task = self.note_begin(change, id, steps, live, earlier)?;
         self.schedule.begin(index, Box::new(task));
         Ok(true)
+    }
+
+    /// Returns whether a change waits for another one of the same dispatch namespace, which uploads the same static assets: what that has
+    /// uploaded, this one needn't. Without one, this change goes first.
+    fn waits_for_assets(&mut self, index: ChangeIndex, steps: &[StepIndex]) -> bool {
+        let change = self.change(index);
+        let (Some(_), Some(assets)) = (&change.home.namespace, &change.assets) else { return false };
+        if !steps.iter().any(|step| change.steps[step.place()] == Step::UploadAssets) {
+            return false;
+        }
+        match self.asset_leaders.entry((change.home.clone(), assets.list)) {
+            Entry::Vacant(entry) => {
+                entry.insert(AssetLeader::Change(index, Vec::new()));
+                false
+            }
+            Entry::Occupied(mut entry) => match entry.get_mut() {
+                AssetLeader::Change(leader, waiting) if *leader != index => {
+                    waiting.push(index);
+                    true
+                }
+                _ => false,
+            },
+        }
+    }
+
+    /// Lets those continue that wait for the static assets of a change: they are there, or it failed.
+    pub(super) fn end_waiting_for_assets(&mut self, index: ChangeIndex, are_there: bool) {
+        let change = self.change(index);
+        let Some(assets) = &change.assets else { return };
+        let Entry::Occupied(mut entry) = self.asset_leaders.entry((change.home.clone(), assets.list)) else { return };
+        let AssetLeader::Change(leader, waiting) = entry.get_mut() else { return };
+        if *leader != index {
+            return;
+        }
+        let waiting = std::mem::take(waiting);
+        match are_there {
+            true => drop(entry.insert(AssetLeader::Done)),
+            false => drop(entry.remove()),
+        }
+        for other in waiting {
+            self.schedule.lane_of(other).fresh.push_front(RequestId::Change(other));
+        }
     }
 
     /// The steps of a change that are left to do in the present phase.
@@ -77,7 +125,7 @@ impl Run<'_> {
         // A list of the account's databases, or another change, can have found it out since the plan.
         let is_left = |(_, step): &&(StepIndex, &Step)| match step {
             Step::CreateDatabase { name, .. } => {
-                self.ids.get(&change.home.account_id, super::lookups::kind_of(Resource::Database), name).is_none()
+                self.ids.get(&change.home.account_id, ResourceKind::Database, name).is_none()
             }
             _ => true,
         };
@@ -268,6 +316,7 @@ impl Run<'_> {
     /// Ends a change that doesn't continue: none of its later steps was sent, but what was uncertain before still is.
     pub(super) fn conclude(&mut self, index: ChangeIndex, conclusion: Conclusion) -> Result<(), Failure> {
         let change = self.change(index);
+        self.end_waiting_for_assets(index, false);
         let released = self.schedule.released(index).map_or(0, |released| released.steps.len());
         match self.schedule.conclude(index, &conclusion) {
             None => self.schedule.lane_of(index).drop_steps(change.steps.len() - released),

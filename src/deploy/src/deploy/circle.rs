@@ -169,7 +169,7 @@ impl Run<'_> {
             let put_back = PutBack { taker, home, step, to: from, call: back, delivery };
             self.schedule.add_put_back(put_back);
         }
-        // Who gave its host away and got none back ends with a failure, too.
+        // A change that gave its host away and didn't get it back ends with a failure, too.
         for index in self.circle.as_ref().map(|circle| circle.members.clone()).unwrap_or_default() {
             if !self.schedule.has_failed(index) {
                 let problem = self.swap_blocked_by(index);
@@ -251,7 +251,7 @@ impl Run<'_> {
     pub(super) fn note_moving(&mut self, id: &WorkerId, step: &Step) -> Result<(), Failure> {
         let Some(live) = self.ctx.state.one(id)? else { return Ok(()) };
         let earlier = self.ctx.state.in_flight_of(id)?;
-        self.moving.entry(id.clone()).or_default().push(super::task::uncertainty_of(step));
+        self.moving.entry(id.clone()).or_default().push(super::steps::uncertainty_of(step));
         let earlier_ones = earlier.as_ref().map(|earlier| earlier.uncertainties.clone()).unwrap_or_default();
         let in_flight = InFlight {
             account: live.account,

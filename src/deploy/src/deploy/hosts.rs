@@ -119,7 +119,7 @@ impl<'p> Run<'p> {
         let plan = self.plan;
         let mut tables: BTreeMap<(Table, bool), Vec<&HostChange>> = BTreeMap::new();
         for change in plan.hosts.iter().filter(|change| change.wave == wave.place()) {
-            // A host never leads to a worker that doesn't exist.
+            // A host never points to a worker that doesn't exist.
             let exists = match &change.to {
                 Some(worker) => self.ctx.state.one(&(change.home.clone(), worker.clone()))?.is_some(),
                 None => true,
@@ -133,9 +133,9 @@ impl<'p> Run<'p> {
         Ok(tables)
     }
 
-    /// Reads what the hosts of a wave point to right before they are written: what somebody else pointed elsewhere meanwhile stays. Few
-    /// hosts are read one by one; of more, the keys are listed, and those are read that exist and that the state doesn't know
-    /// to be this fleet's.
+    /// Reads what the hosts of a wave point to right before they are written: hosts that somebody else pointed elsewhere in the meantime
+    /// stay. Few hosts are read one by one; of more, the keys are listed, and those are read that exist and that the state doesn't know to
+    /// be this fleet's.
     fn look_at_hosts(&mut self, tables: &BTreeMap<(Table, bool), Vec<&'p HostChange>>) -> Result<KeptHosts, Failure> {
         self.kept_hosts = KeptHosts::default();
         if self.ctx.ownership.is_none() || tables.is_empty() || self.is_halted_or_stopped() {
@@ -237,15 +237,15 @@ impl<'p> Run<'p> {
             }
         };
         if !self.may_lose_host(&key, &change, &holder)? {
-            // An answer that isn't what it seems forgets nothing: the next run looks whose worker that is.
+            // A wrong response must not drop anything: the next run checks whose worker that is.
             let why = match &change.to {
                 Some(to) => NextStep::Host.because(format!(
-                    "{} points to {holder} by now, which this fleet's state doesn't have, and not to {to}; `{{ name: {}, takeOver: true }}` \
+                    "{} now points to {holder}, which is not in this fleet's state, and not to {to}; `{{ name: {}, takeOver: true }}` \
                      under `domains` takes it over",
                     change.host, change.host
                 )),
                 None => NextStep::Retry.because(format!(
-                    "{} is not removed: it points to {holder} by now, which this fleet's state doesn't have",
+                    "{} is not removed: it now points to {holder}, which is not in this fleet's state",
                     change.host
                 )),
             };

@@ -1,8 +1,8 @@
-//! Looks up the ids that names stand for. Databases and KV namespaces are looked up before the first wave, with one
-//! list of an account for all names that the state doesn't know; a zone when the first change needs it. Each lookup
-//! makes its own requests; changes wait for it. Knows nothing of how changes use an id.
+//! Looks up the ids of names. Databases and KV namespaces are looked up before the first wave, with one list of an account for all names
+//! that the state doesn't know; a zone when the first change needs it. Each lookup makes its own requests; changes wait for it. Knows
+//! nothing of how changes use an id.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use super::hosts::{HostKeys, HostValue};
 use super::index::{ChangeIndex, LookupId};
@@ -10,7 +10,7 @@ use super::ownership::StrangersList;
 use super::problem::{NextStep, Problem};
 use super::run::{Phase, Run};
 use super::schedule::{Delivery, Permit, RequestId, RequestState};
-use crate::plan::{Change, Step};
+use crate::plan::Change;
 use crate::state::ResourceKind;
 use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
@@ -118,23 +118,15 @@ impl KnownIds {
     }
 }
 
-/// Returns the kind under which the state keeps the id of a resource.
-pub(super) fn kind_of(resource: Resource) -> ResourceKind {
-    match resource {
-        Resource::Database => ResourceKind::Database,
-        Resource::Kv => ResourceKind::KeyValue,
-    }
-}
-
 impl Run<'_> {
     /// Looks up the databases and KV namespaces that changes and hosts name. KV namespaces that don't exist are created here;
     /// databases by the changes that need them.
     pub(super) fn look_up_names(&mut self) -> Result<(), Failure> {
-        for ((account_id, resource), names) in self.names_needed() {
+        for ((account_id, resource), names) in self.plan.names_needed() {
             let mut missing = BTreeSet::new();
             for name in names {
-                match self.ctx.state.cached_id(&account_id, kind_of(resource), &name)? {
-                    Some(id) => self.ids.insert(&account_id, kind_of(resource), &name, id),
+                match self.ctx.state.cached_id(&account_id, ResourceKind::of(resource), &name)? {
+                    Some(id) => self.ids.insert(&account_id, ResourceKind::of(resource), &name, id),
                     None => drop(missing.insert(name)),
                 }
             }
@@ -146,23 +138,6 @@ impl Run<'_> {
             }
         }
         self.run_phase(Phase::Apply)
-    }
-
-    /// The names of resources that the plan needs, by account.
-    fn names_needed(&self) -> BTreeMap<(String, Resource), BTreeSet<String>> {
-        let plan = self.plan;
-        let uploads = plan.changes.iter().filter(|change| change.steps.contains(&Step::Upload));
-        let needs = uploads
-            .flat_map(|change| change.needs.iter().map(|(resource, name)| (&change.home.account_id, *resource, name)));
-        let tables = plan.hosts.iter().map(|change| (&change.home.account_id, Resource::Kv, &change.table));
-        let mut needed: BTreeMap<(String, Resource), BTreeSet<String>> = BTreeMap::new();
-        for (account_id, resource, name) in needs.chain(tables) {
-            let names = needed.entry((account_id.clone(), resource)).or_default();
-            if !names.contains(name) {
-                names.insert(name.clone());
-            }
-        }
-        needed
     }
 
     pub(super) fn add_lookup(&mut self, account_id: &str, target: Target) -> LookupId {
@@ -294,12 +269,12 @@ impl Run<'_> {
         };
         let missing = if is_last { std::mem::take(&mut names.missing) } else { BTreeSet::new() };
         for (name, resource_id) in found {
-            self.cache_id(account_id, kind_of(resource), &name, resource_id)?;
+            self.cache_id(account_id, ResourceKind::of(resource), &name, resource_id)?;
         }
         match missing.first() {
             _ if !is_last => self.schedule.continue_lookup(id),
             Some(title) if exist => {
-                let why = format!("the KV namespace `{title}` is there and can't be found");
+                let why = format!("the KV namespace `{title}` exists, but can't be found");
                 self.fail_names(id, NextStep::Retry.because(why));
             }
             _ => {
@@ -313,8 +288,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Handles the creation of a KV namespace. If it exists already, an attempt of ours whose answer was lost may
-    /// have created it: then it is in the list.
+    /// Handles the creation of a KV namespace. If it already exists, an attempt of ours whose answer was lost may have created it: then it
+    /// is in the list.
     fn on_new_table(
         &mut self,
         id: LookupId,
@@ -355,11 +330,11 @@ impl Run<'_> {
         assert!(waiters.is_empty(), "BUG: changes begin after the lists were read");
     }
 
-    /// Forgets the ids of what a change needs, because it doesn't exist any more. The next deploy looks it up again.
+    /// Drops the ids of the resources that a change needs, because one doesn't exist any more. The next deploy looks it up again.
     pub(super) fn forget_ids(&mut self, change: &Change) -> Result<(), Failure> {
         for (resource, name) in &change.needs {
-            self.ctx.state.forget_id(&change.home.account_id, kind_of(*resource), name)?;
-            self.ids.remove(&change.home.account_id, kind_of(*resource), name);
+            self.ctx.state.forget_id(&change.home.account_id, ResourceKind::of(*resource), name)?;
+            self.ids.remove(&change.home.account_id, ResourceKind::of(*resource), name);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! Checks, right before a change, that what it changes is still this fleet's: what a plan knows can be hours old when its turn comes.
-//! One list of each home before a wave finds the workers that don't carry the fleet's tag; what is created, deleted or rolled back, and
-//! what that list shows to be a stranger's, is looked at once more, by itself. The platform has no conditional upload, so that
-//! what remains is the time between that look and the upload.
+//! Checks, right before a change, that what it changes is still this fleet's: what a plan knows can be hours old when its turn comes. One
+//! list of each home before a wave finds the workers that don't carry the fleet's tag; what is created, deleted or rolled back, and what
+//! that list shows to be a stranger's, is read again, one by one. The platform has no conditional upload, so a gap remains between that
+//! check and the upload.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -22,7 +22,7 @@ use flotilla_model::tags;
 pub struct Ownership {
     /// The fleet, as the tags of its workers name it.
     pub fleet: String,
-    /// The workers that may be others': they are adopted.
+    /// The workers that may belong to others: they are adopted.
     pub adopt: BTreeSet<String>,
     /// The domains and hosts in KV that may be taken from others, by account id and host name.
     pub take_over: BTreeSet<(String, String)>,
@@ -72,7 +72,7 @@ impl Ownership {
         let tags = match reply {
             Reply::Tags { has_objects: true, .. } if change.action == Action::Delete && !change.destroys_objects => {
                 return Err(NextStep::Plan.because(format!(
-                    "not deleted: {worker} has Durable Objects, whose data would be destroyed, and the plan didn't say so; a plan with \
+                    "not deleted: {worker} has Durable Objects, whose data would be destroyed, and the plan didn't show that; a plan with \
                      `--refresh` shows it, and so does `flotilla prune`"
                 )));
             }
@@ -94,15 +94,15 @@ impl Ownership {
                 "not deleted: {worker} belongs to the fleet {other} now; `--refresh` removes it from this fleet's state"
             ))),
             (Owner::Nobody, Action::Delete) => Err(NextStep::Refresh.because(format!(
-                "not deleted: {worker} no longer carries a tag of this fleet, so somebody else may have created it; if it is this fleet's, delete it by hand"
+                "not deleted: {worker} no longer carries a tag of this fleet, so somebody else may have created it; if it was created by this fleet, delete it by hand"
             ))),
             (Owner::Other(other), action) => Err(NextStep::Adopt.because(format!(
-                "not {}: {worker} belongs to the fleet {other}; `deploy --adopt {worker}` makes it this fleet's, `--refresh` removes it \
+                "not {}: {worker} belongs to the fleet {other}; `deploy --adopt {worker}` adopts it, `--refresh` removes it \
                  from this fleet's state",
                 done(action)
             ))),
             (Owner::Nobody, Action::Create) => Err(NextStep::Adopt.because(format!(
-                "not created: {worker} exists and is not managed by this fleet; `deploy --adopt {worker}` makes it this fleet's"
+                "not created: {worker} exists, but this fleet doesn't manage it; `deploy --adopt {worker}` adopts it"
             ))),
             // It is in the state, and lost its tags: changed outside, as a refresh calls it.
             (Owner::Nobody, Action::Update) => Ok(()),
@@ -130,7 +130,7 @@ impl Run<'_> {
         if self.ctx.ownership.is_none() {
             return Ok(());
         }
-        // What is looked at by itself in any case needs no list.
+        // Workers that are read one by one in any case need no list.
         let updated = changes.iter().map(|index| self.change(*index)).filter(|change| !change.is_checked());
         let homes: BTreeSet<&Home> = updated.map(|change| &change.home).collect();
         for home in homes {
@@ -141,7 +141,7 @@ impl Run<'_> {
         self.run_phase(super::run::Phase::Apply)
     }
 
-    /// Handles a page of a list of strangers. Without the list, each worker of its home is looked at by itself.
+    /// Handles a page of a list of strangers. Without the list, each worker of its home is read by itself.
     pub(super) fn on_strangers(&mut self, id: LookupId, result: Result<Reply, CallError>) {
         let listed = match result {
             Ok(Reply::Workers(listed)) => listed,

@@ -14,20 +14,34 @@ use serde_json::Value;
 use super::schedule::RequestId;
 use super::{MakeUpload, UploadRecord};
 use crate::plan::Change;
+use flotilla_model::assets;
 use flotilla_model::bundle::{MIGRATIONS, Resource, with_ids};
 use flotilla_model::clock::Clock;
-use flotilla_model::platform::{Call, CallError, Health, HealthCheck, Home, Platform, Quota, Reply};
+use flotilla_model::platform::{Call, CallError, Health, HealthCheck, Home, Platform, Quota, Reply, Token};
 
 /// The ids that the names in a bundle stand for.
 pub type Ids = Vec<(Resource, String, String)>;
+
+/// What of an upload is known only when it is sent.
+#[derive(Default)]
+pub struct Extras {
+    /// The migrations that it goes through.
+    pub migrations: Option<Value>,
+    /// The token that stands for its static assets.
+    pub token: Option<Token>,
+}
 
 /// A request, as the pool makes it.
 pub enum Job {
     /// A request.
     Call(Home, Call),
-    /// An upload, with the ids that it needs and the migrations that it goes through: made when it is its turn, so that no more than what is
-    /// in flight is in memory.
-    Upload(Box<Change>, Ids, Option<Value>),
+    /// An upload, with the ids that it needs and what was found out for it: made when it is its turn, so that no more than what is in flight is
+    /// in memory.
+    Upload(Box<Change>, Ids, Extras),
+    /// The beginning of a session of static assets, likewise.
+    AssetSession(Box<Change>),
+    /// The upload of these files in a session, likewise.
+    Assets(Box<Change>, Token, Vec<String>),
     /// A health check.
     Health(Box<HealthCheck>),
 }
@@ -55,7 +69,7 @@ pub trait Pool {
     fn size(&self) -> usize;
     /// Begins a job; its answer comes from [`Pool::wait`] under the same id.
     fn submit(&mut self, id: RequestId, job: Job);
-    /// Waits for answers, but not longer than until a time of the clock; gives those that there are.
+    /// Waits for responses, but not longer than until a time of the clock; returns those that have arrived.
     fn wait(&mut self, until: Duration) -> Vec<(RequestId, Answer)>;
 }
 
@@ -66,17 +80,38 @@ pub(super) fn answer(platform: &dyn Platform, make: &MakeUpload, job: Job) -> An
             let (result, quota) = platform.call(&home, &call);
             Answer::Called(result, quota, None)
         }
-        Job::Upload(change, ids, migrations) => match make(&change) {
+        Job::AssetSession(change) => match make.assets(&change) {
+            Err(why) => Answer::NotMade(why),
+            Ok(assets) => {
+                let call = Call::OpenAssets { worker: change.worker.clone(), manifest: assets.list.manifest() };
+                let (result, quota) = platform.call(&change.home, &call);
+                Answer::Called(result, quota, None)
+            }
+        },
+        Job::Assets(change, session, files) => {
+            let made = make.assets(&change).and_then(|assets| files.iter().map(|hash| assets.body(hash)).collect());
+            match made {
+                Err(why) => Answer::NotMade(why),
+                Ok(files) => {
+                    let (result, quota) = platform.call(&change.home, &Call::UploadAssets { session, files });
+                    Answer::Called(result, quota, None)
+                }
+            }
+        }
+        Job::Upload(change, ids, Extras { migrations, token }) => match make.upload(&change) {
             Err(why) => Answer::NotMade(why),
             Ok(mut upload) => {
                 let id = |resource, name: &str| {
                     ids.iter().find(|(of, known, _)| *of == resource && known == name).map(|(_, _, id)| id.clone())
                 };
                 if let Err(name) = with_ids(&mut upload.metadata, id) {
-                    return Answer::NotMade(format!("the id of `{name}` isn't known"));
+                    return Answer::NotMade(format!("the id of `{name}` is unknown"));
                 }
                 if let Some(migrations) = migrations {
                     upload.metadata[MIGRATIONS] = migrations;
+                }
+                if let Some(list) = &upload.assets {
+                    assets::complete(&mut upload.metadata, token.as_ref().map(Token::expose), list);
                 }
                 let call =
                     Call::Upload { worker: change.worker.clone(), metadata: upload.metadata, modules: upload.modules };
@@ -116,9 +151,9 @@ impl Pool for Threads {
     fn submit(&mut self, id: RequestId, job: Job) {
         let (platform, make, sender) = (Arc::clone(&self.platform), Arc::clone(&self.make), self.sender.clone());
         self.pool.execute(move || {
-            // A panic is told to the loop, which would wait for ever otherwise.
+            // A panic is reported to the loop, which would wait forever otherwise.
             let answered = catch_unwind(AssertUnwindSafe(|| answer(platform.as_ref(), make.as_ref(), job)));
-            // Before the answer is known: with the last one the deploy ends, and nothing holds what it was made from any more.
+            // Before the response is known: the deploy ends with the last one, and nothing holds its inputs any more.
             drop((platform, make));
             let _ = sender.send((id, answered.ok()));
         });

@@ -1,5 +1,5 @@
-//! The reason why a change failed, and what helps: running the same command again is one answer of several. Knows no wording of the
-//! platform's but its codes.
+//! The reason why a change failed, and the next step: running the same command again is one of several. Knows no wording of the platform's
+//! but its codes.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub enum NextStep {
     Host,
     /// Adopt a worker that this fleet doesn't manage, or use another name.
     Adopt,
-    /// Correct the state, as the platform has something else than it says.
+    /// Correct the state, as it differs from the platform.
     Refresh,
     /// Enable what the account lacks: a workers.dev subdomain, a dispatch namespace, a higher limit.
     Account,
@@ -40,7 +40,7 @@ pub enum NextStep {
 }
 
 impl NextStep {
-    /// Returns what to do, for people.
+    /// Returns what to do, in words.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -48,47 +48,47 @@ impl NextStep {
                 "set a valid API token for the account, or give it the missing permission, and run the same command again"
             }
             NextStep::Zone => {
-                "add the zone to the account and let the token read it, or correct `zone` in the spec; otherwise, the same command fails again"
+                "add the zone to the account and let the token read it, or correct `zone` in the spec; until then, the same command fails again"
             }
             NextStep::Host => {
-                "free the host where it is in use, as the failure says; otherwise, the same command fails again"
+                "remove the host from where the failure shows that it is in use; until then, the same command fails again"
             }
             NextStep::Adopt => {
-                "adopt the worker with `flotilla deploy --adopt WORKER`, or give yours another name with `workerName`: nothing of another \
-                 fleet is changed otherwise"
+                "adopt the worker with `flotilla deploy --adopt WORKER`, or give yours another name with `workerName`: otherwise, nothing \
+                 that belongs to another fleet is changed"
             }
             NextStep::Refresh => {
                 "`flotilla deploy --refresh` compares the state with what exists, corrects it, and recreates what is missing"
             }
             NextStep::Account => {
-                "the account lacks something that the deploy needs: change the account or fleet.yaml as the failure says, and deploy again"
+                "the account lacks something that the deploy needs: change the account or fleet.yaml as the failure describes, and deploy again"
             }
             NextStep::Input => {
-                "fix what the failure names in the spec, the pack or the secrets, and deploy again: a retry alone fails in the same way"
+                "fix what the failure names in the spec, the pack or the secrets, and deploy again: without a fix, a retry fails in the same way"
             }
             NextStep::Secret => {
-                "set the secret, in the environment, in a dotenv file outside of git or in a source of fleet.yaml (`flotilla secrets set NAME`), and \
+                "set the secret, in the environment, in a dotenv file outside git or in a source of fleet.yaml (`flotilla secrets set NAME`), and \
                  deploy again; `flotilla secrets check` lists what is missing"
             }
-            NextStep::Plan => "`flotilla plan --refresh` shows what is to be done now; deploy that",
+            NextStep::Plan => "`flotilla plan --refresh` shows the current plan: review and deploy that one",
             NextStep::Health => {
-                "`flotilla verify` shows what is unhealthy: fix it and deploy again, or go back with `flotilla rollback`; the same command would stop \
-                 at the same wave"
+                "`flotilla verify` shows what is unhealthy: fix it and deploy again, or roll back with `flotilla rollback`; until then, the same command \
+                 stops at the same wave"
             }
             NextStep::FailureLimit => {
-                "the failures above ended the run: fix them first; `deploy.failures.count` in fleet.yaml is the number after which a run ends"
+                "the failures above stopped the deploy: fix them first; `deploy.failures.count` in fleet.yaml sets the limit"
             }
-            NextStep::OtherFailure => "fix the failure of the other worker that is named; this one follows then",
-            NextStep::Retry => "run the same command again: what was acknowledged is not repeated",
+            NextStep::OtherFailure => "fix the failure of the other worker that the message names, and deploy again",
+            NextStep::Retry => "run the same command again: changes that were acknowledged are not repeated",
         }
     }
 
-    /// Returns a problem for which this helps.
+    /// Returns a problem with this next step.
     pub(super) fn because(self, text: impl Into<String>) -> Problem {
         Problem { text: text.into(), next: self }
     }
 
-    /// Returns what helps after an error of the platform, where nothing more is known.
+    /// Returns the next step after an error of the platform, if nothing more is known.
     #[must_use]
     pub fn after(error: &CallError) -> NextStep {
         match error {

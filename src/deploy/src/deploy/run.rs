@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::circle::{Circle, is_move};
 use super::hosts::{HostWrite, KeptHosts};
 use super::index::{ChangeIndex, LaneId, LookupId, WaveIndex};
-use super::lookups::{KnownIds, kind_of};
+use super::lookups::KnownIds;
 use super::ownership::{Ownership, Strangers};
-use super::pool::{Ids, Job};
+use super::pool::{Extras, Ids, Job};
 use super::problem::Problem;
 use super::schedule::{Conclusion, LaneQueue, Permit, RequestId, RequestState, Schedule};
 use super::task::Next;
@@ -20,8 +20,9 @@ use crate::plan::transfers::{Part, Transfers};
 use crate::plan::{Action, Change, Plan, Step};
 use crate::state::{ResourceKind, Uncertainty, WorkerId};
 use flotilla_model::bundle::Resource;
+use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
-use flotilla_model::platform::HealthCheck;
+use flotilla_model::platform::{HealthCheck, Home};
 
 /// The part of a change that is done now. What moves between workers moves when the other changes of the wave are done: then it is known
 /// whether the worker that gives a host, and the one that gets it, succeeded.
@@ -37,6 +38,14 @@ pub(super) enum Phase {
     Take,
     /// The late steps that are left: those that release hosts when others have them.
     HandOver,
+}
+
+/// Who uploads the static assets that several workers of a dispatch namespace have.
+pub(super) enum AssetLeader {
+    /// This change, for which these wait.
+    Change(ChangeIndex, Vec<ChangeIndex>),
+    /// They are there.
+    Done,
 }
 
 /// A deploy that runs.
@@ -64,6 +73,8 @@ pub(super) struct Run<'a> {
     pub(super) takers: HashMap<ChangeIndex, Vec<(ChangeIndex, String)>>,
     /// The hosts of workers that changes are moving, or of which it is unknown whether they moved.
     pub(super) moving: HashMap<WorkerId, Vec<Uncertainty>>,
+    /// The changes that upload static assets for all others of their dispatch namespace, by the digest of the list.
+    pub(super) asset_leaders: HashMap<(Home, Digest), AssetLeader>,
     /// The workers that swap hosts now.
     pub(super) circle: Option<Circle>,
     /// The changes of a circle that failed, with the reasons.
@@ -149,6 +160,7 @@ impl<'a> Run<'a> {
             },
             takers: HashMap::new(),
             moving: HashMap::new(),
+            asset_leaders: HashMap::new(),
             circle: None,
             broken: HashMap::new(),
             unauthorized: HashSet::new(),
@@ -176,7 +188,7 @@ impl<'a> Run<'a> {
         }
         let count = waves.len();
         for (place, changes) in waves.into_iter().enumerate() {
-            // What begins nothing more has no further waves: their changes are only counted.
+            // After a stop there are no further waves: their changes are only counted.
             if self.outcome.halted.is_none() && self.control != Control::Stop {
                 let of = (place + 1, count);
                 self.emit(&Event::Wave { name: &self.plan.waves[place], of, changes: changes.len() });
@@ -213,7 +225,7 @@ impl<'a> Run<'a> {
             let ranked = others.iter().copied().filter(|index| self.change(*index).rank == rank).collect();
             self.run_changes(ranked, Phase::Apply)?;
         }
-        // A host leads to its new worker once that exists, and elsewhere before its old one is deleted.
+        // A host points to its new worker once that exists, and is moved before its old one is deleted.
         self.write_hosts(wave)?;
         let late: Vec<ChangeIndex> = others.into_iter().filter(|index| self.has_late_steps(*index)).collect();
         let givers: Vec<ChangeIndex> = late.iter().copied().filter(|index| self.gives(*index)).collect();
@@ -647,8 +659,11 @@ impl<'a> Run<'a> {
         let job = match next {
             Next::Upload => {
                 let migrations = self.schedule.task(index).migrations.clone();
-                Job::Upload(Box::new(change.clone()), self.ids_of(change), migrations)
+                let token = self.schedule.task(index).assets_token.clone();
+                Job::Upload(Box::new(change.clone()), self.ids_of(change), Extras { migrations, token })
             }
+            Next::AssetSession => Job::AssetSession(Box::new(change.clone())),
+            Next::Assets(token, files) => Job::Assets(Box::new(change.clone()), token, files),
             Next::Call(call) => {
                 self.note_sent_move(index, &call);
                 Job::Call(change.home.clone(), call)
@@ -677,7 +692,7 @@ impl<'a> Run<'a> {
     /// The ids that a change's upload needs, as far as they are known.
     fn ids_of(&self, change: &Change) -> Ids {
         let id = |(resource, name): &(Resource, String)| {
-            let id = self.ids.get(&change.home.account_id, kind_of(*resource), name)?;
+            let id = self.ids.get(&change.home.account_id, ResourceKind::of(*resource), name)?;
             Some((*resource, name.clone(), id.clone()))
         };
         change.needs.iter().filter_map(id).collect()

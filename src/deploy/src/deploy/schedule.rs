@@ -67,14 +67,14 @@ pub(super) enum ChangeState {
     Queued(Option<Box<Released>>),
     /// It has begun, and its next request is in its lane's queue, or the answer to its last one is being handled.
     Ready(Box<Task>),
-    /// Its request is on its way.
+    /// Its request is in flight.
     InFlight {
         /// The change so far.
         task: Box<Task>,
         /// The permit of the request.
         permit: Box<Permit>,
     },
-    /// Its request came to nothing and is sent again later; it is in the retry queue.
+    /// Its request failed and is sent again later; it is in the retry queue.
     Backoff(Box<Task>),
     /// It needs an id, and is among the waiters of the lookup that finds it out.
     WaitingFor {
@@ -121,7 +121,7 @@ impl ChangeState {
 pub(super) enum RequestState {
     /// It is in its lane's queue.
     Pending,
-    /// It is on its way.
+    /// It is in flight.
     InFlight(Permit),
     /// It failed for now and is sent again later; it is in the retry queue.
     Backoff,
@@ -176,8 +176,8 @@ pub(super) struct LaneQueue {
     /// The next requests of what has begun.
     pub ready: VecDeque<RequestId>,
     pub in_flight: usize,
-    /// The most changes in flight: few at first, one more with each that succeeds, few again when one doesn't. So an error is
-    /// known before it is everywhere.
+    /// The most changes in flight: few at first, one more with each that succeeds, few again when one doesn't. So an error is detected
+    /// before it has spread.
     pub concurrency_window: usize,
     /// The time before which nothing is sent.
     pub not_before: Duration,
@@ -187,7 +187,7 @@ pub(super) struct LaneQueue {
     pub done: usize,
     /// The number of steps that are left, as far as the plan knows.
     pub left: usize,
-    /// The time that an answer took lately; zero as long as none came.
+    /// The recent latency of responses; zero as long as there were none.
     pub latency: Duration,
 }
 
@@ -325,7 +325,7 @@ impl<'p> Schedule<'p> {
         self.open == 0
     }
 
-    /// Returns whether a request is in a queue or on its way: otherwise nothing would ever end the phase.
+    /// Returns whether a request is in a queue or in flight: otherwise, nothing would ever end the phase.
     pub fn can_progress(&self) -> bool {
         let queued = |lane: &LaneQueue| !lane.fresh.is_empty() || !lane.ready.is_empty();
         self.in_flight > 0 || !self.retry_queue.is_empty() || self.lanes.iter().any(queued)
@@ -467,7 +467,7 @@ impl Schedule<'_> {
     }
 }
 
-/// The transitions of requests, whoever they belong to.
+/// The transitions of requests, of any owner.
 impl<'p> Schedule<'p> {
     /// Moves a lookup or a write of hosts to another state.
     fn set(&mut self, id: RequestId, state: RequestState) -> RequestState {
@@ -478,7 +478,7 @@ impl<'p> Schedule<'p> {
         before
     }
 
-    /// Adds a lookup; it is queued, or sent at once, by whoever adds it.
+    /// Adds a lookup; the caller queues it or sends it at once.
     pub fn add_lookup(&mut self, lookup: Lookup) -> LookupId {
         let id = LookupId::new(self.lookups.len());
         self.lookups.push(lookup);
@@ -521,7 +521,7 @@ impl<'p> Schedule<'p> {
         Permit { lane, ticket, sent_at: now }
     }
 
-    /// Takes back a permit; returns its ticket.
+    /// Takes a permit back; returns its ticket.
     pub fn give_back(&mut self, permit: Permit) -> Ticket {
         self.in_flight -= 1;
         self.lane(permit.lane).in_flight -= 1;

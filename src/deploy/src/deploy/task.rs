@@ -1,11 +1,14 @@
 //! One change in progress: its next request, and what an answer means for what is live. Pure; knows neither pace nor
 //! state.
 
+use std::collections::VecDeque;
+
 use serde_json::Value;
 
+use super::advice::{DOMAIN_HAS_RECORDS, attached_elsewhere, explained};
 use super::index::StepIndex;
 use super::ownership::Ownership;
-use super::problem::{NO_SCRIPT, NO_SUBDOMAIN, NO_WORKER, NextStep, Problem, TOO_MANY_WORKERS};
+use super::problem::{NextStep, Problem};
 use crate::plan::handover::Host;
 use crate::plan::{Change, Step};
 use crate::retry::Attempts;
@@ -13,15 +16,13 @@ use crate::state::{Deployed, Uncertainty, WorkerId};
 use flotilla_model::objects;
 use flotilla_model::paging::{Page, Pages};
 use flotilla_model::platform::{
-    BINDING_MISSING, CONSUMER_EXISTS, Call, CallError, DATABASE_EXISTS, ListedConsumer, ListedQueue, ListedRoute,
-    MIGRATION_TAG_FAILED, ROUTE_EXISTS, Reply,
+    CONSUMER_EXISTS, Call, CallError, DATABASE_EXISTS, ListedConsumer, ListedQueue, ListedRoute, ROUTE_EXISTS, Reply,
+    Token,
 };
 use flotilla_model::tags;
 
 /// The code of the failure to attach a domain that another worker has.
 const DOMAIN_ATTACHED: u64 = 100_116;
-/// The code of the failure to attach a domain that has DNS records.
-const DOMAIN_HAS_RECORDS: u64 = 100_117;
 
 /// The part of a change that is done before the last one, which waits for the other changes of its wave.
 pub(super) struct Released {
@@ -57,6 +58,10 @@ pub(super) struct Task {
     pub migrations: Option<Value>,
     /// The tag of the last migration after the upload, if that was found out.
     pub migration_tag: Option<String>,
+    /// The session in which its static assets are uploaded.
+    pub assets: Option<AssetSession>,
+    /// The token that stands for its static assets in the upload.
+    pub assets_token: Option<Token>,
     /// The worker's tags when its owner was looked at.
     tags: Vec<String>,
     /// The results of the present step's lookups.
@@ -72,7 +77,7 @@ pub(super) struct StepLookups {
     pub id: Option<Option<String>>,
     /// The worker that has the host which is moved.
     pub held_by: Option<String>,
-    /// A resource with that name exists already.
+    /// A resource with that name already exists.
     exists: bool,
     /// The message of the failure to attach the domain, while the worker that has it is looked up.
     rejected: Option<Problem>,
@@ -90,6 +95,14 @@ pub(super) struct StepLookups {
     queues: Pages<ListedQueue>,
 }
 
+/// A session of static assets that is open.
+pub(super) struct AssetSession {
+    /// Its token.
+    pub token: Token,
+    /// The hashes of the files that are still missing, by the requests that upload them.
+    pub buckets: VecDeque<Vec<String>>,
+}
+
 /// The result of looking for something in a list.
 enum Found {
     /// It, or that it isn't there.
@@ -104,6 +117,10 @@ pub(super) enum Next {
     Call(Call),
     /// The upload.
     Upload,
+    /// The beginning of a session of static assets.
+    AssetSession,
+    /// The upload of these files in a session, by their hashes.
+    Assets(Token, Vec<String>),
     /// A zone's id, by its name.
     Zone(String),
     /// Sends nothing: the step is done.
@@ -132,6 +149,8 @@ impl Task {
             is_migration_due: false,
             migrations: None,
             migration_tag: None,
+            assets: None,
+            assets_token: None,
             tags: Vec::new(),
             found: StepLookups::default(),
             released: None,
@@ -176,6 +195,13 @@ impl Task {
                 jurisdiction: *jurisdiction,
                 location_hint: *location_hint,
             }),
+            Step::UploadAssets => match &self.assets {
+                None => Next::AssetSession,
+                Some(session) => {
+                    let files = session.buckets.front().cloned().unwrap_or_default();
+                    Next::Assets(session.token.clone(), files)
+                }
+            },
             Step::Upload if self.is_migration_due => Next::Call(Call::ReadSettings { worker }),
             Step::Upload => Next::Upload,
             Step::CreateQueue { name } if self.found.id.is_some() => {
@@ -306,6 +332,9 @@ impl Task {
         if self.is_migration_due && *step == Step::Upload {
             return self.on_settings(change, result).map(|()| false);
         }
+        if *step == Step::UploadAssets {
+            return self.on_assets(change, result);
+        }
         let reply = match (step, result) {
             // It may be our own doing, by an attempt whose answer was lost: then it is there by now.
             (Step::CreateQueue { .. }, Err(error @ CallError::Rejected { status: 400 | 409 | 422, .. }))
@@ -326,7 +355,7 @@ impl Task {
                 self.found = StepLookups { id: Some(None), ..StepLookups::default() };
                 return Ok(false);
             }
-            // That it exists already can be our own doing, by an attempt whose answer was lost.
+            // That it already exists can be our own doing, by an attempt whose answer was lost.
             (Step::CreateDatabase { .. }, Err(CallError::Rejected { code: DATABASE_EXISTS, .. }))
                 if !self.found.exists =>
             {
@@ -360,7 +389,7 @@ impl Task {
         match step {
             Step::CreateDatabase { name, .. } => {
                 let Reply::Id(id) = reply else {
-                    return Err(NextStep::Retry.because(format!("the database {name} is there and can't be found")));
+                    return Err(NextStep::Retry.because(format!("the database {name} exists, but can't be found")));
                 };
                 self.found.id = Some(Some(id));
                 return Ok(true);
@@ -463,7 +492,7 @@ impl Task {
                     let why = format!("{domain} points to {holder} now, and no longer to {from}: it is not taken");
                     return Err(NextStep::Host.because(why));
                 }
-                // It is free, or was taken already.
+                // It is free, or has already been taken.
                 (None, _) => {
                     self.found.id = Some(None);
                     return Ok(false);
@@ -504,11 +533,11 @@ impl Task {
                     )));
                 }
                 Reply::HeldBy(None) => {
-                    let why = format!("the route {pattern} exists already, and keeps requests from all workers");
+                    let why = format!("the route {pattern} already exists, and excludes its requests from all workers");
                     return Err(NextStep::Host.because(why));
                 }
                 _ => {
-                    let why = format!("the route {pattern} exists already and can't be found");
+                    let why = format!("the route {pattern} already exists, but can't be found");
                     return Err(NextStep::Retry.because(why));
                 }
             },
@@ -548,6 +577,57 @@ impl Task {
         let last = steps.last().map(|migration| migration.tag.as_str());
         self.migration_tag = last.or(live.filter(|tag| !tag.is_empty())).map(str::to_owned);
         Ok(())
+    }
+
+    /// Handles the answer to a part of the upload of static assets. Returns whether all of them are there.
+    fn on_assets(&mut self, change: &Change, result: Result<Reply, CallError>) -> Result<bool, Problem> {
+        let (token, buckets) = match result {
+            Ok(Reply::Assets { token, buckets }) => (token, buckets),
+            Ok(_) => (None, Vec::new()),
+            // A session is valid for an hour. What was uploaded in it is there, and a new one says what isn't.
+            Err(CallError::Rejected { .. }) if self.assets.take().is_some() && !self.found.exists => {
+                (self.found.exists, self.attempts) = (true, Attempts::default());
+                return Ok(false);
+            }
+            Err(error) => return Err(explained(change, &Step::UploadAssets, &error)),
+        };
+        self.attempts = Attempts::default();
+        let finished = match self.assets.take() {
+            // The session itself: its token is the one of the upload, if no file is missing.
+            None => match token {
+                Some(token) if buckets.is_empty() => Some(token),
+                Some(token) => {
+                    self.assets = Some(AssetSession { token, buckets: buckets.into() });
+                    return Ok(false);
+                }
+                None => None,
+            },
+            Some(mut session) => {
+                session.buckets.pop_front();
+                let is_last = session.buckets.is_empty();
+                match (is_last, token) {
+                    (false, None) => {
+                        self.assets = Some(session);
+                        return Ok(false);
+                    }
+                    // Others can have uploaded the rest meanwhile.
+                    (_, token) => token,
+                }
+            }
+        };
+        match finished {
+            Some(token) => {
+                self.assets_token = Some(token);
+                Ok(true)
+            }
+            None => {
+                let why = format!(
+                    "the static assets of {} were uploaded, and Cloudflare doesn't confirm that",
+                    change.worker
+                );
+                Err(NextStep::Retry.because(why))
+            }
+        }
     }
 
     /// Finds what the present step looks for in a page of a list; a reply that is none is returned as it is.
@@ -619,7 +699,11 @@ impl Task {
                 }
                 live.migration_tag = self.migration_tag.take().or(live.migration_tag.take());
             }
-            Step::Delete | Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } | Step::CreateQueue { .. } => {}
+            Step::Delete
+            | Step::UploadAssets
+            | Step::CreateDatabase { .. }
+            | Step::DeleteDatabase { .. }
+            | Step::CreateQueue { .. } => {}
             Step::SetConsumer { queue, consumer } => drop(live.consumers.insert(queue.clone(), consumer.clone())),
             Step::RemoveConsumer { queue } => drop(live.consumers.remove(queue)),
             Step::PutWorkflow { name, workflow } => drop(live.workflows.insert(name.clone(), workflow.clone())),
@@ -661,144 +745,8 @@ fn is_looked_up(step: &Step, ownership: Option<&Ownership>) -> bool {
     ownership.is_some() || matches!(step, Step::DropDomain { .. } | Step::DropRoute { .. })
 }
 
-/// Returns whether a domain may be taken, whoever's it is.
+/// Returns whether a domain may be taken from any worker.
 fn is_taken_over(change: &Change, domain: &str, ownership: Option<&Ownership>) -> bool {
     let key = (change.home.account_id.clone(), domain.to_owned());
     ownership.is_some_and(|ownership| ownership.take_over.contains(&key))
-}
-
-/// Returns the name of a step in the records.
-pub(super) fn action_name(step: &Step) -> &'static str {
-    match step {
-        Step::CreateDatabase { .. } => "create database",
-        Step::Upload => "upload",
-        Step::DeleteDatabase { .. } => "delete database",
-        Step::Delete => "delete",
-        Step::SetWorkersDev { .. } => "set workers.dev",
-        Step::SetCrons { .. } => "set crons",
-        Step::CreateQueue { .. } => "create queue",
-        Step::SetConsumer { .. } => "set consumer",
-        Step::RemoveConsumer { .. } => "remove consumer",
-        Step::PutWorkflow { .. } => "deploy workflow",
-        Step::DeleteWorkflow { .. } => "delete workflow",
-        Step::AttachDomain { .. } | Step::MoveDomain { .. } => "attach domain",
-        Step::DetachDomain { .. } | Step::DropDomain { .. } => "detach domain",
-        Step::TakeDomain { .. } => "take domain",
-        Step::AddRoute { .. } | Step::MoveRoute { .. } => "add route",
-        Step::RemoveRoute { .. } | Step::DropRoute { .. } => "remove route",
-    }
-}
-
-/// Returns what is uncertain while a step is on its way.
-pub(super) fn uncertainty_of(step: &Step) -> Uncertainty {
-    let route =
-        |pattern: &String, zone: Option<&String>| Uncertainty::Route { pattern: pattern.clone(), zone: zone.cloned() };
-    match step {
-        Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => Uncertainty::Database,
-        Step::Upload => Uncertainty::Upload,
-        Step::Delete => Uncertainty::Delete,
-        Step::SetWorkersDev { .. } => Uncertainty::WorkersDev,
-        Step::SetCrons { .. } => Uncertainty::Crons,
-        Step::CreateQueue { .. } => Uncertainty::Queue,
-        Step::SetConsumer { queue, .. } | Step::RemoveConsumer { queue } => Uncertainty::Consumer(queue.clone()),
-        Step::PutWorkflow { name, .. } | Step::DeleteWorkflow { name } => Uncertainty::Workflow(name.clone()),
-        Step::AttachDomain { domain }
-        | Step::MoveDomain { domain, .. }
-        | Step::DetachDomain { domain, .. }
-        | Step::DropDomain { domain }
-        | Step::TakeDomain { domain, .. } => Uncertainty::Domain(domain.clone()),
-        Step::AddRoute { pattern, zone }
-        | Step::MoveRoute { pattern, zone, .. }
-        | Step::DropRoute { pattern, zone } => route(pattern, Some(zone)),
-        Step::RemoveRoute { pattern, .. } => route(pattern, None),
-    }
-}
-
-/// Returns whether two uncertainties are about the same resource.
-pub(super) fn is_about_same(a: &Uncertainty, b: &Uncertainty) -> bool {
-    match (a, b) {
-        (Uncertainty::Route { pattern, .. }, Uncertainty::Route { pattern: other, .. }) => pattern == other,
-        _ => a == b,
-    }
-}
-
-/// Returns whether a step sets something that points to the worker.
-fn is_trigger(step: &Step) -> bool {
-    matches!(
-        step,
-        Step::SetCrons { .. }
-            | Step::SetWorkersDev { .. }
-            | Step::AttachDomain { .. }
-            | Step::MoveDomain { .. }
-            | Step::TakeDomain { .. }
-            | Step::AddRoute { .. }
-            | Step::MoveRoute { .. }
-            | Step::SetConsumer { .. }
-            | Step::PutWorkflow { .. }
-    )
-}
-
-/// Returns whether the state has the worker, and the change doesn't upload it.
-fn is_known(change: &Change) -> bool {
-    change.was.is_some() && !change.steps.contains(&Step::Upload)
-}
-
-/// Returns the message of a domain that another worker has.
-fn attached_elsewhere(domain: &str, holder: &str) -> Problem {
-    NextStep::Host.because(format!(
-        "{domain} is attached to the worker {holder}: remove it from that worker and deploy again; if {holder} is not managed by this fleet, \
-         `{{ name: {domain}, takeOver: true }}` under `domains` takes it over"
-    ))
-}
-
-/// Returns the message of the platform, with advice where there is some.
-fn explained(change: &Change, step: &Step, error: &CallError) -> Problem {
-    let (advice, next) = match (step, error) {
-        (Step::AttachDomain { domain }, CallError::Rejected { code: DOMAIN_HAS_RECORDS, .. }) => (
-            format!("; {domain} has DNS records already: remove them, or write a route under `routes`"),
-            NextStep::Host,
-        ),
-        (Step::CreateDatabase { .. } | Step::DeleteDatabase { .. }, CallError::Rejected { status: 401 | 403, .. }) => {
-            ("; does the token have the permission `D1: Edit`?".to_owned(), NextStep::Token)
-        }
-        (Step::Upload, CallError::Rejected { code: MIGRATION_TAG_FAILED, .. }) => {
-            ("; somebody else migrated its Durable Object classes at the same time".to_owned(), NextStep::Plan)
-        }
-        (
-            Step::CreateQueue { .. } | Step::SetConsumer { .. } | Step::RemoveConsumer { .. },
-            CallError::Rejected { status: 401 | 403, .. },
-        ) => ("; does the token have the permission `Queues: Edit`?".to_owned(), NextStep::Token),
-        (Step::Upload, CallError::Rejected { code, .. })
-            if BINDING_MISSING.contains(code) && !change.needs.is_empty() =>
-        {
-            (
-                "; a resource that was found by its name is gone: the next deploy looks it up again".to_owned(),
-                NextStep::Retry,
-            )
-        }
-        (Step::Upload, CallError::Rejected { code: TOO_MANY_WORKERS, .. }) => {
-            let advice = "; the account is full: set `dispatchNamespace` in fleet.yaml";
-            (advice.to_owned(), NextStep::Account)
-        }
-        (Step::Upload, CallError::Rejected { status: 404, .. }) => {
-            ("; is the account's id right, and does the dispatch namespace exist?".to_owned(), NextStep::Account)
-        }
-        (_, CallError::Rejected { code: NO_WORKER | NO_SCRIPT, .. }) if is_trigger(step) && is_known(change) => {
-            let or = match step {
-                Step::SetWorkersDev { .. } => ", or the account has no workers.dev subdomain",
-                _ => "",
-            };
-            let worker = &change.worker;
-            let advice = format!(
-                "; {worker} was deleted outside of flotilla{or}: `flotilla deploy --refresh` corrects the state and recreates the worker"
-            );
-            (advice, NextStep::Refresh)
-        }
-        (Step::SetWorkersDev { .. }, CallError::Rejected { code: NO_WORKER | NO_SUBDOMAIN, .. }) => {
-            let advice = "; the account has no workers.dev subdomain yet: choose one in the dashboard, or set `workersDev: false`";
-            (advice.to_owned(), NextStep::Account)
-        }
-        _ => (String::new(), NextStep::after(error)),
-    };
-    next.because(format!("{error}{advice}"))
 }

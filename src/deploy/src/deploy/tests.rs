@@ -461,7 +461,7 @@ fn health_check(change: &Change) -> HealthCheck {
     HealthCheck::new(&[probe], change.worker.clone(), placeholders).unwrap()
 }
 
-/// Ends the thread without a word; the deploy then ends as a whole.
+/// Silently ends the thread; the deploy then ends as a whole.
 fn die() -> ! {
     resume_unwind(Box::new("the program is killed"))
 }
@@ -490,7 +490,7 @@ struct Bench {
     fake: Arc<Fake>,
     clock: Arc<FakeClock>,
     rate: Rate,
-    /// Stops the deploy when so many changes are done.
+    /// Stops the deploy after this number of changes.
     stop_after: usize,
     waves: Vec<Wave>,
     budget: Budget,

@@ -111,7 +111,7 @@ impl Shared {
         number
     }
 
-    /// The first bytes of a place, if it has so many.
+    /// The first bytes of a place, if it has that many.
     fn bytes<const N: usize>(&self, place: u64) -> Option<[u8; N]> {
         let mut bytes = [0; N];
         self.file.read_exact_at(&mut bytes, place * PLACE as u64).ok().map(|()| bytes)
@@ -122,7 +122,7 @@ impl Shared {
         let mut reader = Reader(place);
         let magic = reader.take(8) == MAGIC;
         let (_, number, written) = (reader.u64(), reader.u64(), reader.u64());
-        // A time that is yet to come: the clock is another.
+        // A time in the future: the clock has changed.
         (magic && reader.take(16) == self.epoch && written <= now).then_some(number)
     }
 

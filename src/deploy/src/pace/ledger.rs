@@ -1,9 +1,8 @@
 //! The counts of a token's requests: those in flight, and those that were answered, in each window that matters.
 //! Knows neither clocks nor files.
 //!
-//! The platform counts a request some time between its sending and its answer, and doesn't report when. So it counts
-//! here from its sending until a window after its answer: then, in whatever window the platform counts, there are
-//! never more than here.
+//! The platform counts a request some time between its sending and its answer, and doesn't report when. So it counts here from its sending
+//! until a window after its response: then no window of the platform ever contains more requests than this one.
 
 use std::time::Duration;
 
@@ -23,18 +22,18 @@ const FLIGHT_BUCKETS: u64 = 50;
 /// The time for which a class of requests is waited for after its last claim: longer than the pauses between the
 /// requests of one command.
 pub(super) const YIELD: Duration = Duration::from_secs(2);
-/// The longest time that an answer can stop the lane for, and the longest window that one can report: an hour. Cloudflare's have five
-/// minutes. Whoever answers in its place doesn't block a token for longer, and an honest answer that says more comes again.
+/// The longest time for which a response can stop the lane, and the longest window that one can report: an hour. Cloudflare's have five
+/// minutes. A server that responds in its place can't block a token for longer, and a genuine response with a longer time is repeated.
 pub(super) const LONGEST: Nanos = 3_600 * 1_000_000_000;
-/// The first wait after a 429 that doesn't say how long, and the longest one. It doubles each time.
+/// The first wait after a 429 without a `retry-after`, and the longest one. It doubles each time.
 const UNTOLD: (Nanos, Nanos) = (10 * 1_000_000_000, 300 * 1_000_000_000);
 
-/// Nanoseconds; five centuries are as good as ever.
+/// Nanoseconds; five centuries are long enough.
 pub(super) fn nanos(duration: Duration) -> Nanos {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
 }
 
-/// Counts of the last so many buckets of time. What fell out of it is forgotten.
+/// The counts of the most recent buckets of time. Older ones are dropped.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Ring {
     /// The length of a bucket.
@@ -194,7 +193,7 @@ impl Ledger {
         Ledger { sent: 0, blocked_until: 0, strikes: 0, claims: [0; 2], flight, windows: Vec::new() }
     }
 
-    /// Drops what has expired. Requests that were in flight for longer than anybody waits count as answered now.
+    /// Drops what has expired. Requests that were in flight for longer than any timeout count as answered now.
     pub(super) fn advance(&mut self, now: Nanos) {
         let mut lost = Vec::new();
         self.flight.advance(now, |index, count| lost.push((index, count)));
@@ -224,7 +223,7 @@ impl Ledger {
             }
         }
         if self.windows.len() == WINDOWS {
-            // One that nobody tells any more; the lanes that watch it will watch it again.
+            // One that is no longer reported; the lanes that watch it will watch it again.
             let oldest = self.windows.iter().position(|window| window.reported == 0).unwrap_or(0);
             self.windows.remove(oldest);
         }
@@ -248,7 +247,7 @@ impl Ledger {
         if window.foreign == 0 {
             return ours;
         }
-        // When the others' are over, fewer of ours have to go.
+        // Once the requests of others have expired, fewer of this fleet's have to expire.
         let then = too_many(used - window.foreign);
         ours.min(window.foreign_until.max(if then == 0 { 0 } else { window.answered.when_gone(then) }))
     }
@@ -278,7 +277,7 @@ impl Ledger {
         new
     }
 
-    /// A class is done. Whether that is new. Where several processes are of one class, the others claim it when they next ask.
+    /// A class is done. Returns whether that is new. If several processes are of one class, the others claim it when they poll next.
     pub(super) fn release(&mut self, priority: Priority, now: Nanos) -> bool {
         let Some(claim) = self.claims.get_mut(priority as usize).filter(|claim| **claim > now) else { return false };
         *claim = now;
@@ -349,8 +348,8 @@ impl Ledger {
     /// Records what the platform reports to be left of a window, in the answer to a request that was sent when `gone`
     /// no longer counted.
     ///
-    /// What it counted of ours either counted here when that request was sent, or was sent since. The rest is
-    /// others'.
+    /// Requests of this lane that it counted either counted here when that request was sent, or were sent since. The rest belongs to
+    /// others.
     pub(super) fn left(&mut self, length: Nanos, left: u64, reset: Nanos, gone: &Gone, now: Nanos) {
         let Some((_, gone)) = gone.iter().find(|(other, _)| *other == length) else { return };
         let ours = self.sent.saturating_sub(*gone);
@@ -370,7 +369,7 @@ impl Ledger {
 
     /// Records a 429 for a request that was sent at a time. Returns whether it is a new block.
     pub(super) fn throttle(&mut self, sent: Nanos, retry_after: Option<Nanos>, now: Nanos) -> bool {
-        // What was sent before the block that there is only tells of it once more.
+        // The response to a request that was sent before the block only reports the same block again.
         let again = sent < self.blocked_until;
         if !again {
             self.strikes = self.strikes.saturating_add(1);

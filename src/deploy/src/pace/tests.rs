@@ -366,7 +366,7 @@ fn the_platforms_limits_count_with_headroom_and_fleet_yamls_is_an_upper_bound() 
     let lane = Lane::new(Rate::new(Some(limit)), clock());
     lane.answered(lane.try_acquire().unwrap(), Some(&quota));
     assert_eq!((lane.usage().limit, send_all(&lane)), (45, 44));
-    // A limit that is told no more is none.
+    // A limit that is no longer reported doesn't apply.
     let clock = clock();
     let lane = Lane::new(Rate { requests: 1000, ..rate(0, 60) }, clock.clone());
     lane.answered(lane.try_acquire().unwrap(), Some(&quota));
@@ -432,7 +432,7 @@ fn who_goes_ahead_is_let_through_first() {
     let machine = Machine::new();
     let (bulk, single) = (machine.lane(rate(5, 10)), machine.lane(rate(5, 10)).with_priority(Priority::Interactive));
     assert_eq!(send_all(&bulk), 5);
-    // It wants to send: from now on, what becomes free is its.
+    // It has a request to send: from now on, capacity that becomes free belongs to it.
     let mut sent = Vec::new();
     while sent.len() < 3 {
         match single.try_acquire() {

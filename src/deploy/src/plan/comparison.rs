@@ -1,10 +1,11 @@
-//! One worker's change: the steps that lead from what the state knows to what is wanted, and the reasons. Knows no other workers.
+//! One worker's change: the steps from the state to the desired state, and the reasons. Knows no other workers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Action, Change, Desired, Options, PlannedMigration, RecordedWorker, Step};
+use super::{Action, Change, Desired, Options, PlannedAssets, PlannedMigration, RecordedWorker, Step};
 use crate::rotation::LOST;
 use crate::state::{Deployed, DeployedResources, InFlight, Uncertainty, WorkerId};
+use flotilla_model::assets;
 use flotilla_model::bundle::{by_name, differences, workers};
 use flotilla_model::customer::Database;
 use flotilla_model::digest::Digest;
@@ -39,6 +40,7 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
         let force = options.force.filter(|_| !known.live.is_some_and(since));
         reasons.extend(force.map(|reason| Reason::Forced { reason: reason.to_owned() }));
     }
+    let assets = uploaded_assets(wanted, known, &uncertainties).filter(|_| !reasons.is_empty());
     if !reasons.is_empty() {
         if let (Database::D1 { id: None, name, jurisdiction, location_hint, .. }, false) =
             (&worker.database, known.has_database)
@@ -47,6 +49,7 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
             reasons.push(Reason::DatabaseCreated { new: name.clone() });
             steps.push(Step::CreateDatabase { name: name.clone(), jurisdiction, location_hint });
         }
+        steps.extend(assets.iter().map(|_| Step::UploadAssets));
         steps.push(Step::Upload);
     }
     let (domains, routes) = uncertain(&uncertainties);
@@ -157,6 +160,7 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
         was: live.map(|live| live.digest),
         wave: 0,
         migration,
+        assets,
         destroys_objects,
         adopts: false,
         home: wanted.home.clone(),
@@ -168,6 +172,22 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
         picked: options.waves.iter().position(|wave| wave.picks(&worker.labels)),
         rank: 0,
     })
+}
+
+/// Returns the static assets that have to be uploaded with a worker. Those of the version before stay where it is certain which these are: the
+/// state knows the live bundle, nobody else changed the worker, and no upload was interrupted.
+fn uploaded_assets(
+    wanted: &Desired<'_>,
+    known: &RecordedWorker<'_>,
+    uncertain: &[Uncertainty],
+) -> Option<PlannedAssets> {
+    let metadata = &wanted.bundle.metadata;
+    let digests = assets::digests_of(metadata)?;
+    let is_certain = !uncertain.iter().any(|part| matches!(part, Uncertainty::Upload | Uncertainty::Delete));
+    let live = known.live.filter(|live| is_certain && live.drift.is_none());
+    let is_same = live.is_some_and(|live| live.digest == wanted.bundle.digest);
+    let before = live.and(known.bundle).is_some_and(|before| assets::can_keep(&before.metadata, metadata));
+    (!is_same && !before).then_some(PlannedAssets { list: digests.list, uploads_at_most: known.missing_assets })
 }
 
 /// The changes that an upload makes to Durable Object classes.
@@ -191,8 +211,9 @@ fn migrated(wanted: &Desired<'_>, known: &RecordedWorker<'_>) -> Migrated {
     let live_tag = known.live.and_then(|live| live.live.migration_tag.clone());
     let pending = objects::pending(&all, live_tag.as_deref()).unwrap_or_default();
     let bound = before.map(|before| objects::bound_classes(before, name)).unwrap_or_default();
-    let (now, later) = pending.split_at(objects::at_once(pending, &bound));
-    // A class that comes and goes within these never had an object.
+    let (count, held) = objects::at_once(pending, &bound);
+    let now = &pending[..count];
+    // A class that is created and deleted within these never had an object.
     let mut there = objects::classes(&all[..all.len() - pending.len()]);
     let mut destroyed = Vec::new();
     if let Some(last) = now.last() {
@@ -210,12 +231,10 @@ fn migrated(wanted: &Desired<'_>, known: &RecordedWorker<'_>) -> Migrated {
         done.migration = Some(PlannedMigration { from: live_tag, steps: now.to_vec(), all: all.clone() });
     }
     if !is_same {
-        let unbound =
-            later.iter().flat_map(|migration| &migration.deleted_classes).filter(|class| bound.contains(*class));
-        done.reasons.extend(unbound.map(|class| Reason::ClassUnbound { class: class.clone() }));
+        done.reasons.extend(held.into_iter().map(|class| Reason::ClassUnbound { class: class.to_owned() }));
         let deleted =
             exports.iter().filter(|(_, export)| export.state() == ClassState::Deleted).map(|(class, _)| class);
-        // What isn't known may be there.
+        // An unknown resource may exist.
         let was_there = |class: &&String| {
             let Some(before) = before else { return true };
             objects::exports_of(before).get(*class).is_some_and(ClassExport::is_live)
@@ -272,6 +291,7 @@ fn uncertain(uncertainties: &[Uncertainty]) -> (BTreeSet<&str>, BTreeMap<&str, O
                 routes.insert(pattern.as_str(), zone.as_deref());
             }
             Uncertainty::Upload
+            | Uncertainty::Assets
             | Uncertainty::Delete
             | Uncertainty::WorkersDev
             | Uncertainty::Crons
@@ -343,7 +363,7 @@ impl<'a> Gone<'a> {
     pub(super) fn deletion(&self, (home, worker): &WorkerId, destroys_objects: bool) -> Change {
         let mut steps = Vec::new();
         let (domains, routes) = uncertain(self.uncertainties);
-        // First what points to it, so that no host points to nothing.
+        // First the hosts that point to it, so that no host points to nothing.
         for (domain, id) in self.live.iter().flat_map(|live| &live.domains) {
             if !domains.contains(domain.as_str()) {
                 steps.push(Step::DetachDomain { domain: domain.clone(), id: id.clone() });
@@ -381,6 +401,7 @@ impl<'a> Gone<'a> {
             was: self.live.map(|_| self.digest),
             wave: 0,
             migration: None,
+            assets: None,
             destroys_objects,
             adopts: false,
             home: home.clone(),

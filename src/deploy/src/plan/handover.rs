@@ -318,7 +318,7 @@ pub(super) fn hand_over(changes: &mut Vec<Change>, holders: &Holders) -> Vec<Hel
     }
     for change in changes.iter_mut() {
         let Some(hosts) = moved.get(&change.id()) else { continue };
-        // What isn't known to be there is still looked for: it may be there after the move failed.
+        // A host that isn't known to exist is still looked for: it may exist after the move failed.
         let goes = |step: &Step| match step {
             Step::DetachDomain { .. } | Step::RemoveRoute { .. } => {
                 Host::released_by(step).is_some_and(|host| hosts.contains(&host))
@@ -339,8 +339,8 @@ fn circle_refusals(changes: &[Change], transfers: &Transfers) -> HashMap<usize, 
         let mut workers: Vec<&str> = members.iter().map(|member| changes[*member].worker.as_str()).collect();
         workers.sort_unstable();
         let reason = format!(
-            "the hosts of {} move in a circle in which {} of {giver} becomes {} of {taker}: a host can't change its kind and its worker \
-             there at once; first change its kind on {giver} and deploy, then move it",
+            "the hosts of {} move in a cycle in which {} of {giver} becomes {} of {taker}: there, a host can't change its kind and its worker \
+             at the same time; first change its kind on {giver} and deploy, then move it",
             workers.join(", "),
             described(&transfer.from),
             described(&transfer.host),

@@ -110,7 +110,7 @@ impl Hosts {
         }
         for (key, lead) in recorded {
             let owner = lead.worker.as_deref().map(|worker| (&lead.home, worker));
-            // What was interrupted before it was anybody's is removed as well: it may be there.
+            // A host whose first write was interrupted is removed as well: it may exist.
             let given_up = owner.is_none_or(|(home, worker)| {
                 deleted.contains(&(home, worker)) || self.decided.contains(&(home.clone(), worker.to_owned()))
             });

@@ -10,8 +10,8 @@ use crate::state::WorkerId;
 
 impl Plan {
     /// Removes changes, for reasons by worker, and with them the changes that need theirs: those of workers that call a removed one which
-    /// isn't deployed, those that take a host from a removed one, and those that release a host for a removed one. Returns the removed changes with their reasons; what was asked
-    /// for comes first. `is_live`: whether a worker is deployed.
+    /// isn't deployed, those that take a host from a removed one, and those that release a host for a removed one. Returns the removed
+    /// changes with their reasons; the requested ones come first. `is_live`: whether a worker is deployed.
     ///
     /// # Errors
     /// Those of `is_live`.
@@ -39,7 +39,7 @@ impl Plan {
                 let other = |worker: &String| (change.home.clone(), worker.clone());
                 for callee in change.calls.iter().filter(|_| change.steps.contains(&Step::Upload)) {
                     if ids.contains(&other(callee)) && !is_live(&other(callee))? {
-                        next.insert(change.id(), format!("it calls {callee}, which isn't deployed, and was left out"));
+                        next.insert(change.id(), format!("it calls {callee}, which isn't deployed, and was skipped"));
                     }
                 }
             }
@@ -48,18 +48,18 @@ impl Plan {
                 let host = transfer.from.text();
                 match (gone(taker), gone(giver)) {
                     (false, true) => {
-                        let why = format!("{host} still belongs to {}, which was left out", giver.1);
+                        let why = format!("{host} still belongs to {}, which was skipped", giver.1);
                         next.insert(taker.clone(), why);
                     }
                     (true, false) if transfer.moment != Moment::Move => {
-                        let why = format!("{host} goes to {}, which was left out", taker.1);
+                        let why = format!("{host} moves to {}, which was skipped", taker.1);
                         next.insert(giver.clone(), why);
                     }
                     _ => {}
                 }
             }
         }
-        // A host never points to a worker that isn't there, or isn't as it should be.
+        // A host never points to a worker that doesn't exist or is incomplete.
         let is_removed =
             |home: &_, worker: &String| removed.iter().any(|(c, _)| c.home == *home && c.worker == *worker);
         self.hosts.retain(|host| !host.to.as_ref().is_some_and(|to| is_removed(&host.home, to)));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Sorts items into groups that need each other, each after the groups that it needs: groups of one, but for circles. `needs` gives the
+/// Sorts items into groups that need each other, each after the groups that it needs: groups of one, apart from cycles. `needs` gives the
 /// items that each item needs. The groups of one level don't need each other.
 pub(crate) fn levels(needs: &[Vec<usize>]) -> Vec<Vec<Vec<usize>>> {
     let groups = groups(needs);

@@ -1,5 +1,5 @@
 //! Hosts whose requests one change takes from the worker of another: by a move, or because a route takes the requests of a custom domain or
-//! of a wider route. From them follow the order in which hosts change hands, and the circles that no order resolves. Pure.
+//! of a wider route. They determine the order in which hosts move, and the cycles that no order resolves. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -174,7 +174,7 @@ impl Transfers {
         needs
     }
 
-    /// Returns the circles that no order of requests resolves, and that can't be put back either: those in which a host is another kind of
+    /// Returns the cycles that no order of requests resolves, and that can't be undone, either: those in which a host is another kind of
     /// host afterwards. Each has the places of its changes, and one of the transfers.
     pub fn mixed_circles(&self) -> Vec<(BTreeSet<usize>, &Transfer)> {
         if self.all.iter().all(|transfer| transfer.moment == Moment::Move) {

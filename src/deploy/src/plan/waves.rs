@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Change, callees, handover};
+use super::rank::callees;
+use super::{Action, Change, handover};
 use flotilla_model::customer::SHARED;
 use flotilla_model::digest::Digest;
 use flotilla_model::spec::{OneOrMore, WaveRule};
@@ -50,7 +51,7 @@ pub(super) fn assign(waves: &[Wave], changes: &mut [Change]) -> Vec<String> {
         let wave = customers.entry(&change.customer).or_insert(first);
         *wave = (*wave).min(first);
     }
-    // Customers without a wave of their own come in an order that is the same each time, and not that of the alphabet.
+    // Customers without a wave of their own come in a stable order that isn't alphabetical.
     let mut others: Vec<&str> =
         customers.iter().filter(|(_, wave)| **wave == usize::MAX).map(|(customer, _)| *customer).collect();
     others.sort_by_cached_key(|customer| Digest::of(customer.as_bytes()).to_bytes());
@@ -71,7 +72,7 @@ pub(super) fn assign(waves: &[Wave], changes: &mut [Change]) -> Vec<String> {
     }
     let mut wave_of: BTreeMap<String, usize> =
         customers.into_iter().map(|(customer, wave)| (customer.to_owned(), wave)).collect();
-    // Whom a worker refers to and who is new comes in the same wave at the latest.
+    // A new worker that another one refers to comes in the same wave at the latest.
     let callees = callees(changes);
     let mut pairs = Vec::new();
     for (at, callees) in callees.iter().enumerate() {

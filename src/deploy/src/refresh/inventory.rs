@@ -68,7 +68,7 @@ pub struct Inventory {
 }
 
 impl Scope {
-    /// Returns the ids of the accounts that are asked.
+    /// Returns the ids of the accounts whose lists are requested.
     pub fn account_ids(&self) -> BTreeSet<String> {
         let of_homes = self.homes.iter().map(|home| &home.account_id);
         let of_zones = self.zones.iter().chain(&self.named_zones).map(|(account_id, _)| account_id);
@@ -120,7 +120,7 @@ impl Scope {
                 };
             }
         }
-        // Where a domain or a route leads is told by the workers outside of namespaces.
+        // Domains and routes point to workers outside namespaces.
         let zones = scope.zones.iter().chain(&scope.named_zones).map(|(account_id, _)| account_id);
         let accounts: BTreeSet<&String> = scope.domains.iter().chain(zones).collect();
         scope.homes.extend(accounts.into_iter().map(|account_id| outside(account_id)));
@@ -210,8 +210,7 @@ pub fn take<E: From<Unsteady>>(
 }
 
 impl Inventory {
-    /// Requests the workers.dev addresses and crons of workers: two requests for each. A worker that is gone
-    /// meanwhile is skipped.
+    /// Requests the workers.dev addresses and crons of workers: two requests for each. A worker that no longer exists is skipped.
     pub fn request_triggers<E>(
         &mut self,
         workers: &[WorkerId],

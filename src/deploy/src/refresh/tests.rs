@@ -151,7 +151,7 @@ impl World {
         let refreshed = self.refresh().0;
         let kinds: Vec<&str> = refreshed.findings.iter().map(|finding| finding.what.kind()).collect();
         assert_eq!(kinds, expected, "{:#?}", refreshed.findings);
-        // Each says what it is about.
+        // Each names its subject.
         for finding in &refreshed.findings {
             assert_eq!(finding.account, "default");
             assert!(finding.text().contains(&finding.worker), "{}", finding.text());
@@ -228,7 +228,7 @@ fn a_record_that_is_made_anew_takes_no_rows_word_for_triggers() {
     assert_eq!(world.refresh().1, ["w-acme"]);
     // But that others changed it, the row tells.
     world.worker("w-acme").etag = "another".to_owned();
-    world.finds(&["changed by others"]);
+    world.finds(&["drift"]);
 }
 
 #[test]
@@ -250,33 +250,29 @@ fn what_others_changed_loses_its_digest() {
     };
     let mut world = World::new();
     by_wrangler(world.worker("w-acme"));
-    let refreshed = world.finds(&["changed by others"]);
+    let refreshed = world.finds(&["drift"]);
     assert_eq!(refreshed.rows[&id("w-acme")].digest, None);
     assert_eq!(refreshed.reasons[&id("w-acme")].to_string(), "it was changed by wrangler at 2026-02-02T00:00:00Z");
     assert_eq!(world.refresh().1, ["w-acme"], "its triggers may be others, too");
     // It stays changed until it is uploaded again.
     world.rows = refreshed.rows;
-    assert_eq!(world.finds(&["changed by others"]).rows[&id("w-acme")].digest, None);
+    assert_eq!(world.finds(&["drift"]).rows[&id("w-acme")].digest, None);
 
     // Without a state, what last uploaded it tells.
     let mut bare = World::new();
     bare.rows.clear();
     by_wrangler(bare.worker("w-acme"));
-    assert_eq!(bare.finds(&["changed by others"]).rows[&id("w-acme")].digest, None);
+    assert_eq!(bare.finds(&["drift"]).rows[&id("w-acme")].digest, None);
 
     // Other content with the tags that we gave it.
     let mut api = World::new();
     api.worker("w-acme").etag = "another".to_owned();
-    assert!(
-        api.finds(&["changed by others"]).reasons[&id("w-acme")]
-            .to_string()
-            .starts_with("it was changed outside of flotilla")
-    );
+    assert!(api.finds(&["drift"]).reasons[&id("w-acme")].to_string().starts_with("it was changed outside flotilla"));
 
-    // And without any tag: it is wanted and on record, so it is put right.
+    // And without any tag: a spec defines it and the state has it, so it is fixed.
     let mut bald = World::new();
     bald.worker("w-acme").tags.clear();
-    assert_eq!(bald.finds(&["changed by others"]).rows[&id("w-acme")].digest, None);
+    assert_eq!(bald.finds(&["drift"]).rows[&id("w-acme")].digest, None);
 }
 
 #[test]
@@ -304,7 +300,7 @@ fn a_worker_of_others_is_left_alone_unless_it_is_adopted() {
         }
         world.worker("w-acme").tags = tags.clone();
         let refreshed = world.refresh().0;
-        assert_eq!(refreshed.findings[0].what.kind(), "not ours");
+        assert_eq!(refreshed.findings[0].what.kind(), "not managed");
         assert!(refreshed.rows.is_empty() && refreshed.unowned.contains_key(&id("w-acme")));
         assert_eq!(refreshed.findings[0].text().contains("the fleet else"), !tags.is_empty());
         assert_eq!(world.refresh().1, [""; 0]);
@@ -360,7 +356,7 @@ fn a_worker_on_record_that_somebody_else_took_is_not_deleted() {
     world.worker("w-acme").tags.clear();
     let refreshed = world.refresh().0;
     assert!(refreshed.rows.is_empty(), "without a row, no plan deletes it");
-    assert_eq!(refreshed.findings[0].what.kind(), "changed by others");
+    assert_eq!(refreshed.findings[0].what.kind(), "drift");
 }
 
 #[test]
@@ -485,7 +481,7 @@ fn the_scope_is_one_list_for_each_thing_in_use() {
     let scope = Scope::of(&BTreeMap::new(), &BTreeMap::from([((inside, "w".to_owned()), wanted)]), |_, _| None);
     assert_eq!(scope.requests(), 1);
 
-    // And so many requests are made.
+    // And this number of requests is sent.
     let mut asked = Vec::new();
     let inventory = take(&by_name, &mut |_: &Home, call: Call| -> Result<Reply, CallError> {
         let (name, reply) = match call {

@@ -15,6 +15,10 @@ use flotilla_model::failure::Failure;
 use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
 
+/// The index by which it is found whether a bundle still has a list of static assets.
+pub(super) const INDEX: &str =
+    "CREATE INDEX IF NOT EXISTS bundles_by_assets ON bundles (json_extract(metadata, '$.assets.list'))";
+
 /// Identifies a deploy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct RunId(pub i64);
@@ -105,8 +109,8 @@ pub fn deflated(bytes: &[u8]) -> Vec<u8> {
     encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("BUG: memory can be written")
 }
 
-/// The most bytes of an object: more than any that an upload can have (64 MiB; source: Cloudflare's limits of Workers, "Worker size"), so
-/// that a state that somebody else wrote takes no memory without end.
+/// The maximum size, in bytes, of an object: more than any that an upload can have (64 MiB; source: Cloudflare's limits of Workers, "Worker
+/// size"), so that a state that somebody else wrote takes no memory without end.
 const LARGEST_OBJECT: u64 = 256 << 20;
 
 fn inflated(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
@@ -251,8 +255,10 @@ impl State {
 
     /// Returns whether a bundle can be rolled back to.
     pub fn is_kept(&self, digest: &Digest) -> Result<bool, Failure> {
+        // The list of its static assets is an object, too, if it has any.
         let sql = "SELECT 1 FROM bundles b JOIN objects m ON m.digest = b.module JOIN objects r ON r.digest = b.runtime
-                   WHERE b.digest = ?";
+                   LEFT JOIN objects a ON a.digest = json_extract(b.metadata, '$.assets.list')
+                   WHERE b.digest = ? AND (a.digest IS NOT NULL OR json_extract(b.metadata, '$.assets.list') IS NULL)";
         Ok(self.row(sql, [digest.to_string()], |_| Ok(()))?.is_some())
     }
 
@@ -291,13 +297,14 @@ impl State {
         if has("SELECT 1 FROM deployed WHERE digest = ? LIMIT 1", &digest)? {
             return Ok(());
         }
-        let objects = |row: &Row<'_>| Ok([row.get(0)?, row.get(1)?]);
-        let found: Option<[String; 2]> =
-            self.row("SELECT module, runtime FROM bundles WHERE digest = ?", [&digest], objects)?;
+        let objects = |row: &Row<'_>| Ok([Some(row.get(0)?), Some(row.get(1)?), row.get(2)?]);
+        let sql = "SELECT module, runtime, json_extract(metadata, '$.assets.list') FROM bundles WHERE digest = ?";
+        let found: Option<[Option<String>; 3]> = self.row(sql, [&digest], objects)?;
         let Some(objects) = found else { return Ok(()) };
         self.run("DELETE FROM bundles WHERE digest = ?", [&digest])?;
-        for object in objects {
-            if !has("SELECT 1 FROM bundles WHERE module = ?1 OR runtime = ?1 LIMIT 1", &object)? {
+        for object in objects.into_iter().flatten() {
+            let used = "SELECT 1 FROM bundles WHERE module = ?1 OR runtime = ?1 OR json_extract(metadata, '$.assets.list') = ?1 LIMIT 1";
+            if !has(used, &object)? {
                 self.run("DELETE FROM objects WHERE digest = ?", [&object])?;
             }
         }

@@ -11,10 +11,10 @@ use flotilla_model::text::{clean, count, grouped};
 use super::created;
 use crate::planning::Planned;
 
-/// The number of previews that are named as ones that could go.
+/// The number of previews that are suggested for removal.
 const NAMED: usize = 5;
 
-/// Refuses a preview of more than so many.
+/// Refuses a preview with too many workers.
 pub(super) fn check_size(number: usize, most: usize, what: &str) -> Result<(), Failure> {
     if number <= most {
         return Ok(());
@@ -67,7 +67,7 @@ pub(super) fn check_capacity(planned: &Planned, inventory: &Inventory, now: i64)
         if more > 0 && (there + more) as u64 > most {
             let number = |number: i64| grouped(number.unsigned_abs());
             full.push(format!(
-                "{whose} has {} {what}, the preview adds {}, and {} fit",
+                "{whose} has {} {what}, the preview adds {}, and the limit is {}",
                 number(there),
                 number(more),
                 grouped(most)
@@ -90,7 +90,7 @@ pub(super) fn check_capacity(planned: &Planned, inventory: &Inventory, now: i64)
     let (expired, standing): (Vec<Seen>, Vec<Seen>) = others.partition(|seen| seen.is_expired(now));
     if !expired.is_empty() {
         let number = count(expired.len(), "preview");
-        failure = failure.hint(format!("{number} of them expired: flotilla preview down --expired"));
+        failure = failure.hint(format!("{number} of them have expired: flotilla preview down --expired"));
     }
     if !standing.is_empty() {
         let named = standing.iter().take(NAMED).map(|seen| {

@@ -110,7 +110,7 @@ pub fn previews_down(context: &Context<'_>, request: &DownRequest) -> Result<Pre
     let mut report = PreviewsDown::default();
     let mut ids: BTreeSet<String> = found.iter().map(|seen| seen.id.clone()).collect();
     if let Which::Ids(named) = &request.which {
-        // Of a preview that isn't there any more, something may have been kept here.
+        // Files of a preview that no longer exists may have been kept here.
         ids.extend(named.iter().cloned());
     }
     for id in &ids {
@@ -184,7 +184,7 @@ fn remove(
     }
     drop(cloud);
     if complete {
-        // What was made here only to look at it goes as well.
+        // Files that were created only to inspect it are removed as well.
         let gone = fs::remove_dir_all(&place);
         if let (Err(error), true) = (gone, existed) {
             context.operator.on_event(&Event::CannotRemove { path: &place, error: &error });
@@ -198,9 +198,8 @@ fn remove(
     })
 }
 
-/// Deletes the databases that were made for workers which never came: a deploy was killed between the two. They are known by
-/// their names alone, so that only those go that a spec would have in this preview, and no spec outside of it. Gives how many
-/// there were.
+/// Deletes the databases that were made for workers which never came: a deploy was killed between the two. They are known by their names
+/// alone, so that only those go that a spec would have in this preview, and no spec outside it. Returns how many there were.
 fn left_databases(
     context: &Context<'_>,
     fleet: &Fleet,
@@ -238,11 +237,11 @@ fn left_databases(
     Ok(found.len())
 }
 
-/// The names of D1 databases that specs give: in the preview, if all customers were in it, and outside of it.
+/// The names of D1 databases that specs give: in the preview, if all customers were in it, and outside it.
 fn specified(context: &Context<'_>, fleet: &Fleet) -> Result<(BTreeSet<String>, BTreeSet<String>), Failure> {
     let tree = || Tree::new(&context.root);
     let files = project::spec_files(&tree()).unwrap_or_default().files;
-    // From which environment it was put up, nobody knows here.
+    // The environment that it was created from is unknown here.
     let mut environments = BTreeSet::from(Environment::USUAL);
     let outside = build::open(tree(), context.operator).ok().map(|project| resolved(&project));
     environments.extend(outside.iter().flatten().map(|worker| worker.environment));
@@ -259,7 +258,7 @@ fn specified(context: &Context<'_>, fleet: &Fleet) -> Result<(BTreeSet<String>, 
     let inside: Option<Vec<BTreeSet<String>>> = inside.collect();
     let inside = inside.map(|all| all.into_iter().flatten().collect());
     context.operator.end();
-    // Where the specs can't be read, nobody knows whose a name is.
+    // If the specs can't be read, the owner of a name is unknown.
     Ok(inside.zip(outside.map(database_names)).unwrap_or_default())
 }
 

@@ -49,7 +49,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// A day, in seconds.
 const DAY: i64 = 86_400;
 
-/// A preview that is put up, or brought up to date.
+/// A preview that is created or updated.
 pub struct UpRequest {
     /// Its id.
     pub id: String,
@@ -165,7 +165,7 @@ pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewR
     check_size(planned.workers, largest, "worker")?;
     let inventory = planned.inventory.clone().unwrap_or_default();
     refuse_others(&planned)?;
-    // Each machine that puts it up finds what another one deployed.
+    // Each machine that updates it finds what another one deployed.
     planned.findings.retain(|finding| !matches!(finding.what, What::DeployedElsewhere | What::Orphan { .. }));
     check_capacity(&planned, &inventory, now)?;
     let kept = databases(&mut planned);
@@ -297,11 +297,11 @@ fn selected(context: &Context<'_>, request: &UpRequest) -> Result<Selected, Fail
                 .iter()
                 .filter(|record| record.units.iter().any(|unit| selection.includes_unit(record, unit)));
             let mut ids: BTreeSet<String> = included.map(|record| build::id(record).to_owned()).collect();
-            // What is wrong with a spec is told for whom it is meant.
+            // Errors in a spec are reported for the selected customers.
             ids.extend(scan.held.iter().filter(|id| selection.includes_id(id)).cloned());
             let of_shared = scan.records.iter().filter(|record| build::id(record) == SHARED);
             if ids.remove(SHARED) && request.customers.is_empty() && request.labels.is_empty() {
-                // What is made otherwise is meant, also where it is nobody's.
+                // Workers that changed are selected, even those that belong to no customer.
                 let units = of_shared.flat_map(|record| record.units.iter().map(move |unit| (record, unit)));
                 let differing = units.filter(|(record, unit)| selection.includes_unit(record, unit));
                 shared.extend(differing.filter_map(|(_, unit)| unit.role.clone()));

@@ -14,7 +14,7 @@ use flotilla_spec::pack::relative;
 
 use super::super::Findings;
 
-/// The most files that are looked at, and the most bytes of one.
+/// The maximum number of files that are looked at, and the maximum size of one, in bytes.
 const MAX_FILES: usize = 2_000;
 const MAX_BYTES: u64 = 1 << 20;
 /// The extensions of sources.
@@ -46,13 +46,13 @@ pub(super) fn report(root: &Path, main: &Path, findings: &mut Findings) {
         let file = relative(root, &path);
         if let Some(line) = line_with_secret(&file, &text) {
             let place = Place { file, line, column: 1, width: 1 };
-            let help = "read it from `env` as a secret, and replace it where it was issued";
+            let help = "read it from `env` as a secret, and have a new one issued";
             findings.credential(place, "the code contains a secret", help);
         }
     }
 }
 
-/// Returns the number of the first line with a secret outside of comments.
+/// Returns the number of the first line with a secret outside comments.
 fn line_with_secret(file: &str, text: &str) -> Option<usize> {
     // Most files have nothing that looks like one, and aren't parsed.
     credential::line(text)?;

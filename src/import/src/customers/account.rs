@@ -32,7 +32,7 @@ pub fn of_account(live: LiveAccount, found: &[FoundWorker]) -> (Vec<FoundWorker>
     let mut more = Vec::new();
     let id = live.account_id;
     let all: BTreeSet<String> = live.workers.iter().map(|worker| worker.name.clone()).collect();
-    // What runs the same is called after the first that runs it, so that it becomes one pack.
+    // Workers with the same code get the name of the first one, so that they become one pack.
     let mut names: BTreeMap<String, String> = BTreeMap::new();
     for worker in live.workers.into_iter().filter(|worker| !known.contains(worker.name.as_str())) {
         // `shop-staging` is the customer shop's only if there is a shop, too.

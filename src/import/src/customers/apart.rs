@@ -25,13 +25,13 @@ pub(super) fn apart(found: &mut [FoundWorker], findings: &mut Findings) {
             match names.get(&key) {
                 Some(other) => {
                     let help =
-                        "the first one keeps it; the other gets a worker and a name of its own, which a deploy makes";
+                        "the first one keeps it; the other one gets a name of its own, and a deploy creates its worker";
                     let message = format!(
-                        "the worker `{}` is that of {other}, too: the later deploy overwrote the earlier one",
+                        "the worker `{}` is also that of {other}: the later deploy overwrote the earlier one",
                         worker.name
                     );
                     findings.lost(worker.place.clone(), message, help);
-                    worker.lost.push(format!("its worker was that of {other}"));
+                    worker.lost.push(format!("its worker belongs to {other}"));
                     worker.name = String::new();
                 }
                 None => _ = names.insert(key, worker.what.clone()),
@@ -66,7 +66,7 @@ fn own_hosts(worker: &mut FoundWorker, hosts: &mut BTreeMap<String, String>, fin
         }
     }
     for (host, other) in &taken {
-        let message = format!("{what} has `{host}`, which is {other}'s: a host points to one worker");
+        let message = format!("{what} has `{host}`, which belongs to {other}: a host points to one worker");
         let help =
             format!("{other} keeps it; give this one hosts of its own, such as `routes = []` in its environment");
         findings.left_out(worker.place.clone(), message, help);
@@ -89,7 +89,7 @@ fn own_databases(worker: &mut FoundWorker, databases: &mut BTreeMap<String, Stri
         if *owner == worker.customer {
             continue;
         }
-        let help = "each customer has a database of its own: make one, and move this customer's rows there";
+        let help = "each customer has a database of its own: create one, and move this customer's rows to it";
         let message = format!("`{}` uses the database of `{owner}`", worker.customer);
         findings.lost(worker.place.clone(), message, help);
         worker.lost.push(format!("the database of {owner}"));
@@ -104,8 +104,8 @@ fn own_databases(worker: &mut FoundWorker, databases: &mut BTreeMap<String, Stri
     }
 }
 
-/// Makes customers of their own of the project's workers that have nothing to do with each other, so that an error of one holds no other
-/// back. Workers that refer to each other stay the roles of one customer.
+/// Makes customers of their own of the project's workers that have nothing to do with each other, so that an error in one doesn't stop the
+/// others. Workers that refer to each other stay the roles of one customer.
 pub(super) fn separate(found: &mut [FoundWorker], default: &str) {
     let roles: BTreeSet<String> =
         found.iter().filter(|worker| worker.customer == default).filter_map(|worker| worker.role.clone()).collect();

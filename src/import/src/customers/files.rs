@@ -10,7 +10,7 @@ use super::super::code::Projects;
 use super::super::ids::{environment, slug, split};
 use super::super::wrangler::{CUSTOMERS, configs, text, word};
 
-/// Folders that say nothing about what is in them.
+/// Folders whose names don't describe their content.
 const PLAIN: [&str; 8] = ["src", "dist", "build", "worker", "workers", "lib", "deploy", "config"];
 /// The longest role.
 const ROLE_LENGTH: usize = 30;
@@ -59,7 +59,7 @@ pub(super) fn members<'a>(
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     for document in documents {
         let top = configs(document)[0];
-        // A file with environments of its own is a project of its own, unless its name says what it is for.
+        // A file with environments of its own is a project of its own, unless its name shows its purpose.
         let is_alone =
             document.root.get("env").is_some() && word(&document.file).is_none() && owner(&document.file).is_none();
         let key = if is_alone { document.file.clone() } else { projects.key(&top) };
@@ -122,7 +122,7 @@ pub(super) fn members<'a>(
     roles(&groups, members)
 }
 
-/// Joins files whose name says what they are for with the file of the same folder that runs the same code and has environments.
+/// Joins files whose name shows their purpose with the file of the same folder that runs the same code and has environments.
 fn join_alone(groups: &mut Vec<(String, Vec<&Document>)>, projects: &Projects<'_>) {
     let mut index = 0;
     while index < groups.len() {

@@ -77,7 +77,7 @@ impl Reading<'_, '_> {
             "the wrangler file has no section for `{customer}` in {environment}; {} belongs to `{}`",
             like.what, like.customer
         );
-        let help = "its spec has the values of the env files, and its own worker and name: check which variables, routes and bindings of the other one it needs, then delete the line `delivery: manual`";
+        let help = "its spec has the values of the env files, and its own worker and name: check which variables, routes and bindings of the other worker it needs, then delete the line `delivery: manual`";
         self.findings.left_out(Place::file(&file.file), message, help);
         FoundWorker {
             name: String::new(),
@@ -110,7 +110,7 @@ impl Reading<'_, '_> {
         }
         if let Some((_, place)) = &file.zone_id {
             let help = "nothing to do: specs name zones, and the zone of a custom domain follows from its host";
-            self.findings.note(place.clone(), "the id of the zone isn't needed", help);
+            self.findings.note(place.clone(), "the id of the zone is not needed", help);
         }
         self.database(file, worker);
     }
@@ -164,7 +164,7 @@ impl Reading<'_, '_> {
             _ if has_hosts => {}
             Ok(()) => {
                 worker.settings.insert("domains".to_owned(), json!([host]));
-                let help = "flotilla attaches it as a custom domain, with its DNS record and certificate, which wrangler's file doesn't; \
+                let help = "flotilla attaches it as a custom domain, with its DNS record and certificate, which the wrangler file doesn't define; \
                             remove it from `domains` if something else serves it";
                 self.findings.note(place.clone(), format!("`{host}` is mapped to a domain of the worker"), help);
             }
@@ -178,7 +178,7 @@ impl Reading<'_, '_> {
             return;
         }
         if !is_database_name(name) || file.database_id.as_ref().is_some_and(|id| !is_uuid(id)) {
-            let help = "D1 databases have names of lower-case letters, digits, `-` and `_`, and ids as `wrangler d1 list` shows them";
+            let help = "the name of a D1 database consists of lower-case letters, digits, `-` and `_`; `wrangler d1 list` shows its id";
             self.findings.left_out(place.clone(), "the database can't be mapped", help);
             return;
         }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use flotilla_model::binding::{self, Binding};
 use flotilla_model::spec::QueueConsumer;
 
-use super::super::forms::{fits, is_database_name, is_uuid, is_variable};
+use super::super::forms::{fits, is_database_name, is_queue_name, is_uuid, is_variable};
 use super::super::wrangler::{entries, items, text};
 use super::Mapping;
 use flotilla_spec::yaml::Node;
@@ -26,7 +26,7 @@ const LOCAL_FIELDS: [&str; 12] = [
     "local_connection_string",
 ];
 
-/// Fields of bindings that change what is deployed, and that specs can't say.
+/// Fields of bindings that change what is deployed, and that specs can't express.
 const LOST_FIELDS: [&str; 9] = [
     "concurrency",
     "default_retention",
@@ -76,17 +76,14 @@ impl Mapping<'_, '_> {
                 continue;
             }
             let mut entry = self.without_ignored(kind, &name, item);
-            let own = config.name();
+            // A class of the worker's own belongs to its code: the pack has it from this configuration.
             let script = entry["script_name"].as_str().map(str::to_owned);
-            let has_class = matches!(kind.key(), "durableObject" | "workflow");
-            if has_class && (script.is_none() || script == own) {
-                let what = if kind.key() == "workflow" { "workflow" } else { "class of Durable Objects" };
-                let class = entry["class_name"].as_str().unwrap_or_default();
-                let message =
-                    format!("the {what} `{class}` is the worker's own, which belongs to its code and so to the pack");
-                let help = "give the pack `bundler: wrangler`, which deploys it, or declare it in the pack's pack.yaml";
-                self.lost(place, section, message, help);
-                continue;
+            if script.is_none() || script == config.name() {
+                match kind.key() {
+                    binding::DURABLE_OBJECT => continue,
+                    binding::WORKFLOW => _ = entry.as_object_mut().and_then(|entry| entry.remove("script_name")),
+                    _ => {}
+                }
             }
             // wrangler calls a dataset after its binding, unless told otherwise.
             if kind.key() == "analyticsEngine" && entry["dataset"].is_null() {
@@ -112,7 +109,7 @@ impl Mapping<'_, '_> {
     fn without_ignored(&mut self, kind: &binding::Kind, name: &str, item: &Node) -> Value {
         let mut entry = item.to_value();
         let Some(map) = entry.as_object_mut() else { return entry };
-        // Where a database is, is a matter of its creation.
+        // The location of a database is decided when it is created.
         let is_local =
             |key: &str| LOCAL_FIELDS.contains(&key) || (kind.wrangler == "d1_databases" && key == "jurisdiction");
         map.retain(|key, _| !is_local(key));
@@ -143,7 +140,7 @@ impl Mapping<'_, '_> {
                 }
                 _ => {
                     let name = item.get("name").and_then(text).unwrap_or_default().to_owned();
-                    let message = format!("the rate limit `{name}` (`unsafe.bindings`) isn't one that a spec can have");
+                    let message = format!("the rate limit `{name}` (`unsafe.bindings`) can't be expressed in a spec");
                     self.lost(
                         self.at(item),
                         &name,
@@ -157,20 +154,25 @@ impl Mapping<'_, '_> {
 
     pub(super) fn queue_consumers(&mut self) {
         for item in items(self.config.get("queues").and_then(|node| node.get("consumers"))) {
+            let queue = item.get("queue").and_then(text).unwrap_or_default();
+            if !is_queue_name(queue) {
+                let message = format!("the consumer of the queue `{queue}` isn't one that a spec can have");
+                let help = "check the name: placeholders such as `<queue name>` have to be replaced";
+                self.lost(self.at(item), "queues.consumers", message, help);
+                continue;
+            }
             if let Some((queue, consumer)) = QueueConsumer::of_wrangler(&item.to_value()) {
                 self.entry("queueConsumers", &queue, json!(consumer));
                 continue;
             }
-            let queue = item.get("queue").and_then(text).unwrap_or_default();
-            let help =
-                "a spec has the settings that Cloudflare documents, in `queueConsumers`; leave out what else there is";
+            let help = "`queueConsumers` in a spec has the settings that Cloudflare documents; remove the others";
             let message = format!("the consumer of the queue `{queue}` has settings without a counterpart in a spec");
             self.lost(self.at(item), "queues.consumers", message, help);
         }
     }
 }
 
-/// Returns the fields of an entry that specs can say.
+/// Returns the fields of an entry that specs can express.
 fn known_fields(kind: &binding::Kind) -> Vec<&'static str> {
     kind.fields.iter().map(|own| own.wrangler.split('.').next().unwrap_or_default()).chain([kind.name]).collect()
 }
@@ -203,12 +205,12 @@ fn unread(kind: &binding::Kind, name: &str, entry: &Value) -> (String, String) {
         Some(own) => (
             format!("the binding `{name}` (`{what}`) has no `{}`", own.wrangler),
             format!(
-                "wrangler finds or makes one when it deploys; look it up at Cloudflare and add it to the spec: `bindings: {{ {name}: {{ {}: … }} }}`",
+                "wrangler finds or creates it when it deploys; look it up at Cloudflare and add it to the spec: `bindings: {{ {name}: {{ {}: … }} }}`",
                 kind.key()
             ),
         ),
         None => (
-            format!("the binding `{name}` (`{what}`) isn't one that a spec can have"),
+            format!("the binding `{name}` (`{what}`) can't be expressed in a spec"),
             "check its ids: placeholders such as `<your-id>` have to be replaced".to_owned(),
         ),
     }

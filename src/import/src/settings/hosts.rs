@@ -56,7 +56,7 @@ impl Mapping<'_, '_> {
                 let place = self.config.document.place(*span);
                 self.findings.left_out(
                     place,
-                    format!("`{name}` of a route has nothing in a spec"),
+                    format!("`{name}` of a route has no counterpart in a spec"),
                     "set it at Cloudflare",
                 );
             }
@@ -71,9 +71,13 @@ impl Mapping<'_, '_> {
             }
             if path.is_some() {
                 let message = format!(
-                    "`{pattern}` with `custom_domain = true` is refused by wrangler: a custom domain is a bare host"
+                    "`{pattern}` with `custom_domain = true` is rejected by wrangler: a custom domain is a bare host name"
                 );
-                self.findings.note(place, message, format!("it is mapped to the domain `{host}`, all paths included"));
+                self.findings.note(
+                    place,
+                    message,
+                    format!("it is mapped to the domain `{host}`, which covers all paths"),
+                );
             }
             if !domains.contains(&host) {
                 domains.push(host);
@@ -96,12 +100,12 @@ impl Mapping<'_, '_> {
         if is_domain {
             let message = format!("`{pattern}` can't be a custom domain: those have neither wildcards nor paths");
             let help = format!(
-                "it is mapped to a route of the zone `{zone}`; a proxied DNS record for `{host}` has to be there, as routes make none"
+                "it is mapped to a route of the zone `{zone}`; create a proxied DNS record for `{host}`, because routes don't create one"
             );
             self.findings.note(place, message, help);
         } else if named.is_none() && live.is_none() && id.is_some() {
             let message = format!("the zone of `{pattern}` is given by its id");
-            let help = format!("specs name zones: `{zone}` was derived from the host; check that it is the zone");
+            let help = format!("specs name zones: `{zone}` was derived from the host; check that it is correct");
             self.findings.note(place, message, help);
         }
         routes.push(json!({"pattern": written, "zone": zone}));

@@ -9,8 +9,8 @@ use flotilla_model::spec::Environment;
 use super::super::{Findings, FoundWorker};
 use super::{Settings, insert};
 
-/// Replaces names and addresses by references: `services` between the workers of one customer, as long as they don't form
-/// a circle, and `{ workerUrl: … }` where a variable is exactly the address.
+/// Replaces names and addresses by references: `services` between the workers of one customer, as long as they don't form a cycle, and `{
+/// workerUrl: … }` where a variable is exactly the address.
 pub(super) fn refer(found: &mut [FoundWorker], findings: &mut Findings) {
     let role_of: BTreeMap<(String, Environment, String), String> = found
         .iter()
@@ -59,10 +59,12 @@ pub(super) fn refer(found: &mut [FoundWorker], findings: &mut Findings) {
             let linked = links.contains(&(worker.customer.clone(), worker.role.clone(), name.clone()));
             if linked && !all_addresses.contains(url) {
                 let host = url.trim_start_matches("https://").split('/').next().unwrap_or_default();
-                let message =
-                    format!("`{name}` of `{}` points to `{host}`, which none of the workers found has", worker.name);
+                let message = format!(
+                    "`{name}` of `{}` points to `{host}`, which belongs to none of the imported workers",
+                    worker.name
+                );
                 let help = format!(
-                    "if it is the worker of that role in {}, add `domains: [{host}]` to it",
+                    "if it belongs to the worker with that role in {}, add `domains: [{host}]` to that worker",
                     worker.environment
                 );
                 findings.note(worker.place.clone(), message, help);

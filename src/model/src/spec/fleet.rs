@@ -75,7 +75,7 @@ pub struct PreviewRule {
     /// the worker's hosts.
     #[schemars(regex(pattern = "^([a-z0-9]([a-z0-9-]*[a-z0-9])?\\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub domain: Option<String>,
-    /// The days after which a preview expires; `flotilla preview down --expired` removes it then. Default: 7.
+    /// The number of days after which a preview expires; `flotilla preview down --expired` then removes it. Default: 7.
     #[schemars(range(min = 1, max = 365))]
     pub days: Option<u16>,
     /// The maximum number of workers in a preview. Default: 50.
@@ -121,7 +121,7 @@ pub struct SecretSource {
     /// command: the maximum number of concurrent runs. Default: 8.
     #[schemars(range(min = 1, max = 64))]
     pub at_once: Option<u8>,
-    /// What the source is used for: `workers`, the secrets that specs name, or `deploy`, what flotilla itself needs, such as API
+    /// What the source is used for: `workers`, the secrets that specs name; or `deploy`, the values that flotilla itself needs, such as API
     /// tokens and the keys of other sources. Default: both.
     pub purpose: Option<SourcePurpose>,
     /// The names that specs may take from the source; a trailing `*` matches any characters. The prefix of a customer's own value is not
@@ -233,7 +233,7 @@ pub struct DeployRule {
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct WaveRule {
-    /// Its display name. Default: its number.
+    /// The wave's display name. Default: its number.
     pub name: Option<String>,
     /// The labels of its customers, as in a layer's `when`.
     #[schemars(extend("minProperties" = 1))]
@@ -246,7 +246,7 @@ pub struct WaveRule {
     pub percent: Option<f64>,
 }
 
-/// A number and a share of all.
+/// A number, and a share of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
@@ -263,10 +263,10 @@ pub struct Share {
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct HealthRule {
-    /// Whether workers are checked. Default: true.
+    /// Whether workers are checked between waves. Default: true.
     pub enabled: Option<bool>,
-    /// The time within which a worker must be healthy with its new bundle, in seconds: a new address takes a while until it works
-    /// everywhere. Default: 60.
+    /// The time within which a worker must be healthy with its new bundle, in seconds: a new address takes a while to work everywhere.
+    /// Default: 60.
     #[schemars(range(min = 1, max = 3600))]
     pub deadline_seconds: Option<u64>,
 }
@@ -377,8 +377,9 @@ pub struct Account {
     pub dispatch_namespace: Option<String>,
     /// The dispatch worker of the namespace. Without it, the workers have no host names.
     pub dispatch: Option<Dispatch>,
-    /// The account's workers.dev subdomain, as in `<worker>.<subdomain>.workers.dev`. Without it, flotilla asks Cloudflare for it where it
-    /// shows or checks addresses. It is required where a worker's variables contain another worker's workers.dev address, as builds send no requests.
+    /// The account's workers.dev subdomain, as in `<worker>.<subdomain>.workers.dev`. If it isn't set, flotilla reads it from Cloudflare to
+    /// show or check addresses. It is required if a worker's variables contain another worker's workers.dev address, as builds send no
+    /// requests.
     #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub subdomain: Option<String>,
     /// The Workers plan, which decides the account's limits: `free` or `paid`. Default: paid.
@@ -451,7 +452,11 @@ impl JsonSchema for AccountId {
             "description": "The account's id, or the environment variable that holds it: `{ env: NAME }`.",
             "type": ["string", "object"],
             "pattern": crate::binding::ID,
-            "properties": {"env": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}},
+            "properties": {"env": {
+                "description": "The environment variable that holds the account's id.",
+                "type": "string",
+                "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"
+            }},
             "required": ["env"],
             "additionalProperties": false
         })

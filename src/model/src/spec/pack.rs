@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Purpose;
+use crate::assets::{AssetOptions, HtmlHandling, NotFoundHandling, WorkerFirst};
 use crate::binding;
 use crate::objects::{ClassExport, Migration};
 
@@ -18,18 +19,18 @@ pub struct PackFile {
     /// The pack's name.
     #[schemars(length(max = 40), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub name: String,
-    /// Its purpose.
+    /// The pack's purpose.
     pub description: Option<String>,
-    /// The prefix of its workers' names.
+    /// The prefix of the names of its workers.
     #[schemars(length(max = 20), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub prefix: String,
-    /// The template of the module that is uploaded. Required without `bundler`.
+    /// The template of the module that is uploaded. Required without `bundler`, unless the pack has `assets` alone.
     #[schemars(regex(pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]*\\.tera$"))]
     pub module: Option<String>,
-    /// The other templates, among them the wrangler file. Required without `bundler`.
+    /// The other templates, among them the wrangler file. Required with `module`.
     #[schemars(inner(regex(pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]*\\.tera$")))]
     pub files: Option<Vec<String>>,
-    /// The code that all workers of the pack share. Required without `bundler`.
+    /// The code that all workers of the pack share. Required with `module`.
     pub runtime: Option<RuntimeFile>,
     /// The program that bundles the code of an existing wrangler project, which takes the place of `module`, `files` and `runtime`.
     pub bundler: Option<Bundler>,
@@ -57,20 +58,56 @@ pub struct PackFile {
     /// `{ ROOMS: Room }`. With `bundler`, those of the configuration.
     #[schemars(extend("propertyNames" = {"pattern": binding::NAME}), inner(regex(pattern = "^[A-Za-z_$][A-Za-z0-9_$]*$")))]
     pub durable_objects: Option<BTreeMap<String, String>>,
-    /// The migrations of the Durable Object classes, in order. Only add to the list: Cloudflare applies those after the one that it applied
-    /// last. With `bundler`, those of the configuration.
+    /// The migrations of the Durable Object classes, in order. Only append to the list: Cloudflare applies the migrations after the last one
+    /// that it has applied. With `bundler`, those of the configuration.
     pub migrations: Option<Vec<Migration>>,
     /// The declared Durable Object classes, by name, instead of `migrations`. With `bundler`, those of the configuration.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z_$][A-Za-z0-9_$]*$"}))]
     pub exports: Option<BTreeMap<String, ClassExport>>,
+    /// The static assets that all workers of the pack have. With `bundler`, those of the configuration. A pack with neither code nor
+    /// templates has assets alone.
+    pub assets: Option<PackAssetsFile>,
     /// The file with the destination types.
     pub catalogue: Option<String>,
     /// The probes that `flotilla verify` sends to its workers.
     pub verify: Option<Vec<Probe>>,
-    /// Which of the settings `trustedOrigins` and `logLevel` its templates use. `check` warns of a spec that sets another one. Default:
-    /// both, or none with `bundler`.
+    /// Which of the settings `trustedOrigins` and `logLevel` its templates use. `check` warns if a spec sets another one. Default:
+    /// both, or none without templates.
     #[schemars(extend("uniqueItems" = true))]
     pub settings: Option<Vec<PackSetting>>,
+}
+
+/// The static assets of a pack.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct PackAssetsFile {
+    /// The folder with the files, from the pack's folder: `../../web/dist`. It must be in the project, or in the git repository that the
+    /// project is part of. Default: none; then each customer has a folder of its own.
+    #[schemars(length(min = 1, max = 1000))]
+    pub directory: Option<String>,
+    /// The name of the binding by which the code reads them: `ASSETS`.
+    #[schemars(regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"))]
+    pub binding: Option<String>,
+    /// The handling of the paths of HTML files. Default: `auto-trailing-slash`.
+    pub html_handling: Option<HtmlHandling>,
+    /// The answer where no asset fits, and no code answers. Default: `none`.
+    pub not_found_handling: Option<NotFoundHandling>,
+    /// Whether requests reach the code before the assets: all of them with `true`, or those with the paths of a list, such as
+    /// `[/api/*, "!/api/docs/*"]`. Default: `false`.
+    pub run_worker_first: Option<WorkerFirst>,
+}
+
+impl PackAssetsFile {
+    /// Returns how the assets answer.
+    pub fn options(&self) -> AssetOptions {
+        AssetOptions {
+            binding: self.binding.clone(),
+            html_handling: self.html_handling,
+            not_found_handling: self.not_found_handling,
+            run_worker_first: self.run_worker_first.clone(),
+        }
+    }
 }
 
 /// A program that bundles the code of an existing project.
@@ -113,13 +150,13 @@ impl PackSetting {
 }
 
 impl PackFile {
-    /// Returns whether its templates use a setting. One with a bundler has none.
+    /// Returns whether its templates use a setting. One without templates has none.
     pub fn uses(&self, setting: PackSetting) -> bool {
-        self.settings.as_ref().map_or(self.bundler.is_none(), |settings| settings.contains(&setting))
+        self.settings.as_ref().map_or(self.module.is_some(), |settings| settings.contains(&setting))
     }
 }
 
-/// A request to a deployed worker, and the expected answer.
+/// A request to a deployed worker, and the expected response.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
@@ -131,13 +168,13 @@ pub struct Probe {
     /// The path of the request, with its query.
     #[schemars(length(max = 1000), regex(pattern = "^/[!-~]*$"))]
     pub path: String,
-    /// The HTTP status of the answer (default: 200).
+    /// The expected HTTP status. Default: 200.
     #[schemars(range(min = 200, max = 599))]
     pub status: Option<u16>,
-    /// What the answer's JSON must contain; an empty list or map matches any. `{worker}`, `{customer}`,
-    /// `{environment}` and `{digest}` are replaced with the worker's own.
+    /// The values that the JSON response must contain; an empty list or map matches any. `{worker}`, `{customer}`,
+    /// `{environment}` and `{digest}` are replaced with the worker's own values.
     pub json: Option<BTreeMap<String, Value>>,
-    /// Whether it is only sent to workers that call others; `peers` in the answer reports on each of them.
+    /// Whether it is only sent to workers that call others; `peers` in the response reports on each of these.
     pub peers: Option<bool>,
 }
 

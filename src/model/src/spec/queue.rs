@@ -13,7 +13,7 @@ pub struct QueueConsumer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub max_batch_size: Option<u32>,
-    /// The maximum number of seconds that a batch waits to be full. Default: 5.
+    /// The maximum number of seconds to wait until a batch is full. Default: 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 60))]
     pub max_batch_timeout: Option<u32>,
@@ -25,12 +25,12 @@ pub struct QueueConsumer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 250))]
     pub max_concurrency: Option<u32>,
-    /// The seconds before a message is retried. Default: 0.
+    /// The number of seconds before a message is retried. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86400))]
     pub retry_delay: Option<u32>,
-    /// The queue that gets the messages which still fail after all retries. `{customer}` and `{environment}` are replaced. Default: they
-    /// are dropped.
+    /// The queue that gets the messages that still fail after all retries. `{customer}` and `{environment}` are replaced. Default: none;
+    /// these messages are dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter_queue: Option<String>,
 }

@@ -64,14 +64,14 @@ pub struct Traces {
     pub destinations: Option<Vec<String>>,
 }
 
-/// Cloudflare's cache in front of a worker: its answers are kept as their `Cache-Control` says.
+/// Cloudflare's cache in front of a worker. It keeps responses as their `Cache-Control` headers define.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct CacheOptions {
-    /// Whether it is used.
+    /// Whether the cache is used.
     pub enabled: bool,
-    /// Whether answers of an older version of the worker may be given. Default: false.
+    /// Whether cached responses of an older version of the worker may be served. Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cross_version: Option<bool>,
 }
@@ -85,7 +85,7 @@ pub struct RequestLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub cpu_ms: Option<u64>,
-    /// Subrequests. Default: the account's limit.
+    /// The number of subrequests. Default: the account's limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub subrequests: Option<u64>,

@@ -30,7 +30,7 @@ struct Places {
 }
 
 impl Objects {
-    /// Reads those of a pack.yaml. What is no such thing, the schema reports.
+    /// Reads those of a pack.yaml. The schema reports anything else.
     pub(super) fn of_pack(document: &Document, manifest: &Value) -> Objects {
         let mut objects = Objects::default();
         let place = |node: &Node| document.place(node.span);
@@ -96,8 +96,8 @@ impl Objects {
         };
         let mut errors = Vec::new();
         if let (false, Some(first)) = (self.migrations.is_empty(), self.places.exports.values().next()) {
-            let message = "Durable Object classes have migrations, or are declared: not both".to_owned();
-            let help = "keep `exports`, and remove `migrations`; or the other way around".to_owned();
+            let message = "Durable Object classes have migrations or are declared, but not both".to_owned();
+            let help = "keep `exports` and remove `migrations`, or keep `migrations` and remove `exports`".to_owned();
             errors.push(error(Some(first), (message, help)));
         }
         let faults = migration_faults(&self.migrations);
@@ -113,12 +113,12 @@ impl Objects {
                 let (message, help) = match was {
                     true => (
                         format!(
-                            "the binding `{name}` is to the class `{class}`, which is deleted, renamed or transferred"
+                            "the binding `{name}` uses the class `{class}`, which is deleted, renamed or transferred"
                         ),
                         "remove the binding: a class that is bound can't be deleted; or bind another class",
                     ),
                     false => (
-                        format!("the binding `{name}` is to the class `{class}`, which no migration creates"),
+                        format!("the binding `{name}` uses the class `{class}`, which no migration creates"),
                         "add a migration: `{ tag: v1, newSqliteClasses: [CLASS] }`, in a wrangler configuration `\"migrations\": [{ \"tag\": \
                          \"v1\", \"new_sqlite_classes\": [\"CLASS\"] }]`",
                     ),

@@ -1,11 +1,12 @@
-//! The wrangler project that a pack with `bundler: wrangler` bundles: where its configuration is, what of it decides the bundle, and what it
-//! sets that specs have to say. Reads the configuration alone; runs nothing.
+//! The wrangler project that a pack with `bundler: wrangler` bundles: where its configuration is, what of it decides the bundle, and the
+//! settings in it that specs must have. Reads the configuration alone; runs nothing.
 
 use std::collections::BTreeSet;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::assets::{self, AssetSource};
 use super::objects::Objects;
 use crate::documents;
 use crate::tree::Tree;
@@ -14,15 +15,17 @@ use flotilla_model::binding::KINDS;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::digest::Digest;
 use flotilla_model::objects::{ClassExport, Migration};
+use flotilla_model::plain_file;
 
 /// The template of the wrangler file of each worker.
 pub const TEMPLATE: (&str, &str) = ("wrangler.jsonc", include_str!("wrangler.jsonc.tera"));
 /// The version of wrangler that flotilla is tested with, for projects that have none of their own.
 pub const WRANGLER: &str = "4.164.0";
-/// The most bytes of a configuration.
+/// The maximum size, in bytes, of a configuration.
 const MOST_BYTES: u64 = 1 << 20;
 /// The way to fix a path of a configuration.
-const CONFIG_HELP: &str = "`config` is the path of a wrangler.toml, wrangler.json or wrangler.jsonc from the pack's folder: ../../apps/web/wrangler.jsonc";
+const CONFIG_HELP: &str = "`config` is the path of a wrangler.toml, wrangler.json or wrangler.jsonc from the pack's folder: ../../apps/web/wrangler.jsonc; if a \
+                           build makes the file, run that first";
 
 /// The keys that wrangler doesn't take over from the top level, apart from those of bindings.
 const NOT_INHERITED: [&str; 18] = [
@@ -46,32 +49,29 @@ const NOT_INHERITED: [&str; 18] = [
     "worker_loaders",
 ];
 /// The keys that flotilla can't deploy yet, and what they set.
-const UNSUPPORTED: [(&str, &str); 18] = [
+const UNSUPPORTED: [(&str, &str); 16] = [
     ("agent_memory", "an agent memory"),
     ("ai_search_namespaces", "an AI Search namespace"),
     ("artifacts", "artifacts"),
-    ("assets", "static assets"),
     ("cloudchamber", CONTAINERS),
     ("connect", "a connect binding"),
     ("containers", CONTAINERS),
     ("data_blobs", "data blobs"),
     ("flagship", "a Flagship binding"),
     ("logfwdr", "a log forwarder"),
-    ("site", "static assets"),
     ("stream", "a Stream binding"),
     ("streaming_tail_consumers", "streaming tail consumers"),
     ("text_blobs", "text blobs"),
     ("unsafe", "unsafe bindings or metadata"),
     ("vpc_networks", "a VPC network"),
-    ("wasm_modules", "WebAssembly modules outside of the code"),
+    ("wasm_modules", "WebAssembly modules outside the code"),
     ("worker_loaders", "a worker loader"),
 ];
 
 /// The key of containers.
 const CONTAINERS: &str = "containers";
 /// The help for a setting that can't be deployed.
-const KEEP_DEPLOYING: &str =
-    "keep deploying this worker with `wrangler deploy`, or move this part to a worker that you deploy so";
+const KEEP_DEPLOYING: &str = "keep deploying this worker with `wrangler deploy`, or move this part to another worker that you deploy with wrangler";
 /// The help for containers.
 const NO_REGISTRY: &str = "a container needs an image in Cloudflare's registry, which `wrangler deploy` builds and pushes with Docker: keep \
                            deploying this worker with it";
@@ -101,10 +101,12 @@ pub struct WranglerProject {
     pub trees: BTreeSet<PathBuf>,
     /// The tsconfig.json that the configuration names.
     pub tsconfig: Option<PathBuf>,
-    /// The settings of the configuration that specs have to say.
+    /// The settings of the configuration that specs must have.
     pub declared: Vec<Declared>,
     /// The Durable Objects of its code.
     pub objects: Objects,
+    /// Its static assets.
+    pub assets: Option<AssetSource>,
 }
 
 /// A setting of a wrangler configuration that flotilla takes from specs.
@@ -152,19 +154,6 @@ pub fn relative(folder: &Path, path: &Path) -> String {
     up.chain(down).collect::<Vec<_>>().join("/")
 }
 
-/// Returns a path without `.` and `..`, as far as it has them, looking at no disk.
-fn normalized(path: &Path) -> PathBuf {
-    let mut steps = PathBuf::new();
-    for step in path.components() {
-        match step {
-            Component::CurDir => {}
-            Component::ParentDir => drop(steps.pop()),
-            step => steps.push(step),
-        }
-    }
-    steps
-}
-
 /// Reads the configuration that a pack names. `place`: the place of a key of pack.yaml.
 pub(super) fn read(
     tree: &Tree,
@@ -179,8 +168,8 @@ pub(super) fn read(
         |error: std::io::Error| bad(format!("the wrangler configuration {config} can't be read: {error}"), CONFIG_HELP);
     let root = tree.root.canonicalize().map_err(cannot)?;
     let repository = root.ancestors().find(|folder| folder.join(".git").exists());
-    let workspace = repository.unwrap_or(&root).to_owned();
-    let written = normalized(&root.join(pack).join(config));
+    let workspace = assets::workspace(&root);
+    let written = plain_file::without_dots(&root.join(pack).join(config));
     let file = relative(&root, &written);
     let text = if let Some(Some(bytes)) = tree.past.get(&file) {
         bytes.clone()
@@ -189,16 +178,15 @@ pub(super) fn read(
         if !real.starts_with(&workspace) {
             let allowed = match repository {
                 Some(repository) => format!("it must be in the git repository {}", repository.display()),
-                None => format!("it must be in {}, as that is in no git repository", root.display()),
+                None => format!("it must be in {}, because that is in no git repository", root.display()),
             };
-            let message =
-                format!("the wrangler configuration {config} is outside of what belongs to this project: {allowed}");
+            let message = format!("the wrangler configuration {config} is outside this project: {allowed}");
             return Err(bad(
                 message,
-                "what a fleet runs must be under the version control of the fleet: move the fleet or the wrangler project",
+                "a fleet's code must be under the same version control as the fleet: move the fleet or the wrangler project",
             ));
         }
-        flotilla_model::plain_file::read_through_links(&real, MOST_BYTES).map_err(cannot)?
+        plain_file::read_through_links(&real, MOST_BYTES).map_err(cannot)?
     };
     let real = written.canonicalize().unwrap_or(written);
     let folder = real.parent().unwrap_or(&root).to_owned();
@@ -206,12 +194,13 @@ pub(super) fn read(
     let reading = Reading { document: &document, environment, file: &file };
     let objects = reading.objects();
     reading.check(&objects)?;
-    let within = |path: &str| Some(normalized(&folder.join(path))).filter(|path| path.starts_with(&workspace));
+    let within =
+        |path: &str| Some(plain_file::without_dots(&folder.join(path))).filter(|path| path.starts_with(&workspace));
     let build = reading.get("build");
     let command = build.and_then(|build| build.get("command")).and_then(text_of);
     let mut trees = BTreeSet::new();
     if command.is_some() {
-        // What a command reads is known to nobody: wrangler's own setting says it, beside the project itself.
+        // The files that a command reads are unknown, apart from the project itself and the folders in wrangler's setting.
         trees.insert(folder.clone());
         trees.extend(build.and_then(|build| build.get("cwd")).and_then(text_of).and_then(&within));
         let watched = build.and_then(|build| build.get("watch_dir"));
@@ -228,7 +217,11 @@ pub(super) fn read(
         trees.extend(within(&base.to_string_lossy()));
     }
     let main = reading.get("main");
+    let is_all = main.and_then(text_of).is_none();
+    let assets = (reading.get("assets"), reading.get("site"));
+    let assets = assets::of_wrangler(&document, assets, (&root, &workspace, &folder), is_all)?;
     Ok(WranglerProject {
+        assets,
         main: main.and_then(|node| Some((text_of(node)?.to_owned(), document.place(node.span)))),
         build: command.map(|command| {
             let node = build.and_then(|build| build.get("command")).map_or(document.root.span, |node| node.span);
@@ -267,7 +260,8 @@ fn is_empty(node: &Node) -> bool {
     match &node.kind {
         Kind::Empty | Kind::Null | Kind::Bool(false) => true,
         Kind::List(items) => items.is_empty(),
-        Kind::Map(entries) => entries.is_empty(),
+        // Builds that make a configuration write every key.
+        Kind::Map(entries) => entries.iter().all(|(.., node)| is_empty(node)),
         _ => false,
     }
 }
@@ -302,6 +296,15 @@ impl<'a> Reading<'a> {
         own.or_else(|| root.get(key).filter(|_| is_inherited))
     }
 
+    /// Returns the worker's name, as wrangler makes it of the environment's.
+    fn name(&self) -> Option<String> {
+        let name = |node: &Node| node.get("name").and_then(text_of).map(str::to_owned);
+        let top = || name(&self.document.root);
+        let Some(environment) = self.environment else { return top() };
+        let own = self.document.root.get("env").and_then(|all| all.get(environment)).and_then(name);
+        own.or_else(|| Some(format!("{}-{environment}", top()?)))
+    }
+
     fn error(&self, code: Code, node: &Node, message: String, help: &str) -> Diagnostic {
         Diagnostic::error(code, self.document.place(node.span), message, help)
     }
@@ -329,7 +332,8 @@ impl<'a> Reading<'a> {
             let place = Place::file(self.file);
             return Err(vec![Diagnostic::error(Code::BadWranglerConfig, place, message, help)]);
         }
-        if self.get("main").and_then(text_of).is_none() && self.get("assets").is_none() && self.get("site").is_none() {
+        let has_assets = ["assets", "site"].into_iter().any(|key| self.get(key).is_some_and(|node| !is_empty(node)));
+        if self.get("main").and_then(text_of).is_none() && !has_assets {
             let message = format!("{} has no `main`, so there is no code to bundle", self.file);
             let help = "name the module that wrangler bundles: \"main\": \"src/index.ts\"";
             errors.push(Diagnostic::error(Code::BadWranglerConfig, Place::file(self.file), message, help));
@@ -337,11 +341,18 @@ impl<'a> Reading<'a> {
         errors.extend(self.unsupported().into_iter().map(|(_, error)| error));
         for node in self.get("migrations").map(entries).into_iter().flatten() {
             if Migration::of_api(&node.to_value()).is_none() {
-                let message = "a migration isn't one: it needs a `tag`, and lists of classes".to_owned();
+                let message = "a migration is invalid: it needs a `tag`, and lists of classes".to_owned();
                 errors.push(self.error(Code::BadMigration, node, message, "see wrangler's documentation"));
             }
         }
         errors.extend(objects.check(self.document));
+        if self.get("main").and_then(text_of).is_none()
+            && let Some(place) = objects.classes().into_iter().find_map(|class| objects.place_of(class))
+        {
+            let message = "Durable Object classes without code that has them: there are static assets alone".to_owned();
+            let help = "remove them, or name the code: \"main\": \"src/index.ts\"";
+            errors.push(Diagnostic::error(Code::Conflict, place.clone(), message, help));
+        }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
@@ -358,7 +369,7 @@ impl<'a> Reading<'a> {
                 let kind = node.get("type").and_then(text_of).unwrap_or_default();
                 let (what, help) = match kind {
                     "workflow" => ("a workflow under a name that is the same for all customers", EXPORTED_WORKFLOW),
-                    _ => ("an export that is no plain Durable Object class", KEEP_DEPLOYING),
+                    _ => ("an export that is not a plain Durable Object class", KEEP_DEPLOYING),
                 };
                 let message = format!("`exports.{name}` sets {what}, which flotilla can't deploy yet");
                 errors.push(("exports", self.error(Code::CannotDeploy, node, message, help)));
@@ -378,7 +389,12 @@ impl<'a> Reading<'a> {
         let mut objects = Objects::default();
         let place = |node: &Node| self.document.place(node.span);
         let bindings = self.get("durable_objects").and_then(|objects| objects.get("bindings")).map(entries);
-        for node in bindings.into_iter().flatten().filter(|node| node.get("script_name").is_none()) {
+        let name = self.name();
+        let is_own = |node: &&Node| {
+            let script = node.get("script_name").and_then(text_of);
+            script.is_none() || script == name.as_deref()
+        };
+        for node in bindings.into_iter().flatten().filter(is_own) {
             if let (Some(name), Some(class)) =
                 (node.get("name").and_then(text_of), node.get("class_name").and_then(text_of))
             {
@@ -400,7 +416,7 @@ impl<'a> Reading<'a> {
         objects
     }
 
-    /// Returns what specs have to say in its place.
+    /// Returns the settings that specs must have instead.
     fn declared(&self) -> Vec<Declared> {
         let mut declared = Vec::new();
         let mut add = |subject: Subject, node: &Node| {

@@ -31,7 +31,7 @@ pub struct Fleet {
     pub accounts: BTreeMap<String, Account>,
     /// The packs by name.
     pub packs: BTreeMap<String, Pack>,
-    /// The packs that can't be used, by name. They hold back the customers that use them, and nobody else.
+    /// The packs that can't be used, by name. They only stop the customers that use them.
     pub broken_packs: BTreeMap<String, BrokenPack>,
     /// The layers, weakest first.
     pub layers: Vec<Layer>,
@@ -41,7 +41,7 @@ pub struct Fleet {
     pub decides: Digest,
     /// The digest of the file's bytes.
     pub raw: Digest,
-    /// The preview that is looked at, if it isn't the fleet itself.
+    /// The preview that is handled, if it isn't the fleet itself.
     pub preview: Option<Preview>,
     /// Whether something of fleet.yaml was left out as faulty. Such a fleet is checked, and never built or deployed.
     pub is_partial: bool,
@@ -49,7 +49,7 @@ pub struct Fleet {
     pub left_out_rules: LeftOutRules,
 }
 
-/// The entries of `diagnostics` in fleet.yaml that were left out as faulty: nobody knows how bad the warnings are that they are about.
+/// The entries of `diagnostics` in fleet.yaml that were left out as faulty: the severity of the warnings that they are about is unknown.
 #[derive(Clone, Debug, Default)]
 pub struct LeftOutRules {
     /// The codes that they are about, as far as they can be read.
@@ -74,7 +74,7 @@ impl Fleet {
         packs.chain(layers.map(|layer| (layer.part(), layer.errors.as_slice())))
     }
 
-    /// Returns whether what is at a path of fleet.yaml was left out as faulty, or anything in it: nobody knows what it would be.
+    /// Returns whether what is at a path of fleet.yaml was left out as faulty, or anything in it: its value is unknown.
     pub fn has_left_out(&self, path: &[&str]) -> bool {
         let mut node = &self.document.root;
         for step in path.iter().filter(|_| self.is_partial) {
@@ -123,7 +123,7 @@ impl Fleet {
         let (own, paid) = (plan.limit(limit), Plan::Paid.limit(limit));
         let upgrade = if own < paid { format!("`plan: paid` has {}; ", grouped(paid)) } else { String::new() };
         let key = limit.row().key;
-        format!("{upgrade}if Cloudflare raised it, set `limits: {{ {key}: … }}` of the account `{account}`")
+        format!("{upgrade}if Cloudflare has raised the limit, set `limits: {{ {key}: … }}` of the account `{account}`")
     }
 
     /// Returns the zone of a host name: the longest one of fleet.yaml that it ends with, or else what can be registered.
@@ -325,7 +325,7 @@ impl LeftOutRules {
         rules
     }
 
-    /// Returns whether nobody knows how bad a warning with a code is.
+    /// Returns whether the severity of a warning with a code is unknown.
     pub fn has(&self, code: Code) -> bool {
         self.any || self.codes.contains(&code)
     }
@@ -355,6 +355,11 @@ fn fleet_digest(root: &Node, packs: &BTreeMap<String, Pack>) -> Digest {
         digest = digest.field(&serde_json::to_vec(&objects).expect("BUG: migrations are JSON"));
         if pack.wrangler.is_some() {
             digest = digest.field(b"wrangler");
+        }
+        if let Some(assets) = &pack.assets {
+            let options = serde_json::to_vec(&assets.options).expect("BUG: options are JSON");
+            digest = digest.field(b"assets").field(&options);
+            digest = digest.field(&[u8::from(assets.is_all), u8::from(assets.folder.is_some())]);
         }
         for kind in pack.types.values() {
             digest = digest.field(&serde_json::to_vec(&kind.required_consent).expect("BUG: consents are JSON"));
@@ -421,7 +426,7 @@ fn check_secret_sources(document: &Document, file: &FleetFile, diagnostics: &mut
         if let Some((key, path)) = source.path() {
             if path.split('/').any(|step| step == "..") {
                 let help = "name a file of the project, or write an absolute path";
-                wrong(key, format!("`{path}` is outside of the project"), help);
+                wrong(key, format!("`{path}` is outside the project"), help);
             } else if path.replace("{environment}", "").contains(['{', '}']) {
                 wrong(
                     key,
@@ -432,18 +437,18 @@ fn check_secret_sources(document: &Document, file: &FleetFile, diagnostics: &mut
         }
         if source.age.is_some() && source.identity.is_none() && !has_left_out("identity") {
             let help = "add the variable or the file with the key that opens it: `identity: { env: FLOTILLA_AGE_KEY }`";
-            wrong("age", "nothing names the key that decrypts the file".to_owned(), help);
+            wrong("age", "the file has no `identity` that decrypts it".to_owned(), help);
         }
         if let Some(command) = source.command.as_ref().filter(|_| !has_left_out("command")) {
             if command.first().is_none_or(|program| program.is_empty() || program.contains('{')) {
                 wrong(
                     "command",
-                    "it doesn't start with a program".to_owned(),
+                    "the command doesn't start with a program".to_owned(),
                     "name the program first, then its arguments",
                 );
             } else if !command.iter().any(|argument| argument.contains("{name}")) {
                 let help = "write `{name}` where the secret's name belongs: `[vault, kv, get, \"-field={name}\", secret/fleet]`";
-                wrong("command", "it would print the same value for every secret".to_owned(), help);
+                wrong("command", "the command would print the same value for every secret".to_owned(), help);
             }
         }
     }

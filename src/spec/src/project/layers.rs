@@ -35,7 +35,7 @@ impl Layer {
     }
 }
 
-/// Reads the layers. One that is faulty holds back the customers that use it, and nobody else.
+/// Reads the layers. A faulty one only stops the customers that use it.
 pub(super) fn read_layers(tree: &Tree, fleet: &Document) -> Vec<Layer> {
     let Some(Kind::Map(entries)) = fleet.root.get("layers").map(|node| &node.kind) else { return Vec::new() };
     let checker = Checker::layer();
@@ -114,7 +114,7 @@ impl LayerReader<'_> {
     /// Reads the file of its settings, without what is faulty in it.
     fn file(&mut self, file: &str, place: &Place, checker: &Checker) {
         if !self.tree.has(file) {
-            let help = format!("create {file} with what its customers share, or remove the layer here");
+            let help = format!("create {file} with the settings that its customers share, or remove the layer here");
             self.errors.push(Diagnostic::error(Code::BadLayer, place.clone(), format!("there is no {file}"), help));
             return self.documents.push(unread(file));
         }
@@ -150,7 +150,7 @@ impl LayerReader<'_> {
     }
 }
 
-/// Returns a file that can't be read: nobody knows what it sets.
+/// Returns a file that can't be read: its settings are unknown.
 fn unread(file: &str) -> Document {
     let span = Span { line: 1, column: 1, width: 1 };
     Document { file: file.to_owned(), root: Node { span, kind: Kind::LeftOut } }

@@ -1,4 +1,4 @@
-//! The files under customers/, layers/ and the folders of env files: which are read, and which nobody reads.
+//! The files under customers/, layers/ and the folders of env files: which of them are read, and which are not.
 
 use std::collections::HashSet;
 
@@ -46,7 +46,7 @@ pub fn spec_files(tree: &Tree) -> Result<SpecFiles, Vec<Diagnostic>> {
             _ => found.unread.extend(unread_below(tree, &file, DEEPEST)),
         }
     }
-    // A copy beside the spec itself, as editors make them, says nothing; alone, it is what was the spec.
+    // A copy next to the spec, as editors create them, is ignored; without the spec, it is what remains of it.
     let ids: HashSet<&str> = found.files.iter().map(|file| id_of(file)).collect();
     let is_alone = |file: &&String| renamed_spec(file).is_some_and(|spec| !ids.contains(id_of(spec)));
     found.unread.extend(renamed.iter().filter(is_alone).map(|file| unread(file)));
@@ -84,7 +84,7 @@ pub fn unread_layers(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
                 true => "a layer is a file layers/NAME.yaml: put the two files together".to_owned(),
                 false => format!("add `{name}:` to `layers` in fleet.yaml, or move the file out of layers/"),
             };
-            let message = "no layer of fleet.yaml reads this file";
+            let message = "no layer in fleet.yaml reads this file";
             found.push(Diagnostic::error(Code::Unread, Place::file(&file), message, help));
         } else {
             found.extend(unread_below(tree, &file, DEEPEST));
@@ -104,7 +104,7 @@ pub fn unread_env_files(
 ) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for layer in &fleet.layers {
-        // What is no folder of the project isn't looked into.
+        // Folders outside the project are not read.
         let is_folder = || layer.errors.iter().all(|error| error.code != Code::BadLayer);
         let Some(folder) = layer.rule.env_files.as_deref().filter(|_| is_folder()) else { continue };
         let folder = folder.trim_end_matches('/');
@@ -125,7 +125,7 @@ pub fn unread_env_files(
             }
             if !tree.has_files(&below) {
                 let help = format!(
-                    "a customer's files are in a folder of its id: move it to {customers}/{}/production.env",
+                    "a customer's files are in a folder named after its id: move it to {customers}/{}/production.env",
                     id_of_any(name)
                 );
                 return if holds_values(name) { vec![unread_env_file(&below, &help)] } else { Vec::new() };
@@ -134,7 +134,7 @@ pub fn unread_env_files(
                 None => return Vec::new(),
                 Some(false) => {
                     let help = format!(
-                        "the customer {name} isn't there, or doesn't use the layer `{0}`: add `{0}` to `layers` of its spec, or move the files out",
+                        "the customer {name} doesn't exist, or doesn't use the layer `{0}`: add `{0}` to `layers` of its spec, or move the files out",
                         layer.name
                     );
                     let files = values_in(tree, &below);

@@ -105,7 +105,7 @@ fn merge_into_layers(properties: &mut Value) {
 fn nullable(schema: &mut Value) {
     let Some(object) = schema.as_object_mut() else { return };
     if let Some(reference) = object.remove("$ref") {
-        // Not a choice of two: what is wrong with the one that is meant would be lost.
+        // Not a choice of two: the errors of the intended one would be lost.
         object.insert("if".to_owned(), json!({"type": "null"}));
         object.insert("else".to_owned(), json!({"$ref": reference}));
     }
@@ -124,7 +124,12 @@ pub fn pack() -> Value {
     let mut schema = of::<PackFile>();
     schema["if"] = json!({"required": ["bundler"]});
     schema["then"] = json!({"required": BUNDLER_KEYS[..1]});
-    schema["else"] = json!({"required": TEMPLATE_KEYS});
+    // Assets alone need no code.
+    let has_code = TEMPLATE_KEYS.map(|key| json!({"required": [key]}));
+    schema["else"] = json!({
+        "if": {"required": ["assets"], "not": {"anyOf": has_code}},
+        "else": {"required": TEMPLATE_KEYS},
+    });
     schema
 }
 
@@ -140,7 +145,7 @@ const KEYWORDS: [(&[&str], &[&str]); 4] = [
 ];
 
 /// Returns a schema as it is written to schema/: it takes the same values, and ajv compiles it in its strict mode, as ajv-cli and
-/// SchemaStore do. That mode knows no formats of numbers, wants each required key under `properties`, and one type at a time.
+/// SchemaStore do. That mode has no formats for numbers, and requires each required key under `properties`, and one type at a time.
 pub fn published(schema: Value) -> Value {
     let mut object = match schema {
         Value::Object(object) => object,

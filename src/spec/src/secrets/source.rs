@@ -26,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// A larger file isn't one of secrets.
 const LARGEST: u64 = 8 << 20;
 
-/// The answer of a source about a secret.
+/// The result of looking up a secret in a source.
 pub enum Answer {
     /// Its value.
     Value(SecretString),
@@ -117,7 +117,7 @@ impl Source {
             content: OnceLock::new(),
         };
         let unreadable = |why: String| Failure::new(format!("the dotenv file {} can't be read: {why}", path.display()));
-        let read = read_clear(path).map_err(unreadable)?.ok_or_else(|| unreadable("it isn't there".to_owned()))?;
+        let read = read_clear(path).map_err(unreadable)?.ok_or_else(|| unreadable("it doesn't exist".to_owned()))?;
         let _ = file.slot(Environment::Production).map(|content| content.set(Content::Values(read)));
         Ok(Source { kind: Kind::File(file), listed: SecretSource::default(), named: true })
     }
@@ -290,7 +290,7 @@ impl File {
         })
     }
 
-    /// Returns the text in it, in clear, if it is there.
+    /// Returns the text in it, in plain text, if it exists.
     pub fn plain(
         &self,
         environment: Environment,
@@ -323,7 +323,7 @@ impl File {
         }
         // As text and nothing else: of a number, zeros at the beginning would be lost.
         let values: HashMap<String, String> = serde_json::from_slice(&ended.printed).map_err(|_| {
-            "it contains something other than names and texts: write numbers in quotes, and no maps".to_owned()
+            "it contains something other than names and text: put numbers in quotes, and use no maps".to_owned()
         })?;
         Ok(values.into_iter().map(|(name, value)| (name, SecretString::from(value))).collect())
     }

@@ -87,7 +87,7 @@ impl Store<'_> {
         }
     }
 
-    /// Sets an entry, and makes the file if it isn't there. All other lines stay as they are.
+    /// Sets an entry, and makes the file if it doesn't exist. All other lines stay as they are.
     pub fn set(&self, name: &str, value: &SecretString) -> Result<(), Failure> {
         let (path, variable) = (self.on_disk(), |name: &str| self.secrets.named(name));
         let failure = |why: String| Failure::new(format!("{} was not changed: {why}", self.path()));
@@ -95,7 +95,7 @@ impl Store<'_> {
         match &self.file.cipher {
             Cipher::Age { identity, recipients } => {
                 let text = entries::set(&text, Form::of(&self.file.path), name, value).map_err(failure)?;
-                // Who names recipients and makes a new file needs no identity for it.
+                // To create a new file for named recipients, no identity is needed.
                 let keys = match recipients {
                     Some(_) => Vec::new(),
                     None => identities(&self.file.root, identity, variable).map_err(failure)?,

@@ -12,7 +12,7 @@ pub enum Numeric {
     No,
     /// A number that is printed as it is written.
     Exact(Number),
-    /// A number that is printed otherwise: as this, or, where even the value would change, as nothing that can be named.
+    /// A number that is printed differently: as this, or without a text if even the value would change.
     Changed(Option<String>),
 }
 

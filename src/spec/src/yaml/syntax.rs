@@ -7,7 +7,7 @@ use saphyr_parser::{Parser, ScanError};
 use super::{Builder, Open, Span, Stop, pairs};
 use flotilla_model::diagnostic::Code;
 
-/// The most text that is read again and again to find tabs, in bytes.
+/// The maximum size of a text that is scanned repeatedly to find tabs, in bytes.
 const MAX_REREAD: usize = 32 << 20;
 
 /// Returns the text with a space for each tab between a colon and its value, so that places stay. YAML 1.2 takes such a
@@ -63,7 +63,7 @@ impl Builder<'_> {
         let (message, help) = if indent.contains('\t') {
             ("a tab in the indentation", "indent with spaces: YAML does not allow tabs there")
         } else if has("unknown escape") {
-            ("a backslash that escapes nothing", "write `\\\\` for a backslash, or put the text into single quotes")
+            ("a backslash that escapes nothing", "write `\\\\` for a backslash, or put the text in single quotes")
         } else if has("trailing content") {
             (
                 "the quoted text ends before this",
@@ -78,33 +78,33 @@ impl Builder<'_> {
         } else if has("quoted scalar") {
             (
                 "the quoted text ends before this",
-                "write '' for a quote in single quotes, or put the text into double quotes",
+                "write '' for a quote in single quotes, or put the text in double quotes",
             )
         } else if has("unknown anchor") {
-            ("an alias of an anchor that isn't there", "put text that begins with `*` into quotes")
+            ("an alias of an anchor that doesn't exist", "put text that begins with `*` in quotes")
         } else if has("indentation for anchor") || has("duplicated anchor") {
-            ("an anchor that belongs to nothing", "write it right before its value, or put text with `&` into quotes")
+            ("an anchor that belongs to nothing", "write it right before its value, or put text with `&` in quotes")
         } else if has("block scalar") || has("block scalar content") {
             (
-                "the text below `|` or `>` is not indented as it has to be",
-                "indent each of its lines by the same number of spaces, and write nothing behind `|` or `>` on its line",
+                "the text below `|` or `>` is not indented correctly",
+                "indent each of its lines by the same number of spaces, and write nothing after `|` or `>` on its line",
             )
         } else if has("byte order mark") {
-            ("a byte order mark inside of the file", "remove it: it can stand at the beginning of a file alone")
+            ("a byte order mark inside the file", "remove it: it is only allowed at the beginning of a file")
         } else if has("unprintable") {
             ("a control character", "remove it, or write it as an escape in double quotes: \"\\x07\"")
         } else if has("irective") || has("version number") || next == Some('%') {
-            ("a line that begins with `%`", "put text that begins with `%` into quotes; YAML's directives aren't read")
+            ("a line that begins with `%`", "put text that begins with `%` in quotes; YAML's directives aren't read")
         } else if has("anchor or alias") && here.contains('*') {
-            ("text can't begin with `*`", "put text that begins with `*` into quotes")
+            ("text can't begin with `*`", "put text that begins with `*` in quotes")
         } else if has("unexpected character") || has("anchor or alias") {
-            ("text can't begin with this character", "put the text into quotes")
+            ("text can't begin with this character", "put the text in quotes")
         } else if has("comment intercepting") {
             ("a comment in the middle of a text of several lines", "move the comment above the text")
         } else if has("mapping values are not allowed") && here.matches(": ").count() > 1 {
-            ("a second `: ` in one line", "put text that has a colon into quotes")
+            ("a second `: ` in one line", "put text that has a colon in quotes")
         } else if has("mapping values are not allowed") && !before.contains(": ") && before.contains(':') {
-            ("a key where none can stand", "is a space missing after the colon of the line before?")
+            ("unexpected key", "is a space missing after the colon of the line before?")
         } else if has("mapping values are not allowed") || has("did not find expected key") {
             (
                 "this doesn't belong to the map before it",
@@ -118,23 +118,23 @@ impl Builder<'_> {
                 "put its first item on a line of its own, indented, or write it in brackets: `[a, b]`",
             )
         } else if has("mapping keys are not allowed") {
-            ("`? ` can't begin a key here", "write `key: value`, or put text that begins with `?` into quotes")
+            ("`? ` can't begin a key here", "write `key: value`, or put text that begins with `?` in quotes")
         } else if has("misplaced bracket") {
-            ("a bracket is closed that wasn't opened", "take it out, or put the text into quotes")
+            ("a closing bracket without an opening one", "remove it, or put the text in quotes")
         } else if has("',' or") {
             (
                 "a comma or the closing bracket is missing before this",
-                "put a comma between the entries, or text with commas and brackets into quotes",
+                "put a comma between the entries, or text with commas and brackets in quotes",
             )
         } else if has("simple key") {
             return self.not_a_key(marker.line(), span);
         } else if has("illegal placement of ':'") || has("may not precede") {
             (
                 "a colon that belongs to no key",
-                "write `key: value`, with a space after the colon, or put text that has a colon into quotes",
+                "write `key: value`, with a space after the colon, or put text that has a colon in quotes",
             )
         } else if has("cannot start with '-'") {
-            ("text can't begin with this hyphen", "put the text into quotes")
+            ("text can't begin with this hyphen", "put the text in quotes")
         } else if has("indentation in flow") || has("invalid indentation") {
             (
                 "this line isn't indented as what it belongs to",
@@ -143,7 +143,7 @@ impl Builder<'_> {
         } else if has("document") || has("stream-start") {
             ("this belongs to no document", "remove what follows `...`: one customer, one file")
         } else if has("tab") || here.contains('\t') {
-            ("a tab where YAML allows none", "use spaces instead of the tab")
+            ("a tab where YAML doesn't allow one", "use spaces instead of the tab")
         } else if has("end of plain scalar") || has("eof") {
             ("the file ends before the value does", "look for a missing quote, bracket or value at its end")
         } else {
@@ -161,7 +161,7 @@ impl Builder<'_> {
             Span { line: index + 1, column: indent + 1, width: line.trim().chars().count() }
         });
         let help = "write `key: value` with a space after the colon, or `- ` before an item of a list";
-        self.stop(Code::Syntax, span, "neither a key with its colon nor an item", help)
+        self.stop(Code::Syntax, span, "expected a key with a colon, or a list item", help)
     }
 
     /// Reports the escape that is wrong in the double-quoted text that begins at an index.

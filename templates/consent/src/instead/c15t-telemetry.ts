@@ -1,5 +1,5 @@
-// In place of the chunk of @c15t/backend that holds its telemetry and the vendor list of the IAB framework. Both are
-// off in a worker; what is left of them is what c15t does where they are off.
+// Replaces the chunk of @c15t/backend that contains its telemetry and the vendor list of the IAB framework. Both are
+// off in a worker; this is what c15t does when they are off.
 
 export function extractErrorMessage(error: unknown): string {
   if (error instanceof AggregateError && error.errors.length > 0)

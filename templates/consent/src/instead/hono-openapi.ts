@@ -1,5 +1,5 @@
-// In place of hono-openapi, of which c15t's routes use the validation. The descriptions that it adds to the routes
-// are read only by /spec.json, which a worker does not serve; they bring zod and three schema converters along.
+// Replaces hono-openapi, of which c15t's routes only use the validation. The descriptions that it adds to the routes
+// are read only by /spec.json, which a worker does not serve; they would add zod and three schema converters.
 
 import { sValidator } from "@hono/standard-validator";
 

@@ -1,5 +1,5 @@
-// In place of jose, with which c15t signs and verifies snapshot tokens where it was given a signing key. It is given
-// none here, and looks for one before it comes to jose.
+// Replaces jose, with which c15t signs and verifies snapshot tokens if it has a signing key. It has none here, and
+// checks that before it uses jose.
 
 const noKey = () => {
   throw new Error("the bundle holds no jose");

@@ -1,5 +1,5 @@
-// In place of parts of Kysely that SQLite or c15t has no use for: `withSchema`, values in the definition of a view or
-// a partial index (these two rewrite whole queries, which is much code), and MERGE.
+// Replaces parts of Kysely that SQLite or c15t does not use: `withSchema`, values in the definition of a view or
+// a partial index (these two rewrite whole queries, which takes a lot of code), and MERGE.
 
 class Absent {
   constructor() {

@@ -1,3 +1,3 @@
-// In place of @opentelemetry/api, of which c15t names one constant in a branch for telemetry, which is off.
+// Replaces @opentelemetry/api, of which c15t uses one constant, in a branch for telemetry, which is off.
 
 export const SpanStatusCode = { OK: 1 };

@@ -1,5 +1,5 @@
-// In place of semver, with which fumadb orders the versions of c15t's schema. Those are plain releases; fumadb refuses
-// a version that is not valid, so that anything else fails at once.
+// Replaces semver, with which fumadb orders the versions of c15t's schema. Those are plain releases; fumadb rejects an
+// invalid version, so anything else fails at once.
 
 interface Version {
   numbers: [number, number, number];

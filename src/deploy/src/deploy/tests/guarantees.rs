@@ -667,7 +667,7 @@ fn a_database_is_found_or_made_once() {
     fleet.get_mut("b").unwrap().version = 2;
     bench.deploy(&fleet);
     assert_eq!(bench.called(), ["upload w-b"]);
-    // One alone is asked for by its name.
+    // A single one is requested by its name.
     fleet.extend([with_database("d")]);
     bench.deploy(&fleet);
     assert_eq!(bench.called(), ["create database db-d", "databases Some(\"db-d\") 1", "upload w-d"]);

@@ -34,7 +34,7 @@ impl Script {
         choice
     }
 
-    /// Returns the script that the search tries next, with so many departures at most.
+    /// Returns the script that the search tries next, with at most this number of departures.
     fn next(&self, departures: usize) -> Option<Script> {
         let is_allowed = |place: &usize| {
             let (choice, options) = self.chosen[*place];
@@ -239,7 +239,7 @@ fn run_checked(scenario: &Scenario, script: Script, more: fn(&Bench, &Scenario))
     script.into_inner()
 }
 
-/// Tries every run of a scenario with so many departures at most; returns how many there were.
+/// Tries every run of a scenario with at most this number of departures; returns the number of runs.
 fn explore(scenario: &Scenario, departures: usize) -> usize {
     explore_checked(scenario, departures, |_, _| ())
 }
@@ -511,7 +511,7 @@ fn check_hands(workers: [&[&str]; 2], owners: [&Owners; 2]) -> usize {
             };
             log.world.answering = earlier.into_iter().filter_map(stays).collect();
         }
-        // A request that fails goes on failing when it is sent again.
+        // A request that fails keeps failing when it is sent again.
         let (count, failing) = (Mutex::new(0), Mutex::new(String::new()));
         *lock(&bench.fake.faults) = Box::new(move |words, _| {
             let (mut count, mut failing) = (lock(&count), lock(&failing));
