@@ -95,8 +95,9 @@ pub struct Assignment {
     /// fleet.yaml.
     pub worker_name: Option<String>,
     /// The environments in addition to production, each with the settings that differ there: a key without a value, or `{}`, is an
-    /// environment with the same settings. Beside `staging` and `development`, any name is one: `qa`. Production exists unless `production: null` removes it; `null` also removes one that a weaker
-    /// layer adds. `preview` contains the settings that differ in previews; it doesn't create a preview. The pack, the labels, the layers and
+    /// environment with the same settings. Beside `staging` and `development`, any name is one: `qa`. Production exists unless
+    /// `production: null` removes it; `null` also removes one that a weaker layer adds. `preview` contains the settings that differ in
+    /// previews; it doesn't create a preview. The pack, the labels, the layers and
     /// `workers` are the same in all environments.
     #[schemars(extend("propertyNames" = {"format": environment::FORMAT}))]
     pub environments: Option<BTreeMap<Environment, Option<InEnvironment>>>,
