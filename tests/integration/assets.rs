@@ -138,7 +138,11 @@ fn workers_of_a_namespace_share_their_files() {
     assert!((1..=3).contains(&cloud.engine(&project).plan().plan.asset_uploads_at_most()));
     cloud.take();
     cloud.deployed(&project);
-    assert_eq!(counts(&cloud.take()), [4, 1, 4], "the file is uploaded once for all, those with files of their own too");
+    assert_eq!(
+        counts(&cloud.take()),
+        [4, 1, 4],
+        "the file is uploaded once for all, those with files of their own too"
+    );
     is_up_to_date(&cloud, &project);
 }
 

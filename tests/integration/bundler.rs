@@ -348,7 +348,7 @@ fn packs_that_can_not_be_bundled_hold_back_their_own_customers_alone() {
         project.write(&format!("apps/{name}/wrangler.toml"), config);
         project.write(&format!("apps/{name}/index.js"), "export default { fetch: () => new Response(\"other\") };\n");
         project.write(&format!("customers/{name}.yaml"), format!("id: {name}\npack: {name}\n"));
-        project.edit("fleet.yaml", "packs: { web", &format!("packs: {{ {name}: {{ path: templates/{name} }}, web"));
+        project.edit("fleet.yaml", "packs: {", &format!("packs: {{ {name}: {{ path: templates/{name} }},"));
         if !build.is_empty() {
             symlink(project.path("apps/web/node_modules"), project.path(&format!("apps/{name}/node_modules"))).unwrap();
         }

@@ -332,7 +332,7 @@ fn classes_and_workflows_of_its_own_come_with_the_code() {
     let single = spec(&project, "single");
     assert!(single.contains("ORDERS: { class: Orders, workflow: orders }"), "{single}");
     let shown = project.run(&["-C", "fleet", "show", "single", "--format", "json"]).exits(0).stdout;
-    assert!(!shown.contains("durableObject"), "{shown}");
+    assert!(shown.contains("\"ROOM\":{\"durableObject\":\"Room\"}"), "the pack binds it: {shown}");
 }
 
 #[test]
@@ -369,9 +369,18 @@ fn a_configuration_that_a_build_makes_is_used_in_its_place() {
     );
     std::fs::remove_dir_all(project.path("fleet")).unwrap();
     let imported = import(&project, &[], 0);
-    assert_eq!(told(&imported), [format!("note wrangler.toml:6: {missing} for the environment `staging`")]);
-    let pack = project.read("fleet/templates/web/pack.yaml");
-    assert!(pack.contains("config: ../../../dist/web/wrangler.json"), "{pack}");
+    assert_eq!(
+        told(&imported),
+        [
+            format!("note wrangler.toml:6: {missing} for the environment `staging`"),
+            "note wrangler.toml:6: the code of [env.staging] of wrangler.toml is bundled otherwise than that of wrangler.toml: it is the customer `web-staging` now".to_owned(),
+        ]
+    );
+    assert_eq!(customers(&project), ["web", "web-staging"]);
+    let manifests: Vec<String> =
+        packs(&project).iter().map(|pack| project.read(&format!("fleet/templates/{pack}"))).collect();
+    let of_build = manifests.iter().filter(|pack| pack.contains("config: ../../../dist/web/wrangler.json\n"));
+    assert_eq!((manifests.len(), of_build.count()), (2, 1), "{manifests:?}");
     let mut command = project.command(&["-C", "fleet", "build", "--env", "production"]);
     output(command.envs([path_variable()])).exits(0);
     let built: Vec<String> = project.files("fleet/out/bundles").into_keys().collect();

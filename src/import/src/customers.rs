@@ -31,7 +31,7 @@ use super::wrangler::{self, Config, entries, text};
 use super::{Findings, FoundWorker, ImportOptions, LiveAccount};
 use account::live_or_not;
 pub use account::of_account;
-use apart::{apart, separate};
+use apart::{apart, bundled_apart, separate};
 use files::{Member, members};
 
 /// A file that several customers' configurations have in common.
@@ -125,7 +125,8 @@ pub fn read(
     if options.customer.is_none() && default == name {
         separate(&mut found, &default);
     }
-    live_or_not(&found, live, reading.findings);
+    bundled_apart(&mut found, findings);
+    live_or_not(&found, live, findings);
     Ok((found, Others { name, steps }))
 }
 

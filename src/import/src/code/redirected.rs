@@ -36,7 +36,7 @@ pub(super) fn used<'f>(config: &Config<'_>, folders: impl Iterator<Item = &'f Pa
     let Some(folder) = folders.first().filter(|_| NAMES.contains(&name)) else { return Used::Own };
     let made = read(&folder.join(FILE)).and_then(|deploy| {
         let path = plain_file::without_dots(&folder.join(FILE).parent()?.join(deploy["configPath"].as_str()?));
-        let made = read(&path).filter(|_| path.starts_with(workspace))?;
+        let made = path.starts_with(workspace).then(|| read(&path))??;
         (made["targetEnvironment"].as_str() == config.environment).then_some(path)
     });
     let is_vite = || {

@@ -187,3 +187,29 @@ fn references(found: &[FoundWorker], roles: &[String]) -> BTreeSet<(usize, usize
     }
     pairs
 }
+
+/// Makes customers of the environments whose code is bundled otherwise than that of their customer: the environments of one share a pack.
+pub(super) fn bundled_apart(found: &mut [FoundWorker], findings: &mut Findings) {
+    let mut order: Vec<usize> = (0..found.len()).collect();
+    order.sort_by_key(|index| found[*index].environment != Environment::Production);
+    let mut first: BTreeMap<(String, Option<String>), (String, Option<String>)> = BTreeMap::new();
+    for index in order {
+        let worker = &found[index];
+        let key = worker.code.as_ref().map(|code| code.key.clone());
+        let of = (worker.customer.clone(), worker.role.clone());
+        let (what, common) = first.entry(of).or_insert_with(|| (worker.what.clone(), key.clone())).clone();
+        if key == common {
+            continue;
+        }
+        let base = format!("{}-{}", worker.customer, worker.environment.as_ref());
+        let taken = |name: &String| found.iter().any(|other| other.customer == *name);
+        let names = (2..).map(|number| format!("{base}-{number}"));
+        let customer = std::iter::once(base.clone()).chain(names).find(|name| !taken(name)).unwrap_or_default();
+        let message = format!(
+            "the code of {} is bundled otherwise than that of {what}: it is the customer `{customer}` now",
+            worker.what
+        );
+        findings.note(worker.place.clone(), message, "all environments of a customer share a pack");
+        found[index].customer = customer;
+    }
+}
