@@ -86,7 +86,7 @@ pub fn rehearse(what: Rehearse, mut state: State) -> Rehearsed {
     let each = what.workers.div_ceil(what.tokens);
     let estimate = lanes[0].finish(each, lanes[0].per_second()).as_secs_f64();
     let platform = Counting { clock, limit: what.limit, meter: Mutex::default() };
-    let make: &MakeUpload = &|change| {
+    let make: &MakeUpload = &|change: &Change| {
         let stored = Stored {
             module: change.digest,
             runtime: change.digest,
@@ -97,6 +97,7 @@ pub fn rehearse(what: Rehearse, mut state: State) -> Rehearsed {
         Ok(Upload {
             metadata: Value::Null,
             modules: Vec::new(),
+            assets: None,
             record: UploadRecord { secrets: BTreeMap::new(), stored, objects: Vec::new() },
         })
     };

@@ -161,7 +161,7 @@ const SPECS: &[(&str, bool)] = &[
     ("name: ''\n", false),
     ("logLevel: verbose\n", false),
     ("workersDev: on\n", false),
-    ("environments: { stagin: {} }\n", false),
+    ("environments: { stag_in: {} }\n", false),
     ("environments: { production: { environments: {} } }\n", false),
     ("environments: { production: { logLevel: loud } }\n", false),
     ("database: { type: turso, url: 'libsql://a.turso.io', token: eyJhbGciOi }\n", false),
