@@ -120,7 +120,7 @@ fn words(line: &str) -> Vec<&str> {
     line[..end].split_whitespace().collect()
 }
 
-/// Returns the target and the status of a rule. The error says why it can't be used.
+/// Returns the target and the status of a rule. The error is the reason why it can't be used.
 fn checked(
     (from, to, status): (&String, &str, &str),
     has_html_handling: bool,

@@ -23,9 +23,9 @@ use flotilla_model::plain_file;
 use flotilla_model::text::grouped;
 use flotilla_spec::pack::AssetSource;
 
-/// The most bytes of `_headers`, `_redirects` and `.assetsignore`.
+/// The maximum size, in bytes, of `_headers`, `_redirects` and `.assetsignore`.
 const MOST_RULES: u64 = 1 << 20;
-/// The kind of the cache's files, and the most bytes of one.
+/// The kind of the cache's files, and the maximum size of one, in bytes.
 const KIND: &str = "assets";
 const MOST_REMEMBERED: u64 = 64 << 20;
 /// The most files and folders that are looked at in one folder, ignored ones included.
@@ -115,7 +115,7 @@ struct Candidate {
     stamp: Stamp,
 }
 
-/// What was found in a folder, while it is walked.
+/// The contents of a folder, found so far.
 #[derive(Default)]
 struct Walk {
     files: Vec<Candidate>,
@@ -370,7 +370,7 @@ impl AssetFolder<'_> {
 /// The way to fix a folder.
 const HELP: &str = "run the build that makes the folder, or correct its path";
 
-/// Returns the real path of a file or folder, and what it is. The error says why it can't be used.
+/// Returns the real path of a file or folder, and its metadata. The error is the reason why it can't be used.
 fn real(root: &Path, full: &Path) -> Result<(PathBuf, Metadata), String> {
     let is_link = fs::symlink_metadata(full).map_err(|error| error.to_string())?.is_symlink();
     let real = match full.canonicalize() {

@@ -81,7 +81,7 @@ pub struct UploadRecord {
 
 /// Makes what a change uploads when its turn comes, so that only a little is in memory.
 pub trait Make: Send + Sync {
-    /// Makes the upload of a change. The error says why it can't be made.
+    /// Makes the upload of a change. The error is the reason why it can't be made.
     fn upload(&self, change: &Change) -> Result<Upload, String>;
 
     /// Returns the static assets of a change.
@@ -96,7 +96,7 @@ impl<F: Fn(&Change) -> Result<Upload, String> + Send + Sync> Make for F {
     }
 }
 
-/// What makes uploads.
+/// The source of uploads.
 pub type MakeUpload = dyn Make;
 
 /// The static assets of a change.
@@ -108,7 +108,7 @@ pub struct Assets {
 }
 
 impl Assets {
-    /// Reads a file by its hash. The error says why that can't be uploaded.
+    /// Reads a file by its hash. The error is the reason why it can't be uploaded.
     fn body(&self, hash: &str) -> Result<AssetBody, String> {
         let mut entries = self.list.files.iter();
         let (path, file) = entries

@@ -198,7 +198,7 @@ impl PlannedMigration {
 pub struct PlannedAssets {
     /// The digest of the list.
     pub list: Digest,
-    /// The files that the platform may lack: at most so many requests upload them.
+    /// The maximum number of requests that upload files which the platform lacks.
     pub uploads_at_most: usize,
 }
 

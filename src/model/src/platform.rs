@@ -81,7 +81,7 @@ pub struct AssetBody {
     pub bytes: Arc<[u8]>,
 }
 
-/// A token of an upload session. Whoever knows it can upload files.
+/// A token of an upload session. Anyone who has it can upload files.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 

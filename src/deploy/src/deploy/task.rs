@@ -582,7 +582,7 @@ impl Task {
         let (token, buckets) = match result {
             Ok(Reply::Assets { token, buckets }) => (token, buckets),
             Ok(_) => (None, Vec::new()),
-            // A session is valid for an hour. What was uploaded in it is there, and a new one says what isn't.
+            // A session is valid for an hour. Files that were uploaded in it exist, and a new session lists the missing ones.
             Err(CallError::Rejected { .. }) if self.assets.take().is_some() && !self.found.exists => {
                 (self.found.exists, self.attempts) = (true, Attempts::default());
                 return Ok(false);
