@@ -328,7 +328,7 @@ fn calls() -> Vec<(Home, Call)> {
     let calls = vec![
         Call::Upload { worker: worker(), metadata: serde_json::json!({}), modules: Vec::new() },
         Call::Delete { worker: worker(), tag: None },
-        Call::SetWorkersDev { worker: worker(), on: true },
+        Call::SetWorkersDev { worker: worker(), on: true, previews: false },
         Call::SetCrons { worker: worker(), crons: vec!["* * * * *".to_owned()] },
         Call::AttachDomain { worker: worker(), domain: domain() },
         Call::FindDomain { worker: worker(), domain: domain() },

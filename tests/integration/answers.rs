@@ -236,9 +236,14 @@ fn operations() -> Vec<Operation> {
         ),
         missing(operation(Call::DeleteTail { worker: name(), id: text(ID) }, json!(null), Vec::new()), 10007),
         operation(
-            Call::SetWorkersDev { worker: name(), on: true },
+            Call::SetWorkersDev { worker: name(), on: true, previews: false },
             json!({"enabled": true, "previews_enabled": false}),
-            vec![json!({"enabled": false, "previews_enabled": false}), json!({"enabled": "yes"}), json!({})],
+            vec![
+                json!({"enabled": false, "previews_enabled": false}),
+                json!({"enabled": true, "previews_enabled": true}),
+                json!({"enabled": "yes"}),
+                json!({}),
+            ],
         ),
         operation(
             Call::SetCrons { worker: name(), crons },

@@ -632,7 +632,7 @@ name = "full-preview"
             "lost wrangler.toml:16: `delivery_delay` of the binding `SLOW` (`queues.producers`) has no counterpart in a spec",
             "note wrangler.toml:21: `*.full.example/*` can't be a custom domain: those have neither wildcards nor paths",
             "lost wrangler.toml:28: the consumer of the queue `<name of the queue>` isn't one that a spec can have",
-            "left-out wrangler.toml:32: [env.preview] is for previews",
+            "note wrangler.toml:32: [env.preview] is the environment `permanent-preview` now",
         ]
     );
     let spec = both.spec("full");

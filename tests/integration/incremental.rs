@@ -106,6 +106,7 @@ const SPEC: &[&[&str]] = &[
         "environments: { staging: {} }\n",
         "environments: { production: {}, staging: { vars: { S: s } } }\n",
         "environments: { development: { vars: { A: null } }, production: {} }\n",
+        "environments: { qa: { vars: { A: q } } }\n",
     ],
     &[
         "",
@@ -189,7 +190,7 @@ const PARTIAL: &[&[&str]] = &[&["// a partial\n", "// another one\n", "// {{ wor
 fn write() -> impl Strategy<Value = Edit> {
     let packs = || select(&["packs/tiny", "packs/other"][..]);
     let partials = select(&["one.tera", "two.tera", "nested.tera", "unused.tera", "aaa.tera"][..]);
-    let environment = select(&["production", "staging"][..]);
+    let environment = select(&["production", "staging", "qa"][..]);
     let env = || select(&["A=env\n", "A=other\nB=env\n", "# a comment\nA=env\n", "PART=two\n", "", "no equals\n"][..]);
     prop_oneof![
         8 => (customer(), lines(SPEC)).prop_map(|(id, spec)| (format!("customers/{id}.yaml"), format!("id: {id}\n{spec}"))),
@@ -209,7 +210,7 @@ fn write() -> impl Strategy<Value = Edit> {
 
 fn edit() -> impl Strategy<Value = Edit> {
     let file = || {
-        let env = (customer(), select(&["production", "staging"][..]));
+        let env = (customer(), select(&["production", "staging", "qa"][..]));
         prop_oneof![
             2 => customer().prop_map(|id| format!("customers/{id}.yaml")),
             1 => env.prop_map(|(id, environment)| format!("envs/customers/{id}/{environment}.env")),
@@ -250,11 +251,16 @@ fn edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
+fn environments() -> Vec<Environment> {
+    let qa = Environment::of("qa").expect("a name");
+    Environment::USUAL.into_iter().chain([qa]).collect()
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let run = prop_oneof![
         4 => Just(Run::Whole),
         1 => customer().prop_map(Run::Customer),
-        1 => select(Environment::ALL.as_slice()).prop_map(Run::In),
+        1 => select(environments()).prop_map(Run::In),
         1 => Just(Run::Surveyed),
     ];
     prop::collection::vec((prop::collection::vec(edit(), 1..4), run), 1..10)

@@ -323,7 +323,7 @@ fn what_the_account_answers_is_taken_as_it_is() {
                 {"type": "service", "name": "OLD", "service": "api", "environment": "staging"},
             ],
         }))),
-        Call::ReadWorkersDev { .. } => Ok(Reply::On(true)),
+        Call::ReadWorkersDev { .. } => Ok(Reply::WorkersDev { on: true, previews: false }),
         Call::ReadCrons { .. } => Ok(Reply::Crons(["* * * * *".to_owned()].into())),
         Call::ReadContent { .. } => Ok(Reply::Content { main: None, modules: Vec::new() }),
         _ => panic!("not asked for"),

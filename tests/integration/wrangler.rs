@@ -271,10 +271,10 @@ fn wrangler_and_flotilla_deploy_the_same() {
 /// A fleet of the pack for own code, whose worker is bound to everything, and a Cloudflare on which those things are.
 fn bound(bindings: &str) -> (Project, Local, Vec<(&'static str, String)>) {
     let project = Project::empty();
-    project.write(
-        "fleet.yaml",
-        "name: test\npacks: { worker: { path: templates/worker } }\ndefaults: { vars: { ENVIRONMENT: production } }\n",
-    );
+    let fleet =
+        "name: test\npacks: { worker: { path: templates/worker } }\ndefaults: { vars: { ENVIRONMENT: production } }\n";
+    let account = format!("accounts: {{ default: {{ id: {ACCOUNT}, token: {{ secret: CLOUDFLARE_API_TOKEN }} }} }}\n");
+    project.write("fleet.yaml", format!("{fleet}{account}"));
     let local = Local::start(&project, None);
     let account = format!("/accounts/{ACCOUNT}");
     let created = |path: &str, body: Value| local.call(Method::POST, &format!("{account}{path}"), Some(body));
@@ -324,6 +324,8 @@ bindings:
   IMAGES: { images: true }
   MEDIA: { media: true }
   VERSION: { versionMetadata: true }
+environments: { production: null, qa: }
+previewUrls: true
 limits: { cpuMs: 50, subrequests: 40 }
 placement: { region: aws:us-east-1 }
 cache: { enabled: true, crossVersion: true }
@@ -343,9 +345,9 @@ fn every_binding_is_the_same_by_wrangler_and_by_flotilla() {
     }
     let (project, local, variables) = bound(EVERY_KIND);
     project.run(&["build"]).exits(0);
-    fits_the_schema(&project, ["production/acme"]);
+    fits_the_schema(&project, ["qa/acme"]);
     let home = temporary_folder();
-    let mut command = wrangler(&project.path("out/production/acme"), home.path());
+    let mut command = wrangler(&project.path("out/qa/acme"), home.path());
     let wrangler = run(command.arg("deploy").env("WRANGLER_LOG", "debug").envs(variables.clone()), home.path());
     let warnings = wrangler.stderr.matches("WARNING").count() + wrangler.stdout.matches("WARNING").count();
     // One is ours, that there is a proxy; one is about pipelines, of which Cloudflare's document knows no newer form.
@@ -358,7 +360,7 @@ fn every_binding_is_the_same_by_wrangler_and_by_flotilla() {
     assert!(!sent_elsewhere(), "wrangler asked for another host");
 
     let settings = || {
-        let mut settings = local.api(&format!("/accounts/{ACCOUNT}/workers/scripts/app-acme/settings"));
+        let mut settings = local.api(&format!("/accounts/{ACCOUNT}/workers/scripts/app-acme-qa/settings"));
         let bindings = settings["bindings"].take();
         let named = bindings.as_array().unwrap().iter().map(|binding| {
             let mut binding = binding.clone();
@@ -370,24 +372,27 @@ fn every_binding_is_the_same_by_wrangler_and_by_flotilla() {
             (binding["name"].as_str().unwrap().to_owned(), binding)
         });
         settings["bindings"] = json!(named.collect::<BTreeMap<_, _>>());
+        settings["workers_dev"] = local.api(&format!("/accounts/{ACCOUNT}/workers/scripts/app-acme-qa/subdomain"));
         for key in ["tags", "annotations"] {
             settings.as_object_mut().unwrap().remove(key);
         }
         settings
     };
     let theirs = settings();
-    local.call(Method::DELETE, &format!("/accounts/{ACCOUNT}/workers/scripts/app-acme"), None);
+    local.call(Method::DELETE, &format!("/accounts/{ACCOUNT}/workers/scripts/app-acme-qa"), None);
     let environment: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
     project.run_with(&["deploy", "--yes"], &environment).exits(0);
     assert_eq!(theirs, settings());
     assert_eq!(theirs["bindings"].as_object().unwrap().len(), 25 + 3, "{theirs:#}");
     assert_eq!(theirs["placement"], json!({"mode": "targeted", "region": "aws:us-east-1"}));
+    assert_eq!(theirs["workers_dev"], json!({"enabled": true, "previews_enabled": true}));
+    assert_eq!(config(&project, "qa/acme")["account_id"], ACCOUNT);
     assert_eq!(theirs["limits"], json!({"cpu_ms": 50, "subrequests": 40}));
 
     // Each as it is documented.
     for binding in theirs["bindings"].as_object().unwrap().values() {
         let metadata = json!({"metadata": {"main_module": "index.js", "bindings": [binding]}});
-        let path = format!("/accounts/{ACCOUNT}/workers/scripts/app-acme");
+        let path = format!("/accounts/{ACCOUNT}/workers/scripts/app-acme-qa");
         validate_request("PUT", &path, Some(&metadata)).unwrap_or_else(|error| panic!("{binding}: {error}"));
     }
     // Every binding as it is told comes back as it was written.

@@ -15,7 +15,7 @@ pub use content_type::content_type;
 pub use hash::{HASH_LENGTH, hash};
 pub use ignored::{Ignored, is_pages_worker};
 
-/// The maximum size of an asset, in bytes. Source: Cloudflare docs, Workers › Platform › Limits (2026), and wrangler's own check.
+/// The maximum size, in bytes, of an asset. Source: Cloudflare docs, Workers › Platform › Limits (2026), and wrangler's own check.
 pub const MOST_BYTES: u64 = 25 << 20;
 /// The file whose patterns name the files of a folder that are no assets.
 pub const IGNORE_FILE: &str = ".assetsignore";

@@ -13,7 +13,7 @@ pub(crate) struct Allowed {
     pub rest: bool,
 }
 
-/// Returns an address in the form in which it is compared: escaped, without `.` and `..`. The error describes the problem.
+/// Returns an address in the form in which it is compared: escaped, without `.` and `..`. The error describes the fault.
 pub(crate) fn checked(text: &str, allowed: Allowed) -> Result<String, String> {
     if let Some((host, path)) = split_host(text) {
         if allowed.relative_only {

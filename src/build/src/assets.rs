@@ -370,7 +370,7 @@ impl AssetFolder<'_> {
 /// The way to fix a folder.
 const HELP: &str = "run the build that makes the folder, or correct its path";
 
-/// Returns the real path of a file or folder, and its metadata. The error is the reason why it can't be used.
+/// Returns the real path of a file or folder, and what it is. The error is the reason why it can't be used.
 fn real(root: &Path, full: &Path) -> Result<(PathBuf, Metadata), String> {
     let is_link = fs::symlink_metadata(full).map_err(|error| error.to_string())?.is_symlink();
     let real = match full.canonicalize() {

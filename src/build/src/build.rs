@@ -12,6 +12,7 @@
 
 mod declared;
 mod dirty;
+mod environments;
 mod explain;
 mod files;
 pub mod future_dates;
@@ -391,13 +392,21 @@ pub fn build(
     Ok(built)
 }
 
+/// Returns the environments whose folders under out/ are this build's: those that are there, and the usual ones.
+fn environments(project: &Project, out: &Out) -> BTreeSet<Environment> {
+    match project.fleet.preview {
+        Some(_) => BTreeSet::from([Environment::Preview]),
+        None => out.environments().chain(Environment::USUAL).collect(),
+    }
+}
+
 /// Returns the environments whose folder under out/ hasn't changed since it was known to have no orphaned files.
 fn quiet_environments(project: &Project, scan: &Scan, out: &Out) -> Vec<Environment> {
     let is_quiet = |environment: &Environment| match folder_stamp(out, *environment) {
         Some(now) => scan.manifest.folders.get(environment.as_ref()).is_some_and(|stamp| stamp.same(now)),
         None => true,
     };
-    project.fleet.environments().iter().copied().filter(is_quiet).collect()
+    environments(project, out).into_iter().filter(is_quiet).collect()
 }
 
 fn folder_stamp(out: &Out, environment: Environment) -> Option<Stamp> {
@@ -481,8 +490,8 @@ fn remember_folders(project: &Project, scan: &mut Scan, out: &Out, quiet: &[Envi
             && !orphaned.iter().any(|folder| folder.starts_with(&below))
     };
     let recorded = |environment: &Environment| scan.manifest.folders.get(environment.as_ref()).copied();
-    let environments = project.fleet.environments().iter().copied().filter(is_clean);
-    let stamps: Vec<(Environment, Stamp)> = environments
+    let clean = environments(project, out).into_iter().filter(is_clean);
+    let stamps: Vec<(Environment, Stamp)> = clean
         .filter_map(|environment| Some((environment, folder_stamp(out, environment)?)))
         .filter(|(environment, now)| has_written || recorded(environment) != Some(*now) || !scan.orphaned.is_empty())
         .collect();
@@ -593,7 +602,7 @@ impl Builder<'_> {
         built: &mut Built,
     ) -> Result<(), Failure> {
         if !self.scope.dry {
-            self.scan.writer.begin();
+            self.scan.writer.begin(self.scan.manifest.folders.keys());
         }
         let requests: Vec<Request<'_>> = pending
             .iter()
@@ -663,7 +672,7 @@ impl Builder<'_> {
 
 /// Removes folders that no worker owns; returns their number. A customer with errors keeps its folders.
 fn prune_workers(project: &Project, scan: &Scan, out: &Out, quiet: &[Environment]) -> Result<usize, Failure> {
-    let environments = project.fleet.environments();
+    let environments = environments(project, out);
     let changed: Vec<Environment> =
         environments.iter().copied().filter(|environment| !quiet.contains(environment)).collect();
     if changed.is_empty() && scan.orphaned.is_empty() {

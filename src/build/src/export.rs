@@ -77,7 +77,10 @@ pub struct ExportedWorker {
 pub fn render(project: &Project, bundles: &PackBundles, workers: &[Worker]) -> (Vec<Export>, Vec<Diagnostic>) {
     let mut pieces: BTreeMap<&str, (Vec<Piece<'_>>, Files)> = BTreeMap::new();
     let mut diagnostics = Vec::new();
-    for worker in workers {
+    let mut workers = workers.to_vec();
+    // The account that it is deployed to is up to its owner.
+    workers.iter_mut().for_each(|worker| worker.account_id = None);
+    for worker in &workers {
         let (of_customer, assets) = pieces.entry(&worker.customer).or_default();
         let rendered = build::files(project, bundles, worker).map_err(|diagnostic| *diagnostic).and_then(|rendered| {
             add_assets(project, bundles.of(worker), worker, assets)?;

@@ -195,6 +195,13 @@ impl Out {
         fs::symlink_metadata(self.root.join(folder)).ok()
     }
 
+    /// Returns the lasting environments that have a folder.
+    pub fn environments(&self) -> impl Iterator<Item = Environment> + use<> {
+        let names = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let named = names.filter_map(|entry| Environment::of(&entry.file_name().into_string().ok()?));
+        named.filter(|environment| *environment != Environment::Preview)
+    }
+
     /// Removes the files of folders that no worker owns in one environment, by the names that packs give their files;
     /// returns the number of folders. Other files stay. With a `/` at its end, an owned folder is left alone with
     /// everything below it.

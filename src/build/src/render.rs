@@ -28,7 +28,7 @@ pub struct Templates {
 
 /// The names that templates can use for one worker: `worker`, `runtime` (the module specifier of the runtime), `vars`, `routes`,
 /// `services`, `assets` and `observability` as wrangler calls them, `bindings` (everything else that it is bound to, by wrangler's keys),
-/// and `options` (limits, placement and the like, likewise). Made once for all files of a worker.
+/// and `options` (limits, placement, the account's id and the like, likewise). Made once for all files of a worker.
 pub struct RenderContext<'a> {
     worker: &'a Worker,
     context: Context,
@@ -65,7 +65,11 @@ impl<'a> RenderContext<'a> {
         context.insert("routes", &domains.chain(routes).collect::<Vec<Value>>());
         context.insert("services", &services.chain(outside).collect::<Vec<Value>>());
         context.insert("bindings", &bindings);
-        context.insert("options", &bundle::wrangler_options(worker));
+        let account_id = worker.account_id.as_ref().map(|id| ("account_id", json!(id)));
+        context.insert(
+            "options",
+            &bundle::wrangler_options(worker).into_iter().chain(account_id).collect::<BTreeMap<_, _>>(),
+        );
         context.insert("assets", &wrangler_assets(worker, pack_bundle));
         context.insert("observability", &bundle::observability(worker));
         let mut context = RenderContext { worker, context, digest: None };

@@ -9,6 +9,7 @@ mod assets;
 mod bindings;
 mod claim;
 mod database;
+mod destinations;
 mod dispatchers;
 mod hosts;
 mod left_out;
@@ -164,20 +165,11 @@ pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
             let (merged, base) = settings(&sources, environment, role);
             let is_implied = sources.is_implied(environment, role);
             let left_out = sources.left_out(environment, role);
-            let has_all_environments = !sources.lacks_environments(role);
+            let standing = (!sources.lacks_environments(role)).then(|| sources.standing(role));
             batch.note_own_databases(&sources, environment, role, role);
             let subject = &subject;
-            let target = Target {
-                subject,
-                environment,
-                is_implied,
-                role,
-                name_scope,
-                merged,
-                base,
-                left_out,
-                has_all_environments,
-            };
+            let target =
+                Target { subject, environment, is_implied, role, name_scope, merged, base, left_out, standing };
             batch.resolve(&target);
         }
     }
@@ -204,19 +196,10 @@ pub fn shared(fleet: &Fleet) -> Shared {
                 batch.note_own_databases(&sources, environment, None, Some(role));
                 let (is_implied, role) = (sources.is_implied(environment, None), Some(role.as_str()));
                 let left_out = sources.left_out(environment, None);
-                let has_all_environments = !sources.lacks_environments(None);
+                let standing = (!sources.lacks_environments(None)).then(|| sources.standing(None));
                 let subject = &subject;
-                let target = Target {
-                    subject,
-                    environment,
-                    is_implied,
-                    role,
-                    name_scope,
-                    merged,
-                    base,
-                    left_out,
-                    has_all_environments,
-                };
+                let target =
+                    Target { subject, environment, is_implied, role, name_scope, merged, base, left_out, standing };
                 batch.resolve(&target);
             }
         }

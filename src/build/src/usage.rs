@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::index::RecordIndex;
 use crate::resolve::ClaimedResource;
-use flotilla_model::binding::D1;
+use flotilla_model::binding::{D1, KV, QUEUE};
 use flotilla_model::customer::{Database, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::limits::Limit;
@@ -32,6 +32,9 @@ pub struct WorkerUsage {
     crons: u32,
     /// Its D1 databases, but for those with which another worker of its customer is counted.
     databases: u32,
+    /// The digests of the queues that it uses, and of its KV namespaces: several workers can have one.
+    queues: Vec<u64>,
+    kv: Vec<u64>,
     /// Its custom domains and routes, by zone.
     zones: Vec<(String, u32, u32)>,
     /// Whether a route of it has a wildcard for its host, and not by agreement.
@@ -67,6 +70,8 @@ impl WorkerUsage {
                 namespaced: worker.namespace.is_some(),
                 crons: u32::try_from(worker.crons.len()).unwrap_or(u32::MAX),
                 databases: u32::try_from(new).unwrap_or(u32::MAX),
+                queues: distinct(queues(worker)),
+                kv: distinct(worker.bindings.values().filter_map(|binding| binding.text(KV))),
                 zones: zones.into_iter().map(|(zone, (domains, routes))| (zone.to_owned(), domains, routes)).collect(),
             });
         }
@@ -116,6 +121,26 @@ struct Sums {
     workers: u64,
     crons: u64,
     databases: u64,
+    queues: Vec<u64>,
+    kv: Vec<u64>,
+}
+
+/// Returns the queues that a worker sends to, consumes, or gives up to.
+fn queues(worker: &Worker) -> impl Iterator<Item = &str> {
+    let consumed = worker.queue_consumers.iter();
+    let consumed = consumed.flat_map(|(queue, consumer)| [Some(queue.as_str()), consumer.dead_letter_queue.as_deref()]);
+    worker.bindings.values().filter_map(|binding| binding.text(QUEUE)).chain(consumed.flatten())
+}
+
+fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<u64> {
+    let digests: BTreeSet<u64> = names.map(|name| digest("", name)).collect();
+    digests.into_iter().collect()
+}
+
+fn count(mut digests: Vec<u64>) -> u64 {
+    digests.par_sort_unstable();
+    digests.dedup();
+    digests.len() as u64
 }
 
 fn digest(account: &str, zone: &str) -> u64 {
@@ -131,6 +156,8 @@ impl<'a> Usage<'a> {
         sums.workers += u64::from(!one.namespaced);
         sums.crons += u64::from(one.crons);
         sums.databases += u64::from(one.databases);
+        sums.queues.extend(&one.queues);
+        sums.kv.extend(&one.kv);
         let zones = one.zones.iter();
         self.zones.extend(zones.map(|(zone, domains, routes)| (digest(&one.account, zone), *domains, *routes, one)));
     }
@@ -143,6 +170,8 @@ impl<'a> Usage<'a> {
             all.workers += sums.workers;
             all.crons += sums.crons;
             all.databases += sums.databases;
+            all.queues.extend(sums.queues);
+            all.kv.extend(sums.kv);
         }
         self.zones.append(&mut other.zones);
         self
@@ -151,10 +180,14 @@ impl<'a> Usage<'a> {
     /// Returns the limits that are exceeded or almost reached, sorted by account.
     pub fn full(mut self, fleet: &Fleet) -> Vec<LimitUsage> {
         let mut found: BTreeSet<LimitUsage> = BTreeSet::new();
-        for (account, sums) in &self.accounts {
-            for (limit, count) in
-                [(Limit::Workers, sums.workers), (Limit::Crons, sums.crons), (Limit::Databases, sums.databases)]
-            {
+        for (account, sums) in std::mem::take(&mut self.accounts) {
+            for (limit, count) in [
+                (Limit::Workers, sums.workers),
+                (Limit::Crons, sums.crons),
+                (Limit::Databases, sums.databases),
+                (Limit::Queues, count(sums.queues)),
+                (Limit::KvNamespaces, count(sums.kv)),
+            ] {
                 found.extend(LimitUsage::new(fleet, account, None, limit, count));
             }
         }
@@ -231,6 +264,8 @@ impl LimitUsage {
             Limit::Workers => u64::from(!usage.namespaced),
             Limit::Crons => u64::from(usage.crons),
             Limit::Databases => u64::from(usage.databases),
+            Limit::Queues => usage.queues.len() as u64,
+            Limit::KvNamespaces => usage.kv.len() as u64,
             Limit::CustomDomainsPerZone => of_zone().map(|(_, domains, _)| u64::from(*domains)).sum(),
             Limit::RoutesPerZone => of_zone().map(|(_, _, routes)| u64::from(*routes)).sum(),
             Limit::ZonesPerWorker
@@ -304,6 +339,12 @@ impl LimitUsage {
             }
             Limit::Crons => "combine several crons into one, or spread the customers over several accounts",
             Limit::Databases => "spread the customers over several accounts, or use another `type` of database",
+            Limit::Queues => {
+                "let customers share a queue, with the customer's id in each message, or spread them over several accounts"
+            }
+            Limit::KvNamespaces => {
+                "let customers share a namespace, with the customer's id in front of each key, or spread them over several accounts"
+            }
             Limit::CustomDomainsPerZone => {
                 "write hosts under `routes`, which have a limit of their own, each with a proxied DNS record"
             }
@@ -381,7 +422,7 @@ mod tests {
 
     fn usage(account: &str, crons: u32, zones: &[(&str, u32, u32)]) -> WorkerUsage {
         let zones = zones.iter().map(|(zone, domains, routes)| ((*zone).to_owned(), *domains, *routes)).collect();
-        WorkerUsage { account: account.to_owned(), namespaced: false, crons, databases: 1, zones, wildcard: false }
+        WorkerUsage { account: account.to_owned(), crons, databases: 1, zones, ..WorkerUsage::default() }
     }
 
     fn fleet(text: &str) -> Fleet {

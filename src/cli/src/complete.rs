@@ -1,6 +1,7 @@
 //! Completions of values: customers, environments, accounts, deploys and codes of diagnostics, as the project in the current folder has
 //! them. The shell calls the program itself for them, so they are never out of date.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::builder::StyledStr;
@@ -9,6 +10,7 @@ use clap_complete::CompletionCandidate;
 use clap_complete::engine::ArgValueCandidates;
 use clap_complete::env::Shells;
 
+use flotilla_build::out::Out;
 use flotilla_deploy::state::State;
 use flotilla_engine::context::FOLDER;
 use flotilla_model::diagnostic::Code;
@@ -68,7 +70,17 @@ fn customers() -> Vec<CompletionCandidate> {
 }
 
 fn environments() -> Vec<CompletionCandidate> {
-    Environment::ALL.iter().map(|environment| CompletionCandidate::new(environment.as_ref())).collect()
+    // A fleet's own as far as they were built or fleet.yaml has them: reading each customer's file would take too long.
+    let mut all = BTreeSet::from(Environment::USUAL);
+    if let Some(tree) = project() {
+        all.extend(Out::new(&tree.root, true).environments());
+        let document =
+            tree.plain(project::FLEET_FILE).ok().and_then(|bytes| yaml::parse(project::FLEET_FILE, &bytes).0);
+        let defaults = document.as_ref().and_then(|document| document.root.get("defaults"));
+        all.extend(defaults.into_iter().flat_map(project::environments_in));
+    }
+    all.remove(&Environment::Preview);
+    all.into_iter().map(|environment| CompletionCandidate::new(environment.name())).collect()
 }
 
 /// Returns the accounts of fleet.yaml, whatever else is wrong with it.

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::OnceLock;
 
 use flotilla_engine::selection::Selection as Selected;
-use flotilla_model::diagnostic::did_you_mean;
+use flotilla_model::environment::Flaw;
 use flotilla_model::selection::Selector;
 use flotilla_model::spec::Environment;
 use flotilla_spec::project;
@@ -42,13 +42,12 @@ impl Deref for Selection {
 
 /// An environment by its name.
 pub fn environment(text: &str) -> Result<Environment, String> {
-    let names = Environment::ALL.each_ref().map(Environment::as_ref);
-    Environment::ALL.into_iter().find(|environment| environment.as_ref() == text).ok_or_else(|| {
-        match did_you_mean(text, names) {
-            Some(near) => format!("did you mean {near}?"),
-            None => format!("known: {}", names.join(", ")),
-        }
-    })
+    match Environment::written(text) {
+        Ok(Environment::Preview) => Err("previews have commands of their own: flotilla preview".to_owned()),
+        Ok(environment) => Ok(environment),
+        Err(Flaw::Misspelt(near)) => Err(format!("did you mean {near}?")),
+        Err(flaw) => Err(flaw.help()),
+    }
 }
 
 impl Selection {

@@ -69,6 +69,8 @@ struct Row {
     digest: String,
     deployed_at: String,
     workers_dev: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    preview_urls: bool,
     domains: BTreeSet<String>,
     routes: BTreeSet<String>,
     crons: BTreeSet<String>,
@@ -124,6 +126,7 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
             digest: deployed.digest.short(),
             deployed_at: time(deployed.deployed_at),
             workers_dev: deployed.live.workers_dev,
+            preview_urls: deployed.live.preview_urls,
             domains: deployed.live.domains.into_keys().collect(),
             routes: deployed.live.routes.into_keys().collect(),
             crons: deployed.live.crons,
@@ -165,6 +168,7 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
             line("migration", &row.migration_tag.iter().cloned().collect());
             line("secrets", &row.secrets);
             line("workers.dev", &BTreeSet::from([if row.workers_dev { "on" } else { "off" }.to_owned()]));
+            line("preview URLs", &row.preview_urls.then(|| "on".to_owned()).into_iter().collect());
         }
         if let Some(drift) = &row.drift {
             table.note(format!("  {} {}", session.ui.paint(Style::Warning, "!"), clean(drift)));

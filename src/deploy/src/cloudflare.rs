@@ -159,9 +159,9 @@ impl Cloudflare {
             Call::DeleteTail { worker, id } => {
                 self.request(home, Method::DELETE, &format!("{}/tails/{}", script(worker), escape(id)))
             }
-            Call::SetWorkersDev { worker, on } => self
+            Call::SetWorkersDev { worker, on, previews } => self
                 .request(home, Method::POST, &format!("{}/subdomain", script(worker)))
-                .json(&json!({"enabled": on, "previews_enabled": false})),
+                .json(&json!({"enabled": on, "previews_enabled": previews})),
             Call::SetCrons { worker, crons } => {
                 let body: Vec<Value> = crons.iter().map(|cron| json!({"cron": cron})).collect();
                 self.request(home, Method::PUT, &format!("{}/schedules", script(worker))).json(&Value::from(body))

@@ -116,6 +116,9 @@ pub enum Step {
     },
     SetWorkersDev {
         on: bool,
+        /// Whether each of its versions has an address, too.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        previews: bool,
     },
     AttachDomain {
         domain: String,
@@ -198,8 +201,21 @@ impl PlannedMigration {
 pub struct PlannedAssets {
     /// The digest of the list.
     pub list: Digest,
-    /// The maximum number of requests that upload files which the platform lacks.
+    /// The number of files that the platform may lack, each of which can take a request.
     pub uploads_at_most: usize,
+    /// The pack, whose files its other workers have as well; none where it isn't known.
+    #[serde(skip)]
+    pub pack: Option<String>,
+}
+
+/// The key of workers that share files: their pack, or else the list.
+pub(crate) type SharedAssets = (Option<String>, Option<Digest>);
+
+impl PlannedAssets {
+    /// Returns what the worker has in common with those that share its files.
+    pub(crate) fn shared(&self) -> SharedAssets {
+        (self.pack.clone(), self.pack.is_none().then_some(self.list))
+    }
 }
 
 /// Returns why a worker is skipped whose live migration the pack doesn't have.
@@ -428,8 +444,11 @@ pub fn decide(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Option
 /// Returns the change that puts a worker back to an earlier bundle. The live one counts as rejected.
 pub fn back(id: &WorkerId, live: &Deployed, (to, bundle, files): (Digest, &Stored, usize), reason: Reason) -> Change {
     // Those of the version before are others, or it isn't known which they are.
-    let assets =
-        digests_of(&bundle.metadata).map(|digests| PlannedAssets { list: digests.list, uploads_at_most: files });
+    let assets = digests_of(&bundle.metadata).map(|digests| PlannedAssets {
+        list: digests.list,
+        uploads_at_most: files,
+        pack: None,
+    });
     let steps = assets.iter().map(|_| Step::UploadAssets).chain([Step::Upload]).collect();
     Change {
         customer: live.customer.clone(),

@@ -22,7 +22,7 @@ use flotilla_model::reason::{Reason, changed_outside};
 use flotilla_model::spec::{Environment, QueueConsumer};
 use flotilla_model::tags::{self, Triggers};
 
-pub use inventory::{Inventory, Scope, Zone, take};
+pub use inventory::{AskedTriggers, Inventory, Scope, Zone, take};
 pub use previews::{Seen, previews};
 
 /// The source that lists give for uploads through the API; ours are among them.
@@ -43,6 +43,8 @@ pub struct Row {
     pub etag: String,
     /// Whether it answers on workers.dev.
     pub workers_dev: bool,
+    /// Whether each of its versions has an address there.
+    pub preview_urls: bool,
     /// Custom domains, with their ids.
     pub domains: BTreeMap<String, String>,
     /// Routes, with their zones' and their own ids.
@@ -414,6 +416,7 @@ pub fn tagged(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &Refres
         let listed = inventory.workers.get(&id.0)?.get(&id.1)?;
         let triggers = Triggers {
             workers_dev: row.workers_dev,
+            preview_urls: row.preview_urls,
             domains: row.domains.keys().cloned().collect(),
             patterns: row.routes.keys().cloned().collect(),
             crons: row.crons.clone(),
@@ -542,14 +545,21 @@ fn corrected(
     let customer = customer.or_else(|| marks.customer.map(str::to_owned)).unwrap_or_default();
     let environment = row.map(|row| row.environment).or(wanted.map(|wanted| wanted.environment));
     let environment = environment.or(marks.environment).unwrap_or(Environment::Production);
-    let (workers_dev, crons) = match (inventory.triggers.get(id), row, wanted) {
-        (Some((workers_dev, crons)), ..) => (*workers_dev, crons.clone()),
-        (None, Some(row), _) if believed => (row.workers_dev, row.crons.clone()),
-        (None, _, Some(wanted)) if settled(listed, Some(wanted)) => {
-            (wanted.triggers.workers_dev, wanted.triggers.crons.clone())
-        }
-        (None, Some(row), _) => (row.workers_dev, row.crons.clone()),
-        (None, None, _) => (false, BTreeSet::new()),
+    let of_row = |row: &Row| AskedTriggers {
+        workers_dev: row.workers_dev,
+        preview_urls: row.preview_urls,
+        crons: row.crons.clone(),
+    };
+    let AskedTriggers { workers_dev, preview_urls, crons } = match (inventory.triggers.get(id), row, wanted) {
+        (Some(asked), ..) => asked.clone(),
+        (None, Some(row), _) if believed => of_row(row),
+        (None, _, Some(wanted)) if settled(listed, Some(wanted)) => AskedTriggers {
+            workers_dev: wanted.triggers.workers_dev,
+            preview_urls: wanted.triggers.preview_urls,
+            crons: wanted.triggers.crons.clone(),
+        },
+        (None, Some(row), _) => of_row(row),
+        (None, None, _) => AskedTriggers::default(),
     };
     let mut domains = row.map(|row| row.domains.clone()).unwrap_or_default();
     let mut routes = row.map(|row| row.routes.clone()).unwrap_or_default();
@@ -579,6 +589,7 @@ fn corrected(
         digest,
         etag,
         workers_dev,
+        preview_urls,
         domains,
         routes,
         crons,

@@ -122,6 +122,9 @@ pub struct DeployedResources {
     pub created_on: Option<String>,
     /// Whether it answers on workers.dev.
     pub workers_dev: bool,
+    /// Whether each of its versions has an address there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub preview_urls: bool,
     /// Custom domains, with their ids.
     pub domains: BTreeMap<String, String>,
     /// Routes, with their zones' and their own ids.
@@ -149,6 +152,7 @@ impl DeployedResources {
     pub fn triggers(&self) -> Triggers {
         Triggers {
             workers_dev: self.workers_dev,
+            preview_urls: self.preview_urls,
             domains: self.domains.keys().cloned().collect(),
             patterns: self.routes.keys().cloned().collect(),
             crons: self.crons.clone(),

@@ -130,10 +130,15 @@ fn env_files(context: &Context<'_>, fleet: &Fleet, customers: &BTreeSet<String>)
     let folders: Vec<String> = folders
         .flat_map(|folder| customers.iter().map(move |customer| format!("{folder}/customers/{customer}")))
         .collect();
-    let files = folders
-        .iter()
-        .flat_map(|folder| Environment::ALL.into_iter().map(move |environment| format!("{folder}/{environment}.env")));
-    files.filter(|file| std::fs::symlink_metadata(context.root.join(file)).is_ok()).collect()
+    let files = folders.iter().flat_map(|folder| {
+        let names = std::fs::read_dir(context.root.join(folder)).into_iter().flatten().flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let is_read = |name: &String| name.strip_suffix(".env").and_then(Environment::of).is_some();
+        names.filter(is_read).map(move |name| format!("{folder}/{name}"))
+    });
+    let mut files: Vec<String> = files.collect();
+    files.sort();
+    files
 }
 
 /// Returns the other clouds that customers are deployed to, as far as this machine knows.

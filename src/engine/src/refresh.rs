@@ -244,8 +244,9 @@ fn add_uncertain(
 }
 
 fn row(deployed: &Deployed) -> Row {
-    let DeployedResources { etag, workers_dev, domains, routes, crons, consumers, workflows, migration_tag, .. } =
-        deployed.live.clone();
+    let live = deployed.live.clone();
+    let DeployedResources { etag, workers_dev, preview_urls, domains, routes, crons, .. } = live;
+    let (consumers, workflows, migration_tag) = (live.consumers, live.workflows, live.migration_tag);
     Row {
         account: deployed.account.clone(),
         customer: deployed.customer.clone(),
@@ -253,6 +254,7 @@ fn row(deployed: &Deployed) -> Row {
         digest: Some(deployed.digest).filter(|_| deployed.drift.is_none()),
         etag,
         workers_dev,
+        preview_urls,
         domains,
         routes,
         crons,
@@ -359,6 +361,7 @@ fn deployed(
             etag: row.etag.clone(),
             created_on: listed.map(|listed| listed.created_on.clone()).filter(|created| !created.is_empty()),
             workers_dev: row.workers_dev,
+            preview_urls: row.preview_urls,
             domains: row.domains.clone(),
             routes: row.routes.clone(),
             crons: row.crons.clone(),

@@ -202,14 +202,15 @@ fn kept(state: &State, id: &WorkerId, live: &Deployed, stored: &Stored) -> Resul
     then.extend(names("crons", "").into_iter().map(|cron| format!("cron {cron}")));
     let hosts = before.get("hosts").and_then(|hosts| hosts["names"].as_array()).into_iter().flatten();
     then.extend(hosts.filter_map(Value::as_str).map(str::to_owned));
-    let Triggers { workers_dev, domains, patterns, crons, .. } = live.live.triggers();
+    let Triggers { workers_dev, preview_urls, domains, patterns, crons, .. } = live.live.triggers();
     let mut now: BTreeSet<String> = domains.into_iter().chain(patterns).collect();
     now.extend(crons.iter().map(|cron| format!("cron {cron}")));
     now.extend(state.hosts_of(id)?);
-    for (is_on, texts) in [(workers_dev, &mut now), (before.get("workersDev") == Some(&Value::Bool(true)), &mut then)] {
-        if is_on {
-            texts.insert("workers.dev".to_owned());
-        }
+    for (key, text, is_on) in
+        [("workersDev", "workers.dev", workers_dev), ("previewUrls", "preview URLs", preview_urls)]
+    {
+        now.extend(is_on.then(|| text.to_owned()));
+        then.extend((before.get(key) == Some(&Value::Bool(true))).then(|| text.to_owned()));
     }
     let only = |one: &BTreeSet<String>, other: &BTreeSet<String>| one.difference(other).cloned().collect::<Vec<_>>();
     let kept = Kept { worker: id.1.clone(), now: only(&now, &then), then: only(&then, &now) };

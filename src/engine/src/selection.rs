@@ -9,7 +9,7 @@ use flotilla_build::build::{Project, Scan, id};
 use flotilla_build::manifest::{Record, Unit};
 use flotilla_build::since::{Since, since};
 use flotilla_model::customer::{self, Worker};
-use flotilla_model::diagnostic::Diagnostic;
+use flotilla_model::diagnostic::{Diagnostic, did_you_mean};
 use flotilla_model::failure::Failure;
 use flotilla_model::selection::{self, EmptyPart, Selector, What};
 use flotilla_model::spec::Environment;
@@ -180,6 +180,11 @@ impl Selection {
         // The labels of customers with errors may not be known.
         let keys = scan.held.is_empty().then_some(&keys);
         let Some(unknown) = self.compiled().unknown(&ids, keys) else {
+            // Of an environment that is a fleet's own, only the fleet shows whether it is one.
+            let known: BTreeSet<Environment> =
+                scan.records.iter().flat_map(|record| &record.units).map(|unit| unit.environment).collect();
+            let own = self.environments.iter().copied().filter(|own| own.is_own() && scan.held.is_empty());
+            check_environments(own, &known)?;
             let units = |record: &Record| record.units.iter().any(|unit| self.includes_unit(record, unit));
             if scan.records.iter().any(units) || scan.held.iter().any(|id| self.includes_id(id)) {
                 if self.with_dependencies {
@@ -230,7 +235,8 @@ impl Selection {
             all.iter().filter(|(_, selected)| *selected).map(|(worker, _)| worker).collect();
         let mut known: HashSet<String> = callers.iter().map(|worker| worker.folder()).collect();
         while let Some(caller) = callers.pop() {
-            for name in caller.services.values().chain(caller.peers.values()) {
+            let tails = caller.tail_consumers.iter().flatten();
+            for name in caller.services.values().chain(caller.peers.values()).chain(tails) {
                 let key = (caller.account.as_str(), caller.namespace.as_deref(), name.as_str());
                 let Some(callee) = by_name.get(&key).filter(|callee| known.insert(callee.folder())) else { continue };
                 dependencies.folders.insert(callee.folder());
@@ -244,6 +250,22 @@ impl Selection {
 
 fn ids(scan: &Scan) -> BTreeSet<&str> {
     scan.records.iter().map(id).chain(scan.held.iter().map(String::as_str)).collect()
+}
+
+/// Rejects the first environment that no worker is in.
+pub fn check_environments(
+    environments: impl IntoIterator<Item = Environment>,
+    known: &BTreeSet<Environment>,
+) -> Result<(), Failure> {
+    let Some(unknown) = environments.into_iter().find(|environment| !known.contains(environment)) else {
+        return Ok(());
+    };
+    let names = known.iter().map(|environment| environment.name());
+    let hint = match did_you_mean(unknown.name(), names.clone()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("environments of this fleet: {}", names.collect::<Vec<_>>().join(", ")),
+    };
+    Err(Failure::usage(format!("no customer has a worker in {unknown}")).hint(hint))
 }
 
 /// Returns the failure of a selection that no customer matches.

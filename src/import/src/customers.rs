@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use flotilla_model::credential;
 use flotilla_model::diagnostic::{Diagnostic, Place};
+use flotilla_model::environment::Flaw;
 use flotilla_model::names;
 use flotilla_model::plain_file;
 use flotilla_model::spec::Environment;
@@ -24,7 +25,7 @@ use flotilla_spec::yaml::Document;
 use super::code::{Projects, Step};
 use super::envfiles::{self, EnvFile, EnvFiles};
 use super::forms::is_variable;
-use super::ids::{environment, is_exact, slug, split};
+use super::ids::{environment, is_exact, named, slug, split};
 use super::settings::settings;
 use super::wrangler::{self, Config, entries, text};
 use super::{Findings, FoundWorker, ImportOptions, LiveAccount};
@@ -38,6 +39,8 @@ const BASE_FILE: &str = "config/base/wrangler.base.toml";
 
 /// The maximum size, in bytes, of a package.json.
 const MAX_PACKAGE: u64 = 1 << 20;
+/// The name of an environment that is called `preview` in a wrangler project, and whose worker stays.
+const PERMANENT: &str = "permanent-preview";
 
 /// The part of a project that belongs to no single worker.
 #[derive(Debug, Default)]
@@ -241,12 +244,18 @@ impl<'a> Reading<'a, '_> {
         for member in &members {
             self.claims(member, default, &mut claims);
         }
-        // The environments' own words come first: `test` is staging only where nothing is called so.
+        // The environments' own words come first: `dev` is development only where nothing is called so.
         claims.sort_by_key(|claim| !claim.is_exact);
         let mut taken: BTreeMap<(String, Environment, Option<String>), String> = BTreeMap::new();
         let mut found = Vec::new();
-        for claim in claims {
-            let key = (claim.customer.clone(), claim.environment, claim.role.clone());
+        for mut claim in claims {
+            let mut key = (claim.customer.clone(), claim.environment, claim.role.clone());
+            if let Some(own) =
+                claim.config.environment.filter(|_| taken.contains_key(&key)).and_then(|own| named(own).ok())
+            {
+                // Another word for an environment that is there under its own: it keeps the word.
+                (claim.environment, key.1) = (own, own);
+            }
             if let Some(other) = taken.get(&key) {
                 let message = format!("{} is `{}` in {}, and so is {other}", claim.config.what(), key.0, key.1);
                 let help = "only one of the two can be imported: give the other one a different name, such as that of a customer";
@@ -283,11 +292,17 @@ impl<'a> Reading<'a, '_> {
     /// Finds the workers of one file, and the customers that they belong to.
     fn claims(&mut self, member: &Member<'a>, default: &str, claims: &mut Vec<Claim<'a>>) {
         let configs = wrangler::configs(member.document);
-        let whose: Vec<_> = configs.iter().map(|config| self.whose(config, member, default)).collect();
+        let names = || configs.iter().filter_map(|config| config.environment);
+        let has_words = names().any(|name| environment(name).is_some());
+        let has_customers =
+            names().any(|name| matches!(split(name), (Some(of), Some(_)) if environment(&of).is_none()));
+        // Beside words for environments, other names are environments, too, unless customers have some of them: `acme-staging`.
+        let are_environments = (has_words || member.customer.is_some()) && !has_customers;
+        let whose: Vec<_> =
+            configs.iter().map(|config| self.whose(config, member, default, are_environments)).collect();
         let environments = || configs.iter().zip(&whose).filter(|(config, _)| config.environment.is_some());
         let has_production = environments()
             .any(|(_, whose)| whose.as_ref().is_some_and(|(_, environment)| *environment == Environment::Production));
-        let has_words = environments().any(|(config, _)| config.environment.and_then(environment).is_some());
         let mut customers = Vec::new();
         for (config, whose) in configs.iter().zip(&whose) {
             let (customer, environment) = match (config.environment, whose) {
@@ -305,63 +320,65 @@ impl<'a> Reading<'a, '_> {
             if let Some(name) = config.environment
                 && has_words
                 && member.customer.is_none()
-                && split(name).0.as_ref() == Some(&customer)
+                && split(name).1.is_none()
+                && !is_preview(name)
             {
-                customers.push((name, customer.clone()));
+                customers
+                    .push((name, if are_environments { environment.name() } else { customer.as_str() }.to_owned()));
             }
             let is_exact = config.environment.or(member.word).is_some_and(is_exact);
             claims.push(Claim { config: *config, customer, environment, role: member.role.clone(), is_exact });
         }
-        if let Some((first, customer)) = customers.first() {
+        if let Some((first, now)) = customers.first() {
             let place = configs.iter().find(|config| config.environment == Some(first)).map(Config::start);
-            let (all, verb) = match customers.len() {
-                1 => (
-                    format!("`{first}` isn't the name of an environment: it"),
-                    format!("is the customer `{customer}` now"),
-                ),
-                more => (
-                    format!("`{first}` and {} more aren't names of environments: each", more - 1),
-                    "is a customer now".to_owned(),
+            let what = if are_environments { "environment" } else { "customer" };
+            let message = match customers.len() {
+                1 => format!("[env.{first}] is the {what} `{now}` now"),
+                more => format!("[env.{first}] and {} more are {what}s now", more - 1),
+            };
+            let help = match are_environments {
+                true => format!("if it is a customer, call its section [env.{first}-production], and import again"),
+                false => format!(
+                    "if it is an environment, call its section after a customer and it, as in [env.acme-{first}]"
                 ),
             };
-            let help = "a fleet has development, staging and production of each customer; `--exclude` and other names change what becomes what";
-            self.findings.note(
-                place.unwrap_or_else(|| Place::file(&member.document.file)),
-                format!("{all} {verb}"),
-                help,
-            );
+            self.findings.note(place.unwrap_or_else(|| Place::file(&member.document.file)), message, help);
         }
     }
 
     /// Reports an environment that isn't imported.
     fn no_environment(&mut self, config: &Config<'_>, name: &str) {
-        let (message, help) = if is_preview(name) {
-            (
-                format!("[env.{name}] is for previews"),
-                "workers to look at come and go with `flotilla preview`: leave it to that, or name the environment otherwise",
-            )
-        } else {
-            (
-                format!("[env.{name}] is neither an environment of a fleet nor a customer"),
-                "a fleet has development, staging and production of each customer: give it the name of one, or keep deploying it with `wrangler deploy`",
-            )
-        };
-        self.findings.left_out(config.start(), message, help);
+        let flaw = named(name).err().unwrap_or(Flaw::Form);
+        self.findings.left_out(
+            config.start(),
+            format!("[env.{name}] can't be an environment of a fleet"),
+            format!("{}; or keep deploying it with `wrangler deploy`", flaw.help()),
+        );
     }
 
     /// Returns the customer and the fleet's environment of a configuration; `None` for environments that aren't imported.
-    fn whose(&self, config: &Config<'_>, member: &Member<'_>, default: &str) -> Option<(String, Environment)> {
+    fn whose(
+        &mut self,
+        config: &Config<'_>,
+        member: &Member<'_>,
+        default: &str,
+        are_environments: bool,
+    ) -> Option<(String, Environment)> {
         let own = member.customer.clone().or_else(|| service(config)).unwrap_or_else(|| default.to_owned());
         let Some(name) = config.environment else {
             return Some((own, member.environment.unwrap_or(Environment::Production)));
         };
         if is_preview(name) {
-            return None;
+            let message = format!("[env.{name}] is the environment `{PERMANENT}` now");
+            let help = "`preview` has the settings of workers that come and go with `flotilla preview`; if this one did, too, delete the environment";
+            self.findings.note(config.start(), message, help);
+            return Some((own, Environment::of(PERMANENT)?));
         }
         match split(name) {
             (None, environment) => Some((own, environment?)),
+            (Some(_), None) if are_environments => Some((own, named(name).ok()?)),
             // `production_staging` says two environments, and no customer.
-            (Some(customer), Some(_)) if environment(&customer).is_some() => None,
+            (Some(customer), Some(_)) if environment(&customer).is_some() => Some((own, named(name).ok()?)),
             (Some(customer), environment) => {
                 let customer = match &member.customer {
                     Some(own) if *own != customer => format!("{own}-{customer}"),

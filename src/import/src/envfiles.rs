@@ -11,7 +11,7 @@ use flotilla_spec::tree::Tree;
 use flotilla_spec::yaml::Kind;
 
 use super::Findings;
-use super::ids::{environment, slug};
+use super::ids::{environment, named, slug};
 use flotilla_model::spec::Environment;
 
 /// The folder of the customers' folders.
@@ -64,10 +64,13 @@ pub fn read(root: &Path, tree: &Tree, findings: &mut Findings, errors: &mut Vec<
         for name in tree.names(&path).unwrap_or_default() {
             let Some(written) = name.strip_suffix(".env") else { continue };
             let file = format!("{path}/{name}");
-            let Some(environment) = environment(written) else {
-                let help = "environments are development, staging and production";
-                findings.left_out(Place::file(&file), format!("`{written}` is not an environment of a fleet"), help);
-                continue;
+            let environment = match environment(written).map_or_else(|| named(written), Ok) {
+                Ok(environment) => environment,
+                Err(flaw) => {
+                    let message = format!("`{written}` can't be an environment of a fleet");
+                    findings.left_out(Place::file(&file), message, flaw.help());
+                    continue;
+                }
             };
             if let Some(read) = env_file(tree, &file, findings, errors) {
                 files.customers.insert((slug(&folder), environment), read);

@@ -1,5 +1,6 @@
 //! Ids of customers, and environments, out of names that people gave. Knows texts alone.
 
+use flotilla_model::environment::Flaw;
 use flotilla_model::names::nearest_id;
 use flotilla_model::spec::Environment;
 
@@ -7,8 +8,9 @@ use flotilla_model::spec::Environment;
 pub fn environment(text: &str) -> Option<Environment> {
     Some(match text.to_ascii_lowercase().as_str() {
         "production" | "prod" | "prd" | "live" | "main" => Environment::Production,
-        "staging" | "stage" | "stg" | "test" | "testing" | "qa" | "uat" | "preprod" => Environment::Staging,
+        "staging" | "stage" | "stg" => Environment::Staging,
         "development" | "develop" | "dev" | "local" => Environment::Development,
+        own @ ("test" | "testing" | "qa" | "uat" | "preprod") => return Environment::of(own),
         _ => return None,
     })
 }
@@ -28,6 +30,14 @@ pub fn split(name: &str) -> (Option<String>, Option<Environment>) {
     match of_end.or_else(of_start).filter(|(rest, _)| !rest.is_empty()) {
         Some((customer, environment)) => (Some(slug(customer)), Some(environment)),
         None => (Some(slug(name)), None),
+    }
+}
+
+/// Returns the environment that has a name, or almost: `production_eu` is `production-eu`.
+pub fn named(name: &str) -> Result<Environment, Flaw> {
+    match Environment::written(&slug(name))? {
+        Environment::Preview => Err(Flaw::Reserved),
+        environment => Ok(environment),
     }
 }
 

@@ -71,7 +71,10 @@ pub fn read(
             // Somebody deleted it meanwhile.
             continue;
         };
-        let is_on = matches!(request(&Call::ReadWorkersDev { worker: worker.clone() })?, Reply::On(true));
+        let addresses = match request(&Call::ReadWorkersDev { worker: worker.clone() })? {
+            Reply::WorkersDev { on, previews } => [on, previews],
+            _ => [false, false],
+        };
         let crons = match request(&Call::ReadCrons { worker: worker.clone() })? {
             Reply::Crons(crons) => crons.into_iter().collect(),
             _ => Vec::new(),
@@ -91,7 +94,7 @@ pub fn read(
         reading.name();
         reading.settings(&settings);
         reading.bindings(&settings);
-        reading.hosts(&hosts, is_on, crons);
+        reading.hosts(&hosts, addresses, crons);
         reading.content(content);
         reading.beside(&item);
         workers.push(reading.into);
@@ -381,9 +384,12 @@ impl Reading<'_> {
         }
     }
 
-    fn hosts(&mut self, hosts: &Hosts, is_on: bool, crons: Vec<String>) {
+    fn hosts(&mut self, hosts: &Hosts, [is_on, has_previews]: [bool; 2], crons: Vec<String>) {
         if !is_on {
             self.set("workersDev", false.into());
+        }
+        if has_previews {
+            self.set("previewUrls", true.into());
         }
         let mut domains = hosts.domains.get(self.name).cloned().unwrap_or_default();
         domains.sort();

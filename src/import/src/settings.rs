@@ -113,8 +113,7 @@ impl Mapping<'_, '_> {
             );
         }
         if self.config.get("preview_urls").is_some_and(|node| node.to_value() == true) {
-            let help = "flotilla switches them off; `flotilla preview` makes workers to look at";
-            self.findings.left_out(self.config.place("preview_urls"), "`preview_urls` has nothing in a spec", help);
+            self.set("previewUrls", true.into());
         }
     }
 

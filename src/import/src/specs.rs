@@ -2,6 +2,7 @@
 //! written once. Pure: returns texts and writes nothing.
 
 mod naming;
+mod previews;
 mod refer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +27,7 @@ use naming::{expected, name, prefix};
 use refer::refer;
 
 /// The keys that several customers can share in `defaults` of fleet.yaml.
-const SHARED: [&str; 13] = [
+const SHARED: [&str; 14] = [
     "account",
     "cache",
     "compatibilityDate",
@@ -40,6 +41,7 @@ const SHARED: [&str; 13] = [
     "placement",
     "tailConsumers",
     "workersDev",
+    "previewUrls",
 ];
 /// Maps that are merged key by key, so that part of them can be shared.
 const MERGED: [&str; 4] = ["bindings", "secrets", "services", "vars"];
@@ -133,7 +135,15 @@ pub fn assemble(
                 ),
             );
         }),
-        None => Ok(fleet_text(&fleet, &accounts, &new, &defaults)),
+        None => {
+            let from_production = previews::need_production(&found);
+            if from_production {
+                let message = "previews take the settings of production, because no worker has a host in staging";
+                let help = "it is `previews.from` in fleet.yaml; what previews must not share with production goes to `environments: { preview: … }`";
+                findings.note(Place::file(FLEET_FILE), message, help);
+            }
+            Ok(fleet_text(&fleet, &accounts, &new, &defaults, from_production))
+        }
     };
     imported.files.extend(fleet_yaml.ok().map(|text| (FLEET_FILE.to_owned(), text.into_bytes())));
     imported.customers = specs.into_keys().collect();
@@ -312,6 +322,7 @@ fn customer(own: &[&FoundWorker], packs: &[Pack]) -> Settings {
     let id = &own[0].customer;
     let mut roles: BTreeMap<Option<String>, Settings> = BTreeMap::new();
     for (role, mut environments) in by_role {
+        previews::name_environments(&mut environments);
         let mut parts: Vec<&mut Settings> = environments.iter_mut().map(|(_, settings)| settings).collect();
         // A database that environments would inherit is one that they share by accident: each says that it uses it.
         let several = parts.len() > 1;
@@ -436,7 +447,13 @@ fn spec_text(id: &str, spec: &Settings, lost: &[&FoundWorker]) -> String {
     text + &map(&whole)
 }
 
-fn fleet_text(name: &str, accounts: &[(String, Value)], packs: &[(String, String)], defaults: &Settings) -> String {
+fn fleet_text(
+    name: &str,
+    accounts: &[(String, Value)],
+    packs: &[(String, String)],
+    defaults: &Settings,
+    from_production: bool,
+) -> String {
     let mut fleet = Settings::new();
     fleet.insert("name".to_owned(), name.into());
     if !accounts.is_empty() {
@@ -446,6 +463,9 @@ fn fleet_text(name: &str, accounts: &[(String, Value)], packs: &[(String, String
     fleet.insert("packs".to_owned(), Value::Object(packs));
     if !defaults.is_empty() {
         fleet.insert("defaults".to_owned(), Value::Object(defaults.clone()));
+    }
+    if from_production {
+        fleet.insert("previews".to_owned(), json!({"from": Environment::Production}));
     }
     "# yaml-language-server: $schema=schema/fleet.schema.json\n".to_owned() + &map(&fleet)
 }

@@ -5,7 +5,7 @@ use flotilla_spec::yaml;
 use serde_json::{Map, Value};
 
 /// The order of keys at each level; others follow by name.
-const ORDER: [&str; 37] = [
+const ORDER: [&str; 38] = [
     "type",
     "id",
     "name",
@@ -23,6 +23,7 @@ const ORDER: [&str; 37] = [
     "domains",
     "routes",
     "workersDev",
+    "previewUrls",
     "database",
     "vars",
     "keepVars",

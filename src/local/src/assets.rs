@@ -21,7 +21,7 @@ use super::store::{self, Key, Version, VersionAssets};
 
 /// The seconds for which a session is valid, and for which its files can be deployed (cloudflare-docs, Workers › Direct uploads, 2026).
 const LIFETIME: u64 = 3600;
-/// The maximum size, in bytes, and the maximum number of files of a bucket, which one request uploads.
+/// The maximum size, in bytes, and number of files of a bucket, which is uploaded by one request.
 const BUCKET_BYTES: u64 = 32 << 20;
 const BUCKET_FILES: usize = 500;
 /// The code for `_redirects` that can't be used, as wrangler's users report it.

@@ -93,6 +93,8 @@ pub const NAME: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 pub const D1: &str = "d1";
 /// The key of queues that are sent to.
 pub const QUEUE: &str = "queue";
+/// The key of a KV namespace.
+pub const KV: &str = "kv";
 /// The key of Durable Object classes.
 pub const DURABLE_OBJECT: &str = "durableObject";
 /// The key of workflows.
@@ -139,7 +141,7 @@ use Form::{Count, Duration, OneOf, Pattern, Text, Texts, True};
 
 /// Every kind.
 pub const KINDS: &[Kind] = &[
-    several(&[own("kv", "namespace_id", "id", Pattern(ID), "A KV namespace, by id.")], "kv_namespace", "kv_namespaces"),
+    several(&[own(KV, "namespace_id", "id", Pattern(ID), "A KV namespace, by id.")], "kv_namespace", "kv_namespaces"),
     several(
         &[
             same("r2", "bucket_name", Text, "An R2 bucket, by name."),

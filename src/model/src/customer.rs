@@ -56,8 +56,14 @@ pub struct Worker {
     pub account: String,
     /// The dispatch namespace, if the account has one.
     pub namespace: Option<String>,
+    /// The account's id, if fleet.yaml has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account_id: Option<String>,
     /// Whether it answers on workers.dev.
     pub workers_dev: bool,
+    /// Whether each of its versions has an address there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub preview_urls: bool,
     /// Its custom domains, sorted.
     pub domains: BTreeSet<String>,
     /// The custom domains that may be taken from workers that the fleet doesn't manage.

@@ -102,6 +102,8 @@ codes! {
     ProductionData = "S0220",
     /// A spec that doesn't define whether a worker exists in an environment in which it isn't deployed.
     ImpliedEnvironment = "S0221",
+    /// An environment that one customer alone has, and whose name is almost that of others' environment.
+    SimilarEnvironment = "S0222",
     /// A custom domain that isn't a host name.
     BadDomain = "N0301",
     /// Two workers claim the same host name.
@@ -163,6 +165,10 @@ codes! {
     TooManyAssets = "L0411",
     /// A static asset that is larger than 25 MiB.
     AssetTooLarge = "L0412",
+    /// More queues than an account can have.
+    TooManyQueues = "L0413",
+    /// More KV namespaces than an account can have.
+    TooManyKvNamespaces = "L0414",
     /// The project has no customers.
     NoCustomers = "F0501",
     /// The project has no fleet.yaml.
@@ -222,6 +228,7 @@ impl Code {
             | Code::TrackedSecrets
             | Code::SecretVariable
             | Code::CalleeNotDeployed
+            | Code::SimilarEnvironment
             | Code::NotInSpecs
             | Code::NoEntryPoint => Severity::Warning,
             _ => Severity::Error,

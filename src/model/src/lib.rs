@@ -11,6 +11,7 @@ pub mod credential;
 pub mod customer;
 pub mod diagnostic;
 pub mod digest;
+pub mod environment;
 pub mod explanation;
 pub mod failure;
 pub mod fingerprint;

@@ -11,10 +11,12 @@ use serde_json::{Map, Value, json};
 use crate::diagnostic::Code;
 use crate::text::grouped;
 
-/// The length of a worker's name: it is a DNS label on workers.dev. The versions of a worker have addresses of their own,
-/// `<8 digits>-<worker>.…`, for which no more than 54 would fit; flotilla has them switched off.
+/// The length of a worker's name: it is a DNS label on workers.dev.
 /// Source: RFC 1035, and wrangler's own check of worker names.
 pub const WORKER_NAME_LENGTH: usize = 63;
+
+/// The same of a worker whose versions have addresses of their own, `<8 digits>-<worker>.…`.
+pub const PREVIEWED_NAME_LENGTH: usize = WORKER_NAME_LENGTH - 9;
 
 /// The length of a DNS label, in bytes. Source: RFC 1035.
 pub const LABEL_LENGTH: usize = 63;
@@ -55,6 +57,8 @@ pub enum Limit {
     Workers,
     Crons,
     Databases,
+    Queues,
+    KvNamespaces,
     CustomDomainsPerZone,
     RoutesPerZone,
     ZonesPerWorker,
@@ -88,10 +92,12 @@ pub struct Row {
 }
 
 const WORKERS_DOCS: &str = "Cloudflare docs, Workers › Platform › Limits (2026)";
+const QUEUES_DOCS: &str = "Cloudflare docs, Queues › Platform › Limits (2026)";
+const KV_DOCS: &str = "Cloudflare docs, KV › Platform › Limits (2026)";
 const D1_DOCS: &str = "Cloudflare docs, D1 › Platform › Limits (2026)";
 
 /// The limits that can be set, in the order of [`Limit`].
-pub const TABLE: [Row; 10] = [
+pub const TABLE: [Row; 12] = [
     Row {
         limit: Limit::Workers,
         key: "workers",
@@ -124,6 +130,28 @@ pub const TABLE: [Row; 10] = [
         paid: 50_000,
         code: Code::TooManyDatabases,
         source: D1_DOCS,
+    },
+    Row {
+        limit: Limit::Queues,
+        key: "queues",
+        what: "queues that workers send to, consume or give up to",
+        unit: "queues",
+        scope: Scope::Account,
+        free: 10_000,
+        paid: 10_000,
+        code: Code::TooManyQueues,
+        source: QUEUES_DOCS,
+    },
+    Row {
+        limit: Limit::KvNamespaces,
+        key: "kvNamespaces",
+        what: "KV namespaces of all workers",
+        unit: "KV namespaces",
+        scope: Scope::Account,
+        free: 1000,
+        paid: 1000,
+        code: Code::TooManyKvNamespaces,
+        source: KV_DOCS,
     },
     Row {
         limit: Limit::CustomDomainsPerZone,

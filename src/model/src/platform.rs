@@ -152,12 +152,14 @@ pub enum Call {
         /// The tail's id.
         id: String,
     },
-    /// Turns a worker's address on workers.dev on or off.
+    /// Turns a worker's addresses on workers.dev on or off.
     SetWorkersDev {
         /// The worker's name.
         worker: String,
-        /// Whether it is on.
+        /// Whether it has one.
         on: bool,
+        /// Whether each of its versions has one.
+        previews: bool,
     },
     /// Replaces a worker's crons.
     SetCrons {
@@ -456,8 +458,13 @@ pub enum Reply {
     Domains(ListPage<ListedDomain>),
     /// The routes of a zone.
     Routes(ListPage<ListedRoute>),
-    /// Whether it is on.
-    On(bool),
+    /// The addresses of a worker on workers.dev.
+    WorkersDev {
+        /// Whether it has one.
+        on: bool,
+        /// Whether each of its versions has one.
+        previews: bool,
+    },
     /// The crons of a worker.
     Crons(BTreeSet<String>),
     /// The names of a worker's secrets.

@@ -201,6 +201,13 @@ pub enum Reason {
         /// Whether it has to be on.
         new: bool,
     },
+    /// The addresses of the worker's versions are turned on or off.
+    PreviewUrls {
+        /// Whether they were on, as far as the state knows.
+        old: bool,
+        /// Whether they have to be on.
+        new: bool,
+    },
     /// The crons are replaced.
     Crons {
         /// The crons before, as far as the state knows.
@@ -539,6 +546,7 @@ impl fmt::Display for Statement<'_> {
             Reason::RouteAdded { new } => write!(f, "route {new} added"),
             Reason::RouteRemoved { old } => write!(f, "route {old} removed"),
             Reason::WorkersDev { new, .. } => write!(f, "workers.dev {}", if *new { "on" } else { "off" }),
+            Reason::PreviewUrls { new, .. } => write!(f, "preview URLs {}", if *new { "on" } else { "off" }),
             Reason::Crons { new, .. } if new.is_empty() => f.write_str("crons removed"),
             Reason::Crons { new, .. } => {
                 write!(f, "crons {}", new.iter().map(String::as_str).collect::<Vec<_>>().join(", "))

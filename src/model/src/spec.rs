@@ -20,6 +20,8 @@ pub use queue::*;
 pub use runtime::*;
 
 use crate::binding::{self, Binding};
+use crate::environment;
+pub use crate::environment::Environment;
 use crate::limits;
 
 /// A customer of the fleet: one file, `customers/<id>.yaml`.
@@ -41,7 +43,7 @@ pub struct Identity {
 }
 
 /// The order in which a spec's keys are written; `database.type` is the key `type` within `database`.
-pub const ORDER: [&str; 38] = [
+pub const ORDER: [&str; 39] = [
     "id",
     "name",
     "labels",
@@ -53,6 +55,7 @@ pub const ORDER: [&str; 38] = [
     "domains",
     "routes",
     "workersDev",
+    "previewUrls",
     "delivery",
     "database",
     "destinations",
@@ -92,10 +95,11 @@ pub struct Assignment {
     /// fleet.yaml.
     pub worker_name: Option<String>,
     /// The environments in addition to production, each with the settings that differ there: a key without a value, or `{}`, is an
-    /// environment with the same settings. Production exists unless `production: null` removes it; `null` also removes one that a weaker
-    /// layer adds. `preview` contains the settings that differ in previews; it doesn't create a preview. The pack, the labels, the layers and
+    /// environment with the same settings. Beside `staging` and `development`, any name is one: `qa`. Production exists unless
+    /// `production: null` removes it; `null` also removes one that a weaker layer adds. `preview` contains the settings that differ in
+    /// previews; it doesn't create a preview. The pack, the labels, the layers and
     /// `workers` are the same in all environments.
-    #[schemars(extend("propertyNames" = {"enum": ["development", "staging", "production", "preview"]}))]
+    #[schemars(extend("propertyNames" = {"format": environment::FORMAT}))]
     pub environments: Option<BTreeMap<Environment, Option<InEnvironment>>>,
 }
 
@@ -145,6 +149,8 @@ pub struct Settings {
     /// Whether the worker is reachable at `<worker>.<subdomain>.workers.dev`. Default: true, even with domains and routes, where
     /// wrangler would turn it off.
     pub workers_dev: Option<bool>,
+    /// Whether each version of the worker has an address of its own, `<version>-<worker>.<subdomain>.workers.dev`. Default: false.
+    pub preview_urls: Option<bool>,
     /// The origins that may call the worker from a browser: scheme and host, without a path.
     pub trusted_origins: Option<Vec<String>>,
     /// The worker's log level.
@@ -194,9 +200,10 @@ pub struct Settings {
     pub cache: Option<CacheOptions>,
     /// Whether the worker's logs are sent to the account's Logpush jobs. Default: Cloudflare's setting stays as it is.
     pub logpush: Option<bool>,
-    /// Names of workers outside the fleet that receive the worker's logs. Default: they stay as they are; `[]` means none.
-    #[schemars(extend("uniqueItems" = true), inner(length(min = 1)))]
-    pub tail_consumers: Option<Vec<String>>,
+    /// The workers that receive the worker's logs: `{ role: logs }` is the customer's worker of that role, or the shared worker of that
+    /// name; a name is that of a worker outside the fleet. Default: they stay as they are; `[]` means none.
+    #[schemars(extend("uniqueItems" = true))]
+    pub tail_consumers: Option<Vec<TailConsumer>>,
     /// Static assets of the customer's own, in addition to those of the pack, over which they come.
     pub assets: Option<OwnAssetsFolder>,
     /// Who deploys the worker.
@@ -212,49 +219,6 @@ pub struct OwnAssetsFolder {
     /// `_redirects`, if it has them, take the place of the pack's, and its `.assetsignore` is its own.
     #[schemars(length(min = 1, max = 1000))]
     pub directory: String,
-}
-
-/// Where a worker runs.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-    strum::Display,
-    strum::AsRefStr,
-)]
-#[serde(rename_all = "lowercase")]
-#[strum(serialize_all = "lowercase")]
-#[schemars(inline)]
-pub enum Environment {
-    /// For development.
-    Development,
-    /// For tests before production.
-    Staging,
-    /// For users.
-    Production,
-    /// Temporary: see [`crate::preview`].
-    Preview,
-}
-
-impl Environment {
-    /// The lasting ones, in which a spec defines that a worker exists.
-    pub const ALL: [Environment; 3] = [Environment::Development, Environment::Staging, Environment::Production];
-    /// The lasting ones, and that of previews.
-    pub const EACH: [Environment; 4] =
-        [Environment::Development, Environment::Staging, Environment::Production, Environment::Preview];
-
-    /// Returns the environment of a word, that of previews included.
-    pub fn of(word: &str) -> Option<Environment> {
-        Environment::EACH.into_iter().find(|environment| environment.as_ref() == word)
-    }
 }
 
 /// A reference to a secret: `{ secret: META_PIXEL_ACCESS_TOKEN }`. Its value is looked up for the upload, as
@@ -316,6 +280,43 @@ impl JsonSchema for Domain {
                 }
             },
             "required": ["name"],
+            "additionalProperties": false
+        })
+    }
+}
+
+/// A worker that receives the logs of another one.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum TailConsumer {
+    /// The name of a worker outside the fleet.
+    Name(String),
+    /// A worker of the fleet.
+    Role {
+        /// The role of the customer's worker, or the name of the shared worker.
+        role: String,
+    },
+}
+
+impl JsonSchema for TailConsumer {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "TailConsumer".into()
+    }
+
+    // Flat, so that an error is reported as what it is.
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "The name of a worker outside the fleet; or `{ role: logs }`, a worker of the fleet.",
+            "type": ["string", "object"],
+            "minLength": 1,
+            "properties": {
+                "role": {
+                    "type": "string",
+                    "minLength": 1,
+                    "description": "The role of the customer's worker, or the name of the shared worker."
+                }
+            },
+            "required": ["role"],
             "additionalProperties": false
         })
     }

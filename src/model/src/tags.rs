@@ -31,6 +31,8 @@ use crate::spec::{Environment, QueueConsumer};
 pub struct Triggers {
     /// Whether it answers on workers.dev.
     pub workers_dev: bool,
+    /// Whether each of its versions has an address there.
+    pub preview_urls: bool,
     /// Custom domains.
     pub domains: BTreeSet<String>,
     /// The patterns of routes.
@@ -48,6 +50,7 @@ impl Triggers {
     pub fn of(worker: &Worker) -> Triggers {
         Triggers {
             workers_dev: worker.workers_dev,
+            preview_urls: worker.preview_urls,
             domains: worker.domains.clone(),
             patterns: worker.routes.iter().map(|route| route.pattern.clone()).collect(),
             crons: worker.crons.clone(),
@@ -65,6 +68,9 @@ impl Triggers {
             framed = list.iter().fold(framed, |framed, one| framed.field(one.as_bytes()));
         }
         // What most workers have none of isn't counted: their tags stay as they are.
+        if self.preview_urls {
+            framed = framed.field(b"preview urls");
+        }
         let consumers = self.consumers.iter().map(|(queue, consumer)| consumer.wrangler(queue).to_string());
         framed = consumers.fold(framed, |framed, one| framed.field(b"consumer").field(one.as_bytes()));
         for (name, workflow) in &self.workflows {

@@ -14,7 +14,7 @@ use crate::envfile;
 use crate::leave_out::leave_out;
 use crate::schema::{Checker, add_unreported, empty_values};
 use crate::tree::Tree;
-use crate::yaml::{self, Document, Node};
+use crate::yaml::{self, Document, Kind, Node};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, did_you_mean};
 use flotilla_model::failure::Failure;
 use flotilla_model::names;
@@ -260,10 +260,38 @@ fn chosen(fleet: &Fleet, spec: &Spec, labels: &BTreeMap<String, String>, index: 
     }
 }
 
+/// Returns the environments that a customer's env files may be for: the usual ones, and those that its sources name.
+fn named_environments(fleet: &Fleet, spec: &Spec) -> BTreeSet<Environment> {
+    let layers = spec.layers.iter().flat_map(|index| &fleet.layers[*index].documents);
+    let roots = fleet.document.root.get("defaults").into_iter().chain(layers.map(|document| &document.root));
+    let mut environments = BTreeSet::from(Environment::USUAL);
+    for root in roots.chain([&spec.document.root]) {
+        environments.extend(environments_in(root));
+        if let Some(Kind::Map(roles)) = root.get("workers").map(|node| &node.kind) {
+            environments.extend(roles.iter().flat_map(|(_, _, own)| environments_in(own)));
+        }
+    }
+    environments.remove(&Environment::Preview);
+    environments
+}
+
+/// Returns the names under `environments`.
+pub fn environments_in(root: &Node) -> impl Iterator<Item = Environment> {
+    let entries = match root.get("environments").map(|node| &node.kind) {
+        Some(Kind::Map(entries)) => entries.as_slice(),
+        _ => &[],
+    };
+    entries.iter().filter_map(|(key, ..)| Environment::of(key))
+}
+
 fn env_files_of(tree: &Tree, fleet: &Fleet, spec: &mut Spec, diagnostics: &mut Vec<Diagnostic>) {
+    if spec.layers.iter().all(|layer| fleet.layers[*layer].rule.env_files.is_none()) {
+        return;
+    }
+    let environments = named_environments(fleet, spec);
     for layer in spec.layers.clone() {
         let Some(folder) = &fleet.layers[layer].rule.env_files else { continue };
-        for environment in Environment::ALL {
+        for environment in environments.iter().copied() {
             let file = format!("{folder}/customers/{}/{environment}.env", spec.identity.id);
             let document = if tree.has(&file) {
                 match tree.plain(&file) {

@@ -14,6 +14,7 @@ use crate::yaml::{Document, Kind, Node, Span};
 use flotilla_model::binding;
 use flotilla_model::customer::TURSO_TOKEN;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, did_you_mean};
+use flotilla_model::environment::{self, Environment, Flaw};
 
 pub use generator::{customer, fleet, layer, pack, published, secret};
 
@@ -29,8 +30,11 @@ pub struct Checker {
 impl Checker {
     /// Compiles a schema. Errors describe what is wrong with the schema itself.
     pub fn new(schema: Value) -> Result<Checker, String> {
-        let validator =
-            jsonschema::options().should_validate_formats(true).build(&schema).map_err(|error| error.to_string())?;
+        let options = jsonschema::options()
+            .should_validate_formats(true)
+            .with_format(environment::FORMAT, |name: &str| Environment::written(name).is_ok())
+            .with_format(environment::LASTING, |name: &str| Environment::lasting(name).is_ok());
+        let validator = options.build(&schema).map_err(|error| error.to_string())?;
         Ok(Checker { schema, validator })
     }
 
@@ -134,19 +138,17 @@ impl Checker {
                 }
                 ValidationErrorKind::PropertyNames { error: inner } => {
                     let key = inner.instance().as_str().unwrap_or_default().to_owned();
-                    let options = match inner.kind() {
+                    let meant = match inner.kind() {
                         // A key of another type is known, but what was meant by the whole isn't.
                         ValidationErrorKind::Enum { options } if !of_type(&error) => {
-                            options.as_array().map(Vec::as_slice)
+                            let words = options.as_array().into_iter().flatten().filter_map(Value::as_str);
+                            Some(did_you_mean(&key, words))
                         }
+                        ValidationErrorKind::Format { format } if format == environment::FORMAT => Some(meant(&key)),
                         _ => None,
                     };
-                    match options {
-                        Some(options) => {
-                            let words = options.iter().filter_map(Value::as_str);
-                            let meant = did_you_mean(&key, words).map(str::to_owned);
-                            faults.push(Fault::Key { path, key, meant });
-                        }
+                    match meant {
+                        Some(meant) => faults.push(Fault::Key { path, key, meant: meant.map(str::to_owned) }),
                         None => faults.push(Fault::Value([path, vec![key]].concat())),
                     }
                 }
@@ -241,6 +243,11 @@ impl Checker {
                 return vec![Diagnostic::error(Code::Conflict, place, message, help)];
             }
             ValidationErrorKind::Enum { options } => (Code::UnknownKey, one_of(&key, options)),
+            ValidationErrorKind::Format { format } if format == environment::FORMAT => {
+                let flaw = Environment::written(&key).err().unwrap_or(Flaw::Form);
+                let code = if meant(&key).is_some() { Code::UnknownKey } else { Code::WrongForm };
+                (code, flaw.help())
+            }
             _ => (Code::WrongForm, inner.to_string()),
         };
         vec![Diagnostic::error(code, place, format!("`{key}` can't be a name in {what}"), help)]
@@ -274,6 +281,10 @@ impl Checker {
         let (what, found, example) = (&at.what, found(at.node), self.example(error));
         match error.kind() {
             ValidationErrorKind::Format { format } => {
+                let name = error.instance().as_str().unwrap_or_default();
+                if let Some(Err(flaw)) = Environment::with_format(format, name) {
+                    return at.error(Code::NotAllowed, format!("{what} can't be {found}"), flaw.help());
+                }
                 let help = match example {
                     Some(example) => format!("write it like {example}"),
                     None => format!("write a valid {format}"),
@@ -563,6 +574,14 @@ fn describe(steps: &[String], subject: &str) -> String {
         ("", subject) => subject.to_owned(),
         (_, "a customer" | "a fleet" | "a pack" | "the defaults") => format!("`{text}`"),
         (_, subject) => format!("`{text}` of {subject}"),
+    }
+}
+
+/// Returns the usual environment that a name was probably meant to be.
+fn meant(name: &str) -> Option<&'static str> {
+    match Environment::written(name) {
+        Err(Flaw::Misspelt(near)) => Some(near),
+        _ => None,
     }
 }
 

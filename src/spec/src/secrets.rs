@@ -25,6 +25,7 @@ use flotilla_model::fingerprint::Fingerprints;
 use flotilla_model::names::{own_secret, without_own};
 use flotilla_model::spec::{DOTENV, Environment, SecretSource};
 
+pub use source::files_by_environment;
 use source::{Answer, Content, Kind, Source};
 pub use store::Store;
 
@@ -358,7 +359,7 @@ mod tests {
         assert_eq!(described(&secrets, "bluebird", "SHOP_T"), "SHOP_T = all from all.env");
         assert_eq!(described(&secrets, "acme", "T"), "nowhere");
         assert_eq!(secrets.token("T").unwrap().expose_secret(), "deploy");
-        let stores = secrets.stores();
+        let stores = secrets.stores(&std::collections::BTreeSet::new());
         let takes = |name: &str| stores.iter().map(|store| store.takes(name)).collect::<Vec<_>>();
         assert_eq!(
             (takes("ACME__SHOP_T"), takes("ACME__T"), takes("TOKEN")),

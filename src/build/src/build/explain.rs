@@ -159,7 +159,7 @@ pub fn since(
 /// Returns a worker as it was uploaded, with what is live by now.
 fn deployed(before: &Value, routes: &BTreeSet<Route>, live: &LiveTriggers) -> Value {
     // The workflows are bindings, too, which are uploaded.
-    let Triggers { workers_dev, domains, patterns, crons, consumers, workflows: _ } = &live.triggers;
+    let Triggers { workers_dev, preview_urls, domains, patterns, crons, consumers, workflows: _ } = &live.triggers;
     let zone = |pattern: &str| {
         let now = routes.iter().find(|route| route.pattern == pattern).map(|route| json!(route.zone));
         let then =
@@ -169,6 +169,7 @@ fn deployed(before: &Value, routes: &BTreeSet<Route>, live: &LiveTriggers) -> Va
     let routes = patterns.iter().map(|pattern| json!({ "pattern": pattern, "zone": zone(pattern) }));
     let mut before = before.clone();
     before["workersDev"] = json!(workers_dev);
+    copy(&json!({ "previewUrls": preview_urls.then_some(true) }), &mut before, "previewUrls");
     before["domains"] = json!(domains);
     before["routes"] = routes.collect();
     before["crons"] = json!(crons);
@@ -181,8 +182,8 @@ fn deployed(before: &Value, routes: &BTreeSet<Route>, live: &LiveTriggers) -> Va
 /// Returns a worker as it was, with the present values of those keys that aren't sent anywhere, or that have steps and reasons of their own.
 fn of_upload(before: &Value, after: &Value) -> Value {
     let mut before = before.clone();
-    let local = ["labels", "takeOver", "delivery"];
-    let with_steps = ["workersDev", "domains", "routes", "crons", "queueConsumers", "hosts"];
+    let local = ["labels", "takeOver", "delivery", "accountId"];
+    let with_steps = ["workersDev", "previewUrls", "domains", "routes", "crons", "queueConsumers", "hosts"];
     local.into_iter().chain(with_steps).for_each(|key| copy(after, &mut before, key));
     before
 }

@@ -1,7 +1,7 @@
 //! A project, opened: fleet.yaml, its layers and packs, and the list of customers' files. Resolves single customers; knows
 //! nothing of earlier builds and writes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -19,9 +19,10 @@ use flotilla_model::customer::{SHARED, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity};
 use flotilla_model::digest::{Framed, ShortHash};
 use flotilla_model::preview::Preview;
-use flotilla_model::spec::{DOTENV, Environment, SecretSource};
+use flotilla_model::spec::{DOTENV, SecretSource};
 use flotilla_spec::project::{self, Fleet, Reading, SpecFiles};
 use flotilla_spec::schema::Checker;
+use flotilla_spec::secrets;
 use flotilla_spec::tree::Tree;
 
 /// An opened project: everything that all of its customers share.
@@ -64,8 +65,7 @@ fn committed_secrets(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
         None => vec![(DOTENV.to_owned(), Place::file(DOTENV))],
     };
     let files = files.into_iter().flat_map(|(path, place)| {
-        let of = |environment: Environment| path.replace("{environment}", environment.as_ref());
-        BTreeSet::from(Environment::EACH.map(of)).into_iter().map(move |path| (path, place.clone()))
+        secrets::files_by_environment(&tree.root, &path).into_values().map(move |path| (path, place.clone()))
     });
     let warning = |(path, place): (String, Place)| {
         let file = tree.root.join(&path);

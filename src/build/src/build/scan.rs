@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use rayon::prelude::*;
 
 use super::Project;
+use super::environments::similar_environments;
 use super::future_dates::{FutureDates, today};
 use super::scanner::{Findings, Scanned, Scanner, folder, has_errors, id};
 use crate::check::{self, Conflict};
@@ -167,11 +168,10 @@ impl Scan {
     /// Notes that orphaned files may lie under out/, before their owner is forgotten: this build may be for a part of the
     /// fleet, or end early, and then another one has to look for them.
     fn mark_orphaned(&self) {
-        for environment in Environment::EACH {
-            let below = format!("{environment}/");
-            if self.orphaned.iter().any(|folder| folder.starts_with(&below)) {
-                self.writer.folder(environment.as_ref(), Stamp::NONE);
-            }
+        let environments: BTreeSet<&str> =
+            self.orphaned.iter().filter_map(|folder| Some(folder.split_once('/')?.0)).collect();
+        for environment in environments {
+            self.writer.folder(environment, Stamp::NONE);
         }
     }
 
@@ -212,7 +212,11 @@ impl Scan {
                 Some(record) => record.map(|record| record.layers.iter().any(|name| name == layer)),
                 None => Some(false),
             };
-            unread.extend(project::unread_env_files(&project.tree, &project.fleet, uses));
+            let reads = |id: &str, file: &str| {
+                let record = of_id.get(id).copied().flatten();
+                record.is_some_and(|record| record.inputs.iter().any(|input| input.file == file))
+            };
+            unread.extend(project::unread_env_files(&project.tree, &project.fleet, uses, reads));
         }
         judged.diagnostics.extend(unread);
         // An error of what all customers share can't skip a single one.
@@ -221,6 +225,12 @@ impl Scan {
         is_stopped |= self.is_all_blocked(&held);
         let ids = unique_ids(project, &mut held, &mut judged);
         self.judge_conflicts(project, &renamed, &mut held, &mut judged);
+        for diagnostic in similar_environments(project, &self.records) {
+            let customer = project::id_of(&diagnostic.place.file).to_owned();
+            let mut found = project.policy.judge(Some(&customer), vec![diagnostic]);
+            held.extend(has_errors(&found).then_some(customer));
+            judged.append(&mut found);
+        }
         self.invalid = held.len();
         held.extend(project.unread.iter().map(|unread| project::id_of_any(&unread.place.file).to_owned()));
         let renamed = renamed.into_iter().map(|(id, _)| id);

@@ -14,7 +14,6 @@ use super::{Entry, FOLDER, FRAME, Manifest, frame, number_of_values, write_log};
 use crate::render::Recipe;
 use flotilla_model::digest::ShortHash;
 use flotilla_model::plain_file;
-use flotilla_model::spec::Environment;
 use flotilla_model::user_key::UserKey;
 
 /// Appends to the build cache. If that fails, the build doesn't: the cache is dropped, and this is noted.
@@ -139,13 +138,12 @@ impl Writer {
         }
     }
 
-    /// Notes once that files under out/ are going to be written: until that has ended, it isn't known what is there.
-    pub fn begin(&self) {
+    /// Notes once that files under out/ are going to be written: until that has ended, it isn't known what is in these folders.
+    pub fn begin<'a>(&self, folders: impl IntoIterator<Item = &'a String>) {
         let mut inner = self.lock();
         if inner.log.is_some() && !inner.began {
             inner.began = true;
-            let unknown = |environment: Environment| Entry::Folder(environment.to_string(), Stamp::NONE);
-            inner.open.extend(Environment::EACH.map(unknown));
+            inner.open.extend(folders.into_iter().map(|folder| Entry::Folder(folder.clone(), Stamp::NONE)));
             inner.flush();
         }
     }

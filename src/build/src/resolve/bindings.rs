@@ -1,4 +1,4 @@
-//! The variables, secrets, bindings and destinations of a worker. Knows one worker at a time.
+//! The variables, secrets and bindings of a worker. Knows one worker at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,8 +7,7 @@ use serde_json::Value;
 use flotilla_model::binding::{Binding, D1, DURABLE_OBJECT, QUEUE, WORKFLOW};
 use flotilla_model::credential;
 use flotilla_model::customer::{
-    D1_BINDING, DIGEST_VARIABLE, DISPATCHER_BINDING, Database, Destination, HOSTS_BINDING, SHARED, TURSO_TOKEN,
-    TURSO_URL,
+    D1_BINDING, DIGEST_VARIABLE, DISPATCHER_BINDING, Database, HOSTS_BINDING, SHARED, TURSO_TOKEN, TURSO_URL,
 };
 use flotilla_model::diagnostic::{Code, Diagnostic};
 use flotilla_model::limits::Limit;
@@ -17,13 +16,11 @@ use flotilla_model::objects::{ClassExport, Migration};
 use flotilla_model::spec::QueueConsumer;
 use flotilla_model::text::grouped;
 use flotilla_spec::pack::Objects;
-use flotilla_spec::project::unknown;
 use flotilla_spec::secrets::access;
-use flotilla_spec::yaml::Node;
 
 use super::claim::ClaimedResource;
-use super::peers::{Reference, WORKER_URL};
-use super::worker::{Secrets, Types, WorkerResolver, filled};
+use super::peers::{Reference, ReferenceKind, WORKER_URL};
+use super::worker::{Secrets, WorkerResolver, filled};
 
 /// The key that makes a variable what its worker is: `{ worker: environment }` or `{ worker: customer }`.
 const OF_WORKER: &str = "worker";
@@ -50,7 +47,7 @@ impl WorkerResolver<'_, '_> {
                         from: self.batch.resolved.workers.len(),
                         key: name.clone(),
                         to: to.to_owned(),
-                        is_service: false,
+                        kind: ReferenceKind::Address,
                         place,
                     }),
                     None => {
@@ -398,72 +395,6 @@ impl WorkerResolver<'_, '_> {
                 self.claim(ClaimedResource::Secrets(owner.to_owned()), place.clone());
             }
         }
-    }
-
-    pub(super) fn destinations(&mut self, types: Types<'_>, secrets: &mut Secrets) -> Vec<Destination> {
-        let mut used: BTreeMap<&str, usize> = BTreeMap::new();
-        let mut resolved = Vec::new();
-        for (index, destination) in self.settings.destinations.iter().flatten().enumerate() {
-            let index = index.to_string();
-            if destination.environment.is_some() && destination.environments.is_some() {
-                let place = self.place(&["destinations", &index, "environment"]);
-                let message = "`environment` and `environments` both define where the destination exists";
-                self.push(Diagnostic::error(Code::Conflict, place, message, "keep `environments`"));
-            }
-            let Some(kind) = types.find(&destination.kind) else {
-                if let Some(known) = types.without(&destination.kind) {
-                    let place = self.place(&["destinations", &index, "type"]);
-                    self.push(unknown("destination type", &destination.kind, place, known.into_iter()));
-                }
-                continue;
-            };
-            let settings = Value::Object(destination.settings.clone());
-            let found = match self.target.merged.node(&["destinations", &index]) {
-                // Nothing is missing where it was left out as faulty.
-                Some((_, node)) if node.get("settings").is_some_and(Node::is_left_out) => Vec::new(),
-                Some((document, node)) => {
-                    kind.check(document, node.get("settings").unwrap_or(node), &settings, &destination.kind)
-                }
-                None => Vec::new(),
-            };
-            let valid = found.is_empty();
-            self.batch.resolved.diagnostics.extend(found);
-            let here = destination.environment.is_none_or(|environment| environment == self.target.environment)
-                && destination.environments.as_ref().is_none_or(|all| all.contains(&self.target.environment));
-            if !valid || !here || destination.enabled == Some(false) || destination.deleted == Some(true) {
-                continue;
-            }
-            for setting in &kind.secrets {
-                let Some(name) = destination.settings.get(setting).and_then(|value| value["secret"].as_str()) else {
-                    continue;
-                };
-                let place = self.place(&["destinations", &index, "settings", setting]);
-                match secrets.get(name) {
-                    Some((other, _)) if other != name => {
-                        let message =
-                            format!("`{name}` is the secret `{name}` here, but the secret `{other}` under `secrets`");
-                        self.push(Diagnostic::error(Code::Conflict, place, message, "give one of them another name"));
-                    }
-                    Some(_) => {}
-                    None => {
-                        secrets.insert(name.to_owned(), (name.to_owned(), place));
-                    }
-                }
-            }
-            let number = used.entry(&destination.kind).or_insert(0);
-            *number += 1;
-            resolved.push(Destination {
-                id: match *number {
-                    1 => destination.kind.clone(),
-                    n => format!("{}-{n}", destination.kind),
-                },
-                name: destination.name.clone(),
-                kind: destination.kind.clone(),
-                required_consent: destination.required_consent.clone().unwrap_or_else(|| kind.required_consent.clone()),
-                settings: destination.settings.clone(),
-            });
-        }
-        resolved
     }
 }
 

@@ -1,4 +1,4 @@
-//! Workers that refer to each other: by address, and by service bindings. Knows those of one customer, and the shared ones.
+//! Workers that refer to each other: by address, by service bindings, and as consumers of their logs. Knows those of one customer, and the shared ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,14 +28,25 @@ pub(super) struct Peer {
     pub(super) has_all_hosts: bool,
 }
 
-/// A variable or service binding that refers to another worker.
+/// The setting by which a worker refers to another one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReferenceKind {
+    /// A variable has its address.
+    Address,
+    /// A service binding.
+    Service,
+    /// It gets the worker's logs.
+    Tail,
+}
+
+/// A setting that refers to another worker.
 pub(super) struct Reference {
     /// The index of the worker that refers, among the resolved ones.
     pub(super) from: usize,
     pub(super) key: String,
     /// The role of the worker that it refers to, or the name of a shared worker.
     pub(super) to: String,
-    pub(super) is_service: bool,
+    pub(super) kind: ReferenceKind,
     pub(super) place: Place,
 }
 
@@ -82,7 +93,7 @@ pub(super) fn link(batch: &mut Batch<'_>) {
         resolved.diagnostics.extend(found);
     }
     let mut calls: BTreeMap<(Environment, &str), Vec<(&str, &Place)>> = BTreeMap::new();
-    for reference in references.iter().filter(|reference| reference.is_service) {
+    for reference in references.iter().filter(|reference| reference.kind != ReferenceKind::Address) {
         let from = &resolved.workers[reference.from];
         if peers.0.contains_key(&(reference.to.clone(), from.environment)) {
             calls
@@ -106,14 +117,19 @@ fn link_reference(
     if known.shared.is_none() || !known.own.0.contains_key(&key) {
         resolved.refers.insert((from.role.clone(), reference.to.clone()));
     }
-    if reference.is_service {
+    if reference.kind != ReferenceKind::Address {
         if peer.is_open || !fleet.accounts.contains_key(&from.account) {
             return None;
         }
         if peer.account != from.account || peer.namespace.is_some() {
             return Some(unreachable_service(reference, peer));
         }
-        from.services.insert(reference.key.clone(), peer.worker.clone());
+        match reference.kind {
+            ReferenceKind::Tail => {
+                from.tail_consumers.get_or_insert_default().insert(peer.worker.clone());
+            }
+            _ => drop(from.services.insert(reference.key.clone(), peer.worker.clone())),
+        }
         return None;
     }
     let Some(address) = &peer.address else {
@@ -127,13 +143,19 @@ fn link_reference(
 /// Returns the error of a service binding that can't reach its worker.
 fn unreachable_service(reference: &Reference, peer: &Peer) -> Diagnostic {
     let to = &reference.to;
+    let what = if reference.kind == ReferenceKind::Tail { "a tail" } else { "a service binding" };
     let message = match &peer.namespace {
         Some(namespace) => {
-            format!("`{to}` is in the dispatch namespace `{namespace}`, where no service binding reaches it")
+            format!("`{to}` is in the dispatch namespace `{namespace}`, where {what} doesn't reach it")
         }
-        None => format!("`{to}` is in the account `{}`; service bindings stay within an account", peer.account),
+        None => format!("`{to}` is in the account `{}`; {what} stays within an account", peer.account),
     };
-    let help = format!("call it by its address: `vars: {{ {}_URL: {{ {WORKER_URL}: {to} }} }}`", reference.key);
+    let help = match reference.kind {
+        ReferenceKind::Tail => {
+            "a consumer of logs is a worker of the same account, outside of a dispatch namespace".to_owned()
+        }
+        _ => format!("call it by its address: `vars: {{ {}_URL: {{ {WORKER_URL}: {to} }} }}`", reference.key),
+    };
     Diagnostic::error(Code::NoAddress, reference.place.clone(), message, help)
 }
 

@@ -1,4 +1,4 @@
-//! The differences of a worker in a preview: its hosts, its database, no crons and no queues that it consumes. Knows one worker at a time.
+//! The differences of a worker in a preview: its hosts, its database, no crons, no queues that it consumes and no preview URLs. Knows one worker at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -105,6 +105,7 @@ pub(super) fn adapt(
         *origin = preview.origin(origin);
     }
     settings.crons = None;
+    settings.preview_urls = None;
     settings.queue_consumers = None;
     if let Some(database) = &mut settings.database
         && database.kind == Some(DatabaseKind::D1)

@@ -7,10 +7,12 @@ use serde_json::{Map, Value};
 
 use flotilla_model::customer::{Dispatch, Hosts, SHARED, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+use flotilla_model::limits::PREVIEWED_NAME_LENGTH;
 use flotilla_model::names;
 use flotilla_model::preview::Preview;
 use flotilla_model::spec::{
     Delivery, Domain, Environment, LogLevel, Observability, PackFile, PackSetting, RequestLimits, Route, Settings,
+    TailConsumer,
 };
 use flotilla_spec::layer::Merged;
 use flotilla_spec::pack::{AssetSource, Objects, Type};
@@ -20,7 +22,7 @@ use flotilla_spec::yaml::{Document, Kind, Node};
 use super::bindings::reserved;
 use super::claim::{Claimant, ClaimedResource, UniqueClaim};
 use super::left_out::LeftOut;
-use super::peers::{Peer, Reference};
+use super::peers::{Peer, Reference, ReferenceKind};
 use super::previews::{self, Base};
 use super::{Batch, assets};
 
@@ -65,8 +67,8 @@ pub(super) struct Target<'a> {
     pub(super) base: Option<Base>,
     /// The settings that aren't known, as something of them was left out as faulty.
     pub(super) left_out: LeftOut,
-    /// Whether it is known in which environments it exists.
-    pub(super) has_all_environments: bool,
+    /// The lasting environments in which it exists, if they are known.
+    pub(super) standing: Option<Vec<Environment>>,
 }
 
 /// Secrets by the name that the worker reads: the name in the sources, and the place.
@@ -94,6 +96,7 @@ struct Reach {
     domains: Vec<Domain>,
     routes: Vec<Route>,
     workers_dev: bool,
+    preview_urls: bool,
 }
 
 impl Batch<'_> {
@@ -237,6 +240,7 @@ impl<'a> WorkerResolver<'a, '_> {
         self.sizes(&reach.account, &vars, secrets.len());
         self.foreign(&secrets);
         self.services(&vars, &secrets);
+        self.tails();
         let objects = pack.as_ref().and_then(|pack| pack.objects);
         let mut bindings = self.bindings(&vars, &secrets, &database, dispatches, (&name, objects));
         self.workflows(&reach.account, reach.namespace.as_deref(), &name, &mut bindings);
@@ -264,7 +268,9 @@ impl<'a> WorkerResolver<'a, '_> {
             role: target.role.map(str::to_owned),
             name,
             pack: pack.map(|pack| pack.name.to_owned()).unwrap_or_default(),
+            account_id: self.batch.fleet.accounts.get(&reach.account).and_then(|account| account.id.literal()),
             workers_dev: reach.workers_dev,
+            preview_urls: reach.preview_urls,
             take_over: taken_over
                 .map(|domain| match &reach.namespace {
                     Some(_) => names::same_host(domain.name()).into_owned(),
@@ -301,7 +307,13 @@ impl<'a> WorkerResolver<'a, '_> {
             keep_vars: settings.keep_vars.unwrap_or(false),
             cache: settings.cache.clone(),
             logpush: settings.logpush,
-            tail_consumers: settings.tail_consumers.as_ref().map(|names| names.iter().cloned().collect()),
+            tail_consumers: settings.tail_consumers.as_ref().map(|consumers| {
+                let name = |consumer: &TailConsumer| match consumer {
+                    TailConsumer::Name(name) => Some(name.clone()),
+                    TailConsumer::Role { .. } => None,
+                };
+                consumers.iter().filter_map(name).collect()
+            }),
             assets,
             delivery: settings.delivery.unwrap_or(Delivery::Automatic),
         };
@@ -326,11 +338,35 @@ impl<'a> WorkerResolver<'a, '_> {
         let domains = settings.domains.clone().filter(|_| apart).unwrap_or_default();
         let routes = settings.routes.clone().filter(|_| apart).unwrap_or_default();
         let workers_dev = apart && settings.workers_dev.unwrap_or(true);
-        let reach = Reach { account, namespace, dispatch, hosts, domains, routes, workers_dev };
+        let preview_urls = self.preview_urls(name, namespace.as_deref());
+        let reach = Reach { account, namespace, dispatch, hosts, domains, routes, workers_dev, preview_urls };
         if let Some(name) = name.filter(|_| !self.is_reach_open(&reach.account)) {
             self.warn_if_unreachable(name, &reach);
         }
         reach
+    }
+
+    /// Returns whether each version of the worker has an address.
+    fn preview_urls(&mut self, name: Option<&str>, namespace: Option<&str>) -> bool {
+        if self.settings.preview_urls != Some(true) {
+            return false;
+        }
+        let place = self.place(&["previewUrls"]);
+        if let Some(namespace) = namespace {
+            let message = format!("workers of the dispatch namespace `{namespace}` have no preview URLs");
+            self.push(Diagnostic::error(Code::NotInNamespace, place, message, "leave it out"));
+            return false;
+        }
+        if let Some(name) = name.filter(|name| name.len() > PREVIEWED_NAME_LENGTH) {
+            let message = format!(
+                "`{name}` has {} characters, and a version's address has room for {}",
+                name.len(),
+                PREVIEWED_NAME_LENGTH
+            );
+            let help = "shorten the name, or leave `previewUrls` out: the address of a version is a label of at most 63 characters";
+            self.push(Diagnostic::error(Code::BadWorkerName, place, message, help));
+        }
+        true
     }
 
     /// Returns whether it isn't known how the worker is reached.
@@ -409,8 +445,25 @@ impl<'a> WorkerResolver<'a, '_> {
                 self.push(Diagnostic::error(Code::Conflict, place.clone(), message, "give one of them another name"));
             }
             let from = self.batch.resolved.workers.len();
-            let reference = Reference { key: key.clone(), to: to.clone(), is_service: true, place, from };
+            let reference = Reference { key: key.clone(), to: to.clone(), kind: ReferenceKind::Service, place, from };
             self.batch.references.push(reference);
+        }
+    }
+
+    /// Notes the workers of the fleet that get the logs; they are linked later.
+    fn tails(&mut self) {
+        for (index, consumer) in self.settings.tail_consumers.iter().flatten().enumerate() {
+            let TailConsumer::Role { role } = consumer else { continue };
+            let index = index.to_string();
+            let place = self.place(&["tailConsumers", &index, "role"]);
+            if self.target.role == Some(role) {
+                let message = "a worker can't get its own logs: each of its runs would be the reason of another one";
+                self.push(Diagnostic::error(Code::Cycle, place, message, "name another worker"));
+                continue;
+            }
+            let from = self.batch.resolved.workers.len();
+            let (key, to) = ("tailConsumers".to_owned(), role.clone());
+            self.batch.references.push(Reference { key, to, kind: ReferenceKind::Tail, place, from });
         }
     }
 
@@ -468,12 +521,12 @@ impl<'a> WorkerResolver<'a, '_> {
     /// Makes the worker known to those that refer to it by its role.
     fn offer(&mut self, name: Option<&str>, reach: &Reach) {
         let Some(role) = self.target.role else { return };
-        let is_open = name.is_none() || self.is_reach_open(&reach.account) || !self.target.has_all_environments;
+        let is_open = name.is_none() || self.is_reach_open(&reach.account) || self.target.standing.is_none();
         let worker = name.unwrap_or_default().to_owned();
         let address = self.address(&worker, &reach.account, reach.workers_dev);
         let (account, namespace) = (reach.account.clone(), reach.namespace.clone());
         let left_out = &self.left_out;
-        let has_all_hosts = self.target.has_all_environments
+        let has_all_hosts = self.target.standing.is_some()
             && !["account", "domains", "routes"].into_iter().any(|key| left_out.has(key));
         let peer = Peer { worker, account, namespace, address, is_open, has_all_hosts };
         self.batch.peers.0.insert((role.to_owned(), self.target.environment), peer);
@@ -624,7 +677,7 @@ impl<'a> WorkerResolver<'a, '_> {
         let apart = match self.target.environment {
             Environment::Production => false,
             Environment::Preview => true,
-            Environment::Development | Environment::Staging => scope != NameScope::Exact,
+            Environment::Development | Environment::Named(_) | Environment::Staging => scope != NameScope::Exact,
         };
         if apart && !pattern.contains("{environment}") {
             name = format!("{name}-{}", self.environment_in_names());
@@ -709,12 +762,15 @@ fn observability(settings: &Settings) -> Observability {
     Observability { enabled: Some(written.enabled.unwrap_or(true)), ..written }
 }
 
-/// Returns whether a node has a service binding to a role, at any depth.
+/// Returns whether a node has a service binding to a role, or sends it logs, at any depth.
 fn calls(node: &Node, role: &str) -> bool {
     let Kind::Map(entries) = &node.kind else { return false };
     let is_role = |node: &Node| matches!(&node.kind, Kind::Text(text) if text == role);
     entries.iter().any(|(key, _, node)| match &node.kind {
         Kind::Map(services) if key == "services" => services.iter().any(|(_, _, callee)| is_role(callee)),
+        Kind::List(consumers) if key.trim_end_matches('+') == "tailConsumers" => {
+            consumers.iter().filter_map(|consumer| consumer.get("role")).any(is_role)
+        }
         _ => calls(node, role),
     })
 }

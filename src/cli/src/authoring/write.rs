@@ -95,7 +95,7 @@ pub fn secrets(
     for (name, value) in values {
         // Each is written to what the one before has left.
         let sources = Secrets::open(&session.root, fleet.file.secrets.as_deref(), None, false)?;
-        let stores = sources.stores();
+        let stores = sources.stores(&only.into_iter().collect());
         let fitting = || stores.iter().filter(|store| store.environment() == only && store.takes(name));
         let has = fitting().find(|store| store.has(name) == Ok(true));
         let store = has.or_else(|| fitting().next());

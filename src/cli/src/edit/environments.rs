@@ -110,7 +110,7 @@ impl Editor<'_> {
         let customer = self.deployment.worker.customer.clone();
         let present = self.environments();
         if !present.contains(&environment) {
-            let known: Vec<&str> = present.iter().map(Environment::as_ref).collect();
+            let known: Vec<&str> = present.iter().map(|environment| environment.name()).collect();
             return Err(Failure::usage(format!("{customer} has no environment {environment}"))
                 .hint(format!("it has: {}", known.join(", "))));
         }
@@ -156,8 +156,12 @@ impl Editor<'_> {
     pub(super) fn ask_environments(&mut self) -> Result<(), Failure> {
         loop {
             let present = self.environments();
+            // Any name is one: those that the fleet has are offered.
+            let of_fleet = self.workspace.workers.iter().map(|worker| worker.environment);
+            let all: BTreeSet<Environment> =
+                of_fleet.chain(Environment::USUAL).chain(present.iter().copied()).collect();
             let choices: Vec<(Environment, bool)> =
-                Environment::ALL.iter().map(|environment| (*environment, present.contains(environment))).collect();
+                all.into_iter().map(|environment| (environment, present.contains(&environment))).collect();
             let line = |(environment, is_present): &(Environment, bool)| match is_present {
                 true => format!("remove {environment}"),
                 false => format!("add {environment}"),

@@ -86,7 +86,8 @@ fn change(
     let entry = entry(&opened, which)?;
     // One after the other: each reads the file that the one before has written.
     let _lock = Lock::wait(&session.root.join(FOLDER).join("secrets.lock"), "secrets", &session.ui)?;
-    let stores = opened.secrets.stores();
+    let environments = opened.loaded.workers.iter().map(|worker| worker.environment).collect();
+    let stores = opened.secrets.stores(&environments);
     let store = store(&opened, &stores, which, &entry, rotate)?;
     let (path, on_disk) = (store.path(), store.on_disk());
     if store.is_clear() && git::is_tracked(&on_disk)? {

@@ -77,10 +77,16 @@ pub fn read(home: &Home, call: &Call, result: &Value, info: &Value) -> Result<Re
                 same_if_given(result, "id", id).map(|()| Reply::Done)
             }
         },
-        Call::SetWorkersDev { on, .. } => match flag(result, "enabled")? {
-            enabled if enabled == *on => Ok(Reply::Done),
-            enabled => Err(format!("`enabled` is {enabled}")),
-        },
+        Call::SetWorkersDev { on, previews, .. } => {
+            let previews_enabled = result["previews_enabled"].as_bool();
+            match flag(result, "enabled")? {
+                enabled if enabled != *on => Err(format!("`enabled` is {enabled}")),
+                _ if previews_enabled.is_some_and(|enabled| enabled != *previews) => {
+                    Err(format!("`previews_enabled` is {}", !previews))
+                }
+                _ => Ok(Reply::Done),
+            }
+        }
         Call::SetCrons { crons, .. } => {
             let normal = |cron: &String| cron.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
             let wanted: BTreeSet<String> = crons.iter().map(normal).collect();
@@ -159,7 +165,10 @@ pub fn read(home: &Home, call: &Call, result: &Value, info: &Value) -> Result<Re
                 _ => Err("`tags` has other tags".to_owned()),
             }
         }
-        Call::ReadWorkersDev { .. } => flag(result, "enabled").map(Reply::On),
+        Call::ReadWorkersDev { .. } => {
+            let previews = result["previews_enabled"].as_bool().unwrap_or(false);
+            flag(result, "enabled").map(|on| Reply::WorkersDev { on, previews })
+        }
         Call::ReadCrons { .. } => Ok(Reply::Crons(schedules(result)?.into_iter().collect())),
         Call::CreateDatabase { name, .. } => {
             same(result, "name", name)?;

@@ -81,7 +81,7 @@ impl Run<'_> {
         if !steps.iter().any(|step| change.steps[step.place()] == Step::UploadAssets) {
             return false;
         }
-        match self.asset_leaders.entry((change.home.clone(), assets.list)) {
+        match self.asset_leaders.entry((change.home.clone(), assets.shared())) {
             Entry::Vacant(entry) => {
                 entry.insert(AssetLeader::Change(index, Vec::new()));
                 false
@@ -100,7 +100,9 @@ impl Run<'_> {
     pub(super) fn end_waiting_for_assets(&mut self, index: ChangeIndex, are_there: bool) {
         let change = self.change(index);
         let Some(assets) = &change.assets else { return };
-        let Entry::Occupied(mut entry) = self.asset_leaders.entry((change.home.clone(), assets.list)) else { return };
+        let Entry::Occupied(mut entry) = self.asset_leaders.entry((change.home.clone(), assets.shared())) else {
+            return;
+        };
         let AssetLeader::Change(leader, waiting) = entry.get_mut() else { return };
         if *leader != index {
             return;

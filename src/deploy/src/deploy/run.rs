@@ -17,10 +17,9 @@ use super::{CONTROL_INTERVAL, Control, DeployContext, Event, LaneProgress, Outco
 use crate::plan::handover::Host;
 use crate::plan::order::levels;
 use crate::plan::transfers::{Part, Transfers};
-use crate::plan::{Action, Change, Plan, Step};
+use crate::plan::{Action, Change, Plan, SharedAssets, Step};
 use crate::state::{ResourceKind, Uncertainty, WorkerId};
 use flotilla_model::bundle::Resource;
-use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::{HealthCheck, Home};
 
@@ -73,8 +72,8 @@ pub(super) struct Run<'a> {
     pub(super) takers: HashMap<ChangeIndex, Vec<(ChangeIndex, String)>>,
     /// The hosts of workers that changes are moving, or of which it is unknown whether they moved.
     pub(super) moving: HashMap<WorkerId, Vec<Uncertainty>>,
-    /// The changes that upload static assets for all others of their dispatch namespace, by the digest of the list.
-    pub(super) asset_leaders: HashMap<(Home, Digest), AssetLeader>,
+    /// The changes that upload static assets first, for all others of their dispatch namespace that have the same files.
+    pub(super) asset_leaders: HashMap<(Home, SharedAssets), AssetLeader>,
     /// The workers that swap hosts now.
     pub(super) circle: Option<Circle>,
     /// The changes of a circle that failed, with the reasons.
@@ -313,7 +312,7 @@ impl<'a> Run<'a> {
         let gets_hosts = || self.is_taking(index) || self.transfers.revealers(index.place()).next().is_some();
         let Some(host) = Host::released_by(step) else {
             // Without its domain on workers.dev, it has no host before the others come.
-            let is_last_host = matches!(step, Step::SetWorkersDev { on: false }) && gets_hosts();
+            let is_last_host = matches!(step, Step::SetWorkersDev { on: false, .. }) && gets_hosts();
             return self.transfers.is_taking(index.place(), step) || is_last_host;
         };
         let others = |all: &Vec<ChangeIndex>| all.iter().any(|other| *other != index);

@@ -246,7 +246,9 @@ impl Task {
                 let tag = tag.filter(|tag| change.home.namespace.is_some() && self.tags.contains(tag));
                 Next::Call(Call::Delete { worker, tag })
             }
-            Step::SetWorkersDev { on } => Next::Call(Call::SetWorkersDev { worker, on: *on }),
+            Step::SetWorkersDev { on, previews } => {
+                Next::Call(Call::SetWorkersDev { worker, on: *on, previews: *previews })
+            }
             Step::SetCrons { crons } => Next::Call(Call::SetCrons { worker, crons: crons.iter().cloned().collect() }),
             Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } | Step::TakeDomain { domain, .. }
                 if self.found.rejected.is_some() =>
@@ -582,7 +584,7 @@ impl Task {
         let (token, buckets) = match result {
             Ok(Reply::Assets { token, buckets }) => (token, buckets),
             Ok(_) => (None, Vec::new()),
-            // A session is valid for an hour. Files that were uploaded in it exist, and a new session lists the missing ones.
+            // A session is valid for an hour. What was uploaded in it is there, and a new one lists the rest.
             Err(CallError::Rejected { .. }) if self.assets.take().is_some() && !self.found.exists => {
                 (self.found.exists, self.attempts) = (true, Attempts::default());
                 return Ok(false);
@@ -706,7 +708,7 @@ impl Task {
             Step::RemoveConsumer { queue } => drop(live.consumers.remove(queue)),
             Step::PutWorkflow { name, workflow } => drop(live.workflows.insert(name.clone(), workflow.clone())),
             Step::DeleteWorkflow { name } => drop(live.workflows.remove(name)),
-            Step::SetWorkersDev { on } => live.workers_dev = *on,
+            Step::SetWorkersDev { on, previews } => (live.workers_dev, live.preview_urls) = (*on, *previews),
             Step::SetCrons { crons } => live.crons.clone_from(crons),
             Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } | Step::TakeDomain { domain, .. } => {
                 drop(live.domains.insert(domain.clone(), id));

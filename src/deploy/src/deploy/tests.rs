@@ -228,7 +228,7 @@ fn words(call: &Call, world: &World) -> String {
     match call {
         Call::Upload { worker, .. } => format!("upload {worker}"),
         Call::Delete { worker, .. } => format!("delete {worker}"),
-        Call::SetWorkersDev { worker, on } => format!("workers.dev {worker} {on}"),
+        Call::SetWorkersDev { worker, on, .. } => format!("workers.dev {worker} {on}"),
         Call::SetCrons { worker, crons } => format!("crons {worker} {crons:?}"),
         Call::AttachDomain { worker, domain } => format!("attach {domain} {worker}"),
         Call::MoveDomain { worker, domain } => format!("move {domain} {worker}"),
@@ -285,7 +285,7 @@ impl World {
                 self.crons.remove(worker);
                 Ok(Reply::Done)
             }
-            Call::SetWorkersDev { worker, on } => {
+            Call::SetWorkersDev { worker, on, .. } => {
                 there(self, worker)?;
                 if *on {
                     self.workers_dev.insert(worker.clone())

@@ -80,10 +80,17 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
         }
     }
     let on = before.is_some_and(|live| live.workers_dev);
-    if worker.workers_dev != on || is_uncertain(Uncertainty::WorkersDev) {
+    let previews = before.is_some_and(|live| live.preview_urls);
+    let is_switched = worker.workers_dev != on || is_uncertain(Uncertainty::WorkersDev);
+    if is_switched {
         reasons.push(Reason::WorkersDev { old: on, new: worker.workers_dev });
-        let hosts = if worker.workers_dev { &mut steps } else { &mut releases };
-        hosts.push(Step::SetWorkersDev { on: worker.workers_dev });
+    }
+    if worker.preview_urls != previews {
+        reasons.push(Reason::PreviewUrls { old: previews, new: worker.preview_urls });
+    }
+    if is_switched || worker.preview_urls != previews {
+        let hosts = if worker.workers_dev || !is_switched { &mut steps } else { &mut releases };
+        hosts.push(Step::SetWorkersDev { on: worker.workers_dev, previews: worker.preview_urls });
     }
     for domain in &worker.domains {
         if domains.contains(domain.as_str()) || !before.is_some_and(|live| live.domains.contains_key(domain)) {
@@ -180,7 +187,11 @@ fn uploaded_assets(
     let live = known.live.filter(|live| is_certain && live.drift.is_none());
     let is_same = live.is_some_and(|live| live.digest == wanted.bundle.digest);
     let before = live.and(known.bundle).is_some_and(|before| assets::can_keep(&before.metadata, metadata));
-    (!is_same && !before).then_some(PlannedAssets { list: digests.list, uploads_at_most: known.missing_assets })
+    (!is_same && !before).then_some(PlannedAssets {
+        list: digests.list,
+        uploads_at_most: known.missing_assets,
+        pack: Some(wanted.worker.pack.clone()),
+    })
 }
 
 /// The changes that an upload makes to Durable Object classes.

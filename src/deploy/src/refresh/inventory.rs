@@ -37,6 +37,17 @@ pub struct Zone {
     pub routes: Vec<ListedRoute>,
 }
 
+/// The triggers of a worker that no list has: they were requested.
+#[derive(Clone, Debug, Default)]
+pub struct AskedTriggers {
+    /// Whether it answers on workers.dev.
+    pub workers_dev: bool,
+    /// Whether each of its versions has an address there.
+    pub preview_urls: bool,
+    /// Its crons.
+    pub crons: BTreeSet<String>,
+}
+
 /// The live resources.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
@@ -52,8 +63,8 @@ pub struct Inventory {
     pub queues: BTreeMap<String, Vec<ListedQueue>>,
     /// The workflows of each account that was listed.
     pub workflows: BTreeMap<String, Vec<ListedWorkflow>>,
-    /// Whether workers answer on workers.dev, and their crons, where that was requested.
-    pub triggers: BTreeMap<WorkerId, (bool, BTreeSet<String>)>,
+    /// The workers.dev addresses and crons of workers, where they were requested.
+    pub triggers: BTreeMap<WorkerId, AskedTriggers>,
 }
 
 impl Scope {
@@ -207,9 +218,10 @@ impl Inventory {
     ) -> Result<(), E> {
         for id in workers {
             let (home, worker) = id;
-            let Reply::On(on) = request(home, Call::ReadWorkersDev { worker: worker.clone() })? else { continue };
+            let addresses = request(home, Call::ReadWorkersDev { worker: worker.clone() })?;
+            let Reply::WorkersDev { on, previews } = addresses else { continue };
             let Reply::Crons(crons) = request(home, Call::ReadCrons { worker: worker.clone() })? else { continue };
-            self.triggers.insert(id.clone(), (on, crons));
+            self.triggers.insert(id.clone(), AskedTriggers { workers_dev: on, preview_urls: previews, crons });
         }
         Ok(())
     }

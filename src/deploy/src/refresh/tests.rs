@@ -56,6 +56,10 @@ fn tags_of(fleet: &str, digest: Digest, triggers: &Triggers, customer: &str) -> 
     ]
 }
 
+fn asked(workers_dev: bool, crons: &[&str]) -> AskedTriggers {
+    AskedTriggers { workers_dev, preview_urls: false, crons: names(crons) }
+}
+
 impl World {
     /// Returns a world with one worker, `w-acme`, with a domain, a route and a cron.
     fn new() -> World {
@@ -82,6 +86,7 @@ impl World {
             digest: Some(digest("1")),
             etag: "etag of w-acme".to_owned(),
             workers_dev: true,
+            preview_urls: false,
             domains: BTreeMap::from([("acme.example".to_owned(), "d".to_owned())]),
             routes: BTreeMap::from([("acme.test/*".to_owned(), ("z".to_owned(), "r".to_owned()))]),
             crons: triggers.crons.clone(),
@@ -196,7 +201,7 @@ fn triggers_are_asked_for_where_the_tags_do_not_settle_them() {
     in_flight.uncertain.insert(id("w-acme"));
     assert_eq!(in_flight.refresh().1, ["w-acme"]);
     // What is said then counts.
-    world.inventory.triggers.insert(id("w-acme"), (false, names(&["5 5 * * *"])));
+    world.inventory.triggers.insert(id("w-acme"), asked(false, &["5 5 * * *"]));
     let refreshed = world.finds(&["deployed elsewhere"]);
     let row = &refreshed.rows[&id("w-acme")];
     assert_eq!((row.workers_dev, &row.crons), (false, &names(&["5 5 * * *"])));
@@ -204,7 +209,7 @@ fn triggers_are_asked_for_where_the_tags_do_not_settle_them() {
     // They aren't as desired, and so no tag says that they are.
     let tagged = |world: &World| world.with(|known| tagged(&world.inventory, known, &refresh(&world.inventory, known)));
     assert_eq!(tagged(&world), []);
-    world.inventory.triggers.insert(id("w-acme"), (true, names(&["* * * * *"])));
+    world.inventory.triggers.insert(id("w-acme"), asked(true, &["* * * * *"]));
     let tags = &tagged(&world)[0].1;
     world.worker("w-acme").tags.clone_from(tags);
     assert_eq!(world.refresh().1, [""; 0], "so nobody has to be asked again");

@@ -14,8 +14,7 @@ use flotilla_deploy::plan::{Change, Options, Plan, Planner, Step};
 use flotilla_deploy::refresh::{Seen, previews};
 use flotilla_deploy::state::State;
 use flotilla_model::clock::{Clock as _, SystemClock};
-use flotilla_model::customer::Database;
-use flotilla_model::diagnostic::Diagnostic;
+use flotilla_model::customer::{Database, Worker};
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
 use flotilla_model::paging::read_list;
@@ -243,32 +242,41 @@ fn specified(context: &Context<'_>, fleet: &Fleet) -> Result<(BTreeSet<String>, 
     let tree = || Tree::new(&context.root);
     let files = project::spec_files(&tree()).unwrap_or_default().files;
     // The environment that it was created from is unknown here.
-    let previews = fleet.preview.iter().flat_map(|preview| Environment::ALL.map(|from| (preview, from)));
+    let mut environments = BTreeSet::from(Environment::USUAL);
+    let outside = build::open(tree(), context.operator).ok().map(|project| resolved(&project));
+    environments.extend(outside.iter().flatten().map(|worker| worker.environment));
+    let previews = fleet.preview.iter().flat_map(|preview| environments.iter().map(move |from| (preview, *from)));
     let previews = previews.map(|(preview, from)| Preview {
         from,
         customers: files.iter().map(|file| project::id_of(file).to_owned()).collect(),
         ..preview.clone()
     });
-    let names = |opened: Result<build::Project, Vec<Diagnostic>>| -> Option<BTreeSet<String>> {
-        let project = opened.ok()?;
-        let each = project.files.iter().filter_map(|file| {
-            let bytes = project.tree.plain(file).ok()?;
-            Some(project.resolve(file, &bytes).1.workers)
-        });
-        let workers = each.flatten().chain(project.shared.resolved.workers.clone());
-        let named = workers.filter_map(|worker| match worker.database {
-            Database::D1 { name, .. } => Some(name),
-            _ => None,
-        });
-        Some(named.collect())
-    };
-    let inside = previews.map(|preview| names(build::open_preview(tree(), &preview, context.operator)));
+    let inside = previews.map(|preview| {
+        let project = build::open_preview(tree(), &preview, context.operator).ok()?;
+        Some(database_names(resolved(&project)))
+    });
     let inside: Option<Vec<BTreeSet<String>>> = inside.collect();
     let inside = inside.map(|all| all.into_iter().flatten().collect());
-    let outside = names(build::open(tree(), context.operator));
     context.operator.end();
     // If the specs can't be read, the owner of a name is unknown.
-    Ok(inside.zip(outside).unwrap_or_default())
+    Ok(inside.zip(outside.map(database_names)).unwrap_or_default())
+}
+
+/// Returns the workers of a project, as far as they can be resolved.
+fn resolved(project: &build::Project) -> Vec<Worker> {
+    let each = project.files.iter().filter_map(|file| {
+        let bytes = project.tree.plain(file).ok()?;
+        Some(project.resolve(file, &bytes).1.workers)
+    });
+    each.flatten().chain(project.shared.resolved.workers.clone()).collect()
+}
+
+fn database_names(workers: Vec<Worker>) -> BTreeSet<String> {
+    let name = |worker: Worker| match worker.database {
+        Database::D1 { name, .. } => Some(name),
+        _ => None,
+    };
+    workers.into_iter().filter_map(name).collect()
 }
 
 /// The plan that deletes all that the state has.

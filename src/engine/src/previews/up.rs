@@ -37,7 +37,7 @@ use crate::health::{check_health, health_check};
 use crate::operator::Approval;
 use crate::planning::{PlanRequest, Planned, plan_fleet};
 use crate::requests::PlatformRequester;
-use crate::selection::Selection;
+use crate::selection::{Selection, check_environments};
 
 /// The days after which a preview expires, unless fleet.yaml or the request sets another number.
 const DAYS: u16 = 7;
@@ -132,11 +132,10 @@ pub enum PreviewRun {
 
 /// Deploys a preview, or updates it.
 pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewRun, Failure> {
-    let Selected { customers, shared, rule } = selected(context, request)?;
+    let Selected { customers, shared, rule, from } = selected(context, request)?;
     let largest = rule.most.unwrap_or(LARGEST);
     // Each has a worker, at the least.
     check_size(customers.len(), largest, "customer")?;
-    let from = request.from.or(rule.from).unwrap_or(Environment::Staging);
     let preview = Preview {
         id: request.id.clone(),
         from,
@@ -269,6 +268,8 @@ struct Selected {
     /// The shared workers that are selected themselves, whether or not a customer refers to them.
     shared: BTreeSet<String>,
     rule: PreviewRule,
+    /// The environment whose settings it takes.
+    from: Environment,
 }
 
 /// Finds the customers of a preview.
@@ -276,12 +277,18 @@ fn selected(context: &Context<'_>, request: &UpRequest) -> Result<Selected, Fail
     let (customers, labels) = (request.customers.clone(), request.labels.clone());
     let selection = Selection::new(customers, labels, Vec::new(), request.since.clone());
     let opened = build::open(Tree::new(&context.root), context.operator).map_err(Failure::invalid)?;
-    let scan = match selection.is_all() {
+    let rule = opened.fleet.file.previews.clone();
+    let from = request.from.or(rule.from).unwrap_or(Environment::Staging);
+    let scan = match selection.is_all() && !from.is_own() {
         true => None,
         false => Some(build::scan(&opened, false, context.operator).map_err(Failure::invalid)?),
     };
+    if let Some(scan) = scan.as_ref().filter(|scan| from.is_own() && scan.held.is_empty()) {
+        let units = scan.records.iter().flat_map(|record| &record.units);
+        check_environments([from], &units.map(|unit| unit.environment).collect())?;
+    }
     let mut shared = BTreeSet::new();
-    let customers = match scan {
+    let customers = match scan.filter(|_| !selection.is_all()) {
         None => opened.files.iter().map(|file| project::id_of(file).to_owned()).collect(),
         Some(mut scan) => {
             selection.verify(context.operator, &opened, &mut scan)?;
@@ -302,7 +309,7 @@ fn selected(context: &Context<'_>, request: &UpRequest) -> Result<Selected, Fail
             ids
         }
     };
-    Ok(Selected { customers, shared, rule: opened.fleet.file.previews.clone() })
+    Ok(Selected { customers, shared, rule, from })
 }
 
 /// Refuses to overwrite what belongs to somebody else: a name or a host of the preview that is in use.

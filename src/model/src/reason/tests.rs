@@ -68,6 +68,7 @@ fn samples() -> Vec<(Reason, &'static str)> {
         (Reason::RouteRemoved { old: text("a.example/*") }, "route a.example/* removed"),
         (Reason::WorkersDev { old: false, new: true }, "workers.dev on"),
         (Reason::WorkersDev { old: true, new: false }, "workers.dev off"),
+        (Reason::PreviewUrls { old: false, new: true }, "preview URLs on"),
         (Reason::Crons { old: crons(&["* * * * *"]), new: crons(&[]) }, "crons removed"),
         (Reason::Crons { old: crons(&[]), new: crons(&["0 4 * * *", "* * * * *"]) }, "crons * * * * *, 0 4 * * *"),
         (Reason::QueueCreated { new: text("q") }, "queue q is created unless it exists"),

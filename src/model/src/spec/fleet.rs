@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Environment, Role, SecretReference};
 use crate::diagnostic::Code;
+use crate::environment;
 use crate::limits::{self, Limit, Limits, Plan};
 
 /// The fleet: fleet.yaml.
@@ -68,7 +69,7 @@ pub struct FleetFile {
 pub struct PreviewRule {
     /// The environment whose settings previews use; a worker that doesn't exist there uses those of production. Settings under
     /// `environments: { preview: … }` take precedence. Default: staging.
-    #[schemars(with = "Option<Standing>")]
+    #[schemars(extend("format" = environment::LASTING))]
     pub from: Option<Environment>,
     /// The domain of preview hosts: `<customer>-preview-<id>.<domain>`. Default: `-preview-<id>` is appended to the first label of each of
     /// the worker's hosts.
@@ -80,17 +81,6 @@ pub struct PreviewRule {
     /// The maximum number of workers in a preview. Default: 50.
     #[schemars(range(min = 1))]
     pub most: Option<usize>,
-}
-
-/// The lasting environments, for the schema.
-#[derive(JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(inline)]
-#[allow(dead_code, missing_docs)]
-enum Standing {
-    Development,
-    Staging,
-    Production,
 }
 
 /// The dotenv file that is read, unless fleet.yaml lists other sources of secrets.
@@ -439,6 +429,16 @@ pub enum AccountId {
         /// The variable.
         env: String,
     },
+}
+
+impl AccountId {
+    /// Returns the id itself, if it is written.
+    pub fn literal(&self) -> Option<String> {
+        match self {
+            AccountId::Literal(id) => Some(id.clone()),
+            AccountId::Variable { .. } => None,
+        }
+    }
 }
 
 impl JsonSchema for AccountId {

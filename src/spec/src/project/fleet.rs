@@ -18,7 +18,7 @@ use flotilla_model::digest::{Digest, Framed};
 use flotilla_model::limits::{Limit, Limits, Plan};
 use flotilla_model::names;
 use flotilla_model::preview::{self, Preview};
-use flotilla_model::spec::{Account, AccountId, Environment, FleetFile, SecretReference};
+use flotilla_model::spec::{Account, AccountId, FleetFile, SecretReference};
 use flotilla_model::text::grouped;
 
 /// fleet.yaml, read, with the layers and packs that it names.
@@ -97,11 +97,6 @@ impl Fleet {
             None => Cow::Borrowed(&self.file.name),
             Some(preview) => Cow::Owned(preview::owner(&self.file.name, &preview.id)),
         }
-    }
-
-    /// Returns the environments whose workers are looked at.
-    pub fn environments(&self) -> &'static [Environment] {
-        if self.preview.is_some() { &[Environment::Preview] } else { &Environment::ALL }
     }
 
     /// Returns a limit of an account; that of the paid plan for one that isn't known.

@@ -7,7 +7,6 @@ use rayon::prelude::*;
 use super::{CUSTOMERS, Fleet, LAYERS, id_of, id_of_any};
 use crate::tree::Tree;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
-use flotilla_model::spec::Environment;
 
 /// The files under customers/.
 #[derive(Debug, Default)]
@@ -96,11 +95,12 @@ pub fn unread_layers(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
 }
 
 /// Returns an error for each file in the folders of env files that nobody reads: not for all customers, and not for one that uses the
-/// layer. `uses`: whether a customer uses a layer; nothing where that isn't known.
+/// layer. `uses`: whether a customer uses a layer; nothing where that isn't known. `reads`: whether a customer reads a file.
 pub fn unread_env_files(
     tree: &Tree,
     fleet: &Fleet,
     uses: impl Fn(&str, &str) -> Option<bool> + Sync,
+    reads: impl Fn(&str, &str) -> bool + Sync,
 ) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for layer in &fleet.layers {
@@ -142,10 +142,9 @@ pub fn unread_env_files(
                 }
                 Some(true) => {}
             }
-            let is_read =
-                |file: &String| Environment::ALL.iter().any(|environment| *file == format!("{environment}.env"));
-            let files = values_in(tree, &below).filter(|file| !is_read(file));
-            let help = "a customer's files are production.env, staging.env and development.env: rename it, or move it out of the folder";
+            let files = values_in(tree, &below).filter(|file| !reads(name, &format!("{below}/{file}")));
+            let help = "a customer's files are production.env, staging.env, development.env, and those of other environments that it has: \
+                        rename it, or move it out of the folder";
             files.map(|file| unread_env_file(&format!("{below}/{file}"), help)).collect()
         };
         found.par_extend(names.par_iter().flat_map_iter(of_one));

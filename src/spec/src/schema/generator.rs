@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
 use flotilla_model::binding;
+use flotilla_model::environment;
 use flotilla_model::spec::{
     Assignment, BUNDLER_KEYS, FleetFile, Identity, InEnvironment, LayerRule, PackFile, Role, Roles, SecretReference,
     Settings, TEMPLATE_KEYS,
@@ -160,6 +161,10 @@ pub fn published(schema: Value) -> Value {
             }
             (_, inner) => published(inner),
         };
+    }
+    if let Some(names) = object.get("format").and_then(Value::as_str).and_then(environment::published) {
+        object.remove("format");
+        object.extend(names);
     }
     if object
         .get("format")

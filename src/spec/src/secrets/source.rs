@@ -1,6 +1,6 @@
 //! One source of secrets: its kind, its name, and the content of its files. Opens each file at most once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -19,6 +19,8 @@ use super::entries::{self, Form};
 use super::program::{self, Trouble};
 use crate::dotenv;
 
+/// The placeholder of the environment in a path.
+const PLACEHOLDER: &str = "{environment}";
 /// The time limit of a program, unless fleet.yaml sets another.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// A larger file isn't one of secrets.
@@ -54,7 +56,10 @@ pub struct File {
     /// Its path, perhaps with `{environment}`.
     pub path: String,
     pub cipher: Cipher,
-    content: Box<[OnceLock<Content>; 4]>,
+    /// Whether there is one for each environment.
+    varies: bool,
+    /// The content of each file, opened at its first use. Which files there are is looked up at the first use of any.
+    content: OnceLock<BTreeMap<Environment, OnceLock<Content>>>,
 }
 
 /// The encryption of a file.
@@ -73,6 +78,9 @@ pub enum Content {
     Closed(String),
 }
 
+/// The content of the file of an environment that has none.
+static ABSENT: Content = Content::Absent;
+
 impl Source {
     /// Returns a source of fleet.yaml. Nothing is read before it is needed.
     pub fn new(root: &Path, listed: &SecretSource) -> Source {
@@ -81,7 +89,8 @@ impl Source {
             root: root.to_owned(),
             path: path.clone(),
             cipher,
-            content: Default::default(),
+            varies: path.contains(PLACEHOLDER),
+            content: OnceLock::new(),
         };
         let kind = match listed {
             SecretSource { dotenv: Some(path), .. } => Kind::File(file(path, Cipher::Clear)),
@@ -104,13 +113,12 @@ impl Source {
             root: PathBuf::new(),
             path: path.to_string_lossy().into_owned(),
             cipher: Cipher::Clear,
-            content: Default::default(),
+            varies: false,
+            content: OnceLock::new(),
         };
         let unreadable = |why: String| Failure::new(format!("the dotenv file {} can't be read: {why}", path.display()));
         let read = read_clear(path).map_err(unreadable)?.ok_or_else(|| unreadable("it doesn't exist".to_owned()))?;
-        for content in file.content.iter() {
-            let _ = content.set(Content::Values(read.clone()));
-        }
+        let _ = file.slot(Environment::Production).map(|content| content.set(Content::Values(read)));
         Ok(Source { kind: Kind::File(file), listed: SecretSource::default(), named: true })
     }
 
@@ -189,8 +197,8 @@ impl Source {
     /// Returns the names in its files: in dotenv files, and in others as far as they were read.
     pub fn names(&self) -> Vec<(String, Vec<String>)> {
         let Kind::File(file) = &self.kind else { return Vec::new() };
-        for environment in file.environments().iter().filter(|_| self.is_clear()) {
-            let _ = file.content(*environment, |_| None);
+        for environment in file.environments().filter(|_| self.is_clear()) {
+            let _ = file.content(environment, |_| None);
         }
         let names = file.contents().filter_map(|(path, content)| match content {
             Content::Values(values) => Some((path, values.keys().cloned().collect())),
@@ -203,12 +211,12 @@ impl Source {
 impl File {
     /// Returns whether there is one for each environment.
     pub fn varies(&self) -> bool {
-        self.path.contains("{environment}")
+        self.varies
     }
 
     /// Returns its path in an environment.
     pub fn path_in(&self, environment: Environment) -> String {
-        self.path.replace("{environment}", environment.as_ref())
+        if self.varies { self.path.replace(PLACEHOLDER, environment.as_ref()) } else { self.path.clone() }
     }
 
     /// Returns its path on disk.
@@ -216,31 +224,34 @@ impl File {
         self.root.join(self.path_in(environment))
     }
 
-    /// Returns the environments that have one of their own; of one for all, any.
-    pub fn environments(&self) -> &'static [Environment] {
-        if self.varies() { &Environment::EACH } else { &[Environment::Production] }
+    /// Returns the environments that may have one of their own: the usual ones, and those whose file is there; of one for all, any.
+    pub fn environments(&self) -> impl Iterator<Item = Environment> {
+        self.slots().keys().copied()
     }
 
-    fn slot(&self, environment: Environment) -> &OnceLock<Content> {
-        match environment {
-            _ if !self.varies() => &self.content[2],
-            Environment::Development => &self.content[0],
-            Environment::Staging => &self.content[1],
-            Environment::Production => &self.content[2],
-            Environment::Preview => &self.content[3],
-        }
+    fn slots(&self) -> &BTreeMap<Environment, OnceLock<Content>> {
+        self.content.get_or_init(|| {
+            let environments = match self.varies {
+                true => files_by_environment(&self.root, &self.path).into_keys().collect(),
+                false => vec![Environment::Production],
+            };
+            environments.into_iter().map(|environment| (environment, OnceLock::new())).collect()
+        })
+    }
+
+    fn slot(&self, environment: Environment) -> Option<&OnceLock<Content>> {
+        self.slots().get(if self.varies { &environment } else { &Environment::Production })
     }
 
     fn contents(&self) -> impl Iterator<Item = (String, &Content)> {
-        let read = |environment: &Environment| Some((self.path_in(*environment), self.slot(*environment).get()?));
-        self.environments().iter().filter_map(read)
+        self.slots().iter().filter_map(|(environment, slot)| Some((self.path_in(*environment), slot.get()?)))
     }
 
     /// Returns the errors of a dotenv file that was used and can't be read. Nothing of a value is in them.
     fn errors(&self) -> Vec<Diagnostic> {
         let mut errors = Vec::new();
-        for environment in self.environments().iter().filter(|_| matches!(self.cipher, Cipher::Clear)) {
-            let Some(Content::Closed(why)) = self.slot(*environment).get() else { continue };
+        for (environment, slot) in self.slots().iter().filter(|_| matches!(self.cipher, Cipher::Clear)) {
+            let Some(Content::Closed(why)) = slot.get() else { continue };
             let path = self.path_in(*environment);
             let text = bytes(&self.on_disk(*environment)).ok().flatten();
             let lines = text.as_ref().and_then(|bytes| std::str::from_utf8(bytes).ok()).map(dotenv::read);
@@ -260,7 +271,8 @@ impl File {
 
     /// Returns its content; it is opened at its first use. `variable` looks up where its key is.
     pub fn content(&self, environment: Environment, variable: impl Fn(&str) -> Option<SecretString>) -> &Content {
-        self.slot(environment).get_or_init(|| {
+        let Some(slot) = self.slot(environment) else { return &ABSENT };
+        slot.get_or_init(|| {
             let path = self.on_disk(environment);
             let opened = match &self.cipher {
                 Cipher::Clear => read_clear(&path),
@@ -315,6 +327,31 @@ impl File {
         })?;
         Ok(values.into_iter().map(|(name, value)| (name, SecretString::from(value))).collect())
     }
+}
+
+/// Returns the files of a path with `{environment}`, by environment: those of the usual ones, and those that are there. A path for all
+/// environments is production's.
+pub fn files_by_environment(root: &Path, path: &str) -> BTreeMap<Environment, String> {
+    let Some((before, after)) = path.split_once(PLACEHOLDER) else {
+        return BTreeMap::from([(Environment::Production, path.to_owned())]);
+    };
+    let (folder, start) = before.rsplit_once('/').map_or(("", before), |(folder, start)| (folder, start));
+    let end = after.split('/').next().unwrap_or_default();
+    let names = std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
+    let environment = |name: String| {
+        let name = name.strip_prefix(start)?;
+        // The placeholder may be in it twice.
+        match end.split_once(PLACEHOLDER) {
+            None => Environment::of(name.strip_suffix(end)?),
+            Some((between, _)) => Environment::of(name.split_once(between).map_or(name, |(first, _)| first)),
+        }
+    };
+    let found = names.filter_map(|entry| environment(entry.file_name().into_string().ok()?));
+    let all = found.chain(Environment::USUAL).chain([Environment::Preview]).map(|environment| {
+        let file = path.replace(PLACEHOLDER, environment.as_ref());
+        (environment, file)
+    });
+    all.filter(|(environment, file)| !environment.is_own() || root.join(file).exists()).collect()
 }
 
 /// Returns the identities that open a file.

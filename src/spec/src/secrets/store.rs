@@ -1,6 +1,7 @@
 //! Files that secrets can be written to: dotenv files, and those that are encrypted with age. Writes whole files or none; the
 //! plain text of an encrypted one is never on disk.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,20 +28,22 @@ pub struct Store<'a> {
 }
 
 impl Secrets {
-    /// Returns the files that can be written to, in the order of the sources; of those with one for each environment, each.
-    pub fn stores(&self) -> Vec<Store<'_>> {
+    /// Returns the files that can be written to, in the order of the sources; of those with one for each environment, each, and also those
+    /// of these environments.
+    pub fn stores(&self, environments: &BTreeSet<Environment>) -> Vec<Store<'_>> {
         let mut stores = Vec::new();
         for source in &self.sources {
             let Kind::File(file) = &source.kind else { continue };
             if matches!(file.cipher, Cipher::Sops { .. }) {
                 continue;
             }
-            let each = file.environments().iter();
-            stores.extend(each.map(|environment| Store {
+            let more = environments.iter().copied().filter(|_| file.varies());
+            let each: BTreeSet<Environment> = file.environments().chain(more).collect();
+            stores.extend(each.into_iter().map(|environment| Store {
                 secrets: self,
                 listed: &source.listed,
                 file,
-                environment: *environment,
+                environment,
             }));
         }
         stores
@@ -139,7 +142,7 @@ mod tests {
         let listed = [SecretSource { dotenv: Some("secrets/{environment}.env".to_owned()), ..SecretSource::default() }];
         let set = |value: &str| {
             let secrets = open(folder.path(), &listed);
-            let stores = secrets.stores();
+            let stores = secrets.stores(&BTreeSet::new());
             assert_eq!(stores[1].path(), "secrets/staging.env");
             stores[1].set("A_B", &value.into()).unwrap();
         };
@@ -156,7 +159,7 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path().join("secrets")).unwrap().count(), 1);
         // A link is not replaced.
         std::os::unix::fs::symlink(&path, folder.path().join("secrets/production.env")).unwrap();
-        assert!(secrets.stores()[2].set("A", &"x".into()).is_err());
+        assert!(secrets.stores(&BTreeSet::new())[2].set("A", &"x".into()).is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "A_B='two words'\n");
     }
 
@@ -177,7 +180,7 @@ mod tests {
         };
         let both = Some(vec![own.to_public().to_string(), other.to_public().to_string()]);
         let secrets = open(folder.path(), &[source(key(&own, "own"), both)]);
-        secrets.stores()[0].set("A", &"canary: \"1\"".into()).unwrap();
+        secrets.stores(&BTreeSet::new())[0].set("A", &"canary: \"1\"".into()).unwrap();
         for name in ["own", "other"] {
             let identity = if name == "own" { &own } else { &other };
             let secrets = open(folder.path(), &[source(key(identity, name), None)]);
@@ -187,7 +190,7 @@ mod tests {
         // Who can't open it can't add to it, either.
         let nobody = ::age::x25519::Identity::generate();
         let secrets = open(folder.path(), &[source(key(&nobody, "nobody"), None)]);
-        let failure = secrets.stores()[0].set("B", &"x".into()).unwrap_err().to_string();
+        let failure = secrets.stores(&BTreeSet::new())[0].set("B", &"x".into()).unwrap_err().to_string();
         assert_eq!(failure, "fleet.yaml.age was not changed: it isn't encrypted for this identity");
     }
 }
