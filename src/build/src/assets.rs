@@ -115,7 +115,7 @@ struct Candidate {
     stamp: Stamp,
 }
 
-/// What was found in a folder, while it is walked.
+/// The contents of a folder, found so far.
 #[derive(Default)]
 struct Walk {
     files: Vec<Candidate>,

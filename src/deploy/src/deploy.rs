@@ -96,7 +96,7 @@ impl<F: Fn(&Change) -> Result<Upload, String> + Send + Sync> Make for F {
     }
 }
 
-/// What makes uploads.
+/// The source of uploads.
 pub type MakeUpload = dyn Make;
 
 /// The static assets of a change.

@@ -208,7 +208,7 @@ pub struct PlannedAssets {
     pub pack: Option<String>,
 }
 
-/// What workers have in common that share files: their pack, or else the list.
+/// The key of workers that share files: their pack, or else the list.
 pub(crate) type SharedAssets = (Option<String>, Option<Digest>);
 
 impl PlannedAssets {

@@ -1,5 +1,5 @@
-//! How the assets of a worker are served: by the same two workers that serve them at Cloudflare, which miniflare brings. One looks assets up, the
-//! other decides whether a request is for them or for the worker. Writes what the two are given; doesn't run them.
+//! Serves the assets of a worker with the same two workers that serve them at Cloudflare, which miniflare contains. One looks assets up, the
+//! other decides whether a request is for them or for the worker. Writes the input of the two; doesn't run them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const HEAD: usize = 20;
 const PATH_HASH: usize = 16;
 const TAIL: usize = 8;
 
-/// What the workers that serve assets are given.
+/// The input of the workers that serve assets.
 #[derive(Debug, Default)]
 pub struct AssetService {
     /// The code of the worker that looks assets up.

@@ -46,7 +46,7 @@ pub enum NotFoundHandling {
 pub enum WorkerFirst {
     /// All of them, or those that no asset fits.
     All(bool),
-    /// Those with these paths; a path behind `!` is an exception.
+    /// Requests for these paths; a path after `!` is an exception.
     Paths(Vec<String>),
 }
 
@@ -65,7 +65,7 @@ impl JsonSchema for WorkerFirst {
     }
 }
 
-/// How the assets of a worker answer.
+/// The settings for serving the assets of a worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AssetOptions {
@@ -95,11 +95,11 @@ impl AssetOptions {
     }
 }
 
-/// The assets of a worker: how they answer, and those that its customer adds to its pack's.
+/// The assets of a worker: the settings for serving them, and those that its customer adds to its pack's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerAssets {
-    /// How they answer.
+    /// The settings for serving them.
     #[serde(flatten)]
     pub options: AssetOptions,
     /// Whether there is no code beside them.
@@ -203,9 +203,9 @@ impl AssetList {
 /// The digests of a list of assets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AssetDigests {
-    /// That of the files alone.
+    /// The digest of the files alone.
     pub files: Digest,
-    /// That of all of it.
+    /// The digest of the files, `_headers` and `_redirects`.
     pub list: Digest,
 }
 

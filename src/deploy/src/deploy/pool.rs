@@ -22,7 +22,7 @@ use flotilla_model::platform::{Call, CallError, Health, HealthCheck, Home, Platf
 /// The ids that the names in a bundle stand for.
 pub type Ids = Vec<(Resource, String, String)>;
 
-/// What of an upload is known only when it is sent.
+/// The parts of an upload that are known only when it is sent.
 #[derive(Default)]
 pub struct Extras {
     /// The migrations that it goes through.

@@ -39,7 +39,7 @@ pub(super) enum Phase {
     HandOver,
 }
 
-/// Who uploads the static assets that several workers of a dispatch namespace have.
+/// The change that uploads static assets which several workers of a dispatch namespace share.
 pub(super) enum AssetLeader {
     /// This change, for which these wait.
     Change(ChangeIndex, Vec<ChangeIndex>),

@@ -23,7 +23,7 @@ const FOLDER_HELP: &str =
 /// The static assets of a pack.
 #[derive(Clone, Debug)]
 pub struct AssetSource {
-    /// How they answer.
+    /// The settings for serving them.
     pub options: AssetOptions,
     /// Their folder; none: each customer has one of its own.
     pub folder: Option<PathBuf>,
@@ -35,7 +35,7 @@ pub struct AssetSource {
     pub is_all: bool,
 }
 
-/// Where the assets of a pack are defined.
+/// The place where the assets of a pack are defined.
 struct Written<'a> {
     /// The folder that paths are relative to.
     base: &'a Path,
