@@ -373,7 +373,7 @@ fn a_configuration_that_a_build_makes_is_used_in_its_place() {
         told(&imported),
         [
             format!("note wrangler.toml:6: {missing} for the environment `staging`"),
-            "note wrangler.toml:6: the code of [env.staging] of wrangler.toml is bundled otherwise than that of wrangler.toml: it is the customer `web-staging` now".to_owned(),
+            "note wrangler.toml:6: the code of [env.staging] of wrangler.toml is bundled differently from that of wrangler.toml: it is the customer `web-staging` now".to_owned(),
         ]
     );
     assert_eq!(customers(&project), ["web", "web-staging"]);

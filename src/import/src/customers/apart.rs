@@ -188,7 +188,7 @@ fn references(found: &[FoundWorker], roles: &[String]) -> BTreeSet<(usize, usize
     pairs
 }
 
-/// Makes customers of the environments whose code is bundled otherwise than that of their customer: the environments of one share a pack.
+/// Makes customers of the environments whose code is bundled differently from that of their customer: the environments of one share a pack.
 pub(super) fn bundled_apart(found: &mut [FoundWorker], findings: &mut Findings) {
     let mut order: Vec<usize> = (0..found.len()).collect();
     order.sort_by_key(|index| found[*index].environment != Environment::Production);
@@ -206,7 +206,7 @@ pub(super) fn bundled_apart(found: &mut [FoundWorker], findings: &mut Findings) 
         let names = (2..).map(|number| format!("{base}-{number}"));
         let customer = std::iter::once(base.clone()).chain(names).find(|name| !taken(name)).unwrap_or_default();
         let message = format!(
-            "the code of {} is bundled otherwise than that of {what}: it is the customer `{customer}` now",
+            "the code of {} is bundled differently from that of {what}: it is the customer `{customer}` now",
             worker.what
         );
         findings.note(worker.place.clone(), message, "all environments of a customer share a pack");
