@@ -138,7 +138,11 @@ fn workers_of_a_namespace_share_their_files() {
     assert!((1..=3).contains(&cloud.engine(&project).plan().plan.asset_uploads_at_most()));
     cloud.take();
     cloud.deployed(&project);
-    assert_eq!(counts(&cloud.take()), [4, 1, 4], "the file is uploaded once for all, those with files of their own too");
+    assert_eq!(
+        counts(&cloud.take()),
+        [4, 1, 4],
+        "the file is uploaded once for all, those with files of their own too"
+    );
     is_up_to_date(&cloud, &project);
 }
 
@@ -152,11 +156,6 @@ fn files_stay_where_only_a_setting_changed() {
     cloud.deployed(&project);
     assert_eq!(counts(&cloud.take()), [0, 0, 1], "no session");
     is_up_to_date(&cloud, &project);
-    // Where somebody else uploaded the worker, its files can't be relied on.
-    cloud.foreign("scripts/t-acme", &[]);
-    cloud.engine(&project).deploy_with(|request| request.plan.refresh = true);
-    project.edit("customers/acme.yaml", "two", "three");
-    cloud.engine(&project).deploy_with(|request| request.plan.refresh = true);
 }
 
 #[test]

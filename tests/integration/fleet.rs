@@ -309,7 +309,7 @@ pub fn assets(folder: &std::path::Path) -> BTreeMap<String, Value> {
             row.get::<_, String>(0)?,
             row.get::<_, Option<String>>(1)?,
             row.get::<_, String>(2)?,
-            row.get::<_, usize>(3)?,
+            row.get::<_, i64>(3)?,
         ))
     });
     let json = |text: String| serde_json::from_str::<Value>(&text).expect("JSON");
