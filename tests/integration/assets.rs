@@ -156,11 +156,6 @@ fn files_stay_where_only_a_setting_changed() {
     cloud.deployed(&project);
     assert_eq!(counts(&cloud.take()), [0, 0, 1], "no session");
     is_up_to_date(&cloud, &project);
-    // Where somebody else uploaded the worker, its files can't be relied on.
-    cloud.foreign("scripts/t-acme", &[]);
-    cloud.engine(&project).deploy_with(|request| request.plan.refresh = true);
-    project.edit("customers/acme.yaml", "two", "three");
-    cloud.engine(&project).deploy_with(|request| request.plan.refresh = true);
 }
 
 #[test]

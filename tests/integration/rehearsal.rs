@@ -10,7 +10,7 @@ use flotilla_deploy::deploy::{
     Budget, Control, DeployContext, LaneId, MakeUpload, Outcome, Rehearsal, Upload, UploadRecord, deploy,
 };
 use flotilla_deploy::pace::{Lane, Rate};
-use flotilla_deploy::plan::{self, Desired, Options, Plan, Planner, RecordedWorker};
+use flotilla_deploy::plan::{self, Change, Desired, Options, Plan, Planner, RecordedWorker};
 use flotilla_deploy::state::{RunId, State, Stored};
 use flotilla_local::{Meter, RateLimit};
 use flotilla_model::bundle::Bundle;

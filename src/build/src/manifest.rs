@@ -296,6 +296,8 @@ mod tests {
             runtime: "runtime/tiny-0.js".to_owned(),
             files: vec!["index.ts".to_owned()],
             templates: vec![("index.ts.tera".to_owned(), ShortHash([6; 16]))],
+            assets: Some("7".repeat(64)),
+            asset_files: vec![("public/index.html".to_owned(), 8)],
         }
     }
 
@@ -381,6 +383,8 @@ mod tests {
                 runtime: String::new(),
                 files: vec![recipe.to_owned()],
                 templates: Vec::new(),
+                assets: None,
+                asset_files: Vec::new(),
             });
             writer.record(named(&writer, names[0], names[1], names[2], names[3]));
             assert!(writer.settle().is_none());

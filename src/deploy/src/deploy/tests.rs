@@ -480,7 +480,7 @@ fn maker(fleet: &Fleet) -> impl Fn(&Change) -> Result<Upload, String> + Send + S
         };
         let record = UploadRecord { secrets: BTreeMap::new(), stored, objects: Vec::new() };
         let metadata = json!({"digest": bundle.digest, "bindings": record.stored.metadata["bindings"]});
-        Ok(Upload { metadata, modules: Vec::new(), record })
+        Ok(Upload { metadata, modules: Vec::new(), assets: None, record })
     }
 }
 
