@@ -376,7 +376,7 @@ fn a_configuration_that_a_build_makes_is_used_in_its_place() {
             "note wrangler.toml:6: the code of [env.staging] of wrangler.toml is bundled differently from that of wrangler.toml: it is the customer `web-staging` now".to_owned(),
         ]
     );
-    assert_eq!(customers(&project), ["web", "web-staging"]);
+    assert_eq!(customers(&project), ["web-staging", "web"]);
     let manifests: Vec<String> =
         packs(&project).iter().map(|pack| project.read(&format!("fleet/templates/{pack}"))).collect();
     let of_build = manifests.iter().filter(|pack| pack.contains("config: ../../../dist/web/wrangler.json\n"));
