@@ -231,7 +231,7 @@ fn ten_thousand_errors_are_told_in_a_hundred_blocks() {
     assert!(stderr.contains("error[S0204]: `logLevel` can't be \"loud\""), "{stderr}");
     for row in [
         "S0201   8,999  8,999  An unknown key",
-        "N0301   1,000  1,000  Not a host",
+        "N0301   1,000  1,000  A custom domain",
         "S0204       1      1  A value that",
     ] {
         assert!(stderr.contains(row), "no {row:?} in\n{stderr}");

@@ -631,8 +631,8 @@ name = "full-preview"
             "lost wrangler.toml:13: the binding `AUTOMATIC` (`kv_namespaces`) has no `id`",
             "lost wrangler.toml:16: `delivery_delay` of the binding `SLOW` (`queues.producers`) has no counterpart in a spec",
             "note wrangler.toml:21: `*.full.example/*` can't be a custom domain: those have neither wildcards nor paths",
-            "lost wrangler.toml:28: the consumer of the queue `<name of the queue>` isn't one that a spec can have",
-            "left-out wrangler.toml:32: [env.preview] of wrangler.toml has `*.full.example/*`, which is wrangler.toml's: a host points to one worker",
+            "lost wrangler.toml:29: the consumer of the queue `<name of the queue>` isn't one that a spec can have",
+            "left-out wrangler.toml:32: [env.preview] of wrangler.toml has `*.full.example/*`, which belongs to wrangler.toml: a host points to one worker",
             "note wrangler.toml:32: [env.preview] is the environment `permanent-preview` now",
         ]
     );
@@ -733,7 +733,7 @@ fn secrets_are_reported_and_never_copied() {
         assert!(run.stderr.contains(place), "{place}\n{}", run.stderr);
     }
     assert!(run.stdout.contains("flotilla secrets set STRIPE --customer leaky"), "{}", run.stdout);
-    assert!(run.stdout.contains("leaves 1 worker alone") && !run.stdout.contains("--adopt"), "{}", run.stdout);
+    assert!(run.stdout.contains("skips 1 worker") && !run.stdout.contains("--adopt"), "{}", run.stdout);
     assert!(both.spec("leaky").contains("STRIPE: { secret: STRIPE }"), "{}", both.spec("leaky"));
     assert!(both.spec("leaky").contains("PUBLIC_API_KEY: pk-for-all"), "{}", both.spec("leaky"));
     assert!(

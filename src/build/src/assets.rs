@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::Stamp;
+use crate::stamp::Stamp;
 use flotilla_assets::{
     HEADERS_FILE, IGNORE_FILE, Ignored, MOST_BYTES, REDIRECTS_FILE, headers, is_pages_worker, redirects,
 };

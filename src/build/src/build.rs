@@ -442,7 +442,8 @@ fn write_assets(project: &Project, scan: &Scan, bundles: &PackBundles, out: &Out
         .collect();
     for (folder, assets) in shared {
         let from = assets.folder.as_ref().expect("BUG: those without a folder are left out");
-        differed += out.write_assets(&folder, &assets.list, |path| from.join(path.trim_start_matches('/')))?;
+        differed +=
+            out.write_assets(&folder, &assets.list, assets::list_of, |path| from.join(path.trim_start_matches('/')))?;
     }
     let has_assets = |unit: &&Unit| project.fleet.packs.get(&unit.pack).is_some_and(|pack| pack.assets.is_some());
     let units: Vec<(&Record, &Unit)> = scan
@@ -472,7 +473,7 @@ fn write_assets(project: &Project, scan: &Scan, bundles: &PackBundles, out: &Out
             let from = pack.folder.as_ref().filter(|_| !is_own).unwrap_or(&own_folder);
             from.join(path.trim_start_matches('/'))
         };
-        out.write_assets(&format!("{folder}/{}", out::OWN_ASSETS), &pack.list_of(assets), locate)
+        out.write_assets(&format!("{folder}/{}", out::OWN_ASSETS), &pack.list_of(assets), assets::list_of, locate)
     });
     Ok(differed + written.sum::<Result<usize, Failure>>()?)
 }

@@ -17,6 +17,7 @@ pub mod render;
 pub mod renderer;
 pub mod resolve;
 pub mod since;
+pub mod stamp;
 pub mod syntax;
 pub mod usage;
 pub mod wrangler_bundle;

@@ -31,7 +31,8 @@ use flotilla_model::plain_file;
 use flotilla_model::user_key::{UserKey, nonce};
 use records::is_name;
 
-pub use records::{Chunk, DirtyReason, Input, Output, Record, RenderRecord, Stamp, Unit};
+pub use crate::stamp::Stamp;
+pub use records::{Chunk, DirtyReason, Input, Output, Record, RenderRecord, Unit};
 pub use writer::Writer;
 
 /// The folder, from the project's root.
@@ -245,8 +246,8 @@ mod tests {
 
     use flotilla_model::spec::Environment;
 
-    use super::records::TICK;
     use super::*;
+    use crate::stamp::TICK;
     use crate::usage::WorkerUsage;
 
     /// Returns a record of a customer with one worker, of which the text is all that is known.

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use crate::assets::list_of;
 use flotilla_assets::{HEADERS_FILE, IGNORE_FILE, REDIRECTS_FILE, is_pages_worker};
 use flotilla_model::assets::{AssetDigests, AssetList};
 use flotilla_model::atomic_file::AtomicFile;
@@ -90,11 +89,13 @@ impl Out {
         Ok(all)
     }
 
-    /// Makes a folder hold exactly these assets; returns the number of files that differed. `locate`: where the file of a path is.
+    /// Makes a folder hold exactly these assets; returns the number of files that differed. `read` lists what a folder
+    /// has; `locate` returns the file of a path.
     pub fn write_assets(
         &self,
         folder: &str,
         list: &AssetList,
+        read: impl Fn(&Path) -> Option<AssetList>,
         locate: impl Fn(&str) -> PathBuf,
     ) -> Result<usize, Failure> {
         let path = self.root.join(folder);
@@ -102,7 +103,7 @@ impl Out {
         if let Some(link) = path.ancestors().take_while(|folder| *folder != self.root).find(is_link) {
             return Err(anyhow::Error::from(leads_out(link)).into());
         }
-        let there = if path.is_dir() { list_of(&path).unwrap_or_default() } else { AssetList::default() };
+        let there = if path.is_dir() { read(&path).unwrap_or_default() } else { AssetList::default() };
         let mut differed = 0;
         let cannot = |file: &Path| format!("{} can't be written", file.display());
         let mut put = |name: &str, bytes: &dyn Fn() -> Result<Vec<u8>, Failure>| -> Result<(), Failure> {

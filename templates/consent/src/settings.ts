@@ -497,7 +497,7 @@ export interface Settings {
   };
   /** Vercel Analytics */
   "vercel-analytics": {
-    /** DSN, outside of Vercel. */
+    /** DSN, outside Vercel. */
     dsn?: string;
     /** Report no page views by itself. */
     disableAutoTrack?: boolean;

@@ -9,9 +9,10 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
-use super::records::{Chunk, Record, Stamp, TICK};
+use super::records::{Chunk, Record};
 use super::{Entry, FOLDER, FRAME, Manifest, frame, number_of_values, write_log};
 use crate::render::Recipe;
+use crate::stamp::{Stamp, TICK};
 use flotilla_model::digest::ShortHash;
 use flotilla_model::plain_file;
 use flotilla_model::user_key::UserKey;
