@@ -129,7 +129,7 @@ function checkCatalogue(destinations, integrations) {
 /** The types that a customer's module sees: they depend on no package. */
 function declarations(settings, config) {
   const types = settings.slice(settings.indexOf("/** A secret"), settings.indexOf("/** The settings that hold a URL"));
-  const own = config.slice(config.indexOf("/** What a visitor"));
+  const own = config.slice(config.lastIndexOf("/**", config.indexOf("export type Purpose")));
   return `// The types of runtime.js, generated with it.
 
 ${types}${own}

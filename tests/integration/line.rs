@@ -39,7 +39,7 @@ fn the_first_deploy_sends_one_request_for_each_thing_and_the_second_one_none() {
     let outcome = cloud.deployed(&project);
     assert_eq!(
         (outcome.applied, outcome.failed, outcome.requests),
-        (3, 0, 12),
+        (3, 0, 14),
         "nine, and a look at each that is created"
     );
     assert_eq!(
@@ -135,7 +135,7 @@ fn the_same_plan_tells_why() {
 fn a_plan_sends_nothing_and_its_exit_code_says_whether_there_are_changes() {
     let (cloud, project) = (Cloud::start(), three());
     let plan = cloud.run(&project, &["plan", "--exit-code", "--format", "json"]).exits(3).json();
-    assert_eq!((&plan["create"], &plan["requests"]), (&json!(3), &json!(8)));
+    assert_eq!((&plan["create"], &plan["requests"]), (&json!(3), &json!(9)));
     cloud.run(&project, &["plan"]).exits(0);
     assert!(cloud.sent().is_empty());
     assert!(!project.path(".flotilla/state.db").exists(), "a plan makes no state");

@@ -21,6 +21,7 @@ use crate::tools::Local;
 const UNDOCUMENTED: &[(&str, &str)] = &[
     ("GET", "/memberships"),
     ("GET", "/accounts/*/tokens/verify"),
+    ("POST", "/accounts/*/workers/assets/upload"),
     ("GET", "/accounts/*/queues"),
     ("POST", "/accounts/*/queues"),
     ("GET", "/accounts/*/queues/*"),

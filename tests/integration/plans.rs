@@ -149,7 +149,7 @@ fn a_plan_in_a_file_is_applied_exactly_or_refused_with_what_differs() {
     for (text, why) in [
         (whole[..whole.len() / 2].to_owned(), "damaged"),
         ("id: acme\n".to_owned(), "not a plan file"),
-        (whole.replace("\"flotilla_plan\":2", "\"flotilla_plan\":7"), "by another version"),
+        (whole.replace("\"flotilla_plan\":2", "\"flotilla_plan\":7"), "another version wrote it"),
         (whole.replace("\"fleet\":\"test\"", "\"fleet\":\"other\""), "the plan is of the fleet other"),
     ] {
         project.write("fleet.plan", text);

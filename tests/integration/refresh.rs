@@ -311,7 +311,11 @@ fn a_worker_of_others_is_not_overwritten_unless_it_is_adopted() {
     world.overwrite("c15t-cat", Some(json!(["flotilla-else"])));
     // It looks before it creates.
     let refused = world.run(&["deploy", "--yes"]).exits(5);
-    assert!(refused.stderr.contains("2 things are not managed by this fleet; nothing was sent"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("2 resources are not managed by this fleet; nothing was sent"),
+        "{}",
+        refused.stderr
+    );
     assert!(world.listed("c15t-acme").is_none());
     // Asked for, it tells before, and leaves alone what isn't ours.
     let run = world.run(&["deploy", "--refresh", "--yes"]).exits(0);

@@ -347,8 +347,8 @@ fn service_bindings_name_workers_and_never_go_round() {
     assert_eq!(services("production/acme/web"), json!({"API": "t-acme-api", "AUTH": "t-acme-auth"}));
     assert_eq!(services("production/acme/api"), json!({"AUTH": "t-acme-auth"}));
 
-    spec("  web: { services: { SELF: web } }\n").tells(&["customers/acme.yaml:3", "circle in production: web → web"]);
-    spec("  a: { services: { B: b } }\n  b: { services: { A: a } }\n").tells(&["circle", "a → b → a"]);
+    spec("  web: { services: { SELF: web } }\n").tells(&["customers/acme.yaml:3", "cycle in production: web → web"]);
+    spec("  a: { services: { B: b } }\n  b: { services: { A: a } }\n").tells(&["cycle", "a → b → a"]);
     spec("  a: { services: { B: b } }\n  b: { services: { C: c } }\n  c: { services: { A: a } }\n")
         .tells(&["a → b → c → a"]);
     // Two circles are told both; what only leads to one isn't part of it.

@@ -310,7 +310,7 @@ fn sops_is_run_to_open_its_files() {
     assert!(told.contains(why) && told.contains("missing"), "{told}");
     script(&project, "bin/sops", "echo '{\"TOKEN\": {\"a\": \"canary\"}}'\n");
     let told = list(&path);
-    assert!(told.contains("something other than names and texts") && !told.contains("canary"), "{told}");
+    assert!(told.contains("something other than names and text") && !told.contains("canary"), "{told}");
     assert!(list("/nowhere").contains("secrets.yaml: sops is not installed"));
 }
 
@@ -545,7 +545,7 @@ fn set_and_rotate_say_what_follows_and_never_the_value() {
     assert!(told.contains("2 workers have another value: t-acme has TOKEN from environment"), "{told}");
     assert!(told.contains("the next deploy uploads no worker for it"), "{told}");
     // What is no value, and what is no name.
-    for (input, why) in [("", "the value is empty"), ("\n", "the value is empty"), ("a\0b", "no text")] {
+    for (input, why) in [("", "the value is empty"), ("\n", "the value is empty"), ("a\0b", "not text")] {
         let told = piped(&project, &["secrets", "set", "TOKEN"], input).exits(1).stderr;
         assert!(told.contains(why), "{told}");
     }

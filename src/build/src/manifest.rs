@@ -31,8 +31,8 @@ use flotilla_model::plain_file;
 use flotilla_model::user_key::{UserKey, nonce};
 use records::is_name;
 
-pub use crate::stamp::Stamp;
-pub use records::{Chunk, DirtyReason, Input, Output, Record, RenderRecord, Unit};
+pub use crate::stamp::{Input, Stamp};
+pub use records::{Chunk, DirtyReason, Output, Record, RenderRecord, Unit};
 pub use writer::Writer;
 
 /// The folder, from the project's root.

@@ -57,7 +57,7 @@ pub struct Resolved {
     /// The folders with static assets of its own, of which the workers have the names alone.
     pub asset_folders: Vec<NamedFolder>,
     /// The files and folders that decide the lists of such assets.
-    pub asset_inputs: Vec<crate::manifest::Input>,
+    pub asset_inputs: Vec<crate::stamp::Input>,
 }
 
 /// The workers that all customers share.

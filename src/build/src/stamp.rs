@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use flotilla_model::digest::ShortHash;
+
 /// The longest time between two ticks of a file system's clock that has fractions of seconds.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
 /// The same for one that has none.
@@ -61,6 +63,17 @@ impl Stamp {
     pub fn same(self, now: Stamp) -> bool {
         self != Stamp::NONE && self == now
     }
+}
+
+/// A file that was read for a customer, beside the fleet's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// Its path from the project's root.
+    pub file: String,
+    /// Its stamp when it was read.
+    pub stamp: Stamp,
+    /// The digest of its bytes; nothing if there was no file.
+    pub content: Option<ShortHash>,
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ export type Database =
 export interface WorkerConfig<Types extends readonly DestinationType[] = readonly DestinationType[]> {
   readonly worker: string;
   readonly customer: string;
-  readonly environment: "development" | "staging" | "production" | "preview";
+  readonly environment: string;
   /** Origins whose pages may read the responses, written as browsers write them: "https://acme.example". */
   readonly trustedOrigins: readonly string[];
   readonly logLevel: "debug" | "info" | "warn" | "error";

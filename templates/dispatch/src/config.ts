@@ -4,7 +4,7 @@
 /** The settings of a dispatch worker. */
 export interface DispatcherConfig {
   readonly worker: string;
-  readonly environment: "development" | "staging" | "production" | "preview";
+  readonly environment: string;
   readonly logLevel: "debug" | "info" | "warn" | "error";
 }
 

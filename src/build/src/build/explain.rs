@@ -184,10 +184,13 @@ fn of_upload(before: &Value, after: &Value) -> Value {
     let mut before = before.clone();
     let local = ["labels", "takeOver", "delivery", "accountId"];
     let with_steps = ["workersDev", "previewUrls", "domains", "routes", "crons", "queueConsumers", "hosts"];
+    local.into_iter().chain(with_steps).for_each(|key| copy(after, &mut before, key));
     // Bundles are kept once for all workers that have the same: this one can be kept as another worker's.
-    let is_others = before["name"] != after["name"];
-    let others = ["customer", "customerName", "environment", "file", "name", "role"].into_iter().filter(|_| is_others);
-    local.into_iter().chain(with_steps).chain(others).for_each(|key| copy(after, &mut before, key));
+    if before["name"] != after["name"] {
+        for key in ["customer", "customerName", "environment", "file", "name", "role"] {
+            before[key] = after[key].clone();
+        }
+    }
     before
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::index::UnitIndex;
-use crate::stamp::Stamp;
+use crate::stamp::{Input, Stamp};
 use crate::usage::WorkerUsage;
 use flotilla_model::digest::{Digest, ShortHash};
 use flotilla_model::plain_file;
@@ -14,17 +14,6 @@ use flotilla_model::spec::Environment;
 pub struct Chunk {
     pub(super) offset: u64,
     pub(super) length: u32,
-}
-
-/// A file that was read for a customer, beside the fleet's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Input {
-    /// Its path from the project's root.
-    pub file: String,
-    /// Its stamp when it was read.
-    pub stamp: Stamp,
-    /// The digest of its bytes; nothing if there was no file.
-    pub content: Option<ShortHash>,
 }
 
 /// A file that was written for a worker.
