@@ -22,6 +22,8 @@ const UNDOCUMENTED: &[(&str, &str)] = &[
     ("GET", "/memberships"),
     ("GET", "/accounts/*/tokens/verify"),
     ("POST", "/accounts/*/workers/assets/upload"),
+    ("POST", "/accounts/*/workers/scripts/*/assets-upload-session"),
+    ("POST", "/accounts/*/workers/dispatch/namespaces/*/scripts/*/assets-upload-session"),
     ("GET", "/accounts/*/queues"),
     ("POST", "/accounts/*/queues"),
     ("GET", "/accounts/*/queues/*"),

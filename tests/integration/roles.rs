@@ -365,7 +365,7 @@ fn service_bindings_name_workers_and_never_go_round() {
         "  a: { environments: { production: {}, staging: { services: { B: b } } } }\n  \
          b: { environments: { production: {}, staging: { services: { A: a } } } }\n",
     )
-    .tells(&["circle in staging"]);
+    .tells(&["cycle in staging"]);
 
     spec("  web: { services: { API: apy } }\n  api: {}\n")
         .tells(&["S0209 customers/acme.yaml:3", "there is no worker `apy`"]);

@@ -99,12 +99,15 @@ impl<F: Fn(&Change) -> Result<Upload, String> + Send + Sync> Make for F {
 /// The source of uploads.
 pub type MakeUpload = dyn Make;
 
+/// Finds the file of an asset in the working tree, by its path and its hash.
+type FindFile = dyn Fn(&str, &str) -> Option<PathBuf>;
+
 /// The static assets of a change.
 pub struct Assets {
     /// The list.
     pub list: Arc<AssetList>,
     /// Finds the files of a path and a hash; none: there is no such file here any more.
-    pub find: Box<dyn Fn(&str, &str) -> Option<PathBuf>>,
+    pub find: Box<FindFile>,
 }
 
 impl Assets {

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use flotilla_model::assets::{self, AssetList};
 use flotilla_model::binding::OwnWorkflow;
 use flotilla_model::bundle::Resource;
 use flotilla_model::digest::Digest;
@@ -457,6 +458,16 @@ impl State {
     /// Notes which steps of a change that was begun are uncertain: usually none.
     pub fn settle(&mut self, id: &WorkerId, left: &[Uncertainty]) -> Result<(), Failure> {
         settle(&self.db, id, left).map_err(|error| self.failure(error))
+    }
+
+    /// Returns the list of static assets of a bundle, if it has any and it is still kept.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn assets_of(&self, stored: &Stored) -> Result<Option<AssetList>, Failure> {
+        let Some(digests) = assets::digests_of(&stored.metadata) else { return Ok(None) };
+        let bytes = self.object(&digests.list)?;
+        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
     /// Returns the id of a name, if it was found out earlier.

@@ -47,7 +47,6 @@ use crate::plan_view::{Estimate, PlanView};
 use crate::refresh::{self, RefreshOptions};
 use crate::secret_needs::{self, Lacking};
 use crate::selection::Selection;
-use crate::upload;
 
 /// The number of customers that are planned at a time.
 const CHUNK: usize = 1024;
@@ -588,7 +587,7 @@ impl Fleet<'_> {
             return Ok(*count);
         }
         let before = match before {
-            Some(before) => upload::kept_assets(state, before)?,
+            Some(before) => state.assets_of(before)?,
             None => None,
         };
         let count = pack.list_of(own).count_new(before.as_ref());

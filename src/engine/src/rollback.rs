@@ -329,7 +329,7 @@ impl Back {
                         return Ok(());
                     }
                     self.kept.extend(kept(state, &id, live, &stored)?);
-                    let files = upload::kept_assets(state, &stored)?.map_or(0, |list| list.count_new(None));
+                    let files = state.assets_of(&stored)?.map_or(0, |list| list.count_new(None));
                     self.changes.push(plan::back(&id, live, (to.digest, &stored, files), reason(live, to)));
                 }
                 None => {

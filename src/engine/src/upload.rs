@@ -145,13 +145,6 @@ fn asset_folders(fleet: &Fleet) -> Vec<PathBuf> {
     fleet.packs.values().filter_map(|pack| pack.assets.as_ref()?.folder.clone()).collect()
 }
 
-/// Returns the list of static assets of a bundle that the state keeps, if it has any and it is still kept.
-pub(crate) fn kept_assets(state: &State, stored: &Stored) -> Result<Option<AssetList>, Failure> {
-    let Some(digests) = assets::digests_of(&stored.metadata) else { return Ok(None) };
-    let bytes = state.object(&digests.list)?;
-    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
-}
-
 /// Returns why a worker may not have the secrets that an earlier bundle names. The state is no spec that was checked, and fleet.yaml may have
 /// been changed since.
 fn refusal(fleet: &Fleet, change: &Change, names: &BTreeMap<String, String>) -> Option<String> {
@@ -289,7 +282,7 @@ impl Kept {
         let stored = state.stored(&change.digest).map_err(text)?.ok_or_else(gone)?;
         let module = state.object(&stored.module).map_err(text)?.ok_or_else(gone)?;
         let runtime = state.object(&stored.runtime).map_err(text)?.ok_or_else(gone)?;
-        let assets = kept_assets(state, &stored).map_err(text)?.map(Arc::new);
+        let assets = state.assets_of(&stored).map_err(text)?.map(Arc::new);
         if assets.is_none() && assets::digests_of(&stored.metadata).is_some() {
             return Err(gone());
         }

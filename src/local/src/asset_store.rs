@@ -69,11 +69,14 @@ pub fn put(db: &Connection, scope: &str, hash: &str, kind: Option<&str>, body: &
     store::run(db, sql, params![scope, hash, kind, body])
 }
 
+/// The content type of a file, if it was uploaded with one, and its bytes.
+pub type StoredFile = (Option<String>, Vec<u8>);
+
 /// The content type and the bytes of a file.
 ///
 /// # Errors
 /// When the database fails.
-pub fn file(db: &Connection, scope: &str, hash: &str) -> Result<Option<(Option<String>, Vec<u8>)>, Refusal> {
+pub fn file(db: &Connection, scope: &str, hash: &str) -> Result<Option<StoredFile>, Refusal> {
     let sql = "SELECT type, body FROM asset WHERE scope = ?1 AND hash = ?2";
     store::row(db, sql, [scope, hash], |row| Ok((row.get(0)?, row.get(1)?)))
 }

@@ -21,10 +21,6 @@ pub const BUNDLES: &str = "bundles";
 /// Returns the modules of an upload from what is kept of it, the main one first. `file` is [`PackBundle::file`] and `script`
 /// [`PackBundle::script`]. Nothing if they are damaged.
 pub fn kept_modules(main: &str, module: Vec<u8>, file: &str, script: &Arc<[u8]>) -> Option<Vec<Module>> {
-    if script.is_empty() {
-        // A worker that is nothing but static assets.
-        return Some(Vec::new());
-    }
     if file.split('/').next() == Some(BUNDLES) {
         return Some(modules_of(&Modules::unpack(script)?));
     }

@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn the_usual_ones_keep_their_order_and_the_teams_own_come_before_staging() {
         let [qa, canary] = ["qa", "canary"].map(|name| Environment::of(name).unwrap());
-        let mut all = vec![
+        let mut all = [
             Environment::Preview,
             Environment::Production,
             qa,

@@ -203,7 +203,10 @@ impl Modules {
             list.push(BundledModule { name, kind, bytes: own.into() });
             bytes = left;
         }
-        let main = list.first()?.name.clone();
+        let Some(main) = list.first().map(|module| module.name.clone()) else {
+            // A worker that is nothing but static assets has none.
+            return bytes.is_empty().then(Modules::none);
+        };
         if bytes.is_empty() { Modules::new(&main, list).ok() } else { None }
     }
 }
