@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(check(&attach("one.example", "new", false), &[], &[]).1, ["one.example from ours"]);
         assert_eq!(check(&attach("one.example", "new", false), &[], &[("ours", "one.example")]), nothing);
         for (domain, holder, words) in
-            [("two.example", "dashboard", "is not this fleet's"), ("three.example", "nobody", "does not exist")]
+            [("two.example", "dashboard", "this fleet doesn't manage"), ("three.example", "nobody", "does not exist")]
         {
             let (refusals, taken) = check(&attach(domain, "new", false), &[], &[]);
             assert!(refusals.len() == 1 && refusals[0].contains(words) && taken.is_empty(), "{refusals:?}");

@@ -372,8 +372,8 @@ mod tests {
         assert!(refused("name: fleet\n").starts_with("is damaged or not a plan"));
         assert_eq!(refused("{\"create\": 1}"), "is not a plan file");
         assert!(refused("[1]").starts_with("is damaged: "));
-        assert!(refused(&text.replace("\"flotilla_plan\":2", "\"flotilla_plan\":3")).contains("form 3"));
-        assert!(refused(&text.replace("\"flotilla_plan\":2", "\"flotilla_plan\":0")).contains("form 0"));
+        assert!(refused(&text.replace("\"flotilla_plan\":2", "\"flotilla_plan\":3")).contains("format version 3"));
+        assert!(refused(&text.replace("\"flotilla_plan\":2", "\"flotilla_plan\":0")).contains("format version 0"));
         assert!(refused(&text.replace("t-b", "t-c")).contains("don't match its digest"));
         assert!(refused(&text.replace("\"fleet\":", "\"flet\":")).contains("is damaged: unknown field `flet`"));
         // Wherever it is cut.

@@ -281,14 +281,8 @@ mod tests {
     #[test]
     fn the_usual_ones_keep_their_order_and_the_teams_own_come_before_staging() {
         let [qa, canary] = ["qa", "canary"].map(|name| Environment::of(name).unwrap());
-        let mut all = [
-            Environment::Preview,
-            Environment::Production,
-            qa,
-            Environment::Staging,
-            canary,
-            Environment::Development,
-        ];
+        let mut all =
+            [Environment::Preview, Environment::Production, qa, Environment::Staging, canary, Environment::Development];
         all.sort();
         let names: Vec<&str> = all.iter().map(|environment| environment.name()).collect();
         assert_eq!(names, ["development", "canary", "qa", "staging", "production", "preview"]);

@@ -381,7 +381,7 @@ mod tests {
             assert_eq!(domain(good), Ok(()), "{good}");
         }
         for (bad, help) in [
-            ("shop.example.com/*", "write `shop.example.com`: a custom domain is the whole host"),
+            ("shop.example.com/*", "write `shop.example.com`: a custom domain covers the whole host"),
             ("https://shop.example.com", "write `shop.example.com`"),
             ("shop.example.com/consent", "`routes: [{ pattern: \"shop.example.com/consent\", zone: example.com }]`"),
             ("*.example.com", "pattern: \"*.example.com/*\", zone: example.com"),
@@ -393,7 +393,7 @@ mod tests {
             ("shop.example.com.", "write `shop.example.com`"),
             ("bücher.example", "write `xn--bcher-kva.example`"),
             ("BÜCHER.example.", "write `xn--bcher-kva.example`"),
-            ("https://bücher.example/*", "write `xn--bcher-kva.example`: a custom domain is the whole host"),
+            ("https://bücher.example/*", "write `xn--bcher-kva.example`: a custom domain covers the whole host"),
             ("xn--a.example", "a bare host name"),
             ("acme.workers.dev", "unless `workersDev: false`"),
             ("pages.dev", "in one of your zones"),

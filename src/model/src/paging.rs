@@ -273,6 +273,6 @@ mod tests {
         let (read, requested) = read((0..READINGS).map(|_| page(&["a"], None, Some(2))).collect());
         assert_eq!(requested.len(), READINGS as usize);
         let Err(CallError::Rejected { message, .. }) = read else { panic!("{read:?}") };
-        assert!(message.contains("not whole"), "{message}");
+        assert!(message.contains("inconsistent"), "{message}");
     }
 }

@@ -319,7 +319,7 @@ mod tests {
     fn a_map_or_list_is_taken_for_the_key_that_was_meant() {
         let (value, left_out) = layer("domain: [a.example]\nhostnames: []\nworkersDev: true\nworkerDev: false\n");
         assert_eq!((value, left_out), (json!({"workersDev": true, "domains": ["a.example"]}), Vec::<String>::new()));
-        let (value, left_out) = layer("environments: { stagin: { crons: [] }, 5: }\nlogLvel: info\n");
+        let (value, left_out) = layer("environments: { stagin: { crons: [] }, no_name: }\nlogLvel: info\n");
         let expected = json!({"environments": {"staging": {"crons": []}}});
         assert_eq!((value, left_out), (expected, vec!["/logLevel".to_owned()]));
         let text = "domain: { a: b }\nvar: { A: 1, 2B: { x: 1 } }\nbinding: { FILES: { r2: 5 }, B: { kvv: x } }\n";

@@ -322,7 +322,7 @@ mod tests {
             r#"{"success": true, "result": [], "result_info": {"page": 2}}"#,
             "<html>",
         ] {
-            assert!(outcome_of(body).starts_with("again: Cloudflare's answer is not the documented one"), "{body}");
+            assert!(outcome_of(body).starts_with("again: Cloudflare's response is not the documented one"), "{body}");
         }
     }
 

@@ -242,7 +242,7 @@ PRAGMA user_version = 1;
             .filter_map(|live| live.drift)
             .map(|drift| drift.to_string())
             .collect();
-        assert_eq!(drifted, ["it was changed outside flotilla at 2026-11-29T18:24:44.073516Z"]);
+        assert_eq!(drifted, ["it was changed outside of flotilla at 2026-11-29T18:24:44.073516Z"]);
         drop(state);
         let after = dump(&path);
         assert_eq!((after.0, reasons(&path)), (VERSION, was.iter().map(|kept| wrapped(kept)).collect()));

@@ -165,7 +165,7 @@ fn newer_damaged_and_foreign_files_are_refused_and_left_alone() {
     assert!(State::open(&path).err().unwrap().to_string().contains("damaged"), "text");
     std::fs::remove_file(&path).unwrap();
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
-    assert!(State::open(&path).err().unwrap().to_string().contains("something else"));
+    assert!(State::open(&path).err().unwrap().to_string().contains("another program"));
 }
 
 #[test]

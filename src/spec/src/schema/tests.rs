@@ -66,7 +66,7 @@ fn mistakes_are_told_in_the_authors_terms() {
         assert_eq!(bound(right), [""; 0], "{right}");
     }
     for (wrong, message) in [
-        ("{kv: 12ab}", "S0205 t.yaml:3:11 `bindings.B.kv` is invalid: \"12ab\"; an id of 32 characters: digits, and letters from a to f".to_owned()),
+        ("{kv: 12ab}", "S0205 t.yaml:3:11 `bindings.B.kv` is invalid: \"12ab\"; expected an id of 32 characters: digits, and letters from a to f".to_owned()),
         ("jobs", "S0202 t.yaml:3:6 `bindings.B` must be a map, but is text; write it as a map: `key: value`".to_owned()),
         ("{queu: jobs}", "S0201 t.yaml:3:7 unknown key `queu` in `bindings.B`; did you mean `queue`?".to_owned()),
         ("{queue: jobs, jurisdiction: eu}", "S0210 t.yaml:3:20 `jurisdiction` doesn't belong to the type of `bindings.B`; its type takes queue".to_owned()),

@@ -104,7 +104,7 @@ impl Builder<'_> {
         } else if has("mapping values are not allowed") && here.matches(": ").count() > 1 {
             ("a second `: ` in one line", "put text that has a colon in quotes")
         } else if has("mapping values are not allowed") && !before.contains(": ") && before.contains(':') {
-            ("unexpected key", "is a space missing after the colon of the line before?")
+            ("a key can't be here", "is a space missing after the colon of the line before?")
         } else if has("mapping values are not allowed") || has("did not find expected key") {
             (
                 "this doesn't belong to the map before it",
