@@ -161,7 +161,7 @@ impl Builder<'_> {
             Span { line: index + 1, column: indent + 1, width: line.trim().chars().count() }
         });
         let help = "write `key: value` with a space after the colon, or `- ` before an item of a list";
-        self.stop(Code::Syntax, span, "expected a key with a colon, or a list item", help)
+        self.stop(Code::Syntax, span, "this is neither a key with a colon nor a list item", help)
     }
 
     /// Reports the escape that is wrong in the double-quoted text that begins at an index.
