@@ -255,7 +255,7 @@ fn a_folder_that_cannot_be_used_leaves_the_others_deployed() {
     project.write("packs/tiny/public/app.css", "p { color: red }");
     let before = cloud.scripts();
     let ended = cloud.engine(&project).deploy();
-    assert_ne!(ended.exit(), Exit::Done, "it is told");
+    assert_ne!(ended.exit(), Exit::Done, "it is reported");
     assert!(ended.heard.contains(&Heard::Applied("t-bolt".to_owned())), "{:#?}", ended.heard);
     let after = cloud.scripts();
     assert_eq!(before["t-acme"], after["t-acme"], "the one with the mistake stays as it is");

@@ -2,7 +2,7 @@
 //! of queues, a workflow, migrations, static assets, and hosts in KV. A deploy that says that it is done has done it, and after whatever came of the fault, the next deploys do the rest:
 //! what is live then is what a deploy without a fault gives, and the state has it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flotilla_model::failure::Exit;
@@ -218,25 +218,6 @@ fn converges(what: &str, stage: usize, call: usize, fault: &Value, wanted: &BTre
     assert!(planned.plan.is_empty(), "{what}: {:?}", planned.plan.changes);
 }
 
-/// The faults that hit each call. Of calls that differ only in the names of workers, hosts, accounts and ids, the first is hit by all
-/// of them, and the others by one each. With FLOTILLA_TEST_FAULTS=all, each call is hit by all.
-fn hit(calls: &[String]) -> Vec<(usize, &'static str, Value)> {
-    let all = std::env::var("FLOTILLA_TEST_FAULTS").is_ok_and(|which| which == "all");
-    let (mut kinds, mut hit) = (BTreeSet::new(), Vec::new());
-    for (at, call) in calls.iter().enumerate() {
-        let is_name = |step: &&str| step.contains(['-', '.', '*']) || step.starts_with(|c: char| c.is_ascii_digit());
-        let (method, path) = call.split_once(' ').expect("a method and a path");
-        let path = path.trim_start_matches("accounts/*/workers/");
-        let path: Vec<&str> = path.split('/').map(|step| if is_name(&step) { "*" } else { step }).collect();
-        let is_new = kinds.insert((method, path));
-        let faults = faults();
-        let one = at % faults.len();
-        let chosen = faults.into_iter().enumerate().filter(|(which, _)| all || is_new || *which == one);
-        hit.extend(chosen.map(|(_, (what, fault))| (at, what, fault)));
-    }
-    hit
-}
-
 #[test]
 fn each_fault_at_every_call_of_a_deploy() {
     let mut runs = Vec::new();
@@ -247,7 +228,9 @@ fn each_fault_at_every_call_of_a_deploy() {
         let calls: Vec<String> = cloud.take().into_iter().map(|request| request.what).collect();
         eprintln!("stage {stage}: {} calls: {calls:#?}", calls.len());
         wanted.push(live(&cloud));
-        runs.extend(hit(&calls).into_iter().map(|(call, what, fault)| (what, stage, call, fault)));
+        for (what, fault) in faults() {
+            runs.extend((0..calls.len()).map(|call| (what, stage, call, fault.clone())));
+        }
     }
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {

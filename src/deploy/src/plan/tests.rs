@@ -143,7 +143,7 @@ fn the_digest_is_of_what_is_done_and_where_not_of_why() {
     let action = PlannedAction::of(&one.changes[0]);
     let read: PlannedAction = serde_json::from_slice(&serde_json::to_vec(&action).unwrap()).unwrap();
     assert_eq!(read, action);
-    assert!(!serde_json::to_string(&action).unwrap().contains("\"a\""), "an account's id is told");
+    assert!(!serde_json::to_string(&action).unwrap().contains("\"a\""), "an account's id is in it");
 }
 
 #[test]
