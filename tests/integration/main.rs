@@ -1,5 +1,9 @@
 //! The integration tests: one binary, so that there is one link. Each module says what it shows.
 
+/// The same as the program's, which is faster than the system's: many tests run fleets in this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod advisories;
 mod answers;
 mod architecture;

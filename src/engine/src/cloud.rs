@@ -362,3 +362,20 @@ pub fn platform_limits(fleet: &Fleet) -> local::PlatformLimits {
     limits.asset_files = size(Limit::AssetFiles).unwrap_or(limits.asset_files);
     limits
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everyone is refused a new folder in /sys: it belongs to the system, or is mounted read-only.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_folder_that_cannot_be_written_to_is_named_with_what_to_do() {
+        let folder = Path::new("/sys/kernel/flotilla");
+        let failure = cannot_start(folder, local::own_token(folder).expect_err("nothing can be created there"));
+        assert!(failure.to_string().starts_with("the local Cloudflare emulator can't start: "), "{failure}");
+        assert!(failure.to_string().contains("/sys/kernel/flotilla"), "{failure}");
+        let hint = "it keeps its data in /sys/kernel/flotilla: make that folder and its files writable";
+        assert_eq!(failure.hints, [hint]);
+    }
+}
