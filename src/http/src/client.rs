@@ -73,7 +73,7 @@ impl Client {
             let made = ClientBuilder::from(settings_of((is_direct, is_plain), self.timeouts));
             made.timeout(self.timeouts.silence)
                 .build()
-                .map_err(|error| Error { kind: Kind::Client, ..Error::of(&error) })
+                .map_err(|error| Error::of_client(&error))
         };
         let made = match (is_direct, is_plain) {
             (_, true) => &self.plain,
