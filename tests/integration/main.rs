@@ -79,6 +79,7 @@ mod selecting;
 mod settings;
 mod since;
 mod support;
+mod sveltekit;
 mod terminal;
 mod thousands;
 mod tools;

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use flotilla_deploy::cloudflare::{BASE, BASE_VARIABLE};
-use flotilla_deploy::pace::Priority;
+use flotilla_deploy::pace::{Priority, Rate};
 use flotilla_local as local;
 use flotilla_model::customer::SHARED;
 use flotilla_model::digest::Digest;
@@ -20,7 +20,7 @@ use flotilla_model::lock::Lock;
 use flotilla_model::plain_file;
 use flotilla_model::platform::Home;
 use flotilla_model::progress::Progress;
-use flotilla_model::spec::{Account, AccountId};
+use flotilla_model::spec::{Account, AccountId, ApiLimit};
 use flotilla_model::tags;
 use flotilla_spec::project::Fleet;
 use flotilla_spec::secrets::Secrets;
@@ -166,6 +166,12 @@ impl Cloud {
     pub fn home(&self, account: &str, namespace: Option<&str>) -> Home {
         let id = self.ids.get(account).cloned().flatten().unwrap_or_default();
         Home { account_id: id, namespace: namespace.map(str::to_owned) }
+    }
+
+    /// Returns the rate of an account's requests, by its limit in fleet.yaml.
+    pub fn rate(&self, limit: Option<ApiLimit>) -> Rate {
+        let rate = Rate::new(limit);
+        if self.local.is_some() { rate.of_emulator() } else { rate }
     }
 
     /// Returns whether it is Cloudflare itself: neither the local emulator nor another API.

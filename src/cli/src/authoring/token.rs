@@ -128,7 +128,8 @@ pub fn verified(
     check_token(&token)
         .map_err(|what| Failure::new(format!("the token contains {what}, and was not stored")).hint(TOKEN_FORM))?;
     let account = of.as_ref().and_then(|name| workspace.fleet.accounts.get(name));
-    let named = (of.as_deref().unwrap_or_default(), account.and_then(|account| account.api_limit));
+    let rate = workspace.cloud.rate(account.and_then(|account| account.api_limit));
+    let named = (of.as_deref().unwrap_or_default(), rate);
     let Cloud { base, priority, .. } = &workspace.cloud;
     let mut requester = PlatformRequester::with_token(Arc::new(workspace.ui.clone()), *priority, base, &token, named)?;
     let known = of.as_ref().map(|name| workspace.cloud.home(name, None).account_id).filter(|id| !id.is_empty());
