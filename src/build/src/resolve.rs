@@ -5,6 +5,7 @@
 //! first: what holds always, what holds in the environment, what holds for the worker's role, and for that role in that
 //! environment.
 
+mod account;
 mod assets;
 mod bindings;
 mod claim;
@@ -21,6 +22,7 @@ mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use account::DefinedAccount;
 pub use assets::NamedFolder;
 pub use claim::{Claimant, ClaimedResource, UniqueClaim};
 pub use sources::{merged, merged_shared};
@@ -28,7 +30,7 @@ pub use sources::{merged, merged_shared};
 use dispatchers::dispatchers;
 use flotilla_model::customer::{SHARED, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
-use flotilla_model::spec::Environment;
+use flotilla_model::spec::{Environment, OwnAccount};
 use flotilla_spec::layer::{self, Merged};
 use flotilla_spec::project::{Fleet, Spec, labels};
 use flotilla_spec::yaml::Kind;
@@ -54,6 +56,8 @@ pub struct Resolved {
     pub broken_parts: BTreeSet<String>,
     /// The hosts that are replaced in a preview, and the hosts that replace them.
     pub moved: BTreeMap<String, String>,
+    /// The accounts of its own that its workers use.
+    pub accounts: Vec<DefinedAccount>,
     /// The folders with static assets of its own, of which the workers have the names alone.
     pub asset_folders: Vec<NamedFolder>,
     /// The files and folders that decide the lists of such assets.
@@ -83,6 +87,8 @@ struct Batch<'a> {
     peers: Peers,
     /// Whether it isn't known which workers there are.
     is_open: bool,
+    /// The account of the customer's own that has its id as its name.
+    primary_account: Option<OwnAccount>,
     /// The databases that are set for an environment alone.
     own_databases: database::OwnDatabases,
     /// The databases of the workers.
@@ -98,6 +104,7 @@ impl<'a> Batch<'a> {
             references: Vec::new(),
             peers: Peers::default(),
             is_open: false,
+            primary_account: None,
             own_databases: BTreeSet::new(),
             databases: Vec::new(),
         }
@@ -143,6 +150,7 @@ pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
     batch.resolved.broken_parts.extend(layers.filter(|layer| !layer.errors.is_empty()).map(|layer| layer.part()));
     let sources = Sources::of(fleet, spec);
     batch.is_open = sources.lacks_workers();
+    batch.primary_account = account::primary(&sources);
     let labels = labels(fleet, &spec.identity);
     let subject = Subject {
         id: &spec.identity.id,

@@ -762,7 +762,7 @@ impl Editor<'_> {
                     .hint("the token was not stored; it needs `Workers Scripts: Edit` for that account")
             })?;
         }
-        let secret = self.workspace.fleet.accounts[&name].token.secret.clone();
+        let secret = self.workspace.fleet.accounts[name.as_str()].token.secret.clone();
         self.edits.token = Some((secret.clone(), token.clone()));
         self.edits.secrets.push((secret, token));
         Ok(())

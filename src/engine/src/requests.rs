@@ -164,6 +164,6 @@ fn waits(progress: Arc<dyn Progress + Send + Sync>) -> Observer {
 
 /// The names in fleet.yaml of these accounts, by id.
 fn names<'f>(fleet: &'f Fleet, cloud: &Cloud, account_ids: &BTreeSet<String>) -> BTreeMap<String, &'f str> {
-    let names = fleet.accounts.keys().map(|name| (cloud.home(name, None).account_id, name.as_str()));
-    names.filter(|(id, _)| account_ids.contains(id)).collect()
+    let name = |id: &String| Some((id.clone(), fleet.accounts.get_key_value(cloud.account_name(id)?)?.0.as_str()));
+    account_ids.iter().filter_map(name).collect()
 }

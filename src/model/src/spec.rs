@@ -1,6 +1,7 @@
 //! The types of customers/*.yaml, fleet.yaml and pack.yaml. Knows the shape alone; `resolve` knows the meaning. The
 //! JSON Schemas in schema/ are generated from these types.
 
+mod account;
 mod database;
 mod fleet;
 mod pack;
@@ -13,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use account::*;
 pub use database::*;
 pub use fleet::*;
 pub use pack::*;
@@ -139,8 +141,8 @@ pub struct Role {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Settings {
-    /// The Cloudflare account; a name under `accounts` in fleet.yaml.
-    pub account: Option<String>,
+    /// The Cloudflare account: a name under `accounts` in fleet.yaml; or the customer's own, `{ id: …, token: { secret: NAME } }`.
+    pub account: Option<AccountChoice>,
     /// Host names that are custom domains of the worker: Cloudflare creates their DNS records and certificates.
     #[schemars(extend("uniqueItems" = true))]
     pub domains: Option<Vec<Domain>>,

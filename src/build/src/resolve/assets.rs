@@ -126,7 +126,7 @@ impl WorkerResolver<'_, '_> {
             }
             return None;
         }
-        let most = self.batch.fleet.limit(account, Limit::AssetFiles);
+        let most = self.batch.limit(account, Limit::AssetFiles);
         Some(NamedFolder { directory, place, html_handling: None, most })
     }
 }

@@ -314,7 +314,7 @@ impl WorkerResolver<'_, '_> {
     fn account_of_claims(&self, account: &str) -> String {
         match account.is_empty() {
             true => String::new(),
-            false => self.batch.fleet.first_name(account, |one, other| one.id == other.id).to_owned(),
+            false => self.batch.account_of_claims(account, |_, _| true),
         }
     }
 
@@ -324,10 +324,11 @@ impl WorkerResolver<'_, '_> {
         if self.is_account_open(account) {
             return;
         }
-        let raise = |limit: Limit| self.batch.fleet.raise(account, limit);
+        let (fleet, known) = (self.batch.fleet, self.batch.account(account).cloned());
+        let raise = |limit: Limit| fleet.raise_of(account, known.as_ref(), limit);
         // FLOTILLA_DIGEST is one of them.
         let count = (vars.len() + secrets + 1) as u64;
-        let most = self.batch.fleet.limit(account, Limit::Variables);
+        let most = self.batch.limit(account, Limit::Variables);
         if count > most {
             let message =
                 format!("{count} variables and secrets, including {DIGEST_VARIABLE}; a worker can have {most}");
@@ -339,7 +340,7 @@ impl WorkerResolver<'_, '_> {
                 .unwrap_or_else(|| self.target.subject.place.clone());
             self.push(Diagnostic::error(Code::TooManyVariables, place, message, help));
         }
-        let most = self.batch.fleet.limit(account, Limit::VariableBytes);
+        let most = self.batch.limit(account, Limit::VariableBytes);
         for (name, value) in vars {
             let size = match value {
                 Value::String(text) => text.len(),
@@ -354,7 +355,7 @@ impl WorkerResolver<'_, '_> {
             }
         }
         let zones: BTreeSet<&str> = self.settings.routes.iter().flatten().map(|route| route.zone.as_str()).collect();
-        let most = self.batch.fleet.limit(account, Limit::ZonesPerWorker);
+        let most = self.batch.limit(account, Limit::ZonesPerWorker);
         if zones.len() as u64 > most {
             let message =
                 format!("routes of {} zones; a worker can have {}", grouped(zones.len() as u64), grouped(most));

@@ -60,7 +60,7 @@ pub fn home(account_id: &str) -> Home {
 
 /// Returns a verified token: that of the account that is named, one that is picked, or one that is typed. None: none is set, and none was typed.
 pub fn access(prompter: &Prompter, workspace: &Workspace, account: Option<&str>) -> Result<Option<Access>, Failure> {
-    let accounts = &workspace.fleet.accounts;
+    let accounts = workspace.fleet.accounts.listed();
     if let Some(name) = account
         && !accounts.contains_key(name)
     {
@@ -202,7 +202,7 @@ pub fn names(
 /// Returns the account of fleet.yaml with this id; or the one whose id isn't known yet; or a new one, named after its name
 /// at Cloudflare.
 pub fn account(workspace: &Workspace, access: &Access, id: &str, called: &str) -> Account {
-    let accounts = &workspace.fleet.accounts;
+    let accounts = workspace.fleet.accounts.listed();
     let named = |name: &str, entry| Account {
         name: name.to_owned(),
         id: id.to_owned(),
@@ -250,7 +250,8 @@ pub fn entries(workspace: &Workspace, account: &Account) -> Vec<flotilla_spec::e
             let default = whole(serde_json::json!({"env": ACCOUNT_ID_VARIABLE}), TOKEN_VARIABLE);
             let default = Set(path(&["accounts", "default"]), default);
             // With two accounts, it has to be defined which one applies to customers that name none.
-            let only = workspace.fleet.accounts.keys().next().filter(|_| workspace.fleet.accounts.len() == 1);
+            let listed = workspace.fleet.accounts.listed();
+            let only = listed.keys().next().filter(|_| listed.len() == 1);
             let says = workspace.fleet.file.defaults.as_ref().is_some_and(|defaults| defaults.contains_key("account"));
             let stays = only.filter(|only| *only != "default" && !says && !workspace.ids.is_empty());
             let stays = stays.map(|only| Set(path(&["defaults", "account"]), only.clone().into()));

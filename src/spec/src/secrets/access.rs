@@ -102,8 +102,7 @@ pub fn refusal(fleet: &Fleet, customer: &str, name: &str) -> Option<Wrong> {
 
 /// Returns what a name is, if it is one of the fleet's own credentials.
 fn credential_of(fleet: &Fleet, name: &str) -> Option<String> {
-    let account = fleet.accounts.iter().find(|(_, account)| account.token.secret == name);
-    if let Some((account, _)) = account {
+    if let Some(account) = fleet.accounts.of_token(name) {
         return Some(format!("the API token of the account `{account}`"));
     }
     let opens = |identity: &IdentityPlace| identity.env.as_deref() == Some(name);
