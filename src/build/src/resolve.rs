@@ -7,6 +7,7 @@
 
 mod assets;
 mod bindings;
+mod callers;
 mod claim;
 mod database;
 mod destinations;
@@ -80,6 +81,8 @@ struct Batch<'a> {
     shared: Option<&'a Shared>,
     resolved: Resolved,
     references: Vec<Reference>,
+    /// The workers that others may call.
+    callees: Vec<callers::Callee>,
     peers: Peers,
     /// Whether it isn't known which workers there are.
     is_open: bool,
@@ -96,6 +99,7 @@ impl<'a> Batch<'a> {
             shared,
             resolved: Resolved::default(),
             references: Vec::new(),
+            callees: Vec::new(),
             peers: Peers::default(),
             is_open: false,
             own_databases: BTreeSet::new(),
@@ -124,6 +128,7 @@ impl<'a> Batch<'a> {
     /// Links workers that refer to each other, and sorts them.
     fn finish(mut self) -> (Resolved, Peers) {
         link(&mut self);
+        callers::connect(&mut self);
         let shared = database::shared_by_environments(&self.databases, &self.own_databases);
         self.resolved.diagnostics.extend(shared);
         self.resolved.diagnostics.extend(siblings::siblings(&self.resolved.claims));

@@ -16,7 +16,7 @@ use flotilla_model::customer::{DIGEST_VARIABLE, Worker};
 use flotilla_model::failure::Failure;
 use flotilla_model::fingerprint::Fingerprints;
 use flotilla_model::limits::Limit;
-use flotilla_model::names::own_secret;
+use flotilla_model::service_key;
 use flotilla_model::platform::{Call, Reply};
 use flotilla_model::text::{count, first_lines, grouped};
 use flotilla_spec::project::Fleet;
@@ -270,7 +270,7 @@ pub fn refuse_lacked(fleet: &Fleet, missing: BTreeSet<String>) -> Result<(), Fai
 
 fn lacks(customer: &str, missing: &Missing, hidden: &HashMap<String, Hidden>) -> Vec<String> {
     let each = missing.names.iter().map(|name| {
-        let what = format!("{name} or {} for {}", own_secret(customer, name), customer);
+        let what = format!("{} for {customer}", service_key::wanted(customer, name));
         let removed: Vec<&str> = missing.removed.iter().map(String::as_str).collect();
         match hidden.get(name) {
             Some(Hidden { why, .. }) => format!("{what} ({why})"),
