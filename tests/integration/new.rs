@@ -572,7 +572,8 @@ fn a_signal_in_the_middle_of_the_work_takes_it_back() {
 
 #[test]
 fn the_dialogue_asks_for_what_the_other_customers_have_also_for_the_local_emulator() {
-    let spec = |id: &str| format!("vars: {{ SERVICE: {id}.example.com }}\nbindings: {{ FILES: {{ r2: {id}-files }} }}\n");
+    let spec =
+        |id: &str| format!("vars: {{ SERVICE: {id}.example.com }}\nbindings: {{ FILES: {{ r2: {id}-files }} }}\n");
     let (acme, bolt) = (spec("acme"), spec("bolt"));
     let project = fleet(&[("acme", &acme), ("bolt", &bolt)]);
     let mut command = project.command(&["new", "cafe", "--local"]);
@@ -601,8 +602,16 @@ fn the_dialogue_asks_for_what_the_other_customers_have_also_for_the_local_emulat
     let mut command = project.command(&["new", "dune", "--local"]);
     command.env("FLOTILLA_CACHE_DIR", cache());
     let mut terminal = Terminal::run(100, command);
-    let questions =
-        ["Host name", "Display name", "Origins", "Binding FILES", "Variable SERVICE", "Database", "Destination", "All right?"];
+    let questions = [
+        "Host name",
+        "Display name",
+        "Origins",
+        "Binding FILES",
+        "Variable SERVICE",
+        "Database",
+        "Destination",
+        "All right?",
+    ];
     answer(&mut terminal, &questions.map(|question| (question, ENTER.to_owned())));
     let (code, _, last) = terminal.end();
     assert_eq!(code, 0, "{last}");

@@ -9,6 +9,7 @@ mod age;
 mod command;
 mod entries;
 mod program;
+mod service_keys;
 mod source;
 mod store;
 
@@ -170,28 +171,6 @@ impl Secrets {
             }
         }
         Finding::Nowhere
-    }
-
-    /// Derives a key of calls between workers.
-    fn service_key(&self, path: &str) -> Finding {
-        let found = match self.find_token(service_key::SOURCE) {
-            Finding::Value(found) => found,
-            Finding::Nowhere | Finding::Hidden { .. } if self.made_up => {
-                let value = SecretString::from(format!("made-up-for-{}", service_key::SOURCE));
-                FoundSecret { value, source: "made up".to_owned(), name: service_key::SOURCE.to_owned() }
-            }
-            none => return none,
-        };
-        let previous = match self.find_token(service_key::PREVIOUS) {
-            Finding::Value(previous) => Some(previous.value),
-            Finding::Nowhere => None,
-            hidden @ Finding::Hidden { .. } if !self.made_up => return hidden,
-            Finding::Hidden { .. } => None,
-        };
-        let (source, previous) = (found.value.expose_secret(), previous.as_ref().map(SecretString::expose_secret));
-        let previous = previous.filter(|previous| *previous != source);
-        let value = SecretString::from(service_key::derive(source, previous, path));
-        Finding::Value(FoundSecret { value, ..found })
     }
 
     /// Looks up a customer's secret. Its own value, `CUSTOMER__NAME`, counts before one that is for all, whichever source has it: a

@@ -42,7 +42,8 @@ impl WorkerResolver<'_, '_> {
             for (key, list) in lists.into_iter().filter(|_| cors.credentials == Some(true)) {
                 for (index, _) in indexed(list).into_iter().filter(|(_, header)| header == "*") {
                     let place = self.place(&["cors", key, &index.to_string()]);
-                    let message = format!("with `credentials`, `*` in `{key}` is a header of that name, not any header");
+                    let message =
+                        format!("with `credentials`, `*` in `{key}` is a header of that name, not any header");
                     self.push(Diagnostic::error(Code::Conflict, place, message, "list the headers by name"));
                 }
             }
@@ -154,6 +155,11 @@ fn unknown_caller(batch: &Batch<'_>, caller: &str, place: &Place) -> Option<Diag
     if batch.is_open || roles.contains(caller) {
         return None;
     }
+    if roles.is_empty() {
+        let message = format!("there is no worker `{caller}`: the customer's only worker has no role");
+        let help = "define several: `workers: { web: {}, api: { callers: [web] } }`";
+        return Some(Diagnostic::error(Code::UnknownName, place.clone(), message, help));
+    }
     if batch.shared.is_some_and(|shared| shared.peers.0.keys().any(|(name, _)| name == caller)) {
         let message = format!("the shared worker `{caller}` can't be a caller: it would need a key for each customer");
         let help = "let it call another shared worker, or recognize it by a secret of your own under `secrets`";
@@ -170,7 +176,9 @@ fn origins(batch: &mut Batch<'_>, callee: &Callee) {
         let own: BTreeSet<String> = workers.flat_map(|worker| origins_of(batch.fleet, worker)).collect();
         let is_known = batch.resolved.diagnostics.iter().all(|found| found.severity != Severity::Error);
         if own.is_empty() && is_known && !batch.is_open {
-            let message = format!("`{OWN_ORIGINS}` is no origin in {environment}: no domain, no route, and no known workers.dev address");
+            let message = format!(
+                "`{OWN_ORIGINS}` is no origin in {environment}: no domain, no route, and no known workers.dev address"
+            );
             let help = "give one of the customer's workers a domain, or set `subdomain` of its account in fleet.yaml";
             batch.resolved.diagnostics.push(Diagnostic::error(Code::NoAddress, place.clone(), message, help));
         }

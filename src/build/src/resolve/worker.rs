@@ -11,8 +11,8 @@ use flotilla_model::limits::PREVIEWED_NAME_LENGTH;
 use flotilla_model::names;
 use flotilla_model::preview::Preview;
 use flotilla_model::spec::{
-    Delivery, Domain, Environment, LogLevel, OWN_ORIGINS, Observability, PackFile, PackSetting, RequestLimits, Route, Settings,
-    TailConsumer,
+    Delivery, Domain, Environment, LogLevel, OWN_ORIGINS, Observability, PackFile, PackSetting, RequestLimits, Route,
+    Settings, TailConsumer,
 };
 use flotilla_spec::layer::Merged;
 use flotilla_spec::pack::{AssetSource, Objects, Type};

@@ -134,8 +134,7 @@ fn change(
 /// Keeps the service key as the previous one: until the rotation ends, calls are signed with both, and both are accepted, in whatever order
 /// workers are uploaded.
 fn keep_previous(opened: &Opened, store: &Store<'_>) -> Result<(), Failure> {
-    let (current, previous) =
-        (opened.secrets.token(service_key::SOURCE), opened.secrets.token(service_key::PREVIOUS));
+    let (current, previous) = (opened.secrets.token(service_key::SOURCE), opened.secrets.token(service_key::PREVIOUS));
     let Some(current) = current else { return Ok(()) };
     // The same value: this was interrupted before the new one was written.
     if previous.is_some_and(|previous| previous.expose_secret() != current.expose_secret()) {
