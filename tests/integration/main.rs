@@ -9,6 +9,7 @@ mod answers;
 mod architecture;
 mod assets;
 mod bad_input;
+mod between;
 mod bindings;
 mod bundler;
 mod cases;

@@ -8,6 +8,7 @@
 mod account;
 mod assets;
 mod bindings;
+mod callers;
 mod claim;
 mod database;
 mod destinations;
@@ -84,6 +85,8 @@ struct Batch<'a> {
     shared: Option<&'a Shared>,
     resolved: Resolved,
     references: Vec<Reference>,
+    /// The workers that others may call.
+    callees: Vec<callers::Callee>,
     peers: Peers,
     /// Whether it isn't known which workers there are.
     is_open: bool,
@@ -102,6 +105,7 @@ impl<'a> Batch<'a> {
             shared,
             resolved: Resolved::default(),
             references: Vec::new(),
+            callees: Vec::new(),
             peers: Peers::default(),
             is_open: false,
             primary_account: None,
@@ -131,6 +135,7 @@ impl<'a> Batch<'a> {
     /// Links workers that refer to each other, and sorts them.
     fn finish(mut self) -> (Resolved, Peers) {
         link(&mut self);
+        callers::connect(&mut self);
         let shared = database::shared_by_environments(&self.databases, &self.own_databases);
         self.resolved.diagnostics.extend(shared);
         self.resolved.diagnostics.extend(siblings::siblings(&self.resolved.claims));

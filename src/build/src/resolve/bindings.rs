@@ -13,7 +13,8 @@ use flotilla_model::diagnostic::{Code, Diagnostic};
 use flotilla_model::limits::Limit;
 use flotilla_model::names;
 use flotilla_model::objects::{ClassExport, Migration};
-use flotilla_model::spec::QueueConsumer;
+use flotilla_model::service_key;
+use flotilla_model::spec::{CORS_VARIABLE, QueueConsumer};
 use flotilla_model::text::grouped;
 use flotilla_spec::pack::Objects;
 use flotilla_spec::secrets::access;
@@ -403,6 +404,9 @@ impl WorkerResolver<'_, '_> {
 pub(super) fn reserved(name: &str) -> Option<&'static str> {
     match name {
         DIGEST_VARIABLE => Some("flotilla gives it to each worker itself"),
+        CORS_VARIABLE => Some("flotilla makes it of `cors` and `trustedOrigins`"),
+        service_key::CALLER | service_key::CALLERS => Some("flotilla makes it of `callers`"),
+        name if name.starts_with(service_key::BINDING) => Some("it is a key that flotilla derives: see `callers`"),
         TURSO_URL | TURSO_TOKEN | D1_BINDING => Some("it belongs to the database: see `database`"),
         _ => None,
     }

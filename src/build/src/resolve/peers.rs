@@ -22,6 +22,8 @@ pub(super) struct Peer {
     pub(super) account: String,
     pub(super) namespace: Option<String>,
     pub(super) address: Option<String>,
+    /// The roles that may call it.
+    pub(super) callers: Vec<String>,
     /// Whether it isn't known how it is reached, or in which environments it exists.
     pub(super) is_open: bool,
     /// Whether all of its domains and routes are known.

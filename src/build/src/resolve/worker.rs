@@ -11,8 +11,8 @@ use flotilla_model::limits::PREVIEWED_NAME_LENGTH;
 use flotilla_model::names;
 use flotilla_model::preview::Preview;
 use flotilla_model::spec::{
-    Delivery, Domain, Environment, LogLevel, Observability, PackFile, PackSetting, RequestLimits, Route, Settings,
-    TailConsumer,
+    Delivery, Domain, Environment, LogLevel, OWN_ORIGINS, Observability, PackFile, PackSetting, RequestLimits, Route,
+    Settings, TailConsumer,
 };
 use flotilla_spec::layer::Merged;
 use flotilla_spec::pack::{AssetSource, Objects, Type};
@@ -249,7 +249,11 @@ impl<'a> WorkerResolver<'a, '_> {
         let assets = self.assets(pack.as_ref(), &reach.account, &vars, &secrets, (&bindings, &database));
         let (target, settings) = (self.target, self.settings);
         let provenance = settings.trusted_origins.as_ref();
-        let trusted_origins = self.checked(provenance, "trustedOrigins", Code::BadOrigin, names::origin);
+        let trusted_origins = self.checked(provenance, "trustedOrigins", Code::BadOrigin, |origin| match origin {
+            OWN_ORIGINS => Ok(()),
+            origin => names::origin(origin),
+        });
+        self.callee();
         let crons = self.crons(reach.namespace.as_deref());
         self.compatibility_date();
         if known_name.is_some() {
@@ -528,7 +532,8 @@ impl<'a> WorkerResolver<'a, '_> {
         let left_out = &self.left_out;
         let has_all_hosts = self.target.standing.is_some()
             && !["account", "domains", "routes"].into_iter().any(|key| left_out.has(key));
-        let peer = Peer { worker, account, namespace, address, is_open, has_all_hosts };
+        let callers = self.settings.callers.clone().unwrap_or_default();
+        let peer = Peer { worker, account, namespace, address, callers, is_open, has_all_hosts };
         self.batch.peers.0.insert((role.to_owned(), self.target.environment), peer);
     }
 
@@ -609,7 +614,10 @@ impl<'a> WorkerResolver<'a, '_> {
         let Some(PackInUse { name, manifest: Some(manifest), .. }) = pack else {
             return;
         };
-        for setting in PackSetting::ALL.into_iter().filter(|setting| !manifest.uses(*setting)) {
+        // The code gets the origins with the CORS settings, whatever its templates use.
+        let is_variable = |setting| setting == PackSetting::TrustedOrigins && self.settings.cors.is_some();
+        let unused = PackSetting::ALL.into_iter().filter(|setting| !manifest.uses(*setting) && !is_variable(*setting));
+        for setting in unused {
             let key = setting.key();
             if let Some(place) =
                 self.target.merged.key_place(&[key]).filter(|place| self.is_for_this_worker(place, key))
