@@ -48,6 +48,7 @@ mod line;
 mod list;
 mod live;
 mod local;
+mod migrations;
 mod moves;
 mod network;
 mod new;

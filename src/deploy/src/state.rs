@@ -1,6 +1,7 @@
 //! The state: what is deployed and what happened, in SQLite. All SQL is here and in `state/`, plain enough for another
 //! database. Doesn't know the platform; never holds a secret.
 
+mod databases;
 mod history;
 mod hosts;
 mod migration;
@@ -32,6 +33,8 @@ use flotilla_model::tags::Triggers;
 
 use crate::rotation::LOST;
 
+pub use databases::{DatabaseId, RecordedDatabase};
+use history::insert_record;
 pub use history::{Entry, Record, Run, RunId, Stored, deflated};
 pub use hosts::{HostTarget, Table};
 
@@ -222,6 +225,8 @@ pub struct State {
     files: Vec<HeldFile>,
     /// The file of the lock under which it is written.
     lock: Option<HeldFile>,
+    /// Whether it has the tables of D1 databases: one that an older version wrote has none, and may be only read.
+    has_databases: bool,
 }
 
 /// The kinds of resources whose ids are looked up by name once, and cached.
@@ -342,12 +347,14 @@ impl State {
         }
         if writable {
             db.execute_batch(history::INDEX)?;
+            db.execute_batch(databases::TABLES)?;
         }
+        let has_databases = writable || databases::exist(&db)?;
         // A record must survive a power failure: it contains what was acknowledged.
         db.pragma_update(None, "synchronous", "FULL")?;
         db.set_prepared_statement_cache_capacity(64);
         let key = db.query_row("SELECT value FROM keys WHERE name = 'fingerprint'", [], |row| row.get(0))?;
-        Ok(Ok(State { db, key, files: Vec::new(), lock: None }))
+        Ok(Ok(State { db, key, files: Vec::new(), lock: None, has_databases }))
     }
 
     /// Notes the lock under which the state is written: without its file, another deploy could begin beside this one.
