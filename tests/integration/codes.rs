@@ -12,16 +12,16 @@ use crate::folders::temporary_folder;
 use crate::support::{Project, repository};
 
 /// The codes that files of these cause, and nothing a few lines of text can show.
-const WITHOUT_EXAMPLE: [&str; 19] = [
+const WITHOUT_EXAMPLE: [&str; 20] = [
     "Y0101", "Y0102", "Y0103", "Y0104", "Y0109", "Y0110", "S0215", "L0402", "L0403", "L0409", "L0411", "L0412",
-    "F0501", "F0502", "F0508", "P0608", "P0610", "P0611", "P0613",
+    "F0501", "F0502", "F0508", "P0608", "P0610", "P0611", "P0613", "P0621",
 ];
 
 /// The codes that another command than `check` gives, and that command.
 const OF_COMMANDS: [(&str, &[&str]); 2] = [("S0220", &["preview", "up", "--id", "7"]), ("S0221", &["plan"])];
 
 /// The codes of packs that `check` gives, as their examples can't be built without packages of npm.
-const OF_CHECK: [&str; 5] = ["P0606", "P0607", "P0609", "P0612", "P0615"];
+const OF_CHECK: [&str; 6] = ["P0606", "P0607", "P0609", "P0612", "P0615", "P0620"];
 
 /// The codes that a command gives for a project of these files; `check`, unless another is named.
 fn codes(examples: &[Example], command: Option<&[&str]>, is_checked: bool) -> Vec<String> {

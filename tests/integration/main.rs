@@ -53,6 +53,7 @@ mod line;
 mod list;
 mod live;
 mod local;
+mod migrations;
 mod moves;
 mod network;
 mod new;

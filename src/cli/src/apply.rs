@@ -72,6 +72,12 @@ pub(super) fn summary(outcome: &Outcome) -> String {
     if let Some(why) = &outcome.halted {
         text += &format!("\nhalted: {}", clean(why));
     }
+    if outcome.migrations + outcome.migrations_skipped > 0 {
+        text += &format!("\n{} applied", count(outcome.migrations, "migration"));
+        if outcome.migrations_skipped > 0 {
+            text += &format!(", {} not attempted", outcome.migrations_skipped);
+        }
+    }
     if outcome.hosts + outcome.hosts_skipped > 0 {
         text += &format!("\n{} written", count(outcome.hosts, "host"));
         if outcome.hosts_skipped > 0 {

@@ -408,7 +408,12 @@ impl Operator for DevOperator<'_> {
             Event::Diagnostics(found) => *self.diagnostics.lock() = Some(found.to_vec()),
             // What is of interest beside the workers that were deployed.
             Event::Deploy(deploy::Event::Applied(_)) => self.shown().step(1),
-            Event::Deploy(deploy::Event::Failed(..) | deploy::Event::Unhealthy(..) | deploy::Event::Halted(_))
+            Event::Deploy(
+                deploy::Event::Failed(..)
+                | deploy::Event::MigrationFailed(..)
+                | deploy::Event::Unhealthy(..)
+                | deploy::Event::Halted(_),
+            )
             | Event::NothingSelected
             | Event::SourceUnavailable { .. }
             | Event::Stay { .. }

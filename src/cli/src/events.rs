@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::{Value, json};
 
 use flotilla_deploy::deploy::{Event, Outcome};
-use flotilla_deploy::plan::{Action, Change, Plan};
+use flotilla_deploy::plan::{Action, Change, DatabaseChange, Plan};
 use flotilla_deploy::state::RunId;
 use flotilla_model::failure::Failure;
 
@@ -62,6 +62,12 @@ impl Events {
                 "account": change.account, "action": change.action, "digest": change.digest,
             })
         };
+        let of_database = |change: &DatabaseChange, event: &str| {
+            json!({
+                "event": event, "database": change.database, "customer": change.customer, "environment": change.environment,
+                "account": change.account, "workers": change.workers,
+            })
+        };
         let with = |mut value: Value, key: &str, text: &str| {
             value[key] = json!(text);
             value
@@ -74,6 +80,8 @@ impl Events {
             Event::Applied(change) => of(change, "applied"),
             Event::Failed(change, error) => with(of(change, "failed"), "error", error),
             Event::Overtaken(change) => of(change, "overtaken"),
+            Event::Migrated(change, migration) => with(of_database(change, "migrated"), "migration", migration),
+            Event::MigrationFailed(change, error) => with(of_database(change, "migration_failed"), "error", error),
             Event::CheckingHealth { checked, unchecked } => {
                 json!({"event": "asking", "workers": checked, "unchecked": unchecked})
             }

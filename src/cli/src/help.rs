@@ -98,6 +98,15 @@ pub(super) const PREVIEW: &str = "Examples:
 A preview uses the settings of staging, or of `previews.from` in fleet.yaml, with `environments: { preview: … }` on top. Its workers \
 call each other and have D1 databases of their own. Running `preview up` again deploys what changed.";
 
+pub(super) const MIGRATIONS: &str = "Examples:
+  flotilla migrations new add_orders     create the next migration of the pack
+  flotilla migrations list               show how many databases have each migration
+  flotilla migrations status acme        show what is pending for a customer
+  flotilla migrations apply --dry-run    show what would be applied, and what it costs
+  flotilla migrations apply --yes        apply pending migrations without uploading workers
+
+A deploy applies them as well, in the same waves, before the upload of each worker.";
+
 pub(super) const PRUNE: &str = "Examples:
   flotilla prune                     show what would be deleted, and ask
   flotilla prune --yes               delete workers that no spec defines, at most 10 or 10 %

@@ -31,6 +31,7 @@ mod keys;
 mod list;
 mod local;
 mod logs;
+mod migrations;
 mod new;
 mod operator;
 mod other_names;
@@ -198,6 +199,9 @@ enum Command {
     /// List, check, set and rotate the secrets that workers need
     #[command(subcommand, after_help = help::SECRETS)]
     Secrets(secrets::Arguments),
+    /// List, apply and create the migrations of D1 databases
+    #[command(subcommand, after_help = help::MIGRATIONS)]
+    Migrations(migrations::Arguments),
     /// Deploy, list and remove temporary previews with their own hostnames
     #[command(subcommand, after_help = help::PREVIEW)]
     Preview(preview::Arguments),
@@ -450,7 +454,7 @@ fn refuse_half_made(session: &Session, command: &Command) -> Result<(), Failure>
         }
     };
     let message = format!("`flotilla {what}` was interrupted and left the project half changed");
-    if matches!(command, Command::Deploy(_) | Command::Destroy(_) | Command::Prune(_) | Command::Preview(_)) {
+    if matches!(command, Command::Deploy(_) | Command::Destroy(_) | Command::Prune(_) | Command::Preview(_) | Command::Migrations(_)) {
         return Err(Failure::refused(format!("{message}; nothing was sent")).hint(hint));
     }
     session.ui.line(&format!("{} {message}; {hint}", session.ui.paint(Style::Warning, "warning:")));
@@ -495,6 +499,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Rollback(arguments) => arguments.apply.summary.clone(),
         Command::Preview(arguments) => arguments.summary(),
         Command::Prune(arguments) => arguments.apply.summary.clone(),
+        Command::Migrations(migrations::Arguments::Apply(arguments)) => arguments.apply.summary.clone(),
         _ => None,
     };
     let session = Session::new(project::find(&from)?, format, ui, summary);
@@ -516,6 +521,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Preview(arguments) => preview::run(&session, &arguments),
         Command::Verify(arguments) => verify::run(&session, &arguments),
         Command::Prune(arguments) => prune::run(&session, &arguments),
+        Command::Migrations(arguments) => migrations::run(&session, &arguments),
         Command::State(command) => state::run(&session, &command),
         Command::List(arguments) => list::run(&session, &arguments),
         Command::Show { selection } => show::run(&session, &selection),

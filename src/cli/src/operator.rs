@@ -196,6 +196,9 @@ fn report_change(ui: &Ui, event: &deploy::Event<'_>) {
                 clean(error)
             ));
         }
+        Event::MigrationFailed(change, error) => {
+            ui.line(&format!("{} {}: {}", ui.paint(Style::Error, "failed"), clean(&change.customer), clean(error)));
+        }
         Event::Unhealthy(change, why) => ui.line(&format!(
             "{} {} ({}): {}",
             ui.paint(Style::Error, "unhealthy"),
@@ -238,6 +241,6 @@ fn report_change(ui: &Ui, event: &deploy::Event<'_>) {
                 ui.detail(&if more > 0 { format!("{shown} · {more} more") } else { shown });
             }
         }
-        Event::Wave { .. } | Event::Waiting(..) => {}
+        Event::Wave { .. } | Event::Waiting(..) | Event::Migrated(..) => {}
     }
 }

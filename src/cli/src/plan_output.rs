@@ -1,6 +1,7 @@
 //! The output of a plan: for people, as JSON, and as Markdown for a pull request. Makes no choice about what is done.
 
 mod markdown;
+mod migrations;
 mod reason_groups;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +9,7 @@ use std::ops::Deref;
 
 use serde::Serialize;
 
-use flotilla_deploy::plan::{Action, Change, Held, HostChange, Orphan, Plan};
+use flotilla_deploy::plan::{Action, Change, DatabaseChange, Held, HostChange, Orphan, Plan};
 use flotilla_deploy::refresh::Finding;
 use flotilla_engine::credentials::InvalidId;
 use flotilla_engine::plan_view::{Estimate, PlanView, eta};
@@ -66,7 +67,7 @@ pub struct Report<'a> {
     checks: usize,
     eta_seconds: f64,
     digest: Digest,
-    changes: &'a [Change],
+    changes: Vec<ChangeReport<'a>>,
     hosts: &'a [HostChange],
     held: &'a [Held],
     orphans: &'a [Orphan],
@@ -80,6 +81,14 @@ pub struct Report<'a> {
     /// The accounts whose ids no account can have, if there are any.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     invalid_ids: &'a [&'a InvalidId],
+}
+
+/// A change of a plan: of a worker, or of a database.
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum ChangeReport<'a> {
+    Worker(&'a Change),
+    Migration(&'a DatabaseChange),
 }
 
 /// A secret without a value.
@@ -130,7 +139,12 @@ impl PlanOutput<'_> {
             checks: self.checks(),
             eta_seconds: eta(&self.estimates),
             digest: plan.digest,
-            changes: &plan.changes,
+            changes: plan
+                .changes
+                .iter()
+                .map(ChangeReport::Worker)
+                .chain(plan.databases.iter().map(ChangeReport::Migration))
+                .collect(),
             hosts: &plan.hosts,
             held: &plan.held,
             orphans: &plan.orphans,
@@ -157,6 +171,10 @@ impl PlanOutput<'_> {
             lines.extend(group_lines(ui, &group_reasons(&plan.changes)));
         }
         let limit = |limit: usize| if full { usize::MAX } else { limit };
+        lines.extend(migrations::lines(&plan.databases, limit(LINES)).into_iter().map(|line| {
+            let sign = ui.paint(Style::Warning, "~");
+            format!("{sign} {}", clean(&line))
+        }));
         lines.extend(hosts(ui, &plan.hosts, limit(NAMES)));
         lines.extend(self.held(ui, limit(LINES), limit(NAMES)));
         if !plan.orphans.is_empty() {
@@ -206,8 +224,9 @@ impl PlanOutput<'_> {
             0 => String::new(),
             number => format!(", {}", count(number, "host")),
         };
+        let databases = migrations::total(&plan.databases);
         lines.push(format!(
-            "plan: {create} to create, {update} to update, {delete} to delete, {} unchanged{hosts} · {} · about {}",
+            "plan: {create} to create, {update} to update, {delete} to delete, {} unchanged{databases}{hosts} · {} · about {}",
             grouped(plan.unchanged as u64),
             self.price(),
             duration(eta(&self.estimates))
@@ -522,7 +541,16 @@ mod tests {
     pub fn plan(changes: Vec<Change>) -> Plan {
         let digest = Digest::of(b"plan");
         let waves = vec!["the rest".to_owned()];
-        Plan { changes, hosts: Vec::new(), unchanged: 3, held: Vec::new(), orphans: Vec::new(), waves, digest }
+        Plan {
+            changes,
+            databases: Vec::new(),
+            hosts: Vec::new(),
+            unchanged: 3,
+            held: Vec::new(),
+            orphans: Vec::new(),
+            waves,
+            digest,
+        }
     }
 
     pub fn price(account: &str, requests: usize, used: u64) -> Estimate {

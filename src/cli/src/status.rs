@@ -20,6 +20,7 @@ use flotilla_spec::project::{Fleet, FleetReading, read_fleet_in_part, unknown_fl
 use flotilla_spec::tree::Tree;
 
 use super::cloud::CustomersArguments;
+use super::migrations::{self, DatabaseRow};
 use super::report::{self, count};
 use super::selection::Selection;
 use super::table::{Cell, Column, Fit, Table};
@@ -181,6 +182,11 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     // What is invalid was reported when the cloud was opened.
     let is_invalid = !cloud.invalid(accounts.iter().copied()).is_empty();
     let unknown = unknown_accounts(&cloud.unknown(accounts));
+    let migrated = match &loaded {
+        Some(loaded) => migrations::databases(loaded, &cloud, &state, |worker| selection.includes(worker))?,
+        None => Vec::new(),
+    };
+    let behind: Vec<&DatabaseRow> = migrated.iter().filter(|row| row.is_behind()).collect();
     let exit = match (unknown.is_some() || is_invalid || !errors.is_empty(), is_healthy) {
         (true, _) => Exit::Diagnostics,
         (false, true) => Exit::Done,
@@ -191,6 +197,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     }
     if session.format == Format::Json {
         let mut object = serde_json::json!({ "workers": rows, "invalid": invalid });
+        if !migrated.is_empty() {
+            object["databases_behind"] = serde_json::to_value(&behind).map_err(anyhow::Error::from)?;
+        }
         if !errors.is_empty() {
             object["error"] = "the fleet has errors: what its specs define is unknown".into();
             object["diagnostics"] = serde_json::to_value(&errors).map_err(anyhow::Error::from)?;
@@ -233,6 +242,13 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             session.ui.paint(Style::Warning, "!"),
             count(names.len(), "customer"),
             text::names(&names, NAMES)
+        ));
+    }
+    if !behind.is_empty() {
+        report::print(&format!(
+            "{} {} behind its migrations or not read yet: `flotilla migrations status` shows which",
+            session.ui.paint(Style::Warning, "!"),
+            count(behind.len(), "database")
         ));
     }
     let live = rows.iter().filter(|row| row.digest.is_some()).count();

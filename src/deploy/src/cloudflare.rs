@@ -242,6 +242,12 @@ impl Cloudflare {
                 self.request(home, Method::POST, &format!("{account}/d1/database")).json(&body)
             }
             Call::DeleteDatabase { id } => self.request(home, Method::DELETE, &format!("{account}/d1/database/{id}")),
+            Call::QueryDatabase { id, sql } => {
+                self.request(home, Method::POST, &format!("{account}/d1/database/{id}/query")).json(&json!({"sql": sql}))
+            }
+            Call::ReadBookmark { id } => {
+                self.request(home, Method::GET, &format!("{account}/d1/database/{id}/time_travel/bookmark"))
+            }
             Call::ListKv { page } => {
                 let query = [format!("per_page={KV_PER_PAGE}")];
                 self.list(home, &format!("{account}/storage/kv/namespaces"), query, page)
@@ -429,6 +435,8 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
             | Call::ListDatabases { .. }
             | Call::CreateDatabase { .. }
             | Call::DeleteDatabase { .. }
+            | Call::QueryDatabase { .. }
+            | Call::ReadBookmark { .. }
             | Call::ListKv { .. }
             | Call::CreateKv { .. }
             | Call::ListKeys { .. }

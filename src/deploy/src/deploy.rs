@@ -8,6 +8,7 @@ mod advice;
 mod answer;
 mod begin;
 mod circle;
+mod databases;
 mod health;
 mod hosts;
 mod index;
@@ -29,7 +30,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::pace::Lane;
-use crate::plan::Change;
+use crate::plan::{Change, DatabaseChange};
 use crate::state::{Deployed, RunId, State, Stored};
 use flotilla_model::assets::AssetList;
 use flotilla_model::clock::Clock;
@@ -37,7 +38,7 @@ use flotilla_model::digest::Digest;
 use flotilla_model::plain_file;
 use flotilla_model::platform::{AssetBody, HealthCheck, Module};
 
-pub use index::{ChangeIndex, HostWriteId, LaneId, LookupId, PutBackId, WaveIndex};
+pub use index::{ChangeIndex, DatabaseIndex, HostWriteId, LaneId, LookupId, PutBackId, WaveIndex};
 pub use ownership::Ownership;
 pub use pool::{Answer, Extras, Ids, Job, Pool, Rehearsal, Threads};
 pub use problem::NextStep;
@@ -159,6 +160,10 @@ pub enum Event<'a> {
     Applied(&'a Change),
     /// A change failed.
     Failed(&'a Change, &'a str),
+    /// A migration was applied to a database.
+    Migrated(&'a DatabaseChange, &'a str),
+    /// The migrations of a database failed: the workers that are bound to it stay as they are.
+    MigrationFailed(&'a DatabaseChange, &'a str),
     /// A change is left to another deploy, which changed its worker first.
     Overtaken(&'a Change),
     /// The health checks of a wave begin.
@@ -260,6 +265,12 @@ pub struct Outcome {
     pub overtaken: usize,
     /// The number of workers that were checked and are unhealthy.
     pub unhealthy: usize,
+    /// Migrations that were applied to databases.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub migrations: usize,
+    /// Migrations that were pending and not attempted.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub migrations_skipped: usize,
     /// Hosts that were written or removed.
     pub hosts: usize,
     /// Hosts that weren't.
@@ -285,10 +296,15 @@ pub struct Outcome {
     pub breached: Option<usize>,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
 impl Outcome {
     /// Returns whether everything that was planned is applied, and healthy.
     pub fn is_complete(&self) -> bool {
-        self.failed + self.skipped + self.unhealthy + self.hosts_skipped == 0
+        self.failed + self.skipped + self.unhealthy + self.hosts_skipped + self.migrations_skipped == 0
     }
 
     /// Returns the next steps for the rest: nothing if everything is done.
@@ -302,7 +318,7 @@ impl Outcome {
         if self.halted.is_some() && !is_transient && !steps.contains(&NextStep::Health) {
             steps.insert(NextStep::FailureLimit);
         }
-        if steps.is_empty() && self.skipped + self.hosts_skipped > 0 {
+        if steps.is_empty() && self.skipped + self.hosts_skipped + self.migrations_skipped > 0 {
             steps.insert(NextStep::Retry);
         }
         steps

@@ -2,6 +2,7 @@
 //! give the same plan, and a deploy makes no choice that the plan left open.
 
 mod comparison;
+mod databases;
 pub mod handover;
 mod hosts;
 mod leave_out;
@@ -13,7 +14,7 @@ mod rank;
 pub(crate) mod transfers;
 mod waves;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,9 @@ use flotilla_model::platform::Home;
 use flotilla_model::reason::{Reason, with_details};
 use flotilla_model::spec::{Delivery, Environment, Jurisdiction, LocationHint, QueueConsumer};
 
+pub use databases::{
+    DatabaseAction, DatabaseChange, DatabaseDecision, DatabaseReference, DatabaseUser, decide_database,
+};
 pub use hosts::{HostChange, READ_ONE_BY_ONE};
 pub use planned_action::{HostAction, PlannedAction};
 pub use planner::Planner;
@@ -343,6 +347,8 @@ pub struct Orphan {
 pub struct Plan {
     /// The changes, sorted by environment and customer.
     pub changes: Vec<Change>,
+    /// The D1 databases whose migrations are applied, sorted by environment and customer.
+    pub databases: Vec<DatabaseChange>,
     /// The hosts of dispatch namespaces that are to point to another worker, sorted.
     pub hosts: Vec<HostChange>,
     /// The number of workers that are up to date.
@@ -368,6 +374,8 @@ pub struct Options<'a> {
     pub prune: bool,
     /// Delete, and nothing else.
     pub only_prune: bool,
+    /// Apply the migrations of databases, and nothing else.
+    pub only_databases: bool,
     /// The customers whose orphaned workers are deleted; none: all.
     pub pruned_customers: Option<&'a BTreeSet<String>>,
     /// The customers that were named: a manual delivery requires that.
@@ -476,9 +484,23 @@ pub fn back(id: &WorkerId, live: &Deployed, (to, bundle, files): (Digest, &Store
     }
 }
 
+/// Returns the digest of what a plan does.
+pub(crate) fn plan_digest(changes: &[Change], databases: &[DatabaseChange], hosts: &[HostChange]) -> Digest {
+    PlannedAction::digest(
+        changes.iter().map(PlannedAction::of),
+        databases.iter().map(DatabaseAction::of),
+        hosts.iter().map(HostAction::of),
+    )
+}
+
 impl Plan {
     /// Returns a plan of these changes and nothing else.
-    pub fn of(mut changes: Vec<Change>, waves: &[Wave]) -> Plan {
+    pub fn of(changes: Vec<Change>, waves: &[Wave]) -> Plan {
+        Plan::with_databases(changes, Vec::new(), waves)
+    }
+
+    /// Returns a plan of these changes, and of these migrations of databases.
+    fn with_databases(mut changes: Vec<Change>, mut databases: Vec<DatabaseChange>, waves: &[Wave]) -> Plan {
         changes.sort_by(|a, b| {
             (a.environment, &a.customer, &a.account, &a.worker).cmp(&(
                 b.environment,
@@ -488,10 +510,10 @@ impl Plan {
             ))
         });
         rank::rank(&mut changes);
-        let waves = waves::assign(waves, &mut changes);
-        let digest = PlannedAction::digest(changes.iter().map(PlannedAction::of), []);
+        let waves = waves::assign(waves, &mut changes, &mut databases);
+        let digest = plan_digest(&changes, &databases, &[]);
         let (held, orphans) = (Vec::new(), Vec::new());
-        Plan { changes, hosts: Vec::new(), unchanged: 0, held, orphans, waves, digest }
+        Plan { changes, databases, hosts: Vec::new(), unchanged: 0, held, orphans, waves, digest }
     }
 }
 
@@ -511,13 +533,14 @@ impl Plan {
 
     /// Returns whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.hosts.is_empty()
+        self.changes.is_empty() && self.hosts.is_empty() && self.databases.is_empty()
     }
 
     /// Returns the accounts that it is about: their ids, and their names in fleet.yaml.
     pub fn accounts(&self) -> impl Iterator<Item = (&str, &str)> {
         let changes = self.changes.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str()));
-        changes.chain(self.hosts.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str())))
+        let databases = self.databases.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str()));
+        changes.chain(databases).chain(self.hosts.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str())))
     }
 
     /// Returns the number of changes with an action.
@@ -525,13 +548,25 @@ impl Plan {
         self.changes.iter().filter(|change| change.action == action).count()
     }
 
-    /// Returns the number of changes of each wave.
+    /// Returns the number of changes of each wave; a database counts unless one of its workers changes, too.
     pub fn sizes(&self) -> Vec<usize> {
         let mut sizes = vec![0; self.waves.len()];
         for change in &self.changes {
             sizes[change.wave] += 1;
         }
+        for change in self.databases_alone() {
+            sizes[change.wave] += 1;
+        }
         sizes
+    }
+
+    /// Returns the databases none of whose workers changes.
+    pub fn databases_alone(&self) -> impl Iterator<Item = &DatabaseChange> {
+        let changed: HashSet<WorkerId> = match self.databases.is_empty() {
+            true => HashSet::new(),
+            false => self.changes.iter().map(Change::id).collect(),
+        };
+        self.databases.iter().filter(move |change| !change.users.iter().any(|user| changed.contains(user)))
     }
 }
 

@@ -2,6 +2,7 @@
 //! database. Doesn't know the platform; never holds a secret.
 
 mod accounts;
+mod databases;
 mod history;
 mod hosts;
 mod migration;
@@ -33,6 +34,8 @@ use flotilla_model::tags::Triggers;
 
 use crate::rotation::LOST;
 
+pub use databases::{DatabaseId, RecordedDatabase};
+use history::insert_record;
 pub use history::{Entry, Record, Run, RunId, Stored, deflated};
 pub use hosts::{HostTarget, Table};
 
@@ -223,6 +226,8 @@ pub struct State {
     files: Vec<HeldFile>,
     /// The file of the lock under which it is written.
     lock: Option<HeldFile>,
+    /// Whether it has the tables of D1 databases: one that an older version wrote has none, and may be only read.
+    has_databases: bool,
 }
 
 /// The kinds of resources whose ids are looked up by name once, and cached.
@@ -344,12 +349,14 @@ impl State {
         }
         if writable {
             db.execute_batch(history::INDEX)?;
+            db.execute_batch(databases::TABLES)?;
         }
+        let has_databases = writable || databases::exist(&db)?;
         // A record must survive a power failure: it contains what was acknowledged.
         db.pragma_update(None, "synchronous", "FULL")?;
         db.set_prepared_statement_cache_capacity(64);
         let key = db.query_row("SELECT value FROM keys WHERE name = 'fingerprint'", [], |row| row.get(0))?;
-        Ok(Ok(State { db, key, files: Vec::new(), lock: None }))
+        Ok(Ok(State { db, key, files: Vec::new(), lock: None, has_databases }))
     }
 
     /// Notes the lock under which the state is written: without its file, another deploy could begin beside this one.

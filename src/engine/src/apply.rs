@@ -97,7 +97,7 @@ pub(crate) fn apply(
     let eta = eta(&lanes.estimates(plan, &plan.lookups(state)?, &checks));
     let Lanes { lanes, of: lane_of } = lanes.with_priority(kind.priority);
     let lanes: Vec<Arc<Lane>> = lanes.into_iter().map(Arc::new).collect();
-    let size = plan.changes.len().clamp(1, MAX_IN_FLIGHT.min(lanes.len() * 64).max(1));
+    let size = plan.changes.len().max(plan.databases.len()).clamp(1, MAX_IN_FLIGHT.min(lanes.len() * 64).max(1));
     let platform_seam: Arc<dyn Platform> = Arc::<Cloudflare>::clone(platform);
     let pool = Box::new(Threads::new(size, platform_seam, make, Arc::clone(&clock)));
     let health = HealthChecks::find(ctx, plan, state)?;
@@ -114,7 +114,7 @@ pub(crate) fn apply(
     })?;
     let control = operator.control(&context.folder(), kind.ahead);
     operator.on_event(&Event::RunStarted { run, kind: kind.name, plan, eta });
-    operator.begin("deploying", Some(plan.changes.len() as u64));
+    operator.begin("deploying", Some((plan.changes.len() + plan.databases_alone().count()) as u64));
     operator.expect(Duration::from_secs_f64(eta));
     let deploy_context = DeployContext {
         pool,

@@ -23,6 +23,8 @@ pub struct LeftOut {
     changes: usize,
     /// The number of hosts of dispatch namespaces.
     hosts: usize,
+    /// The number of migrations of databases.
+    migrations: usize,
 }
 
 impl LeftOut {
@@ -32,6 +34,10 @@ impl LeftOut {
         let (left_out, kept): (Vec<_>, Vec<_>) =
             std::mem::take(&mut plan.changes).into_iter().partition(|change| change.account == account);
         plan.changes = kept;
+        let (of_account, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut plan.databases).into_iter().partition(|database| database.account == account);
+        plan.databases = kept;
+        self.migrations += of_account.iter().map(|database| database.pending.len()).sum::<usize>();
         let hosts = plan.hosts.len();
         plan.hosts.retain(|host| host.account != account);
         self.hosts += hosts - plan.hosts.len();
@@ -66,6 +72,7 @@ impl LeftOut {
 
     /// Adds what was left out to the outcome of the run.
     pub fn add_to(self, outcome: &mut Outcome) {
+        outcome.migrations_skipped += self.migrations;
         outcome.failed += self.failures.len();
         outcome.skipped += self.changes - self.failures.len();
         outcome.hosts_skipped += self.hosts;

@@ -8,6 +8,7 @@ pub mod build_fleet;
 pub mod cloud;
 pub mod context;
 pub mod credentials;
+pub mod databases;
 pub mod deploy_fleet;
 pub mod destroy;
 pub mod destroy_target;

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use flotilla_deploy::plan::{Action, Change, HostAction, Plan, PlannedAction, Step};
+use flotilla_deploy::plan::{Action, Change, DatabaseAction, DatabaseChange, HostAction, Plan, PlannedAction, Step};
 use flotilla_deploy::state::State;
 use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::digest::Digest;
@@ -44,6 +44,9 @@ pub struct PlanFile {
     asked: Vec<String>,
     /// The changes, with their reasons.
     changes: Vec<Entry>,
+    /// The databases whose migrations are applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    databases: Vec<DatabaseAction>,
     /// The hosts that point to another worker afterwards.
     hosts: Vec<HostAction>,
 }
@@ -99,7 +102,8 @@ impl PlanFile {
         let fleet = planned.project.fleet.file.name.clone();
         let digest = planned.plan.digest;
         let hosts = planned.plan.hosts.iter().map(HostAction::of).collect();
-        PlanFile { flotilla_plan: VERSION, fleet, digest, asked, changes: entries.collect(), hosts }
+        let databases = planned.plan.databases.iter().map(DatabaseAction::of).collect();
+        PlanFile { flotilla_plan: VERSION, fleet, digest, asked, changes: entries.collect(), databases, hosts }
     }
 
     /// Writes it to a file, whole or not at all.
@@ -134,9 +138,8 @@ impl PlanFile {
         }
         let file: PlanFile =
             serde_json::from_slice(bytes).map_err(|error| format!("is damaged: {}", quoting(&error)))?;
-        if PlannedAction::digest(file.changes.iter().map(|entry| entry.does.clone()), file.hosts.iter().cloned())
-            != file.digest
-        {
+        let changes = file.changes.iter().map(|entry| entry.does.clone());
+        if PlannedAction::digest(changes, file.databases.iter().cloned(), file.hosts.iter().cloned()) != file.digest {
             return Err("is damaged: its changes don't match its digest".to_owned());
         }
         Ok(file)
@@ -191,7 +194,12 @@ impl PlanFile {
         let to = |host: &HostAction| HostAction { wave: 0, ..host.clone() };
         let hosts: BTreeSet<HostAction> = self.hosts.iter().map(to).collect();
         let known = rest.hosts.iter().all(|host| hosts.contains(&to(&HostAction::of(host))));
+        let migrated = |change: &DatabaseChange| {
+            let rest = DatabaseAction::of(change);
+            self.databases.iter().any(|planned| rest.is_rest_of(planned))
+        };
         known
+            && rest.databases.iter().all(migrated)
             && rest.changes.iter().map(PlannedAction::of).all(|action| {
                 all.get(&key(&action)).is_some_and(|whole| {
                     let uploads = action.steps.contains(&Step::Upload);
@@ -254,6 +262,7 @@ fn differences(was: &PlanFile, is: &Plan) -> Vec<String> {
             format!("host {}: {what}, to {to} in wave {}", host.host, host.wave + 1)
         }));
     }
+    lines.extend(database_differences(was, is));
     lines
 }
 
@@ -265,6 +274,19 @@ fn why(reasons: &[String]) -> String {
     let some: Vec<String> = reasons.iter().take(3).map(|reason| reason.chars().take(120).collect()).collect();
     let more = if reasons.len() > 3 { "; …" } else { "" };
     format!("{}{more}", some.join("; "))
+}
+
+/// Returns the databases that differ, a line each.
+fn database_differences(was: &PlanFile, is: &Plan) -> Vec<String> {
+    let shown = |action: &DatabaseAction| {
+        let names: Vec<&str> = action.migrations.iter().map(|(name, _)| name.as_str()).collect();
+        format!("{} to {}", names.join(", "), action.database)
+    };
+    let now: Vec<DatabaseAction> = is.databases.iter().map(DatabaseAction::of).collect();
+    let new = now.iter().filter(|action| !was.databases.contains(action));
+    let gone = was.databases.iter().filter(|action| !now.contains(action));
+    let new = new.map(|action| format!("migrations: not in the plan, {}", shown(action)));
+    new.chain(gone.map(|action| format!("migrations: only in the plan, {}", shown(action)))).collect()
 }
 
 /// Returns the differences of a change from the planned one.
@@ -320,9 +342,10 @@ mod tests {
     }
 
     fn plan(changes: Vec<Change>) -> Plan {
-        let digest = PlannedAction::digest(changes.iter().map(PlannedAction::of), []);
+        let digest = PlannedAction::digest(changes.iter().map(PlannedAction::of), [], []);
         Plan {
             changes,
+            databases: Vec::new(),
             hosts: Vec::new(),
             unchanged: 0,
             held: Vec::new(),
@@ -336,7 +359,8 @@ mod tests {
         let entries = plan.changes.iter().map(Entry::of);
         let (fleet, changes) = ("test".to_owned(), entries.collect());
         let (hosts, asked) = (plan.hosts.iter().map(HostAction::of).collect(), vec!["--all".to_owned()]);
-        PlanFile { flotilla_plan: VERSION, fleet, digest: plan.digest, asked, changes, hosts }
+        let databases = Vec::new();
+        PlanFile { flotilla_plan: VERSION, fleet, digest: plan.digest, asked, changes, databases, hosts }
     }
 
     #[test]

@@ -17,7 +17,8 @@ use flotilla_build::resolve::ClaimedResource;
 use flotilla_deploy::pace::Priority;
 use flotilla_deploy::plan::handover::{Contested, Holder, Holders, Host, hosts_of};
 use flotilla_deploy::plan::{
-    self, Change, Decision, Desired, Held, Options, Plan, Planner, RecordedWorker, Step, Wave,
+    self, Change, DatabaseDecision, DatabaseUser, Decision, Desired, Held, Options, Plan, Planner, RecordedWorker, Step,
+    Wave, decide_database,
 };
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
 use flotilla_deploy::state::{self, Deployed, InFlight, Run, State, Stored, Uncertainty, WorkerId, deflated};
@@ -41,6 +42,7 @@ use crate::build_fleet::{Built, build_fleet};
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::Context;
 use crate::credentials::InvalidId;
+use crate::databases::{BoundDatabase, Contradictions, databases_of};
 use crate::implied::{self, Unclear};
 use crate::lanes::Lanes;
 use crate::operator::Event;
@@ -67,6 +69,8 @@ pub struct PlanRequest {
     pub prune: bool,
     /// Deletes and does nothing else.
     pub only_prune: bool,
+    /// Applies the migrations of databases and does nothing else.
+    pub only_databases: bool,
     /// Deletes only workers of these customers; none: of all.
     pub pruned_customers: BTreeSet<String>,
     /// Builds in memory alone: out/ and the build cache stay as they are.
@@ -261,6 +265,7 @@ fn options<'a>(
         forced_since: None,
         prune: request.prune && !scan.unread,
         only_prune: request.only_prune,
+        only_databases: request.only_databases,
         pruned_customers: Some(&request.pruned_customers).filter(|customers| !customers.is_empty()),
         named: selection.named(),
         any_delivery: cloud.local.is_some() || context.preview.is_some(),
@@ -373,6 +378,8 @@ struct Wanted {
     has_database: bool,
     /// The number of files of its static assets that the platform may lack.
     missing_assets: usize,
+    /// The databases with migrations that it is bound to.
+    databases: Vec<BoundDatabase>,
 }
 
 /// The decision on a worker.
@@ -380,8 +387,36 @@ struct Decided {
     id: WorkerId,
     place: WorkerIndex,
     account: String,
+    customer: String,
+    labels: BTreeMap<String, String>,
+    environment: Environment,
     hosts: Option<Hosts>,
+    databases: Vec<BoundDatabase>,
     decision: Decision,
+}
+
+impl Decided {
+    /// Adds the databases that are behind their pack's migrations to a plan.
+    fn add_databases(&self, planner: &mut Planner<'_>) {
+        for BoundDatabase { reference, all, known, .. } in &self.databases {
+            let DatabaseDecision::Behind { pending, reads_table } = decide_database(all, known.as_ref()) else { continue };
+            let creates = |step: &Step| matches!(step, Step::CreateDatabase { name, .. } if *name == reference.name);
+            let is_new = match &self.decision {
+                Decision::Held(_) => continue,
+                Decision::Unchanged => false,
+                Decision::Change(change) => change.steps.iter().any(creates),
+            };
+            let user = DatabaseUser {
+                id: &self.id,
+                customer: &self.customer,
+                labels: &self.labels,
+                environment: self.environment,
+                account: &self.account,
+                is_new,
+            };
+            planner.add_database(&user, reference, all, (pending, reads_table));
+        }
+    }
 }
 
 impl Wanted {
@@ -434,6 +469,7 @@ impl Fleet<'_> {
         let mut planner = Planner::new(options);
         let mut asset_counts = HashMap::new();
         let (mut unclear, mut future) = (Unclear::default(), FutureDates::default());
+        let mut contradictions = Contradictions::default();
         let today = today();
         let broken_sources: Mutex<BTreeSet<String>> = Mutex::default();
         let (mut workers, mut places) = (0, HashMap::new());
@@ -441,6 +477,7 @@ impl Fleet<'_> {
         for records in all.chunks(CHUNK) {
             let mut wanted: Vec<Wanted> = records.par_iter().flat_map_iter(|at| self.wanted(*at, selection)).collect();
             let mut with_future_date: HashSet<WorkerId> = HashSet::new();
+            let mut with_contradiction: HashSet<WorkerId> = HashSet::new();
             for one in &mut wanted {
                 let id = one.id();
                 if !options.only_prune && future.add(self.project, &one.worker, &today) {
@@ -459,6 +496,16 @@ impl Fleet<'_> {
                     one.bundle_before = state.stored(&live.digest)?;
                 }
                 one.missing_assets = self.missing_assets(one, state, &mut asset_counts)?;
+                let pack = self.project.fleet.packs.get(&one.worker.pack).filter(|_| !options.only_prune);
+                if let Some(pack) = pack.filter(|pack| !pack.databases.is_empty()) {
+                    one.databases = databases_of(pack, &one.worker, &id.0.account_id, state)?;
+                }
+                for database in &one.databases {
+                    if let DatabaseDecision::Faulty(faults) = database.decision() {
+                        contradictions.add(database, faults);
+                        with_contradiction.insert(id.clone());
+                    }
+                }
             }
             secrets.prepare(wanted.iter().map(|one| &one.worker));
             let decided: Vec<Decided> = wanted
@@ -485,6 +532,10 @@ impl Fleet<'_> {
                         _ if with_future_date.contains(&one.id()) => {
                             Decision::Held(implied::held(&one.worker, "its compatibility date is in the future"))
                         }
+                        _ if with_contradiction.contains(&one.id()) => Decision::Held(implied::held(
+                            &one.worker,
+                            "migrations that were applied to its database were edited or removed",
+                        )),
                         Some(reason) => Decision::Held(implied::held(&one.worker, &reason)),
                         None => match plan::decide(&desired, &known, options) {
                             Decision::Change(mut change) if change.steps.contains(&Step::Upload) => {
@@ -508,12 +559,16 @@ impl Fleet<'_> {
                             decision => decision,
                         },
                     };
-                    let (id, hosts) = (one.id(), one.worker.hosts);
-                    Decided { id, place: one.place, account: one.worker.account, hosts, decision }
+                    let id = one.id();
+                    let Worker { account, customer, labels, environment, hosts, .. } = one.worker;
+                    let (place, databases) = (one.place, one.databases);
+                    Decided { id, place, account, customer, labels, environment, hosts, databases, decision }
                 })
                 .collect();
             workers += decided.len();
-            for Decided { id, place, account, hosts, decision } in decided {
+            for one in decided {
+                one.add_databases(&mut planner);
+                let Decided { id, place, account, hosts, decision, .. } = one;
                 if let Decision::Change(_) = decision {
                     places.insert(id.clone(), place);
                 }
@@ -564,6 +619,7 @@ impl Fleet<'_> {
         let plan = planner.finish_with(&recorded, &is_claimed);
         let mut diagnostics = unclear.into_diagnostics();
         diagnostics.extend(future.into_diagnostics());
+        diagnostics.extend(contradictions.into_diagnostics());
         let broken_sources = broken_sources.into_inner();
         diagnostics.extend(secrets.errors().into_iter().filter(|error| broken_sources.contains(&error.place.file)));
         Ok(PlanParts { plan, workers, places, diagnostics })
@@ -706,6 +762,7 @@ impl Fleet<'_> {
                 bundle_before: None,
                 has_database: false,
                 missing_assets: 0,
+                databases: Vec::new(),
             })
         });
         wanted.collect()

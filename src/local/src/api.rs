@@ -12,7 +12,7 @@ use super::store::Key;
 use super::upload::Upload;
 use super::workers::Loaded;
 use super::{
-    accounts, assets, databases, domains, journal, kv, namespaces, objects, queues, scripts, secrets, settings, tails,
+    accounts, assets, bookmarks, databases, domains, journal, kv, namespaces, objects, queues, scripts, secrets, settings, tails,
     triggers, versions, workflows, zones,
 };
 
@@ -164,6 +164,16 @@ const OTHERS: &[(&str, &str, Run)] = &[
         "POST",
         "accounts/*/d1/database/*/raw",
         Other(|r| databases::query(r.cloud, r.names[0], r.names[1], r.call, true)),
+    ),
+    (
+        "GET",
+        "accounts/*/d1/database/*/time_travel/bookmark",
+        Other(|r| bookmarks::bookmark(r.cloud, r.names[0], r.names[1], r.call)),
+    ),
+    (
+        "POST",
+        "accounts/*/d1/database/*/time_travel/restore",
+        Other(|r| bookmarks::restore(r.cloud, r.names[0], r.names[1], r.call)),
     ),
     ("GET", KV, Other(|r| kv::list(r.cloud, r.names[0], r.call))),
     ("POST", KV, Other(|r| kv::create(r.cloud, r.names[0], r.call))),

@@ -1,5 +1,5 @@
 //! D1: the API's databases, and the protocol that the binding in workerd speaks. Knows statements and their JSON; one
-//! SQLite file per database is all there is behind it: no replicas, no time travel.
+//! SQLite file per database is all there is behind it: no replicas.
 
 use std::time::Instant;
 
@@ -93,7 +93,8 @@ pub fn read(cloud: &Cloud, account: &str, id: &str) -> Outcome {
     Ok(Answer::ok(&shown))
 }
 
-fn find(cloud: &Cloud, account: &str, id: &str) -> Result<Value, Refusal> {
+/// Returns a database's description.
+pub fn find(cloud: &Cloud, account: &str, id: &str) -> Result<Value, Refusal> {
     let sql = format!("{DATABASE} WHERE account = ?1 AND id = ?2");
     let found = cloud.store.read(|db| store::row(db, &sql, [account, id], brief))?;
     found.ok_or_else(|| Refusal::new(404, MISSING, format!("The database {id} could not be found")))
@@ -125,6 +126,7 @@ pub fn patch(cloud: &Cloud, account: &str, id: &str, call: &Call) -> Outcome {
 pub fn delete(cloud: &Cloud, account: &str, id: &str) -> Outcome {
     find(cloud, account, id)?;
     cloud.store.write(|db| Ok(db.execute("DELETE FROM d1 WHERE id = ?1", [id])?))?;
+    super::bookmarks::forget(cloud, id);
     for end in ["db", "db-wal", "db-shm"] {
         // A file that was never made is as good as deleted.
         let _ = std::fs::remove_file(cloud.folder.join("d1").join(format!("{id}.{end}")));
@@ -192,7 +194,11 @@ fn execute(db: &Connection, queries: &[Value], shape: Shape) -> Result<Vec<Value
         let alone = !text.trim_end().trim_end_matches(';').contains(';');
         let mut batch = Batch::new(db, text);
         while let Some(mut statement) = batch.next().map_err(failed)? {
-            refuse_transactions(&statement.expanded_sql().unwrap_or_default())?;
+            let text = statement.expanded_sql().unwrap_or_default();
+            refuse_transactions(&text)?;
+            if text.trim().len() > LONGEST_STATEMENT {
+                return Err("statement too long: SQLITE_TOOBIG".to_owned());
+            }
             let started = Instant::now();
             // In a text of several statements, those without parameters take none.
             let given = if statement.parameter_count() == 0 && !alone { &[] } else { parameters.as_slice() };
@@ -209,6 +215,9 @@ fn execute(db: &Connection, queries: &[Value], shape: Shape) -> Result<Vec<Value
     transaction.commit().map_err(failed)?;
     Ok(results)
 }
+
+/// The maximum length of a statement. Source: Cloudflare docs, D1 › Limits.
+const LONGEST_STATEMENT: usize = 100_000;
 
 /// D1 refuses the statements by which code would manage transactions itself.
 fn refuse_transactions(text: &str) -> Result<(), String> {

@@ -14,6 +14,7 @@ mod api;
 mod asset_service;
 mod asset_store;
 mod assets;
+mod bookmarks;
 mod caches;
 mod call;
 mod capnp;

@@ -213,6 +213,10 @@ codes! {
     BadAssetRule = "P0613",
     /// The entry point of a pack's wrangler project doesn't exist, and no command that flotilla runs creates it.
     NoEntryPoint = "P0615",
+    /// A migration of a D1 database that can't be read or that D1 would reject.
+    BadSql = "P0620",
+    /// A migration of a D1 database that was edited or removed after it was applied.
+    AppliedMigration = "P0621",
 }
 
 impl Code {

@@ -17,6 +17,7 @@ pub mod failure;
 pub mod fingerprint;
 pub mod limits;
 pub mod lock;
+pub mod migrations;
 pub mod modules;
 pub mod names;
 pub mod objects;

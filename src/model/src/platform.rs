@@ -17,6 +17,8 @@ pub const ROUTE_EXISTS: u64 = 10020;
 /// Concurrent changes of one resource: to be repeated. Source: Cloudflare's API, error 10035.
 pub const CONCURRENT_CHANGE: u64 = 10035;
 
+/// A D1 database that doesn't exist. Source: public clients' probes, and wrangler.
+pub const DATABASE_MISSING: u64 = 7404;
 /// A D1 database that already exists. Source: Cloudflare's API, error 7502 of D1.
 pub const DATABASE_EXISTS: u64 = 7502;
 /// A binding to a D1 database, or to a KV namespace, that doesn't exist. Source: the codes that wrangler's users report.
@@ -314,6 +316,19 @@ pub enum Call {
         /// Its id.
         id: String,
     },
+    /// Runs statements on a D1 database, all of them in one transaction: [`Reply::Rows`]. What was not answered may be done: only queries
+    /// that can't take effect twice are sent again.
+    QueryDatabase {
+        /// Its id.
+        id: String,
+        /// The statements.
+        sql: String,
+    },
+    /// Reads the bookmark to which a D1 database can be restored as it is now: [`Reply::Value`].
+    ReadBookmark {
+        /// Its id.
+        id: String,
+    },
     /// Lists the account's KV namespaces, a page of [`KV_PER_PAGE`].
     ListKv {
         /// The page.
@@ -502,8 +517,10 @@ pub enum Reply {
     Token(String),
     /// The zones that a token reaches.
     Zones(ListPage<ListedZone>),
-    /// A value, as text.
+    /// A value, or a bookmark, as text.
     Value(String),
+    /// The rows that the last statement of a query returned.
+    Rows(Vec<Value>),
     /// Names, each with its id.
     Names(ListPage<(String, String)>),
 }

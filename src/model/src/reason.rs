@@ -184,6 +184,13 @@ pub enum Reason {
         /// Its name.
         new: String,
     },
+    /// A migration of a D1 database was applied.
+    DatabaseMigrated {
+        /// The database's name, or its id.
+        database: String,
+        /// The migration's name.
+        new: String,
+    },
     /// A route is added.
     RouteAdded {
         /// The pattern.
@@ -468,6 +475,7 @@ impl Reason {
             Reason::DomainAdded { .. } => "domain … added".to_owned(),
             Reason::DomainRemoved { .. } => "domain … removed".to_owned(),
             Reason::DatabaseCreated { .. } => "D1 database … is created unless it exists".to_owned(),
+            Reason::DatabaseMigrated { .. } => "migration … applied to D1 database …".to_owned(),
             Reason::RouteAdded { .. } => "route … added".to_owned(),
             Reason::RouteRemoved { .. } => "route … removed".to_owned(),
             Reason::Crons { new, .. } if !new.is_empty() => "crons …".to_owned(),
@@ -543,6 +551,7 @@ impl fmt::Display for Statement<'_> {
             Reason::DomainTaken { domain, old } => write!(f, "domain {domain} is taken from {old}"),
             Reason::RouteTaken { pattern, old } => write!(f, "route {pattern} is taken from {old}"),
             Reason::DatabaseCreated { new } => write!(f, "D1 database {new} is created unless it exists"),
+            Reason::DatabaseMigrated { database, new } => write!(f, "migration {new} applied to D1 database {database}"),
             Reason::RouteAdded { new } => write!(f, "route {new} added"),
             Reason::RouteRemoved { old } => write!(f, "route {old} removed"),
             Reason::WorkersDev { new, .. } => write!(f, "workers.dev {}", if *new { "on" } else { "off" }),

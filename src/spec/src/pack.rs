@@ -2,12 +2,14 @@
 //! and doesn't bundle.
 
 mod assets;
+mod databases;
 mod objects;
 mod wrangler;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde::Deserialize as _;
@@ -18,6 +20,7 @@ use crate::schema::{self, Checker, add_unreported};
 use crate::tree::Tree;
 use crate::yaml::{self, Document, Node};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+use flotilla_model::migrations::DatabaseMigrations;
 use flotilla_model::plain_file;
 use flotilla_model::spec::{
     BUNDLER_KEYS, CatalogueFile, DestinationType, OBJECT_KEYS, PackFile, Purpose, RuntimeFile, TEMPLATE_KEYS,
@@ -59,6 +62,8 @@ pub struct Pack {
     pub catalogue: Map<String, Value>,
     /// The Durable Objects of its code.
     pub objects: Objects,
+    /// The migrations of the D1 databases that its workers are bound to, by the names of the bindings.
+    pub databases: BTreeMap<String, Arc<DatabaseMigrations>>,
     /// Its static assets.
     pub assets: Option<AssetSource>,
     /// The wrangler project that it bundles, if it has no code of its own.
@@ -181,7 +186,12 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
         diagnostics.push(Diagnostic::error(Code::BadPack, Place::file(&format!("{path}/pack.yaml")), message, help));
     }
     let (mut project, mut objects, mut assets) = (None, Objects::default(), None);
+    let mut databases = BTreeMap::new();
     if let (false, Some(document)) = (is_wrangler, &document) {
+        match databases::of_pack(tree, path, document, &manifest) {
+            Ok(found) => databases = found,
+            Err(found) => diagnostics.extend(found),
+        }
         objects = Objects::of_pack(document, &manifest);
         diagnostics.extend(objects.check(document));
         match assets::of_pack(tree, path, document, &manifest, is_all_assets) {
@@ -205,6 +215,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
             Ok(mut read) => {
                 objects = std::mem::take(&mut read.objects);
                 assets = read.assets.take();
+                databases = std::mem::take(&mut read.databases);
                 project = Some(read);
             }
             Err(found) => diagnostics.extend(found),
@@ -256,6 +267,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Box<BrokenPack>> {
         types,
         catalogue,
         objects,
+        databases,
         assets,
         wrangler: project,
     })
@@ -401,8 +413,16 @@ struct Manifest {
 }
 
 /// The keys that a pack with a bundler can't have.
-const EXCLUDED_KEYS: [&str; 7] =
-    [TEMPLATE_KEYS[0], TEMPLATE_KEYS[1], TEMPLATE_KEYS[2], OBJECT_KEYS[0], OBJECT_KEYS[1], OBJECT_KEYS[2], "assets"];
+const EXCLUDED_KEYS: [&str; 8] = [
+    TEMPLATE_KEYS[0],
+    TEMPLATE_KEYS[1],
+    TEMPLATE_KEYS[2],
+    OBJECT_KEYS[0],
+    OBJECT_KEYS[1],
+    OBJECT_KEYS[2],
+    "databases",
+    "assets",
+];
 
 /// Returns the errors in which keys a pack has: those of a pack with templates and those of one with a bundler exclude each other.
 fn excluding_keys(document: &Document, value: &Value) -> Vec<Diagnostic> {
@@ -412,7 +432,7 @@ fn excluding_keys(document: &Document, value: &Value) -> Vec<Diagnostic> {
     let (excluded, help): (&[&str], &str) = match is_wrangler {
         true => (
             &EXCLUDED_KEYS,
-            "a pack has templates and a bundle command (`module`, `files`, `runtime`), or `bundler: wrangler` and `config`: keep one of the two; with `bundler`, Durable Objects and assets are those of the configuration",
+            "a pack has templates and a bundle command (`module`, `files`, `runtime`), or `bundler: wrangler` and `config`: keep one of the two; with `bundler`, Durable Objects, databases and assets are those of the configuration",
         ),
         false => (
             &BUNDLER_KEYS,

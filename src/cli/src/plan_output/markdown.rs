@@ -10,7 +10,7 @@ use super::super::report::count;
 use super::super::summary::{boxed, text};
 use super::super::ui::duration;
 use super::reason_groups::{ChangeGroup, group_reasons};
-use super::{FEW, PlanOutput, by_reason, skipped};
+use super::{FEW, PlanOutput, by_reason, migrations, skipped};
 use flotilla_engine::plan_view::{Estimate, eta};
 
 /// The limit of bytes: a comment's characters, and a reserve for what people add.
@@ -35,9 +35,10 @@ impl PlanOutput<'_> {
                 format!("nothing is planned: {}", skipped(&plan.held))
             }
             (true, _) => "nothing to deploy".to_owned(),
-            (false, 0) => format!("{create} to create, {update} to update, {delete} to delete"),
             (false, hosts) => {
-                format!("{create} to create, {update} to update, {delete} to delete, {}", count(hosts, "host"))
+                let databases = migrations::total(&plan.databases);
+                let hosts = if hosts == 0 { String::new() } else { format!(", {}", count(hosts, "host")) };
+                format!("{create} to create, {update} to update, {delete} to delete{databases}{hosts}")
             }
         };
         let mut parts = vec![format!("{} unchanged", grouped(plan.unchanged as u64))];
@@ -109,6 +110,12 @@ impl PlanOutput<'_> {
 
     /// Adds the hosts that point to another worker, the customers that are skipped, and the orphaned workers.
     fn others(&self, page: &mut Page) {
+        if !self.plan.databases.is_empty() {
+            page.fold(&format!("{} to migrate", count(self.plan.databases.len(), "database")), |page| {
+                let lines = migrations::lines(&self.plan.databases, ROWS);
+                page.add(&format!("\n{}\n", lines.iter().map(|line| text(line)).collect::<Vec<_>>().join("<br>\n")));
+            });
+        }
         if !self.plan.hosts.is_empty() {
             page.fold(&count(self.plan.hosts.len(), "host"), |page| {
                 let cell = |worker: &Option<String>| worker.as_deref().map(text).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use flotilla_model::paging::{ListPage, Page};
 use flotilla_model::platform::{
-    Call, DATABASES_PER_PAGE, DISPATCH_NAMESPACE_MISSING, Home, KV_PER_PAGE, ListedConsumer, ListedQueue,
+    Call, DATABASE_MISSING, DATABASES_PER_PAGE, DISPATCH_NAMESPACE_MISSING, Home, KV_PER_PAGE, ListedConsumer, ListedQueue,
     ListedWorkflow, ListedZone, QUEUES_PER_PAGE, Reply, Token, WORKER_MISSING, WORKFLOWS_PER_PAGE, ZONES_PER_PAGE,
 };
 use flotilla_model::spec::QueueConsumer;
@@ -17,8 +17,6 @@ use serde_json::Value;
 const DOMAIN_MISSING: u64 = 100_114;
 /// Cloudflare's code for a route that doesn't exist. Source: as above.
 const ROUTE_MISSING: u64 = 10009;
-/// Cloudflare's code for a D1 database that doesn't exist. Source: as above, and wrangler.
-const DATABASE_MISSING: u64 = 7404;
 /// Cloudflare's code for an account without a workers.dev subdomain. Source: Cloudflare docs, Workers › Errors, and wrangler.
 const SUBDOMAIN_MISSING: u64 = 10007;
 
@@ -174,6 +172,15 @@ pub fn read(home: &Home, call: &Call, result: &Value, info: &Value) -> Result<Re
             same(result, "name", name)?;
             text(result, "uuid").map(Reply::Id)
         }
+        Call::QueryDatabase { .. } => {
+            let results = rows(result)?;
+            if let Some(failed) = results.iter().position(|result| result["success"] == false) {
+                return Err(format!("the result of statement {} is no success", failed + 1));
+            }
+            let last = results.last().ok_or("there is no result")?;
+            rows(&last["results"]).map(|rows| Reply::Rows(rows.to_vec()))
+        }
+        Call::ReadBookmark { .. } => text(result, "bookmark").map(Reply::Value),
         Call::CreateKv { title } => {
             same(result, "title", title)?;
             text(result, "id").map(Reply::Id)

@@ -44,6 +44,7 @@ impl Run<'_> {
                 match id {
                     RequestId::Change(change) => self.on_change_answer(change, result, record),
                     RequestId::Lookup(lookup) => self.on_lookup_answer(lookup, result),
+                    RequestId::Database(database) => self.on_database_answer(database, result),
                     RequestId::HostWrite(write) => self.on_host_answer(write, result),
                     RequestId::PutBack(put_back) => self.on_put_back(put_back, result),
                     RequestId::HealthCheck(_) => unreachable!("BUG: health is checked between waves"),
@@ -63,7 +64,7 @@ impl Run<'_> {
         let took = self.ctx.clock.now().saturating_sub(permit.sent_at);
         let lane = self.schedule.lane(permit.lane);
         lane.latency = if lane.latency.is_zero() { took } else { (lane.latency * 15 + took) / 16 };
-        if let RequestId::Change(_) = id {
+        if let RequestId::Change(_) | RequestId::Database(_) = id {
             lane.concurrency_window = match answer {
                 Answer::Called(Ok(_), ..) => lane.concurrency_window + 1,
                 Answer::Called(Err(CallError::Throttled { .. }), ..) => lane.concurrency_window,
@@ -107,6 +108,7 @@ impl Run<'_> {
         match id {
             RequestId::Change(change) | RequestId::HealthCheck(change) => self.change(change).worker.clone(),
             RequestId::Lookup(lookup) => self.schedule.lookup(lookup).key().to_owned(),
+            RequestId::Database(database) => self.schedule.database(database).change.database.clone(),
             RequestId::HostWrite(write) => self.schedule.host_write(write).table.title.clone(),
             RequestId::PutBack(put_back) => self.schedule.put_back_of(put_back).key().to_owned(),
         }
@@ -304,6 +306,9 @@ impl Run<'_> {
                 }
             }
             Step::DeleteDatabase { name } => {
+                if let Some(id) = self.ids.get(account_id, ResourceKind::Database, name).cloned() {
+                    self.ctx.state.forget_database(account_id, &id)?;
+                }
                 self.ctx.state.forget_id(account_id, ResourceKind::Database, name)?;
                 self.ids.remove(account_id, ResourceKind::Database, name);
             }

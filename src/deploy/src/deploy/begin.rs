@@ -22,6 +22,7 @@ impl Run<'_> {
     pub(super) fn begin(&mut self, id: RequestId) -> Result<bool, Failure> {
         match id {
             RequestId::Change(change) => self.begin_change(change),
+            RequestId::Database(database) => self.begin_database(database).map(|()| true),
             RequestId::HostWrite(write) => self.begin_host_write(write).map(|()| true),
             RequestId::Lookup(_) | RequestId::PutBack(_) => Ok(true),
             RequestId::HealthCheck(_) => unreachable!("BUG: a health check is in no queue"),
@@ -33,6 +34,11 @@ impl Run<'_> {
         let change = self.change(index);
         if let Some(why) = self.broken.remove(&index) {
             self.fail(index, why)?;
+            self.report_concluded();
+            return Ok(false);
+        }
+        if !self.unmigrated.is_empty() && self.unmigrated.contains(&change.id()) && change.action != Action::Delete {
+            self.skip(index)?;
             self.report_concluded();
             return Ok(false);
         }

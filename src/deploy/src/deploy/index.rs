@@ -50,3 +50,7 @@ index!(
     /// A host that is put back to the worker that had it.
     pub PutBackId
 );
+index!(
+    /// A database that is migrated, by its place in the plan.
+    pub DatabaseIndex
+);

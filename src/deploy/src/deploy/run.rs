@@ -74,6 +74,8 @@ pub(super) struct Run<'a> {
     pub(super) moving: HashMap<WorkerId, Vec<Uncertainty>>,
     /// The changes that upload static assets first, for all others of their dispatch namespace that have the same files.
     pub(super) asset_leaders: HashMap<(Home, SharedAssets), AssetLeader>,
+    /// The workers whose databases could not be migrated: they stay as they are.
+    pub(super) unmigrated: HashSet<WorkerId>,
     /// The workers that swap hosts now.
     pub(super) circle: Option<Circle>,
     /// The changes of a circle that failed, with the reasons.
@@ -132,6 +134,13 @@ impl<'a> Run<'a> {
     fn new(plan: &'a Plan, ctx: DeployContext<'a>) -> Run<'a> {
         let lane_of: Vec<LaneId> = plan.changes.iter().map(|change| ctx.lane_of[&change.home.account_id]).collect();
         let mut schedule = Schedule::new(&ctx.lanes, lane_of);
+        for change in &plan.databases {
+            let lane = schedule.lane(ctx.lane_of[&change.home.account_id]);
+            lane.left += change.pending.len();
+            if lane.account.is_empty() {
+                lane.account.clone_from(&change.account);
+            }
+        }
         for (place, change) in plan.changes.iter().enumerate() {
             let lane = schedule.lane_of(ChangeIndex::new(place));
             lane.left += change.steps.len();
@@ -160,6 +169,7 @@ impl<'a> Run<'a> {
             takers: HashMap::new(),
             moving: HashMap::new(),
             asset_leaders: HashMap::new(),
+            unmigrated: HashSet::new(),
             circle: None,
             broken: HashMap::new(),
             unauthorized: HashSet::new(),
@@ -185,15 +195,16 @@ impl<'a> Run<'a> {
         for (place, change) in self.plan.changes.iter().enumerate() {
             waves[change.wave].push(ChangeIndex::new(place));
         }
+        let sizes = self.plan.sizes();
         let count = waves.len();
         for (place, changes) in waves.into_iter().enumerate() {
             // After a stop there are no further waves: their changes are only counted.
             if self.outcome.halted.is_none() && self.control != Control::Stop {
                 let of = (place + 1, count);
-                self.emit(&Event::Wave { name: &self.plan.waves[place], of, changes: changes.len() });
+                self.emit(&Event::Wave { name: &self.plan.waves[place], of, changes: sizes[place] });
             }
             let failed_before = self.outcome.failed;
-            let size = changes.len();
+            let size = sizes[place];
             self.run_wave(WaveIndex::new(place), changes)?;
             let is_last = place + 1 == count;
             if !is_last && self.outcome.halted.is_none() && self.control != Control::Stop {
@@ -217,6 +228,8 @@ impl<'a> Run<'a> {
             self.list_strangers(&[&changes[..], &releasing[..]].concat())?;
         }
         self.run_changes(releasing, Phase::Release(wave))?;
+        // The code of an upload may need what a migration makes.
+        self.migrate_before(wave)?;
         let (deletions, others): (Vec<_>, Vec<_>) =
             changes.into_iter().partition(|index| self.change(*index).action == Action::Delete);
         let last = others.iter().map(|index| self.change(*index).rank).max().unwrap_or(0);
@@ -248,7 +261,8 @@ impl<'a> Run<'a> {
                 self.run_changes(vec![giver], Phase::HandOver)?;
             }
         }
-        self.run_changes(deletions, Phase::Apply)
+        self.run_changes(deletions, Phase::Apply)?;
+        self.migrate_after(wave)
     }
 
     /// Runs parts of changes that don't need each other.
@@ -595,6 +609,7 @@ impl<'a> Run<'a> {
         let account_id = match id {
             RequestId::Change(change) => self.change(change).home.account_id.clone(),
             RequestId::Lookup(id) => self.schedule.lookup(id).account_id.clone(),
+            RequestId::Database(id) => self.plan.databases[id.place()].home.account_id.clone(),
             RequestId::HostWrite(_) | RequestId::HealthCheck(_) => return self.is_stopped(),
             RequestId::PutBack(_) => return false,
         };
@@ -606,7 +621,7 @@ impl<'a> Run<'a> {
                 return true;
             }
         }
-        let is_halted = self.outcome.halted.is_some() && matches!(id, RequestId::Change(_));
+        let is_halted = self.outcome.halted.is_some() && matches!(id, RequestId::Change(_) | RequestId::Database(_));
         self.is_stopped() || is_fresh && is_halted || self.unauthorized.contains(&account_id)
     }
 
@@ -617,6 +632,7 @@ impl<'a> Run<'a> {
                 None => self.skip(change)?,
             },
             RequestId::Lookup(id) => self.schedule.end_lookup(id, RequestState::Cancelled),
+            RequestId::Database(id) => self.cancel_database(id)?,
             RequestId::HostWrite(id) => self.cancel_host_write(id),
             RequestId::PutBack(_) | RequestId::HealthCheck(_) => unreachable!("BUG: it is never cancelled"),
         }
@@ -628,6 +644,11 @@ impl<'a> Run<'a> {
         match id {
             RequestId::Change(change) => self.send_change(change, permit)?,
             RequestId::Lookup(id) => self.send_lookup(id, permit),
+            RequestId::Database(database) => {
+                let task = self.schedule.database(database);
+                let job = Job::Call(task.change.home.clone(), task.call());
+                self.submit(id, permit, job);
+            }
             RequestId::HostWrite(write) => {
                 let HostWrite { table, .. } = self.schedule.host_write(write);
                 let account_id = table.account_id.clone();

@@ -27,13 +27,14 @@
 //! a million, and only the transitions here change them.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::circle::PutBack;
 use super::hosts::HostWrite;
-use super::index::{ChangeIndex, HostWriteId, LaneId, LookupId, PutBackId};
+use super::databases::DatabaseTask;
+use super::index::{ChangeIndex, DatabaseIndex, HostWriteId, LaneId, LookupId, PutBackId};
 use super::lookups::Lookup;
 use super::problem::Problem;
 use super::task::{Released, Task};
@@ -49,6 +50,8 @@ pub enum RequestId {
     Change(ChangeIndex),
     /// The present request of a lookup.
     Lookup(LookupId),
+    /// The present request of the migrations of a database.
+    Database(DatabaseIndex),
     /// A write of hosts to a table.
     HostWrite(HostWriteId),
     /// A host that is put back to the worker that had it.
@@ -225,6 +228,7 @@ pub(super) struct Schedule<'p> {
     changes: Vec<ChangeState>,
     lookups: Vec<Lookup>,
     host_writes: Vec<HostWrite<'p>>,
+    databases: HashMap<DatabaseIndex, DatabaseTask<'p>>,
     put_backs: Vec<PutBack>,
     lanes: Vec<LaneQueue>,
     /// The lane of each change.
@@ -243,6 +247,7 @@ impl<'p> Schedule<'p> {
             changes: lane_of.iter().map(|_| ChangeState::Pending).collect(),
             lookups: Vec::new(),
             host_writes: Vec::new(),
+            databases: HashMap::new(),
             put_backs: Vec::new(),
             lanes: lanes.iter().map(LaneQueue::new).collect(),
             lane_of,
@@ -295,6 +300,10 @@ impl<'p> Schedule<'p> {
         &mut self.lookups[id.place()]
     }
 
+    pub fn database(&mut self, id: DatabaseIndex) -> &mut DatabaseTask<'p> {
+        self.databases.get_mut(&id).expect("BUG: the database is being migrated")
+    }
+
     pub fn host_write(&mut self, id: HostWriteId) -> &mut HostWrite<'p> {
         &mut self.host_writes[id.place()]
     }
@@ -314,6 +323,7 @@ impl<'p> Schedule<'p> {
     fn delivery(&mut self, id: RequestId) -> &mut Delivery {
         match id {
             RequestId::Lookup(id) => &mut self.lookup(id).delivery,
+            RequestId::Database(id) => &mut self.database(id).delivery,
             RequestId::HostWrite(id) => &mut self.host_write(id).delivery,
             RequestId::PutBack(id) => &mut self.put_back_of(id).delivery,
             RequestId::Change(_) | RequestId::HealthCheck(_) => panic!("BUG: {id:?} belongs to a change"),
@@ -494,6 +504,19 @@ impl<'p> Schedule<'p> {
         self.queue_request(RequestId::HostWrite(id));
     }
 
+    /// Adds a database whose migrations are applied, and queues its first request.
+    pub fn add_database(&mut self, id: DatabaseIndex, task: DatabaseTask<'p>) {
+        self.databases.insert(id, task);
+        self.open += 1;
+        self.queue_request(RequestId::Database(id));
+    }
+
+    /// Takes out a database whose migrations of a phase have ended.
+    pub fn take_database(&mut self, id: DatabaseIndex) -> Option<DatabaseTask<'p>> {
+        assert!(self.is_idle(), "BUG: databases are still being migrated");
+        self.databases.remove(&id)
+    }
+
     /// Adds a host that is put back, and queues its request.
     pub fn add_put_back(&mut self, put_back: PutBack) {
         let id = PutBackId::new(self.put_backs.len());
@@ -580,7 +603,11 @@ impl<'p> Schedule<'p> {
 
     /// Sends another request of a lookup.
     pub fn continue_lookup(&mut self, id: LookupId) {
-        let id = RequestId::Lookup(id);
+        self.continue_with(RequestId::Lookup(id));
+    }
+
+    /// Sends the next request of what belongs to no single change.
+    pub fn continue_with(&mut self, id: RequestId) {
         self.delivery(id).attempts = Attempts::default();
         self.queue_of(id).ready.push_back(id);
     }

@@ -14,14 +14,18 @@ use tempfile::TempDir;
 use super::*;
 use crate::pace::Rate;
 use crate::plan::handover::{Contested, Giver, Holder, Holders, hosts_of};
-use crate::plan::{self, Desired, Options, Plan, Planner, RecordedWorker, Wave};
+use crate::plan::{
+    self, DatabaseDecision, DatabaseReference, DatabaseUser, Desired, Options, Plan, Planner, RecordedWorker, Wave, decide_database,
+};
 use crate::retry::{ATTEMPTS, THROTTLED_ATTEMPTS};
-use crate::state::ResourceKind;
+use crate::state::{DatabaseId, ResourceKind};
 use flotilla_model::bundle::Bundle;
 use flotilla_model::clock::FakeClock;
 use flotilla_model::customer::{Database, Hosts, Worker, sample};
+use flotilla_model::diagnostic::Place;
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
+use flotilla_model::migrations::{DEFAULT_TABLE, DatabaseMigrations, Migration};
 use flotilla_model::platform::{
     CONCURRENT_CHANGE, Call, CallError, DATABASE_EXISTS, Health, HealthCheck, Home, KEYS_PER_CALL, KV_EXISTS,
     ListedRoute, Placeholders, Platform, Quota, ROUTE_EXISTS, Reply,
@@ -45,6 +49,18 @@ struct DesiredState {
     hosts: BTreeSet<String>,
     /// Whether it has a database, by its name alone.
     database: bool,
+    /// The number of its migrations.
+    migrations: usize,
+}
+
+/// The migrations of databases up to this number; the third comes after the upload.
+fn migrations(count: usize) -> Arc<DatabaseMigrations> {
+    let file = |number: usize| {
+        let sql = if number == 3 { "-- flotilla: after\nSELECT 3" } else { "SELECT 1" };
+        Migration::new(&format!("{number}.sql"), &format!("m/{number}.sql"), sql)
+    };
+    let (files, place) = ((1..=count).map(file).collect(), Place::file("pack.yaml"));
+    Arc::new(DatabaseMigrations { table: DEFAULT_TABLE.to_owned(), files, folder: "m".to_owned(), place })
 }
 
 type Fleet = BTreeMap<String, DesiredState>;
@@ -123,6 +139,8 @@ struct World {
     routes: BTreeMap<String, (String, String)>,
     /// Databases by name, with their ids.
     databases: BTreeMap<String, String>,
+    /// The numbers of the migrations that were applied, by the ids of the databases.
+    migrated: BTreeMap<String, Vec<usize>>,
     /// KV namespaces by title, with their ids.
     tables: BTreeMap<String, String>,
     /// Hosts, with the workers that they point to.
@@ -241,12 +259,22 @@ fn words(call: &Call, world: &World) -> String {
         Call::RemoveRoute { id, .. } => format!("unroute {}", name_of(&world.routes, id)),
         Call::ListDatabases { name, .. } => format!("databases {name:?} 1"),
         Call::CreateDatabase { name, .. } => format!("create database {name}"),
+        Call::QueryDatabase { id, sql } => match migration_of(sql) {
+            Some(number) => format!("migrate {id} {number}"),
+            None => format!("read {id}"),
+        },
+        Call::ReadBookmark { id } => format!("bookmark {id}"),
         Call::ListKv { .. } => "tables 1".to_owned(),
         Call::CreateKv { title } => format!("create table {title}"),
         Call::PutKeys { pairs, .. } => format!("put {} {}", pairs.len(), pairs[0].0),
         Call::DeleteKeys { keys, .. } => format!("drop {} {}", keys.len(), keys[0]),
         _ => unreachable!("a deploy makes no such call"),
     }
+}
+
+/// The number of the migration that a query applies.
+fn migration_of(sql: &str) -> Option<usize> {
+    sql.rsplit_once("VALUES ('")?.1.split('.').next()?.parse().ok()
 }
 
 fn rejected(status: u16, code: u64, message: &str) -> CallError {
@@ -373,6 +401,27 @@ impl World {
                 self.databases.insert(name.clone(), id.clone());
                 Ok(Reply::Id(id))
             }
+            Call::QueryDatabase { id, sql } => {
+                assert!(self.databases.values().any(|known| known == id));
+                let applied = self.migrated.entry(id.clone()).or_default();
+                match migration_of(sql) {
+                    None if applied.is_empty() => Err(rejected(400, 7500, "no such table: d1_migrations: SQLITE_ERROR")),
+                    None => {
+                        let row = |number: &usize| json!({"name": format!("{number}.sql")});
+                        Ok(Reply::Rows(applied.iter().map(row).collect()))
+                    }
+                    Some(number) if applied.contains(&number) => {
+                        Err(rejected(400, 7500, "UNIQUE constraint failed: d1_migrations.name: SQLITE_CONSTRAINT"))
+                    }
+                    Some(number) => {
+                        assert_eq!(number, applied.len() + 1, "in order");
+                        assert_eq!(sql.contains("CREATE TABLE IF NOT EXISTS"), applied.is_empty());
+                        applied.push(number);
+                        Ok(Reply::Rows(Vec::new()))
+                    }
+                }
+            }
+            Call::ReadBookmark { id } => Ok(Reply::Value(format!("bookmark of {id}"))),
             Call::ListKv { .. } => {
                 let listed = self.tables.iter().map(|(title, id)| (title.clone(), id.clone()));
                 Ok(Reply::Names(listed.collect::<Vec<_>>().into()))
@@ -555,7 +604,30 @@ impl Bench {
                 ..RecordedWorker::default()
             };
             let desired = Desired { home: id.0.clone(), worker: &worker, bundle: &bundle, secrets: BTreeMap::new() };
-            planner.add(&id, plan::decide(&desired, &known, &options));
+            let decision = plan::decide(&desired, &known, &options);
+            if let Some(wanted) = fleet.get(customer).filter(|wanted| wanted.migrations > 0) {
+                let all = migrations(wanted.migrations);
+                let recorded = found.as_ref().and_then(|found| {
+                    let table = all.table.clone();
+                    let of = DatabaseId { account_id: worker.account.clone(), id: found.clone(), table };
+                    state.database(&of).unwrap()
+                });
+                if let DatabaseDecision::Behind { pending, reads_table } = decide_database(&all, recorded.as_ref()) {
+                    let name = format!("db-{customer}");
+                    let reference = DatabaseReference { name, id: found, jurisdiction: None, location_hint: None };
+                    let labels = BTreeMap::new();
+                    let user = DatabaseUser {
+                        id: &id,
+                        customer,
+                        labels: &labels,
+                        environment: worker.environment,
+                        account: &worker.account,
+                        is_new: reference.id.is_none(),
+                    };
+                    planner.add_database(&user, &reference, &all, (pending, reads_table));
+                }
+            }
+            planner.add(&id, decision);
             planner.add_hosts(&id, &worker.account, worker.hosts.as_ref(), false);
         }
         for (id, live) in &deployed {
@@ -687,6 +759,7 @@ impl Bench {
         // Neither databases nor KV namespaces are ever deleted.
         world.tables.clear();
         let databases = std::mem::take(&mut world.databases);
+        let migrated = std::mem::take(&mut world.migrated);
         let mut wanted = World::default();
         for (customer, desired) in fleet {
             let name = format!("w-{customer}");
@@ -701,11 +774,16 @@ impl Bench {
             wanted.domains.extend(desired.domains.iter().map(held));
             wanted.routes.extend(desired.routes.iter().map(held));
             wanted.hosts.extend(desired.hosts.iter().map(|host| (host.clone(), name.clone())));
-            assert!(!desired.database || databases.contains_key(&format!("db-{customer}")));
+            let database = databases.get(&format!("db-{customer}"));
+            assert!(!desired.database || database.is_some());
+            if desired.migrations > 0 {
+                let all: Vec<usize> = (1..=desired.migrations).collect();
+                assert_eq!(database.and_then(|id| migrated.get(id)), Some(&all), "{customer}");
+            }
         }
         assert_eq!(world, wanted);
         let plan = self.plan_from(state, fleet);
-        assert_eq!((plan.changes, plan.hosts), (Vec::new(), Vec::new()));
+        assert_eq!((plan.changes, plan.hosts, plan.databases), (Vec::new(), Vec::new(), Vec::new()));
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use flotilla_model::failure::Failure;
 
 use super::transfers::{Moment, Transfer, Transfers};
-use super::{Change, Plan, Step};
+use super::{Change, Plan, Step, databases};
 use crate::state::WorkerId;
 
 impl Plan {
@@ -62,6 +62,7 @@ impl Plan {
         // A host never points to a worker that doesn't exist or is incomplete.
         let is_removed =
             |home: &_, worker: &String| removed.iter().any(|(c, _)| c.home == *home && c.worker == *worker);
+        databases::leave_out(&mut self.databases, &removed);
         self.hosts.retain(|host| !host.to.as_ref().is_some_and(|to| is_removed(&host.home, to)));
         Ok(removed)
     }

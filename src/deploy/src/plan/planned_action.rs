@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Change, HostChange, PlannedMigration, Step};
+use super::{Action, Change, DatabaseAction, HostChange, PlannedMigration, Step};
 use flotilla_model::digest::{Digest, Framed};
 use flotilla_model::platform::Home;
 use flotilla_model::spec::Environment;
@@ -69,12 +69,15 @@ impl PlannedAction {
     /// Returns the digest of a plan that does this.
     pub fn digest(
         actions: impl IntoIterator<Item = PlannedAction>,
+        databases: impl IntoIterator<Item = DatabaseAction>,
         hosts: impl IntoIterator<Item = HostAction>,
     ) -> Digest {
         let json = |value: serde_json::Result<Vec<u8>>| value.expect("BUG: an action is JSON");
         let framed = Framed::new("plan");
         let framed =
             actions.into_iter().fold(framed, |framed, action| framed.field(&json(serde_json::to_vec(&action))));
+        let databases = databases.into_iter().map(|database| json(serde_json::to_vec(&database)));
+        let framed = databases.fold(framed, |framed, database| framed.field(&database));
         let hosts = hosts.into_iter().map(|host| json(serde_json::to_vec(&host)));
         hosts.fold(framed, |framed, host| framed.field(&host)).finish()
     }

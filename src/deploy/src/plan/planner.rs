@@ -3,10 +3,16 @@
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash as _, Hasher as _};
+use std::sync::Arc;
 
 use super::comparison::Gone;
-use super::{Action, Change, Decision, Held, HostAction, Options, Orphan, Plan, PlannedAction, Step, handover, hosts};
+use super::databases::Databases;
+use super::{
+    Action, Change, DatabaseReference, DatabaseUser, Decision, Held, Options, Orphan, Plan, Step, databases, handover, hosts,
+    plan_digest,
+};
 use crate::state::{Deployed, HostTarget, InFlight, Table, WorkerId};
+use flotilla_model::migrations::DatabaseMigrations;
 
 /// Makes a plan, worker by worker: workers that are up to date are only counted.
 pub struct Planner<'a> {
@@ -19,6 +25,7 @@ pub struct Planner<'a> {
     /// The workers that are skipped.
     skipped: HashSet<u64>,
     hosts: hosts::Hosts,
+    databases: Databases,
 }
 
 /// Returns a short hash of a worker's id. Two that share one would both count as defined by a spec: that deletes nothing.
@@ -47,6 +54,21 @@ impl<'a> Planner<'a> {
             owned: HashSet::new(),
             skipped: HashSet::new(),
             hosts: hosts::Hosts::default(),
+            databases: Databases::default(),
+        }
+    }
+
+    /// Adds a database that is behind its pack's migrations, for a worker that is bound to it; `pending`: the indices of the migrations, and
+    /// whether its table has to be read first.
+    pub fn add_database(
+        &mut self,
+        user: &DatabaseUser<'_>,
+        reference: &DatabaseReference,
+        all: &Arc<DatabaseMigrations>,
+        pending: (Vec<usize>, bool),
+    ) {
+        if !self.options.only_prune {
+            self.databases.add(user, reference, all, pending, self.options.waves);
         }
     }
 
@@ -175,18 +197,29 @@ impl<'a> Planner<'a> {
         recorded: &BTreeMap<(Table, String), HostTarget>,
         is_claimed: &dyn Fn(&str) -> bool,
     ) -> Plan {
-        let Planner { options, mut changes, unchanged, mut held, mut orphans, hosts, .. } = self;
+        let Planner { options, mut changes, unchanged, mut held, mut orphans, hosts, databases, .. } = self;
         for change in &mut changes {
             change.adopts = change.action != Action::Delete && options.adopt.contains(&change.worker);
         }
         held.sort();
         held.dedup();
         orphans.sort();
-        let plan = Plan::of(changes, options.waves);
+        // Some were skipped after their decision.
+        let skipped: HashSet<&str> = held.iter().filter_map(|held| held.worker.as_deref()).collect();
+        let mut databases = databases.finish();
+        if !skipped.is_empty() && !databases.is_empty() {
+            let changed: HashSet<WorkerId> = changes.iter().map(Change::id).collect();
+            databases::keep_users(&mut databases, |user| changed.contains(user) || !skipped.contains(user.1.as_str()));
+        }
+        if options.only_databases {
+            databases::alone(&mut databases, &changes);
+            changes.clear();
+            orphans.clear();
+        }
+        let plan = Plan::with_databases(changes, databases, options.waves);
         let mut hosts = hosts.changes(recorded, &plan.changes, is_claimed);
-        hosts.retain(|change| !options.only_prune || change.to.is_none());
-        let digest =
-            PlannedAction::digest(plan.changes.iter().map(PlannedAction::of), hosts.iter().map(HostAction::of));
+        hosts.retain(|change| !options.only_databases && (!options.only_prune || change.to.is_none()));
+        let digest = plan_digest(&plan.changes, &plan.databases, &hosts);
         Plan { hosts, unchanged, held, orphans, digest, ..plan }
     }
 }

@@ -6,7 +6,7 @@ use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::{Home, SCRIPTS_PER_PAGE};
 
-use super::{Action, Plan, Step, hosts};
+use super::{Action, Plan, Step, databases, hosts};
 use crate::state::{ResourceKind, State};
 
 /// The names of resources of a kind that an account needs the ids of, by account and kind.
@@ -43,7 +43,7 @@ impl Plan {
             let lookups = change.steps.iter().filter(looked_up).count();
             *requests.entry(change.account.as_str()).or_default() += change.steps.len() + lookups;
         }
-        for (account, count) in hosts::requests(&self.hosts) {
+        for (account, count) in databases::requests(&self.databases).into_iter().chain(hosts::requests(&self.hosts)) {
             *requests.entry(account).or_default() += count;
         }
         requests
@@ -125,7 +125,9 @@ impl Plan {
             .flat_map(|change| change.needs.iter().map(|(resource, name)| (&change.home.account_id, *resource, name)));
         let tables = self.hosts.iter().map(|change| (&change.home.account_id, Resource::Kv, &change.table));
         let mut needed = Names::new();
-        for (account_id, resource, name) in needs.chain(tables) {
+        let databases =
+            databases::names_needed(&self.databases).map(|(account_id, name)| (account_id, Resource::Database, name));
+        for (account_id, resource, name) in needs.chain(tables).chain(databases) {
             let names = needed.entry((account_id.clone(), resource)).or_default();
             if !names.contains(name) {
                 names.insert(name.clone());

@@ -124,7 +124,7 @@ fn the_digest_is_of_what_is_done_and_where_not_of_why() {
     let change = |edit: &dyn Fn(&mut Change)| {
         let mut change = one.changes[0].clone();
         edit(&mut change);
-        PlannedAction::digest([PlannedAction::of(&change)], [])
+        PlannedAction::digest([PlannedAction::of(&change)], [], [])
     };
     assert_eq!(change(&|_| {}), one.digest);
     let edits: [&dyn Fn(&mut Change); 8] = [

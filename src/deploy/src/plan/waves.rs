@@ -1,9 +1,10 @@
 //! Assigns changes to the waves of a deploy. Pure: the same changes get the same waves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::rank::callees;
-use super::{Action, Change, handover};
+use super::{Action, Change, DatabaseChange, handover};
+use crate::state::WorkerId;
 use flotilla_model::customer::SHARED;
 use flotilla_model::digest::Digest;
 use flotilla_model::spec::{OneOrMore, WaveRule};
@@ -41,14 +42,17 @@ impl Wave {
 }
 
 /// Sets the wave of each change, and returns the waves' names. A customer's workers stay together, shared workers come first, as do new
-/// ones before those that refer to them, and deletions last. Waves without changes are left out.
-pub(super) fn assign(waves: &[Wave], changes: &mut [Change]) -> Vec<String> {
+/// ones before those that refer to them, and deletions last. A database comes with the first of its customers. Waves without changes are
+/// left out.
+pub(super) fn assign(waves: &[Wave], changes: &mut [Change], databases: &mut [DatabaseChange]) -> Vec<String> {
     let rest = "the rest".to_owned();
     let mut customers: BTreeMap<&str, usize> = BTreeMap::new();
-    for change in changes.iter().filter(|change| change.action != Action::Delete) {
-        let picked = change.picked.unwrap_or(usize::MAX);
-        let first = if change.customer == SHARED { 0 } else { picked };
-        let wave = customers.entry(&change.customer).or_insert(first);
+    let of_changes = changes.iter().filter(|change| change.action != Action::Delete);
+    let of_changes = of_changes.map(|change| (&change.customer, change.picked));
+    let of_databases = databases.iter().flat_map(|change| &change.customers).map(|(customer, picked)| (customer, *picked));
+    for (customer, picked) in of_changes.chain(of_databases) {
+        let first = if customer == SHARED { 0 } else { picked.unwrap_or(usize::MAX) };
+        let wave = customers.entry(customer).or_insert(first);
         *wave = (*wave).min(first);
     }
     // Customers without a wave of their own come in a stable order that isn't alphabetical.
@@ -98,10 +102,23 @@ pub(super) fn assign(waves: &[Wave], changes: &mut [Change]) -> Vec<String> {
         };
     }
     handover::same_waves(changes);
+    if !databases.is_empty() {
+        // Workers that swap hosts are in one wave, whichever their customers' is.
+        let of_worker: HashMap<WorkerId, usize> = changes.iter().map(|change| (change.id(), change.wave)).collect();
+        for change in databases.iter_mut() {
+            let of_workers = change.users.iter().filter_map(|user| of_worker.get(user).copied());
+            let of_customers = change.customers.keys().map(|customer| wave_of[customer]);
+            change.wave = of_customers.chain(of_workers).min().unwrap_or_default();
+        }
+    }
     let mut used: Vec<usize> = changes.iter().map(|change| change.wave).collect();
+    used.extend(databases.iter().map(|change| change.wave));
     used.sort_unstable();
     used.dedup();
     for change in changes.iter_mut() {
+        change.wave = used.binary_search(&change.wave).expect("BUG: it is one of them");
+    }
+    for change in databases.iter_mut() {
         change.wave = used.binary_search(&change.wave).expect("BUG: it is one of them");
     }
     if used.is_empty() {

@@ -312,24 +312,40 @@ impl State {
     }
 }
 
-/// Adds a record, and returns its number.
+/// Adds the record of an entry, and returns its number.
 fn insert(db: &Connection, id: &WorkerId, deployed: &Deployed, entry: &Entry<'_>) -> rusqlite::Result<i64> {
-    let (home, worker) = id;
+    let record = Record {
+        id: 0,
+        run: entry.run,
+        at: entry.at,
+        worker: id.clone(),
+        customer: deployed.customer.clone(),
+        environment: deployed.environment,
+        action: entry.action.to_owned(),
+        digest: deployed.digest,
+        reasons: entry.reasons.to_vec(),
+    };
+    insert_record(db, &record)
+}
+
+/// Adds a record, and returns its number.
+pub(super) fn insert_record(db: &Connection, record: &Record) -> rusqlite::Result<i64> {
+    let (home, worker) = &record.worker;
     db.prepare_cached(
         "INSERT INTO records (run, at, account_id, namespace, worker, customer, environment, action, digest, reasons)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
-        entry.run.0,
-        entry.at,
+        record.run.0,
+        record.at,
         home.account_id,
         namespace(home),
         worker,
-        deployed.customer,
-        deployed.environment.as_ref(),
-        entry.action,
-        deployed.digest.to_string(),
-        json!(entry.reasons).to_string()
+        record.customer,
+        record.environment.as_ref(),
+        record.action,
+        record.digest.to_string(),
+        json!(record.reasons).to_string()
     ])?;
     Ok(db.last_insert_rowid())
 }

@@ -64,6 +64,10 @@ fn samples() -> Vec<(Reason, &'static str)> {
         (Reason::DomainTaken { domain: text("a.example"), old: text("w") }, "domain a.example is taken from w"),
         (Reason::RouteTaken { pattern: text("a.example/*"), old: text("w") }, "route a.example/* is taken from w"),
         (Reason::DatabaseCreated { new: text("a-db") }, "D1 database a-db is created unless it exists"),
+        (
+            Reason::DatabaseMigrated { database: text("a-db"), new: text("0001_a.sql") },
+            "migration 0001_a.sql applied to D1 database a-db",
+        ),
         (Reason::RouteAdded { new: text("a.example/*") }, "route a.example/* added"),
         (Reason::RouteRemoved { old: text("a.example/*") }, "route a.example/* removed"),
         (Reason::WorkersDev { old: false, new: true }, "workers.dev on"),

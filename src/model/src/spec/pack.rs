@@ -64,6 +64,10 @@ pub struct PackFile {
     /// The declared Durable Object classes, by name, instead of `migrations`. With `bundler`, those of the configuration.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z_$][A-Za-z0-9_$]*$"}))]
     pub exports: Option<BTreeMap<String, ClassExport>>,
+    /// The D1 databases whose migrations flotilla applies, by the names of the workers' bindings: `{ DB: { migrationsDir: migrations } }`;
+    /// `DB` is that of `database` in a spec. With `bundler`, those of the configuration that have `migrations_dir`.
+    #[schemars(extend("propertyNames" = {"pattern": binding::NAME}))]
+    pub databases: Option<BTreeMap<String, DatabaseFile>>,
     /// The static assets that all workers of the pack have. With `bundler`, those of the configuration. A pack with neither code nor
     /// templates has assets alone.
     pub assets: Option<PackAssetsFile>,
@@ -75,6 +79,20 @@ pub struct PackFile {
     /// both, or none without templates.
     #[schemars(extend("uniqueItems" = true))]
     pub settings: Option<Vec<PackSetting>>,
+}
+
+/// The migrations of a D1 database.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct DatabaseFile {
+    /// The folder with the migrations, from the pack's folder: files such as `0001_create_orders.sql`, which are applied in the order of
+    /// their numbers. It must be in the project, or in the git repository that the project is part of.
+    #[schemars(length(min = 1, max = 1000))]
+    pub migrations_dir: String,
+    /// The table in which a database records the migrations that were applied. Default: `d1_migrations`, as in wrangler.
+    #[schemars(length(min = 1, max = 100))]
+    pub migrations_table: Option<String>,
 }
 
 /// The static assets of a pack.

@@ -1,12 +1,14 @@
 //! The wrangler project that a pack with `bundler: wrangler` bundles: where its configuration is, what of it decides the bundle, and the
 //! settings in it that specs must have. Reads the configuration alone; runs nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::assets::{self, AssetSource};
+use super::databases;
 use super::objects::Objects;
 use crate::documents;
 use crate::tree::Tree;
@@ -14,6 +16,7 @@ use crate::yaml::{Document, Kind, Node};
 use flotilla_model::binding::KINDS;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::digest::Digest;
+use flotilla_model::migrations::DatabaseMigrations;
 use flotilla_model::objects::{ClassExport, Migration};
 use flotilla_model::plain_file;
 
@@ -90,6 +93,8 @@ pub struct WranglerProject {
     pub declared: Vec<Declared>,
     /// The Durable Objects of its code.
     pub objects: Objects,
+    /// The migrations of its D1 databases, by the names of the bindings.
+    pub databases: BTreeMap<String, Arc<DatabaseMigrations>>,
     /// Its static assets.
     pub assets: Option<AssetSource>,
 }
@@ -205,8 +210,11 @@ pub(super) fn read(
     let is_all = main.and_then(text_of).is_none();
     let assets = (reading.get("assets"), reading.get("site"));
     let assets = assets::of_wrangler(&document, assets, (&root, &workspace, &folder), is_all)?;
+    let bound = reading.get("d1_databases").map(entries).unwrap_or_default();
+    let databases = databases::of_wrangler(&document, bound, (&root, &workspace, &folder))?;
     Ok(WranglerProject {
         assets,
+        databases,
         main: main.and_then(|node| Some((text_of(node)?.to_owned(), document.place(node.span)))),
         build: command.map(|command| {
             let node = build.and_then(|build| build.get("command")).map_or(document.root.span, |node| node.span);

@@ -1,0 +1,297 @@
+//! `flotilla migrations`: the migrations of the packs' D1 databases, where they were applied, and how to apply them without a deploy.
+
+mod new;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use flotilla_build::build::{self, Loaded};
+use flotilla_deploy::pace::Priority;
+use flotilla_deploy::plan::DatabaseDecision;
+use flotilla_deploy::state::State;
+use flotilla_engine::RunKind;
+use flotilla_engine::cloud::Cloud;
+use flotilla_engine::databases::{BoundDatabase, databases_of};
+use flotilla_engine::deploy_fleet::{DeployRequest, deploy_fleet};
+use flotilla_engine::planning::PlanRequest;
+use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::migrations::Fault;
+use flotilla_model::spec::Environment;
+use flotilla_model::text::names;
+
+use super::apply::ApplyArguments;
+use super::cloud::{CloudArguments, CustomersArguments};
+use super::deploy::report_deployed;
+use super::report::{self, count};
+use super::selection::Selection;
+use super::table::{Cell, Column, Fit, Table};
+use super::ui::{Style, clean};
+use super::{Format, Session, summary};
+
+/// The number of names in a line.
+const NAMES: usize = 6;
+/// The columns of the list.
+const FILES: [Column<'_>; 7] = [
+    Column::new("pack", Fit::Whole(3)),
+    Column::new("binding", Fit::Whole(4)),
+    Column::new("migration", Fit::Name),
+    Column::new("applied", Fit::Whole(5)),
+    Column::number("done", Fit::Name),
+    Column::number("pending", Fit::Name),
+    Column::number("unknown", Fit::Name),
+];
+/// The columns of the status.
+const DATABASES: [Column<'_>; 5] = [
+    Column::new("customer", Fit::Name),
+    Column::new("environment", Fit::Whole(3)),
+    Column::new("database", Fit::Name),
+    Column::new("applied", Fit::Whole(2)),
+    Column::new("status", Fit::Whole(1)),
+];
+
+#[derive(Subcommand)]
+pub(super) enum Arguments {
+    /// List the migrations of the packs, with the number of databases that have each
+    List(CloudArguments),
+    /// Show for each database what was applied, and what is pending
+    Status(CustomersArguments),
+    /// Apply pending migrations without uploading workers
+    Apply(Apply),
+    /// Create the next migration of a pack
+    New(new::Arguments),
+}
+
+#[derive(clap::Args)]
+pub(super) struct Apply {
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    cloud: CloudArguments,
+    #[command(flatten)]
+    pub apply: ApplyArguments,
+}
+
+pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    match arguments {
+        Arguments::List(cloud) => list(session, cloud),
+        Arguments::Status(arguments) => status(session, arguments),
+        Arguments::Apply(arguments) => summary::of("flotilla migrations apply", session, apply(session, arguments)),
+        Arguments::New(arguments) => new::run(session, arguments),
+    }
+}
+
+/// A database with migrations, and the workers that are bound to it.
+#[derive(Serialize)]
+pub(super) struct DatabaseRow {
+    customer: String,
+    environment: Environment,
+    account: String,
+    database: String,
+    workers: BTreeSet<String>,
+    pack: String,
+    binding: String,
+    /// The migrations of the pack that were applied, as far as the state knows.
+    applied: Vec<String>,
+    /// Those that are pending; if its table was not read yet, at most these.
+    pending: Vec<String>,
+    /// Whether it is known what was applied.
+    known: bool,
+    /// The migration that was sent, and not answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uncertain: Option<String>,
+    /// The migrations that were edited or removed after they were applied.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    changed: Vec<String>,
+    /// The bookmark from before the last run's first migration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bookmark: Option<String>,
+}
+
+impl DatabaseRow {
+    fn of(bound: &BoundDatabase) -> DatabaseRow {
+        let known = bound.known.clone().unwrap_or_default();
+        let names = |indices: &[usize]| indices.iter().map(|index| bound.all.files[*index].name.clone()).collect();
+        let changed = match bound.decision() {
+            DatabaseDecision::Faulty(faults) => faults,
+            _ => Vec::new(),
+        };
+        let files = bound.all.files.iter();
+        DatabaseRow {
+            customer: String::new(),
+            environment: Environment::Production,
+            account: String::new(),
+            database: bound.reference.name.clone(),
+            workers: BTreeSet::new(),
+            pack: String::new(),
+            binding: bound.binding.clone(),
+            applied: files.filter(|file| known.applied.contains_key(&file.name)).map(|file| file.name.clone()).collect(),
+            pending: names(&bound.all.pending(&known.applied)),
+            known: bound.known.is_some(),
+            uncertain: known.in_flight,
+            changed: changed.into_iter().map(|(Fault::Edited(name) | Fault::Removed(name))| name).collect(),
+            bookmark: known.bookmark,
+        }
+    }
+
+    /// Returns whether it lacks migrations, or was never read.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.pending.is_empty() || !self.changed.is_empty() || self.uncertain.is_some()
+    }
+
+    fn status(&self) -> Cell {
+        let pending = names(&self.pending, NAMES);
+        if !self.changed.is_empty() {
+            let changed = names(&self.changed, NAMES);
+            return Cell::styled(format!("edited or removed since: {changed}"), Style::Error);
+        }
+        match (&self.uncertain, self.known, self.pending.is_empty()) {
+            (Some(name), ..) => Cell::styled(format!("{name} was interrupted; pending: {pending}"), Style::Warning),
+            (None, false, false) => Cell::styled(format!("not read yet; at most pending: {pending}"), Style::Dim),
+            (None, _, true) => Cell::from("up to date"),
+            (None, true, false) => Cell::styled(format!("pending: {pending}"), Style::Warning),
+        }
+    }
+}
+
+/// Returns the databases of the selected workers, each once.
+pub(super) fn databases(
+    loaded: &Loaded,
+    cloud: &Cloud,
+    state: &State,
+    is_selected: impl Fn(&flotilla_model::customer::Worker) -> bool,
+) -> Result<Vec<DatabaseRow>, Failure> {
+    let mut rows: BTreeMap<(Environment, String, String, String, String), DatabaseRow> = BTreeMap::new();
+    for worker in loaded.workers.iter().filter(|worker| is_selected(worker)) {
+        let Some(pack) = loaded.project.fleet.packs.get(&worker.pack) else { continue };
+        if pack.databases.is_empty() {
+            continue;
+        }
+        let account_id = cloud.home(&worker.account, None).account_id;
+        for bound in databases_of(pack, worker, &account_id, state)? {
+            let table = bound.all.table.clone();
+            let key = (worker.environment, worker.customer.clone(), account_id.clone(), bound.reference.name.clone(), table);
+            let row = rows.entry(key).or_insert_with(|| DatabaseRow {
+                customer: worker.customer.clone(),
+                environment: worker.environment,
+                account: worker.account.clone(),
+                pack: worker.pack.clone(),
+                ..DatabaseRow::of(&bound)
+            });
+            row.workers.insert(worker.name.clone());
+        }
+    }
+    Ok(rows.into_values().collect())
+}
+
+/// A migration of a pack, and the number of databases that have it.
+#[derive(Serialize)]
+struct FileRow<'a> {
+    pack: &'a str,
+    binding: &'a str,
+    table: &'a str,
+    migration: &'a str,
+    file: &'a str,
+    after_upload: bool,
+    /// Databases to which it was applied.
+    done: usize,
+    /// Databases to which it wasn't.
+    pending: usize,
+    /// Databases whose table was not read yet.
+    unknown: usize,
+}
+
+fn list(session: &Session, arguments: &CloudArguments) -> Result<Exit, Failure> {
+    let loaded = build::load(&session.root, &session.ui).map_err(Failure::invalid)?;
+    let (_, cloud, state) = arguments.open(session, &loaded.project.fleet)?;
+    let databases = databases(&loaded, &cloud, &state, |_| true)?;
+    let mut rows = Vec::new();
+    for (pack, (binding, all)) in
+        loaded.project.fleet.packs.iter().flat_map(|(name, pack)| pack.databases.iter().map(move |all| (name, all)))
+    {
+        let of: Vec<&DatabaseRow> =
+            databases.iter().filter(|row| row.pack == *pack && row.binding == *binding).collect();
+        let unknown = of.iter().filter(|row| !row.known).count();
+        for file in &all.files {
+            let done = of.iter().filter(|row| row.applied.contains(&file.name)).count();
+            rows.push(FileRow {
+                pack,
+                binding,
+                table: &all.table,
+                migration: &file.name,
+                file: &file.file,
+                after_upload: file.is_after,
+                done,
+                pending: of.len() - unknown - done,
+                unknown,
+            });
+        }
+    }
+    if session.format == Format::Json {
+        session.json(&serde_json::json!({ "migrations": rows }))?;
+        return Ok(Exit::Done);
+    }
+    let mut table = Table::new(&FILES);
+    for row in &rows {
+        table.row([
+            Cell::from(clean(row.pack)),
+            Cell::from(clean(row.binding)),
+            Cell::from(clean(row.migration)),
+            Cell::from(if row.after_upload { "after the upload" } else { "before the upload" }),
+            Cell::from(row.done.to_string()),
+            Cell::from(row.pending.to_string()),
+            Cell::from(row.unknown.to_string()),
+        ]);
+    }
+    table.print(&session.ui);
+    report::print(&format!("{}, {}", count(rows.len(), "migration"), count(databases.len(), "database")));
+    Ok(Exit::Done)
+}
+
+fn status(session: &Session, arguments: &CustomersArguments) -> Result<Exit, Failure> {
+    let CustomersArguments { selection, cloud } = arguments;
+    let mut loaded = build::load(&session.root, &session.ui).map_err(Failure::invalid)?;
+    selection.verify(&session.operator, &loaded.project, &mut loaded.scan)?;
+    let (_, cloud, state) = cloud.open(session, &loaded.project.fleet)?;
+    let rows = databases(&loaded, &cloud, &state, |worker| selection.includes(worker))?;
+    if session.format == Format::Json {
+        session.json(&serde_json::json!({ "databases": rows }))?;
+        return Ok(Exit::Done);
+    }
+    let mut table = Table::new(&DATABASES);
+    for row in &rows {
+        let all = row.applied.len() + row.pending.len();
+        let applied = if row.known { format!("{} of {all}", row.applied.len()) } else { String::new() };
+        table.row([
+            Cell::from(clean(&row.customer)),
+            Cell::from(row.environment.as_ref()),
+            Cell::from(clean(&row.database)),
+            Cell::from(applied),
+            row.status(),
+        ]);
+    }
+    table.print(&session.ui);
+    let behind = rows.iter().filter(|row| row.is_behind()).count();
+    report::print(&format!("{}, {behind} behind", count(rows.len(), "database")));
+    Ok(Exit::Done)
+}
+
+fn apply(session: &Session, arguments: &Apply) -> Result<Exit, Failure> {
+    session.operator.write_events(arguments.apply.events.as_deref())?;
+    let request = DeployRequest {
+        plan: PlanRequest {
+            selection: (*arguments.selection).clone(),
+            cloud: arguments.cloud.options(),
+            only_databases: true,
+            ..PlanRequest::default()
+        },
+        reviewed: None,
+        approval: arguments.apply.approval(),
+        max_deletions: arguments.apply.max_deletions,
+        kind: RunKind { name: "migrations", reason: "", ahead: false, priority: Priority::Bulk },
+        verify: None,
+    };
+    let deployed = deploy_fleet(&session.context(), request)?;
+    report_deployed(session, "flotilla migrations apply", deployed, &arguments.apply, None)
+}

@@ -1,0 +1,2 @@
+-- flotilla: after
+DROP TABLE orders;
