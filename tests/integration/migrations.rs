@@ -82,7 +82,11 @@ fn all_have(cloud: &Cloud, databases: usize, migrations: usize) {
 /// The requests about databases since the last time.
 fn requests(cloud: &Cloud) -> Vec<String> {
     let all = cloud.requests().into_iter().map(|request| request.what);
-    all.filter(|what| what.contains("d1/database")).map(|what| what.split(' ').next().unwrap_or_default().to_owned() + " " + what.rsplit('/').next().unwrap_or_default()).collect()
+    all.filter(|what| what.contains("d1/database"))
+        .map(|what| {
+            what.split(' ').next().unwrap_or_default().to_owned() + " " + what.rsplit('/').next().unwrap_or_default()
+        })
+        .collect()
 }
 
 #[test]
@@ -130,7 +134,10 @@ fn one_failure_stops_its_customer_alone_and_names_the_bookmark() {
     let outcome = ended.outcome();
     assert_eq!((outcome.applied, outcome.failed, outcome.skipped, outcome.migrations), (2, 1, 1, 2));
     let error = &outcome.failures[0].error;
-    assert!(error.starts_with("migration 0002_count.sql of the D1 database app-bolt: no such table: counter"), "{error}");
+    assert!(
+        error.starts_with("migration 0002_count.sql of the D1 database app-bolt: no such table: counter"),
+        "{error}"
+    );
     assert!(error.contains("wrangler d1 time-travel restore app-bolt --bookmark="), "{error}");
     let bookmark = error.rsplit('=').next().expect("a bookmark").to_owned();
 
@@ -215,7 +222,8 @@ fn whatever_fails_each_migration_is_applied_once() {
                     }
                     count_up(&project, 3);
                     count_up(&project, 4);
-                    cloud.faults(&json!([{"match": {"path": "d1/database"}, "skip": skip % 3, "times": 1, "do": kind}]));
+                    cloud
+                        .faults(&json!([{"match": {"path": "d1/database"}, "skip": skip % 3, "times": 1, "do": kind}]));
                     let ended = cloud.engine(&project).deploy();
                     let is_done = ended.exit() == Exit::Done;
                     if is_done {
@@ -262,7 +270,9 @@ fn a_deploy_that_is_killed_several_times_applies_each_migration_once() {
         let wanted = round * DATABASES / 8;
         let done = || {
             let folder = cloud.folder().join("d1");
-            std::fs::read_dir(folder).map_or(0, |entries| entries.flatten().filter(|entry| entry.path().extension().is_some_and(|end| end == "db")).count())
+            std::fs::read_dir(folder).map_or(0, |entries| {
+                entries.flatten().filter(|entry| entry.path().extension().is_some_and(|end| end == "db")).count()
+            })
         };
         while done() < wanted && child.try_wait().expect("a child").is_none() {
             std::thread::sleep(Duration::from_millis(5));

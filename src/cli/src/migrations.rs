@@ -126,7 +126,10 @@ impl DatabaseRow {
             workers: BTreeSet::new(),
             pack: String::new(),
             binding: bound.binding.clone(),
-            applied: files.filter(|file| known.applied.contains_key(&file.name)).map(|file| file.name.clone()).collect(),
+            applied: files
+                .filter(|file| known.applied.contains_key(&file.name))
+                .map(|file| file.name.clone())
+                .collect(),
             pending: names(&bound.all.pending(&known.applied)),
             known: bound.known.is_some(),
             uncertain: known.in_flight,
@@ -171,7 +174,8 @@ pub(super) fn databases(
         let account_id = cloud.home(&worker.account, None).account_id;
         for bound in databases_of(pack, worker, &account_id, state)? {
             let table = bound.all.table.clone();
-            let key = (worker.environment, worker.customer.clone(), account_id.clone(), bound.reference.name.clone(), table);
+            let key =
+                (worker.environment, worker.customer.clone(), account_id.clone(), bound.reference.name.clone(), table);
             let row = rows.entry(key).or_insert_with(|| DatabaseRow {
                 customer: worker.customer.clone(),
                 environment: worker.environment,

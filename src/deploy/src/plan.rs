@@ -540,7 +540,9 @@ impl Plan {
     pub fn accounts(&self) -> impl Iterator<Item = (&str, &str)> {
         let changes = self.changes.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str()));
         let databases = self.databases.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str()));
-        changes.chain(databases).chain(self.hosts.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str())))
+        changes
+            .chain(databases)
+            .chain(self.hosts.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str())))
     }
 
     /// Returns the number of changes with an action.

@@ -84,7 +84,10 @@ impl Contradictions {
             let place = match &fault {
                 Fault::Edited(name) => {
                     let file = database.all.files.iter().find(|file| file.name == *name);
-                    file.map_or_else(|| database.all.place.clone(), |file| Place { line: 1, column: 1, ..Place::file(&file.file) })
+                    file.map_or_else(
+                        || database.all.place.clone(),
+                        |file| Place { line: 1, column: 1, ..Place::file(&file.file) },
+                    )
                 }
                 Fault::Removed(_) => database.all.place.clone(),
             };

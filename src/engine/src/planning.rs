@@ -17,8 +17,8 @@ use flotilla_build::resolve::ClaimedResource;
 use flotilla_deploy::pace::Priority;
 use flotilla_deploy::plan::handover::{Contested, Holder, Holders, Host, hosts_of};
 use flotilla_deploy::plan::{
-    self, Change, DatabaseDecision, DatabaseUser, Decision, Desired, Held, Options, Plan, Planner, RecordedWorker, Step,
-    Wave, decide_database,
+    self, Change, DatabaseDecision, DatabaseUser, Decision, Desired, Held, Options, Plan, Planner, RecordedWorker,
+    Step, Wave, decide_database,
 };
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
 use flotilla_deploy::state::{self, Deployed, InFlight, Run, State, Stored, Uncertainty, WorkerId, deflated};
@@ -399,7 +399,9 @@ impl Decided {
     /// Adds the databases that are behind their pack's migrations to a plan.
     fn add_databases(&self, planner: &mut Planner<'_>) {
         for BoundDatabase { reference, all, known, .. } in &self.databases {
-            let DatabaseDecision::Behind { pending, reads_table } = decide_database(all, known.as_ref()) else { continue };
+            let DatabaseDecision::Behind { pending, reads_table } = decide_database(all, known.as_ref()) else {
+                continue;
+            };
             let creates = |step: &Step| matches!(step, Step::CreateDatabase { name, .. } if *name == reference.name);
             let is_new = match &self.decision {
                 Decision::Held(_) => continue,

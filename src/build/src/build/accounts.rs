@@ -97,8 +97,10 @@ fn conflicts(project: &Project, records: &[Record]) -> Vec<Diagnostic> {
 
 fn two_tokens(project: &Project, own: &Use<'_>, other: (&str, &str), there: Place) -> Option<Diagnostic> {
     let file = own.record.file();
-    let message =
-        format!("the accounts `{}` and `{}` have the same id and different tokens: {} and {}", own.name, other.0, own.token, other.1);
+    let message = format!(
+        "the accounts `{}` and `{}` have the same id and different tokens: {} and {}",
+        own.name, other.0, own.token, other.1
+    );
     let help = "name one token for both; or, if they are different accounts, correct the id";
     let place = place_of(project, own.record, own.name);
     // A default or a layer has it for several customers.

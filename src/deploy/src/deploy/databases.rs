@@ -444,7 +444,9 @@ impl<'p> Run<'p> {
 /// Returns a contradiction between what was applied and the pack, in words.
 fn contradiction(fault: &Fault) -> String {
     match fault {
-        Fault::Edited(name) => format!("{name} was edited after it was applied: restore the file, and write a new migration"),
+        Fault::Edited(name) => {
+            format!("{name} was edited after it was applied: restore the file, and write a new migration")
+        }
         Fault::Removed(name) => format!("{name} was applied, and the pack no longer has it: restore the file"),
     }
 }
