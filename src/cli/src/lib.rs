@@ -454,7 +454,10 @@ fn refuse_half_made(session: &Session, command: &Command) -> Result<(), Failure>
         }
     };
     let message = format!("`flotilla {what}` was interrupted and left the project half changed");
-    if matches!(command, Command::Deploy(_) | Command::Destroy(_) | Command::Prune(_) | Command::Preview(_) | Command::Migrations(_)) {
+    if matches!(
+        command,
+        Command::Deploy(_) | Command::Destroy(_) | Command::Prune(_) | Command::Preview(_) | Command::Migrations(_)
+    ) {
         return Err(Failure::refused(format!("{message}; nothing was sent")).hint(hint));
     }
     session.ui.line(&format!("{} {message}; {hint}", session.ui.paint(Style::Warning, "warning:")));

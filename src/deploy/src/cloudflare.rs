@@ -242,9 +242,9 @@ impl Cloudflare {
                 self.request(home, Method::POST, &format!("{account}/d1/database")).json(&body)
             }
             Call::DeleteDatabase { id } => self.request(home, Method::DELETE, &format!("{account}/d1/database/{id}")),
-            Call::QueryDatabase { id, sql } => {
-                self.request(home, Method::POST, &format!("{account}/d1/database/{id}/query")).json(&json!({"sql": sql}))
-            }
+            Call::QueryDatabase { id, sql } => self
+                .request(home, Method::POST, &format!("{account}/d1/database/{id}/query"))
+                .json(&json!({"sql": sql})),
             Call::ReadBookmark { id } => {
                 self.request(home, Method::GET, &format!("{account}/d1/database/{id}/time_travel/bookmark"))
             }

@@ -12,8 +12,8 @@ use super::store::Key;
 use super::upload::Upload;
 use super::workers::Loaded;
 use super::{
-    accounts, assets, bookmarks, databases, domains, journal, kv, namespaces, objects, queues, scripts, secrets, settings, tails,
-    triggers, versions, workflows, zones,
+    accounts, assets, bookmarks, databases, domains, journal, kv, namespaces, objects, queues, scripts, secrets,
+    settings, tails, triggers, versions, workflows, zones,
 };
 
 /// The path that the API begins with.

@@ -41,7 +41,9 @@ pub fn restore(cloud: &Cloud, account: &str, id: &str, call: &Call) -> Outcome {
     let previous = make(cloud, id)?;
     copy(&folder(cloud, id).join(format!("{from}.db")), &database(cloud, id))?;
     let now = make(cloud, id)?;
-    Ok(Answer::ok(&json!({"bookmark": now, "previous_bookmark": previous, "message": "Database restored successfully"})))
+    Ok(Answer::ok(
+        &json!({"bookmark": now, "previous_bookmark": previous, "message": "Database restored successfully"}),
+    ))
 }
 
 /// Deletes the bookmarks of a database.
@@ -87,7 +89,8 @@ fn kept(cloud: &Cloud, id: &str) -> Vec<String> {
 fn at(cloud: &Cloud, id: &str, time: &str) -> Result<String, Refusal> {
     let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let seconds = time.parse().ok().or_else(|| humantime::parse_rfc3339_weak(time).ok().map(since));
-    let seconds = seconds.ok_or_else(|| Refusal::new(400, 7400, "timestamp is neither RFC 3339 nor a number of seconds"))?;
+    let seconds =
+        seconds.ok_or_else(|| Refusal::new(400, 7400, "timestamp is neither RFC 3339 nor a number of seconds"))?;
     let end = format!("{:08x}-ffffffff", seconds);
     let last = kept(cloud, id).into_iter().rfind(|bookmark| *bookmark <= end);
     last.ok_or_else(|| Refusal::new(400, 7400, "no bookmark of that time is kept"))

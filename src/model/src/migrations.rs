@@ -246,11 +246,7 @@ pub fn statements(sql: &str) -> Result<Vec<Statement>, Unfinished> {
         if depth > 0 {
             return Err(Unfinished { start: tokens[first].start, what: "a trigger" });
         }
-        statements.push(Statement {
-            start: tokens[first].start,
-            end: tokens[at - 1].end,
-            is_ended: at < tokens.len(),
-        });
+        statements.push(Statement { start: tokens[first].start, end: tokens[at - 1].end, is_ended: at < tokens.len() });
     }
     Ok(statements)
 }
@@ -312,7 +308,11 @@ mod tests {
 
     #[test]
     fn a_migration_and_its_record_are_one_query() {
-        let all = set(&[("1_a.sql", "SELECT 1"), ("2_it's.sql", "SELECT 1; -- end"), ("3.sql", "SELECT 1; -- ;\nSELECT 2 -- ;")]);
+        let all = set(&[
+            ("1_a.sql", "SELECT 1"),
+            ("2_it's.sql", "SELECT 1; -- end"),
+            ("3.sql", "SELECT 1; -- ;\nSELECT 2 -- ;"),
+        ]);
         assert_eq!(all.apply(0, false), "SELECT 1\n;\nINSERT INTO \"d1_migrations\" (name) VALUES ('1_a.sql');");
         assert_eq!(
             all.apply(1, false),
@@ -328,11 +328,18 @@ mod tests {
         names.sort_by(|a, b| compare_names(a, b));
         assert_eq!(names, ["0001_x.sql", "0002_b.sql", "2_a.sql", "10_a.sql", "a.sql", "b.sql"]);
         let after = "-- A clean-up.\n-- flotilla: after\nDROP TABLE t";
-        let all = set(&[("1.sql", "SELECT 1"), ("2.sql", after), ("3.sql", "SELECT 3"), ("4.sql", after), ("5.sql", after)]);
+        let all =
+            set(&[("1.sql", "SELECT 1"), ("2.sql", after), ("3.sql", "SELECT 3"), ("4.sql", after), ("5.sql", after)]);
         let is_after: Vec<bool> = all.files.iter().map(|file| file.is_after).collect();
         assert_eq!(is_after, [false, true, false, true, true]);
-        assert_eq!((all.before_upload(&[0, 1, 2, 3, 4]), all.before_upload(&[1, 3, 4]), all.before_upload(&[])), (3, 0, 0));
-        assert!(!Migration::new("1.sql", "1.sql", "SELECT 1;\n-- flotilla: after").is_after, "it stands before the statements");
+        assert_eq!(
+            (all.before_upload(&[0, 1, 2, 3, 4]), all.before_upload(&[1, 3, 4]), all.before_upload(&[])),
+            (3, 0, 0)
+        );
+        assert!(
+            !Migration::new("1.sql", "1.sql", "SELECT 1;\n-- flotilla: after").is_after,
+            "it stands before the statements"
+        );
     }
 
     #[test]

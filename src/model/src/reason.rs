@@ -551,7 +551,9 @@ impl fmt::Display for Statement<'_> {
             Reason::DomainTaken { domain, old } => write!(f, "domain {domain} is taken from {old}"),
             Reason::RouteTaken { pattern, old } => write!(f, "route {pattern} is taken from {old}"),
             Reason::DatabaseCreated { new } => write!(f, "D1 database {new} is created unless it exists"),
-            Reason::DatabaseMigrated { database, new } => write!(f, "migration {new} applied to D1 database {database}"),
+            Reason::DatabaseMigrated { database, new } => {
+                write!(f, "migration {new} applied to D1 database {database}")
+            }
             Reason::RouteAdded { new } => write!(f, "route {new} added"),
             Reason::RouteRemoved { old } => write!(f, "route {old} removed"),
             Reason::WorkersDev { new, .. } => write!(f, "workers.dev {}", if *new { "on" } else { "off" }),

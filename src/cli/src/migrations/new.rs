@@ -31,7 +31,8 @@ pub(in super::super) struct Arguments {
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let fleet = project::read_fleet(&Tree::new(&session.root)).map_err(Failure::invalid)?;
-    let all = fleet.packs.iter().flat_map(|(pack, read)| read.databases.iter().map(move |(name, all)| (pack, name, all)));
+    let all =
+        fleet.packs.iter().flat_map(|(pack, read)| read.databases.iter().map(move |(name, all)| (pack, name, all)));
     let is_named = |of: &Option<String>, name: &String| of.as_ref().is_none_or(|of| of == name);
     let found: Vec<(&String, &String, &Arc<DatabaseMigrations>)> =
         all.filter(|(pack, name, _)| is_named(&arguments.pack, pack) && is_named(&arguments.binding, name)).collect();

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use flotilla_model::paging::{ListPage, Page};
 use flotilla_model::platform::{
-    Call, DATABASE_MISSING, DATABASES_PER_PAGE, DISPATCH_NAMESPACE_MISSING, Home, KV_PER_PAGE, ListedConsumer, ListedQueue,
-    ListedWorkflow, ListedZone, QUEUES_PER_PAGE, Reply, Token, WORKER_MISSING, WORKFLOWS_PER_PAGE, ZONES_PER_PAGE,
+    Call, DATABASE_MISSING, DATABASES_PER_PAGE, DISPATCH_NAMESPACE_MISSING, Home, KV_PER_PAGE, ListedConsumer,
+    ListedQueue, ListedWorkflow, ListedZone, QUEUES_PER_PAGE, Reply, Token, WORKER_MISSING, WORKFLOWS_PER_PAGE,
+    ZONES_PER_PAGE,
 };
 use flotilla_model::spec::QueueConsumer;
 use flotilla_model::uploaded::Uploaded;

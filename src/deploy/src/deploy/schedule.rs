@@ -32,8 +32,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::circle::PutBack;
-use super::hosts::HostWrite;
 use super::databases::DatabaseTask;
+use super::hosts::HostWrite;
 use super::index::{ChangeIndex, DatabaseIndex, HostWriteId, LaneId, LookupId, PutBackId};
 use super::lookups::Lookup;
 use super::problem::Problem;

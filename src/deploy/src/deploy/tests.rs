@@ -15,7 +15,8 @@ use super::*;
 use crate::pace::Rate;
 use crate::plan::handover::{Contested, Giver, Holder, Holders, hosts_of};
 use crate::plan::{
-    self, DatabaseDecision, DatabaseReference, DatabaseUser, Desired, Options, Plan, Planner, RecordedWorker, Wave, decide_database,
+    self, DatabaseDecision, DatabaseReference, DatabaseUser, Desired, Options, Plan, Planner, RecordedWorker, Wave,
+    decide_database,
 };
 use crate::retry::{ATTEMPTS, THROTTLED_ATTEMPTS};
 use crate::state::{DatabaseId, ResourceKind};
@@ -405,7 +406,9 @@ impl World {
                 assert!(self.databases.values().any(|known| known == id));
                 let applied = self.migrated.entry(id.clone()).or_default();
                 match migration_of(sql) {
-                    None if applied.is_empty() => Err(rejected(400, 7500, "no such table: d1_migrations: SQLITE_ERROR")),
+                    None if applied.is_empty() => {
+                        Err(rejected(400, 7500, "no such table: d1_migrations: SQLITE_ERROR"))
+                    }
                     None => {
                         let row = |number: &usize| json!({"name": format!("{number}.sql")});
                         Ok(Reply::Rows(applied.iter().map(row).collect()))
@@ -596,11 +599,12 @@ impl Bench {
             let id = (home(&worker.account), worker.name.clone());
             let found = state.cached_id(&worker.account, ResourceKind::Database, &format!("db-{customer}")).unwrap();
             let contested = deployed.get(&id).map(|live| contested.of_worker(&id, live)).unwrap_or_default();
+            let unknown = [format!("db-{customer}")];
             let known = RecordedWorker {
                 contested: &contested,
                 live: deployed.get(&id),
                 in_flight: in_flight.get(&id),
-                has_database: found.is_some(),
+                unknown_databases: if found.is_some() || !desired.database { &[] } else { &unknown },
                 ..RecordedWorker::default()
             };
             let desired = Desired { home: id.0.clone(), worker: &worker, bundle: &bundle, secrets: BTreeMap::new() };

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::comparison::Gone;
 use super::databases::Databases;
 use super::{
-    Action, Change, DatabaseReference, DatabaseUser, Decision, Held, Options, Orphan, Plan, Step, databases, handover, hosts,
-    plan_digest,
+    Action, Change, DatabaseReference, DatabaseUser, Decision, Held, Options, Orphan, Plan, Step, databases, handover,
+    hosts, plan_digest,
 };
 use crate::state::{Deployed, HostTarget, InFlight, Table, WorkerId};
 use flotilla_model::migrations::DatabaseMigrations;

@@ -49,7 +49,8 @@ pub(super) fn assign(waves: &[Wave], changes: &mut [Change], databases: &mut [Da
     let mut customers: BTreeMap<&str, usize> = BTreeMap::new();
     let of_changes = changes.iter().filter(|change| change.action != Action::Delete);
     let of_changes = of_changes.map(|change| (&change.customer, change.picked));
-    let of_databases = databases.iter().flat_map(|change| &change.customers).map(|(customer, picked)| (customer, *picked));
+    let of_databases =
+        databases.iter().flat_map(|change| &change.customers).map(|(customer, picked)| (customer, *picked));
     for (customer, picked) in of_changes.chain(of_databases) {
         let first = if customer == SHARED { 0 } else { picked.unwrap_or(usize::MAX) };
         let wave = customers.entry(customer).or_insert(first);

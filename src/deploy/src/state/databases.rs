@@ -60,7 +60,11 @@ impl State {
         let some = |text: String| Some(text).filter(|text| !text.is_empty());
         let sql = "SELECT in_flight, bookmark FROM databases WHERE account_id = ? AND id = ? AND migrations_table = ?";
         let found = self.row(sql, of.key(), |row| {
-            Ok(RecordedDatabase { in_flight: some(row.get(0)?), bookmark: some(row.get(1)?), ..RecordedDatabase::default() })
+            Ok(RecordedDatabase {
+                in_flight: some(row.get(0)?),
+                bookmark: some(row.get(1)?),
+                ..RecordedDatabase::default()
+            })
         })?;
         let Some(mut found) = found else { return Ok(None) };
         let sql = "SELECT name, digest FROM migrations WHERE account_id = ? AND id = ? AND migrations_table = ?";
@@ -166,11 +170,19 @@ mod tests {
         state.record_migration(&of, ("2.sql", two), (RunId(2), 8), by, "acme-db").unwrap();
         let known = state.database(&of).unwrap().unwrap();
         assert_eq!(known.in_flight, None);
-        assert_eq!(known.applied, [("1.sql", Some(one)), ("2.sql", Some(two)), ("x.sql", None)].map(|(name, digest)| (name.to_owned(), digest)).into());
+        assert_eq!(
+            known.applied,
+            [("1.sql", Some(one)), ("2.sql", Some(two)), ("x.sql", None)]
+                .map(|(name, digest)| (name.to_owned(), digest))
+                .into()
+        );
         // The text of a file that was edited since isn't what was applied.
         state.record_table(&of, &[("1.sql".to_owned(), Some(two))], (RunId(3), 9)).unwrap();
         let known = state.database(&of).unwrap().unwrap();
-        assert_eq!((known.applied.len(), known.applied["1.sql"], known.bookmark.as_deref()), (1, Some(one), Some("mark")));
+        assert_eq!(
+            (known.applied.len(), known.applied["1.sql"], known.bookmark.as_deref()),
+            (1, Some(one), Some("mark"))
+        );
         let records = state.records_of("acme", 9).unwrap();
         assert_eq!((records.len(), records[0].action.as_str(), records[0].digest), (1, "migrate", two));
         state.forget_database("a", "d").unwrap();

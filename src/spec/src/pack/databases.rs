@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::migrations::{
-    DEFAULT_TABLE, DatabaseMigrations, MAX_STATEMENT, Migration, Statement, compare_names, first_word, position, statements,
+    DEFAULT_TABLE, DatabaseMigrations, MAX_STATEMENT, Migration, Statement, compare_names, first_word, position,
+    statements,
 };
 use flotilla_model::plain_file;
 use flotilla_model::spec::DatabaseFile;
@@ -40,7 +41,12 @@ type Databases = BTreeMap<String, Arc<DatabaseMigrations>>;
 type Folders<'a> = (&'a Path, &'a Path, &'a Path);
 
 /// Reads those of a pack.yaml. The schema reports what is wrong with their form.
-pub(super) fn of_pack(tree: &Tree, pack: &str, document: &Document, manifest: &Value) -> Result<Databases, Vec<Diagnostic>> {
+pub(super) fn of_pack(
+    tree: &Tree,
+    pack: &str,
+    document: &Document,
+    manifest: &Value,
+) -> Result<Databases, Vec<Diagnostic>> {
     let root = tree.root.canonicalize().unwrap_or_else(|_| tree.root.clone());
     let (workspace, base) = (workspace(&root), root.join(pack));
     let (mut databases, mut errors) = (Databases::new(), Vec::new());
@@ -56,17 +62,25 @@ pub(super) fn of_pack(tree: &Tree, pack: &str, document: &Document, manifest: &V
 }
 
 /// Reads those of a wrangler configuration that have `migrations_dir`.
-pub(super) fn of_wrangler(document: &Document, bound: &[Node], folders: Folders<'_>) -> Result<Databases, Vec<Diagnostic>> {
+pub(super) fn of_wrangler(
+    document: &Document,
+    bound: &[Node],
+    folders: Folders<'_>,
+) -> Result<Databases, Vec<Diagnostic>> {
     let text = |node: Option<&Node>| match node.map(|node| &node.kind) {
         Some(Kind::Text(text)) => Some(text.clone()),
         _ => None,
     };
     let (mut databases, mut errors) = (Databases::new(), Vec::new());
     for node in bound {
-        let (Some(name), Some(folder)) = (text(node.get("binding")), text(node.get("migrations_dir"))) else { continue };
+        let (Some(name), Some(folder)) = (text(node.get("binding")), text(node.get("migrations_dir"))) else {
+            continue;
+        };
         let place = document.place(node.get("migrations_dir").unwrap_or(node).span);
         if let Some(pattern) = node.get("migrations_pattern")
-            && text(Some(pattern)).is_none_or(|text| text.trim_start_matches("./") != format!("{}/*.sql", folder.trim_start_matches("./")))
+            && text(Some(pattern)).is_none_or(|text| {
+                text.trim_start_matches("./") != format!("{}/*.sql", folder.trim_start_matches("./"))
+            })
         {
             let message = "`migrations_pattern` is one that flotilla can't apply".to_owned();
             let help = "flotilla applies the files that end in .sql in the folder itself, and none in folders below it: remove the key";
@@ -92,7 +106,10 @@ fn read(
     let folder = plain_file::without_dots(&base.join(written));
     let shown = relative(root, &folder);
     if !folder.starts_with(workspace) {
-        let message = format!("the migrations are outside of what belongs to this project: they must be in {}", workspace.display());
+        let message = format!(
+            "the migrations are outside of what belongs to this project: they must be in {}",
+            workspace.display()
+        );
         return Err(bad(message, FOLDER_HELP));
     }
     let listed = std::fs::read_dir(&folder).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
@@ -103,7 +120,10 @@ fn read(
     let names = listed.iter().map(|entry| entry.file_name().to_string_lossy().into_owned());
     let mut names: Vec<String> = names.filter(|name| name.ends_with(".sql") && !name.starts_with('.')).collect();
     if names.len() > MOST_FILES {
-        return Err(bad(format!("{shown} has more than {MOST_FILES} migrations"), "join old ones that all databases have"));
+        return Err(bad(
+            format!("{shown} has more than {MOST_FILES} migrations"),
+            "join old ones that all databases have",
+        ));
     }
     names.sort_by(|a, b| compare_names(a, b));
     let (mut files, mut errors) = (Vec::new(), Vec::new());

@@ -438,7 +438,14 @@ fn databases_are_migrated_once_and_in_order_whatever_fails() {
 fn two_lost_answers_of_migrations_are_looked_up() {
     let (_, mut after) = migrated();
     after.retain(|customer, _| customer == "c");
-    let runs = explore(&Scenario { before: Fleet::new(), after, faults: &[Fault::Lost { applied: true }, Fault::Lost { applied: false }] }, 2);
+    let runs = explore(
+        &Scenario {
+            before: Fleet::new(),
+            after,
+            faults: &[Fault::Lost { applied: true }, Fault::Lost { applied: false }],
+        },
+        2,
+    );
     assert!(runs > 100, "{runs}");
 }
 
