@@ -109,6 +109,8 @@ impl Operation {
             Call::ListDatabases { .. } => "ListDatabases",
             Call::CreateDatabase { .. } => "CreateDatabase",
             Call::DeleteDatabase { .. } => "DeleteDatabase",
+            Call::QueryDatabase { .. } => "QueryDatabase",
+            Call::ReadBookmark { .. } => "ReadBookmark",
             Call::ListKv { .. } => "ListKv",
             Call::CreateKv { .. } => "CreateKv",
             Call::ListKeys { .. } => "ListKeys",
@@ -365,6 +367,16 @@ fn operations() -> Vec<Operation> {
             vec![json!({"name": "e", "uuid": "u"}), json!({"name": "d"})],
         ),
         missing(operation(Call::DeleteDatabase { id: text("u") }, json!(null), Vec::new()), 7404),
+        operation(
+            Call::QueryDatabase { id: text("u"), sql: text("SELECT 1") },
+            json!([{"success": true, "results": [{"name": "n"}], "meta": {}}]),
+            vec![json!([]), json!([{"success": false, "results": []}]), json!([{"success": true}])],
+        ),
+        operation(
+            Call::ReadBookmark { id: text("u") },
+            json!({"bookmark": "b"}),
+            vec![json!({"bookmark": 7}), json!({"other": "b"})],
+        ),
         operation(
             Call::ListKv { page: page() },
             json!([{"title": "t", "id": ID}]),

@@ -81,7 +81,7 @@ fn all_have(cloud: &Cloud, databases: usize, migrations: usize) {
 
 /// The requests about databases since the last time.
 fn requests(cloud: &Cloud) -> Vec<String> {
-    let all = cloud.requests().into_iter().map(|request| request.what);
+    let all = cloud.take().into_iter().map(|request| request.what);
     all.filter(|what| what.contains("d1/database"))
         .map(|what| {
             what.split(' ').next().unwrap_or_default().to_owned() + " " + what.rsplit('/').next().unwrap_or_default()
@@ -99,7 +99,7 @@ fn each_database_is_migrated_once_and_what_is_known_costs_nothing() {
     let outcome = cloud.deployed(&project);
     assert_eq!((outcome.applied, outcome.migrations), (3, 6));
     all_have(&cloud, 3, 2);
-    cloud.requests();
+    cloud.take();
     cloud.engine(&project).deploy().exits(Exit::Done).is_up_to_date();
     assert_eq!(requests(&cloud), Vec::<String>::new());
 
@@ -154,16 +154,16 @@ fn one_failure_stops_its_customer_alone_and_names_the_bookmark() {
 fn clean_ups_come_after_the_upload_that_no_longer_needs_what_they_remove() {
     let (cloud, project) = (Cloud::start(), with_databases(&["acme"]));
     cloud.deployed(&project);
-    cloud.requests();
+    cloud.take();
     count_up(&project, 2);
     project.write(&format!("{FOLDER}/0003_count.sql"), "-- flotilla: after\nUPDATE counter SET n = n * 10 + 3;\n");
     project.edit("fleet.yaml", "defaults:\n", "defaults:\n  vars: { A: b }\n");
     // Alone, what comes after an upload waits for it.
     let ended = cloud.engine(&project).deploy_with(|request| request.plan.only_databases = true);
     assert_eq!(ended.exits(Exit::Done).outcome().migrations, 1);
-    cloud.requests();
+    cloud.take();
     assert_eq!(cloud.deployed(&project).migrations, 1);
-    let sent: Vec<String> = cloud.requests().into_iter().map(|request| request.what).collect();
+    let sent: Vec<String> = cloud.take().into_iter().map(|request| request.what).collect();
     let place = |what: &str| sent.iter().rposition(|sent| sent.starts_with(what)).expect("it is sent");
     assert!(place("PUT scripts/t-acme") < place("POST d1"), "{sent:?}");
     all_have(&cloud, 1, 3);
@@ -195,6 +195,50 @@ fn two_workers_that_share_a_database_migrate_it_once() {
     assert_eq!(planned.plan.databases[0].workers.len(), 2);
     assert_eq!(cloud.deployed(&project).migrations, 1);
     all_have(&cloud, 1, 1);
+}
+
+#[test]
+fn a_database_that_a_binding_gives_by_name_is_created_and_migrated() {
+    let (cloud, project) = (Cloud::start(), with_databases(&["acme", "bolt"]));
+    project.edit("packs/tiny/pack.yaml", "{ DB: {", "{ ORDERS: {").edit(
+        "fleet.yaml",
+        "  database: { type: d1, name: \"app-{customer}\" }",
+        "  bindings: { ORDERS: { d1: \"app-{customer}\" } }",
+    );
+    let outcome = cloud.deployed(&project);
+    assert_eq!((outcome.applied, outcome.migrations), (2, 2));
+    all_have(&cloud, 2, 1);
+    let path = format!("/client/v4/accounts/{ACCOUNT}/workers/scripts/t-acme/settings");
+    let bound = cloud.http("GET", &path, &Value::Null)["result"]["bindings"].clone();
+    let bound = bound.as_array().expect("bindings").iter().find(|binding| binding["name"] == "ORDERS").cloned();
+    let bound = bound.expect("the binding");
+    let id = &ids(&cloud)["app-acme"];
+    assert!([&bound["database_id"], &bound["id"]].contains(&&json!(id)), "{bound}");
+    cloud.engine(&project).deploy().exits(Exit::Done).is_up_to_date();
+
+    // One that somebody deleted is created anew.
+    let path = format!("/client/v4/accounts/{ACCOUNT}/d1/database/{id}");
+    cloud.http("DELETE", &path, &Value::Null);
+    count_up(&project, 2);
+    let outcome = cloud.engine(&project).deploy().exits(Exit::SomeFailed).outcome();
+    assert!(outcome.failures[0].error.contains("no longer exists"), "{:?}", outcome.failures);
+    assert_eq!(cloud.deployed(&project).migrations, 2);
+    all_have(&cloud, 2, 2);
+}
+
+#[test]
+fn a_rollback_names_the_migrations_that_stay() {
+    let (cloud, project) = (Cloud::start(), with_databases(&["acme"]));
+    output(&mut command(&cloud, &project, &["deploy", "--yes"])).exits(0);
+    count_up(&project, 2);
+    project.edit("fleet.yaml", "defaults:\n", "defaults:\n  vars: { A: b }\n");
+    output(&mut command(&cloud, &project, &["deploy", "--yes"])).exits(0);
+    let run = output(&mut command(&cloud, &project, &["rollback", "acme", "--yes"])).exits(0);
+    assert!(
+        run.stderr.contains("keep 1 migration that the earlier code may not expect: 0002_count.sql of app-acme"),
+        "{run:?}"
+    );
+    all_have(&cloud, 1, 2);
 }
 
 #[test]
@@ -255,10 +299,11 @@ fn a_deploy_that_is_killed_several_times_applies_each_migration_once() {
     const DATABASES: usize = 200;
     let customers: Vec<String> = (0..DATABASES).map(|number| format!("c{number:03}")).collect();
     let customers: Vec<&str> = customers.iter().map(String::as_str).collect();
-    let (cloud, project) = (Cloud::start(), with_databases(&customers));
+    let cloud = Cloud::start_with(|options| options.limit.requests = u64::MAX / 2);
+    let project = with_databases(&customers);
     count_up(&project, 2);
     count_up(&project, 3);
-    project.edit("fleet.yaml", "name: test\n", "name: test\naccounts: { default: { id: { env: CLOUDFLARE_ACCOUNT_ID }, token: { secret: CLOUDFLARE_API_TOKEN }, apiLimit: { requests: 100000 } } }\n");
+    project.edit("fleet.yaml", "name: test\n", "name: test\naccounts: { default: { id: { env: CLOUDFLARE_ACCOUNT_ID }, token: { secret: CLOUDFLARE_API_TOKEN }, apiLimit: { requests: 1000000, seconds: 300, headroom: 0 } } }\n");
     let mut killed = 0;
     for round in 1..=6 {
         let mut child = command(&cloud, &project, &["deploy", "--yes", "--quiet"])

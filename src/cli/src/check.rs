@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use flotilla_build::build;
 use flotilla_build::policy::Suppressed;
+use flotilla_engine::databases::syntax_errors;
 use flotilla_engine::implied;
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::{Exit, Failure};
@@ -45,6 +46,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
             found.extend(build::not_in_specs(&project, &scan));
             found.extend(build::missing_code(&project, &scan));
             found.extend(build::asset_errors(&project, &scan));
+            let databases = project.fleet.packs.values().flat_map(|pack| pack.databases.values());
+            found.extend(databases.flat_map(|all| syntax_errors(all)));
             scan.add_findings(&project, found);
             (selection.count(&scan), scan.diagnostics, scan.suppressed)
         }

@@ -13,13 +13,16 @@ use flotilla_deploy::plan::DatabaseDecision;
 use flotilla_deploy::state::State;
 use flotilla_engine::RunKind;
 use flotilla_engine::cloud::Cloud;
-use flotilla_engine::databases::{BoundDatabase, databases_of};
+use flotilla_engine::databases::{BoundDatabase, databases_of, rehearse};
 use flotilla_engine::deploy_fleet::{DeployRequest, deploy_fleet};
 use flotilla_engine::planning::PlanRequest;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::migrations::Fault;
+use flotilla_model::progress::Progress as _;
 use flotilla_model::spec::Environment;
 use flotilla_model::text::names;
+use flotilla_spec::project;
+use flotilla_spec::tree::Tree;
 
 use super::apply::ApplyArguments;
 use super::cloud::{CloudArguments, CustomersArguments};
@@ -282,6 +285,9 @@ fn status(session: &Session, arguments: &CustomersArguments) -> Result<Exit, Fai
 }
 
 fn apply(session: &Session, arguments: &Apply) -> Result<Exit, Failure> {
+    if arguments.apply.approval().is_dry_run() {
+        try_in_memory(session)?;
+    }
     session.operator.write_events(arguments.apply.events.as_deref())?;
     let request = DeployRequest {
         plan: PlanRequest {
@@ -298,4 +304,17 @@ fn apply(session: &Session, arguments: &Apply) -> Result<Exit, Failure> {
     };
     let deployed = deploy_fleet(&session.context(), request)?;
     report_deployed(session, "flotilla migrations apply", deployed, &arguments.apply, None)
+}
+
+/// Applies the migrations of each pack to an empty database in memory: a dry run sends nothing to Cloudflare.
+fn try_in_memory(session: &Session) -> Result<(), Failure> {
+    let fleet = project::read_fleet(&Tree::new(&session.root)).map_err(Failure::invalid)?;
+    let all: Vec<_> = fleet.packs.values().flat_map(|pack| pack.databases.values()).collect();
+    let errors: Vec<_> = all.iter().filter_map(|all| rehearse(all)).collect();
+    if !errors.is_empty() {
+        return Err(Failure::invalid(errors));
+    }
+    let number = count(all.iter().map(|all| all.files.len()).sum(), "migration");
+    session.ui.note(&format!("{number} applied to empty databases in memory without an error"));
+    Ok(())
 }

@@ -141,6 +141,11 @@ impl Operator for Terminal {
                 };
                 ui.line(&format!("  {} keeps {}; with that bundle it had {}", clean(worker), list(now), list(then)));
             }
+            Event::MigrationsStay { customer, migrations } => self.warning(&clean(&format!(
+                "the databases of {customer} keep {} that the earlier code may not expect: {}",
+                count(migrations.len(), "migration"),
+                text::names(migrations, NAMES)
+            ))),
             Event::RollingBack(workers) => ui.line(&format!("rolling back {}", count(*workers, "worker"))),
             Event::RunStarted { run, kind, plan, eta } => self.events.lock().on_run_started(*run, kind, plan, *eta),
             Event::Deploy(event) => {
@@ -185,7 +190,7 @@ fn report_rollback(ui: &Ui, plan: &Plan) {
 fn report_change(ui: &Ui, event: &deploy::Event<'_>) {
     use deploy::Event;
     match event {
-        Event::Applied(_) | Event::Overtaken(_) => ui.step(1),
+        Event::Applied(_) | Event::Overtaken(_) | Event::Migrated(..) => ui.step(1),
         Event::Failed(change, error) => {
             ui.step(1);
             ui.line(&format!(
@@ -241,6 +246,6 @@ fn report_change(ui: &Ui, event: &deploy::Event<'_>) {
                 ui.detail(&if more > 0 { format!("{shown} · {more} more") } else { shown });
             }
         }
-        Event::Wave { .. } | Event::Waiting(..) | Event::Migrated(..) => {}
+        Event::Wave { .. } | Event::Waiting(..) => {}
     }
 }

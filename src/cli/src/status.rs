@@ -246,7 +246,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     }
     if !behind.is_empty() {
         report::print(&format!(
-            "{} {} behind its migrations or not read yet: `flotilla migrations status` shows which",
+            "{} migrations are pending for {}: `flotilla migrations status` shows which",
             session.ui.paint(Style::Warning, "!"),
             count(behind.len(), "database")
         ));

@@ -60,8 +60,8 @@ pub struct RecordedWorker<'a> {
     pub bundle: Option<&'a Stored>,
     /// The reasons for which the live bundle and the desired one differ, in the author's terms, if they are known.
     pub differences: &'a [Reason],
-    /// Whether the id of its database is known, if its spec gives the name alone.
-    pub has_database: bool,
+    /// The names of its D1 databases whose ids aren't known.
+    pub unknown_databases: &'a [String],
     /// The number of files of its static assets that the platform may lack.
     pub missing_assets: usize,
     /// The hosts that another worker may have by now, after an interrupted change of that one.

@@ -114,7 +114,8 @@ pub(crate) fn apply(
     })?;
     let control = operator.control(&context.folder(), kind.ahead);
     operator.on_event(&Event::RunStarted { run, kind: kind.name, plan, eta });
-    operator.begin("deploying", Some((plan.changes.len() + plan.databases_alone().count()) as u64));
+    let pending: usize = plan.databases.iter().map(|change| change.pending.len()).sum();
+    operator.begin("deploying", Some((plan.changes.len() + pending) as u64));
     operator.expect(Duration::from_secs_f64(eta));
     let deploy_context = DeployContext {
         pool,

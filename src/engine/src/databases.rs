@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use flotilla_deploy::plan::{DatabaseDecision, DatabaseReference, decide_database};
 use flotilla_deploy::state::{DatabaseId, RecordedDatabase, ResourceKind, State};
+use flotilla_local::Scratch;
 use flotilla_model::binding::D1;
 use flotilla_model::customer::{Database, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::failure::Failure;
-use flotilla_model::migrations::{DatabaseMigrations, Fault};
+use flotilla_model::migrations::{DatabaseMigrations, Fault, Migration, position, statements};
 use flotilla_model::spec::Environment;
 use flotilla_model::text::{count, names};
 use flotilla_spec::pack::Pack;
@@ -52,9 +53,10 @@ pub fn databases_of(
                 DatabaseReference { name: name.clone(), id: id.clone(), jurisdiction, location_hint }
             }
             (_, Some(bound)) if worker.environment != Environment::Preview => {
-                let Some(id) = bound.text(D1).map(str::to_owned) else { continue };
-                let name = bound.text("name").map_or_else(|| id.clone(), str::to_owned);
-                DatabaseReference { name, id: Some(id), jurisdiction: None, location_hint: None }
+                let Some(text) = bound.text(D1).map(str::to_owned) else { continue };
+                let id = bound.database_name().is_none().then(|| text.clone());
+                let name = bound.text("name").map_or(text, str::to_owned);
+                DatabaseReference { name, id, jurisdiction: None, location_hint: None }
             }
             _ => continue,
         };
@@ -114,5 +116,61 @@ impl Contradictions {
             Diagnostic::error(Code::AppliedMigration, place, message, help)
         };
         self.0.into_iter().map(diagnostic).collect()
+    }
+}
+
+/// Returns an error for the first statement of each migration that isn't SQL, whatever tables a database has.
+pub fn syntax_errors(all: &DatabaseMigrations) -> Vec<Diagnostic> {
+    let Ok(scratch) = Scratch::new() else { return Vec::new() };
+    let of_file = |file: &Migration| {
+        let statements = statements(&file.sql).unwrap_or_default();
+        let rejected = statements.iter().enumerate().find_map(|(index, statement)| {
+            let rejected = scratch.prepare(&file.sql[statement.start..statement.end]).err()?;
+            rejected.is_syntax.then_some((index, statement.start, rejected))
+        });
+        let (index, start, rejected) = rejected?;
+        let help = "fix the statement: D1 rejects the migration, and applies nothing of it";
+        Some(error_at(file, start + rejected.offset.unwrap_or(0), (index, statements.len(), &rejected.message), help))
+    };
+    all.files.iter().filter_map(of_file).collect()
+}
+
+/// Applies all migrations to an empty database in memory. Returns an error for the first statement that fails there.
+pub fn rehearse(all: &DatabaseMigrations) -> Option<Diagnostic> {
+    let scratch = Scratch::new().ok()?;
+    for file in &all.files {
+        let statements = statements(&file.sql).unwrap_or_default();
+        for (index, statement) in statements.iter().enumerate() {
+            if let Err(rejected) = scratch.run(&file.sql[statement.start..statement.end]) {
+                let help = "the migrations were applied to an empty database in memory: a table that no migration creates is missing there";
+                let offset = statement.start + rejected.offset.unwrap_or(0);
+                return Some(error_at(file, offset, (index, statements.len(), &rejected.message), help));
+            }
+        }
+    }
+    None
+}
+
+/// Returns an error about a statement: its index, the number of statements, and the message.
+fn error_at(file: &Migration, offset: usize, (index, of, message): (usize, usize, &str), help: &str) -> Diagnostic {
+    let (line, column) = position(&file.sql, offset);
+    let place = Place { line, column, ..Place::file(&file.file) };
+    let message = format!("statement {} of {of} of the migration fails: {message}", index + 1);
+    Diagnostic::error(Code::BadSql, place, message, help)
+}
+
+/// The packs whose migrations have errors of syntax, each looked at once.
+#[derive(Default)]
+pub(crate) struct SyntaxErrors(BTreeMap<Place, Vec<Diagnostic>>);
+
+impl SyntaxErrors {
+    /// Returns whether the migrations have an error.
+    pub fn has(&mut self, all: &DatabaseMigrations) -> bool {
+        !self.0.entry(all.place.clone()).or_insert_with(|| syntax_errors(all)).is_empty()
+    }
+
+    /// Returns the errors.
+    pub fn into_diagnostics(self) -> impl Iterator<Item = Diagnostic> {
+        self.0.into_values().flatten()
     }
 }

@@ -90,6 +90,13 @@ pub enum Event<'a> {
         /// The ones that it had.
         then: &'a [String],
     },
+    /// Migrations were applied to a customer's databases since the bundle was uploaded to which it is rolled back: they stay.
+    MigrationsStay {
+        /// The customer.
+        customer: &'a str,
+        /// The migrations, with their databases.
+        migrations: &'a [String],
+    },
     /// This number of workers is rolled back, because their wave wasn't healthy.
     RollingBack(usize),
     /// Changes begin.

@@ -23,9 +23,9 @@ use flotilla_deploy::plan::{
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
 use flotilla_deploy::state::{self, Deployed, InFlight, Run, State, Stored, Uncertainty, WorkerId, deflated};
 use flotilla_model::assets;
-use flotilla_model::bundle::{self, Bundle, PackBundle};
+use flotilla_model::bundle::{self, Bundle, PackBundle, Resource};
 use flotilla_model::clock::{Clock, SystemClock};
-use flotilla_model::customer::{Database, Hosts, Worker};
+use flotilla_model::customer::{Hosts, Worker};
 use flotilla_model::diagnostic::{Diagnostic, Severity};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
@@ -42,7 +42,7 @@ use crate::build_fleet::{Built, build_fleet};
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::Context;
 use crate::credentials::InvalidId;
-use crate::databases::{BoundDatabase, Contradictions, databases_of};
+use crate::databases::{BoundDatabase, Contradictions, SyntaxErrors, databases_of};
 use crate::implied::{self, Unclear};
 use crate::lanes::Lanes;
 use crate::operator::Event;
@@ -374,8 +374,8 @@ struct Wanted {
     live: Option<Deployed>,
     in_flight: Option<InFlight>,
     bundle_before: Option<Stored>,
-    /// Whether its database's id is known, if it needs one.
-    has_database: bool,
+    /// The names of its D1 databases whose ids aren't known.
+    unknown_databases: Vec<String>,
     /// The number of files of its static assets that the platform may lack.
     missing_assets: usize,
     /// The databases with migrations that it is bound to.
@@ -471,7 +471,7 @@ impl Fleet<'_> {
         let mut planner = Planner::new(options);
         let mut asset_counts = HashMap::new();
         let (mut unclear, mut future) = (Unclear::default(), FutureDates::default());
-        let mut contradictions = Contradictions::default();
+        let (mut contradictions, mut syntax_errors) = (Contradictions::default(), SyntaxErrors::default());
         let today = today();
         let broken_sources: Mutex<BTreeSet<String>> = Mutex::default();
         let (mut workers, mut places) = (0, HashMap::new());
@@ -480,6 +480,7 @@ impl Fleet<'_> {
             let mut wanted: Vec<Wanted> = records.par_iter().flat_map_iter(|at| self.wanted(*at, selection)).collect();
             let mut with_future_date: HashSet<WorkerId> = HashSet::new();
             let mut with_contradiction: HashSet<WorkerId> = HashSet::new();
+            let mut with_syntax_error: HashSet<WorkerId> = HashSet::new();
             for one in &mut wanted {
                 let id = one.id();
                 if !options.only_prune && future.add(self.project, &one.worker, &today) {
@@ -490,9 +491,14 @@ impl Fleet<'_> {
                     unclear.add(self.project, &one.worker, state)?;
                 }
                 one.in_flight = in_flight.get(&id).cloned();
-                if let Database::D1 { id: None, name, .. } = &one.worker.database {
-                    one.has_database =
-                        state.cached_id(&id.0.account_id, state::ResourceKind::Database, name)?.is_some();
+                let named =
+                    bundle::by_name(&one.bundle.metadata).filter(|(resource, _)| *resource == Resource::Database);
+                for (_, name) in named {
+                    if state.cached_id(&id.0.account_id, state::ResourceKind::Database, name)?.is_none()
+                        && !one.unknown_databases.iter().any(|other| other == name)
+                    {
+                        one.unknown_databases.push(name.to_owned());
+                    }
                 }
                 if let Some(live) = one.live.as_ref().filter(|live| live.digest != one.bundle.digest) {
                     one.bundle_before = state.stored(&live.digest)?;
@@ -503,9 +509,17 @@ impl Fleet<'_> {
                     one.databases = databases_of(pack, &one.worker, &id.0.account_id, state)?;
                 }
                 for database in &one.databases {
-                    if let DatabaseDecision::Faulty(faults) = database.decision() {
-                        contradictions.add(database, faults);
-                        with_contradiction.insert(id.clone());
+                    match database.decision() {
+                        DatabaseDecision::UpToDate => {}
+                        DatabaseDecision::Behind { .. } => {
+                            if syntax_errors.has(&database.all) {
+                                with_syntax_error.insert(id.clone());
+                            }
+                        }
+                        DatabaseDecision::Faulty(faults) => {
+                            contradictions.add(database, faults);
+                            with_contradiction.insert(id.clone());
+                        }
                     }
                 }
             }
@@ -520,7 +534,7 @@ impl Fleet<'_> {
                         in_flight: one.in_flight.as_ref(),
                         bundle: one.bundle_before.as_ref(),
                         differences: &differences,
-                        has_database: one.has_database,
+                        unknown_databases: &one.unknown_databases,
                         missing_assets: one.missing_assets,
                         contested: contested.as_deref().unwrap_or_default(),
                     };
@@ -533,6 +547,9 @@ impl Fleet<'_> {
                     let decision = match unclear.skips(&one.worker) {
                         _ if with_future_date.contains(&one.id()) => {
                             Decision::Held(implied::held(&one.worker, "its compatibility date is in the future"))
+                        }
+                        _ if with_syntax_error.contains(&one.id()) => {
+                            Decision::Held(implied::held(&one.worker, "a migration of its database has an error"))
                         }
                         _ if with_contradiction.contains(&one.id()) => Decision::Held(implied::held(
                             &one.worker,
@@ -622,6 +639,7 @@ impl Fleet<'_> {
         let mut diagnostics = unclear.into_diagnostics();
         diagnostics.extend(future.into_diagnostics());
         diagnostics.extend(contradictions.into_diagnostics());
+        diagnostics.extend(syntax_errors.into_diagnostics());
         let broken_sources = broken_sources.into_inner();
         diagnostics.extend(secrets.errors().into_iter().filter(|error| broken_sources.contains(&error.place.file)));
         Ok(PlanParts { plan, workers, places, diagnostics })
@@ -762,7 +780,7 @@ impl Fleet<'_> {
                 live: None,
                 in_flight: None,
                 bundle_before: None,
-                has_database: false,
+                unknown_databases: Vec::new(),
                 missing_assets: 0,
                 databases: Vec::new(),
             })

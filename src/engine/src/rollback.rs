@@ -90,7 +90,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Roll
         Target::Run(run) => of_run(&state, *run, None)?,
         Target::Customers { customers, record, environment } => of_customers(&state, customers, *record, *environment)?,
     };
-    let Back { changes, stay, kept, runs_already } = back;
+    let Back { changes, stay, kept, migrations, runs_already } = back;
     report_stay(context, &stay);
     let plan = Plan::of(changes, &Wave::of(&fleet.file.deploy.waves));
     // 3. Safety.
@@ -108,6 +108,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Roll
     // 4. Confirm.
     context.operator.on_event(&Event::RollbackPlanned(&plan));
     report_kept(context, &kept);
+    report_migrations(context, &migrations);
     upload::check_of_state(&cloud.state, &fleet, &secrets, &plan.changes)?;
     if !applies {
         return Ok(RolledBack::DryRun(plan));
@@ -138,13 +139,14 @@ pub(crate) fn roll_back_wave(
     secrets: &Arc<Secrets>,
 ) -> Result<usize, Failure> {
     let operator = ctx.context.operator;
-    let Back { changes, stay, kept, .. } = of_run(state, run, Some(ids))?;
+    let Back { changes, stay, kept, migrations, .. } = of_run(state, run, Some(ids))?;
     report_stay(ctx.context, &stay);
     if changes.is_empty() {
         return Ok(0);
     }
     operator.on_event(&Event::RollingBack(changes.len()));
     report_kept(ctx.context, &kept);
+    report_migrations(ctx.context, &migrations);
     let plan = Plan::of(changes, &[]);
     let make = upload::of_state((&ctx.context.root, &ctx.cloud.state), ctx.fleet, secrets, &plan.changes)?;
     let kind = RunKind { name: KIND, reason: "its wave was not healthy", priority: Priority::Interactive, ..ctx.kind };
@@ -161,6 +163,8 @@ struct Back {
     stay: Vec<(String, String)>,
     /// The workers that keep other hosts and crons than they had.
     kept: Vec<Kept>,
+    /// The migrations that were applied to the customers' databases since the restored bundles were uploaded.
+    migrations: BTreeMap<String, Vec<String>>,
     /// Whether a worker runs already what it would be rolled back to.
     runs_already: bool,
 }
@@ -186,6 +190,13 @@ fn report_stay(context: &Context<'_>, stay: &[(String, String)]) {
 fn report_kept(context: &Context<'_>, kept: &[Kept]) {
     for Kept { worker, now, then } in kept.iter().take(SHOWN) {
         context.operator.on_event(&Event::TriggersStay { worker, now, then });
+    }
+}
+
+/// Reports the migrations that stay: nothing reverts them.
+fn report_migrations(context: &Context<'_>, migrations: &BTreeMap<String, Vec<String>>) {
+    for (customer, migrations) in migrations.iter().take(SHOWN) {
+        context.operator.on_event(&Event::MigrationsStay { customer, migrations });
     }
 }
 
@@ -328,6 +339,10 @@ impl Back {
                         return Ok(());
                     }
                     self.kept.extend(kept(state, &id, live, &stored)?);
+                    let since = state.migrations_since(&live.customer, to.id)?;
+                    if !since.is_empty() {
+                        self.migrations.insert(live.customer.clone(), since);
+                    }
                     let files = state.assets_of(&stored)?.map_or(0, |list| list.count_new(None));
                     self.changes.push(plan::back(&id, live, (to.digest, &stored, files), reason(live, to)));
                 }

@@ -51,6 +51,9 @@ pub fn fits(binding: &Binding) -> bool {
             (None, _) => !field.is_required,
             (Some(value), Form::Pattern(binding::ID)) => value.as_str().is_some_and(|id| id.len() == 32 && is_hex(id)),
             (Some(value), Form::Pattern(binding::UUID)) => value.as_str().is_some_and(is_uuid),
+            (Some(value), Form::Pattern(binding::D1_REFERENCE)) => {
+                value.as_str().is_some_and(|text| is_uuid(text) || is_database_name(text))
+            }
             (Some(value), Form::Pattern(_)) => {
                 value.as_str().is_some_and(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))
             }

@@ -40,6 +40,7 @@ mod page;
 mod queues;
 mod r2;
 mod routing;
+mod scratch;
 mod scripts;
 mod seal;
 mod secrets;
@@ -76,6 +77,7 @@ pub use clock::Clock;
 pub use directory::Group;
 pub use faults::{Effect, ErrorAnswer, Fault, Matches, Reset};
 pub use limits::{Meter, PlatformLimits, RateLimit, Verdict};
+pub use scratch::{Rejected, Scratch};
 pub use workerd::Workerd;
 
 /// The options of a local Cloudflare emulator.

@@ -89,6 +89,10 @@ pub enum Form {
 pub const ID: &str = "^[0-9a-f]{32}$";
 /// The ids of D1 databases and others.
 pub const UUID: &str = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$";
+/// The ids and the names of D1 databases.
+pub const D1_REFERENCE: &str = "^([a-z0-9]|\\{(customer|environment)\\})([a-z0-9_-]|\\{(customer|environment)\\})*$";
+/// The key of a D1 database's name: in canonical metadata, where its id isn't known, and in wrangler's configuration.
+pub const DATABASE_NAME: &str = "database_name";
 /// The pattern of a binding's name: a name of JavaScript.
 pub const NAME: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 /// The key of D1 databases.
@@ -154,8 +158,20 @@ pub const KINDS: &[Kind] = &[
     ),
     several(
         &[
-            same(D1, "database_id", Pattern(UUID), "A D1 database in addition to `database`, by id."),
-            optional(own("name", "", "database_name", Text, "d1: the database's name, which wrangler shows.")),
+            same(
+                D1,
+                "database_id",
+                Pattern(D1_REFERENCE),
+                "A D1 database in addition to `database`, by id; or by name: it is created unless it exists, and `{customer}` and `{environment}` are \
+                 replaced.",
+            ),
+            optional(own(
+                "name",
+                "",
+                "database_name",
+                Text,
+                "d1: the name of a database that is given by id, which wrangler shows.",
+            )),
         ],
         "d1",
         "d1_databases",
@@ -379,6 +395,11 @@ impl Binding {
         self.0.get(key)?.as_str()
     }
 
+    /// Returns the name of the D1 database that it binds by name.
+    pub fn database_name(&self) -> Option<&str> {
+        self.text(D1).filter(|text| !is_uuid(text))
+    }
+
     /// Returns the class of the worker's own that it binds, if it binds a Durable Object class; `worker` is the worker's name.
     pub fn own_class(&self, worker: &str) -> Option<&str> {
         self.text(DURABLE_OBJECT).filter(|_| self.text(WORKER).is_none_or(|other| other == worker))
@@ -404,6 +425,9 @@ impl Binding {
     pub fn upload(&self, name: &str) -> Value {
         let mut entry = json!({"type": self.kind().map(|kind| kind.api), "name": name});
         self.fields(|field| field.api, &mut entry);
+        if let Some(database) = self.database_name() {
+            entry = json!({"type": entry["type"], "name": name, DATABASE_NAME: database});
+        }
         entry
     }
 
@@ -431,6 +455,14 @@ impl Binding {
         kinds.find_map(|kind| {
             let mut entry = entry.clone();
             let name = entry.as_object_mut()?.remove(kind.name)?.as_str()?.to_owned();
+            if kind.key() == D1 {
+                match entry.get("database_id").and_then(Value::as_str) {
+                    Some(id) if !is_uuid(id) => return None,
+                    Some(_) => {}
+                    // wrangler finds or creates the one of this name.
+                    None => _ = entry.as_object_mut()?.remove(DATABASE_NAME).map(|name| entry["database_id"] = name),
+                }
+            }
             Some((name, kind.read(entry, |field| field.wrangler)?))
         })
     }
@@ -475,6 +507,17 @@ impl Kind {
     }
 }
 
+/// Returns whether a text is the id of a D1 database.
+fn is_uuid(text: &str) -> bool {
+    is_like_uuid(text) && text.split('-').map(str::len).eq([8, 4, 4, 4, 12])
+}
+
+/// Returns whether a text has the digits and hyphens of an id, whatever their number: then it isn't meant to be a name.
+pub fn is_like_uuid(text: &str) -> bool {
+    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    text.len() > 30 && text.bytes().all(|byte| is_hex(byte) || byte == b'-')
+}
+
 /// Returns whether a value is empty.
 fn is_bare(value: &Value) -> bool {
     match value {
@@ -491,6 +534,9 @@ pub fn wrangler<'b>(bindings: impl IntoIterator<Item = (&'b String, &'b Binding)
         let Some(kind) = binding.kind() else { continue };
         let mut entry = json!({kind.name: name});
         binding.fields(|field| field.wrangler, &mut entry);
+        if let Some(database) = binding.database_name() {
+            entry = json!({kind.name: name, DATABASE_NAME: database});
+        }
         let (first, rest) = kind.wrangler.split_once('.').unwrap_or((kind.wrangler, ""));
         let mut place = configuration.entry(first).or_default();
         if !rest.is_empty() {
@@ -565,7 +611,7 @@ mod tests {
         let value = |form| match form {
             Form::True => json!(true),
             Form::Pattern(ID) => json!("0f3f6a109a4e4c518f5c2b7d1d2f9a01"),
-            Form::Pattern(UUID) => json!("0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01"),
+            Form::Pattern(UUID | D1_REFERENCE) => json!("0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01"),
             Form::Pattern(_) => json!("1001"),
             Form::OneOf(options) => json!(options[0]),
             Form::Text => json!("a-name"),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::assets::{self, ASSETS, AssetDigests, PackAssets};
+use crate::binding::DATABASE_NAME;
 use crate::customer::{DIGEST_VARIABLE, DISPATCHER_BINDING, Database, Dispatch, HOSTS_BINDING, Worker};
 use crate::digest::{Digest, Framed, ShortHash};
 use crate::modules::{BundledModule, ModuleKind, Modules};
@@ -361,8 +362,6 @@ pub fn upload_metadata<'a>(
     metadata
 }
 
-/// The key of a D1 binding whose database's id is known by its name alone.
-const DATABASE_NAME: &str = "database_name";
 /// The key of a KV binding whose namespace's id is known by its title alone.
 const KV_TITLE: &str = "namespace_title";
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use flotilla_model::binding::{Binding, D1, DURABLE_OBJECT, QUEUE, WORKFLOW};
+use flotilla_model::binding::{self, Binding, D1, DURABLE_OBJECT, QUEUE, WORKFLOW};
 use flotilla_model::credential;
 use flotilla_model::customer::{
     D1_BINDING, DIGEST_VARIABLE, DISPATCHER_BINDING, Database, HOSTS_BINDING, SHARED, TURSO_TOKEN, TURSO_URL,
@@ -109,7 +109,7 @@ impl WorkerResolver<'_, '_> {
         secrets: &Secrets,
         database: &Database,
         dispatches: bool,
-        (worker, objects): (&str, Option<&Objects>),
+        (worker, objects, account): (&str, Option<&Objects>, &str),
     ) -> BTreeMap<String, Binding> {
         let mut bindings = BTreeMap::new();
         let mut singles: BTreeMap<&str, &str> = BTreeMap::new();
@@ -195,7 +195,19 @@ impl WorkerResolver<'_, '_> {
                 };
                 self.push(Diagnostic::error(Code::UnknownName, place, message, help));
             }
-            if let (D1, Some(id)) = (kind.key(), binding.text(D1)) {
+            if let Some(database) = binding.database_name() {
+                let database = filled(database, self.target.subject.id, &self.environment_in_names());
+                let place = self.place(&["bindings", name, D1]);
+                if binding::is_like_uuid(&database) {
+                    let message = format!("`{database}` is neither the id of a D1 database nor its name");
+                    let help = "an id has 8, 4, 4, 4 and 12 hexadecimal digits, with hyphens between them: `wrangler d1 list` shows it";
+                    self.push(Diagnostic::error(Code::WrongForm, place.clone(), message, help));
+                }
+                self.in_use(&database, Some(name), &place);
+                let account = self.account_of_claims(account);
+                self.claim(ClaimedResource::DatabaseName { account, name: database.clone() }, place);
+                binding.0.insert(D1.to_owned(), database.into());
+            } else if let (D1, Some(id)) = (kind.key(), binding.text(D1)) {
                 let (id, place) = (id.to_owned(), self.place(&["bindings", name, D1]));
                 self.in_use(&id, Some(name), &place);
                 self.claim(ClaimedResource::Database(id), place);

@@ -242,7 +242,7 @@ impl<'a> WorkerResolver<'a, '_> {
         self.services(&vars, &secrets);
         self.tails();
         let objects = pack.as_ref().and_then(|pack| pack.objects);
-        let mut bindings = self.bindings(&vars, &secrets, &database, dispatches, (&name, objects));
+        let mut bindings = self.bindings(&vars, &secrets, &database, dispatches, (&name, objects, &reach.account));
         self.workflows(&reach.account, reach.namespace.as_deref(), &name, &mut bindings);
         let queue_consumers = self.queue_consumers(&reach.account, reach.namespace.as_deref());
         let (migrations, exports) = self.classes(objects);

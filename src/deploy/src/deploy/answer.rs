@@ -306,7 +306,7 @@ impl Run<'_> {
                 }
             }
             Step::DeleteDatabase { name } => {
-                if let Some(id) = self.ids.get(account_id, ResourceKind::Database, name).cloned() {
+                if let Some(Some(id)) = self.schedule.task(index).found.id.clone() {
                     self.ctx.state.forget_database(account_id, &id)?;
                 }
                 self.ctx.state.forget_id(account_id, ResourceKind::Database, name)?;

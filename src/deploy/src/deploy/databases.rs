@@ -142,8 +142,8 @@ impl<'p> Run<'p> {
         let changes = plan.changes.iter().enumerate();
         let of_worker: HashMap<WorkerId, ChangeIndex> =
             changes.map(|(place, change)| (change.id(), ChangeIndex::new(place))).collect();
-        for id in ids {
-            let Some(mut task) = self.schedule.take_database(id) else { continue };
+        let tasks: Vec<_> = ids.into_iter().filter_map(|id| Some((id, self.schedule.take_database(id)?))).collect();
+        for (id, mut task) in tasks {
             let failed = matches!(task.delivery.state, RequestState::Failed(_) | RequestState::Cancelled);
             if failed || task.pending.is_empty() || task.change.leaves_after {
                 continue;

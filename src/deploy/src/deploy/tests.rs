@@ -599,11 +599,12 @@ impl Bench {
             let id = (home(&worker.account), worker.name.clone());
             let found = state.cached_id(&worker.account, ResourceKind::Database, &format!("db-{customer}")).unwrap();
             let contested = deployed.get(&id).map(|live| contested.of_worker(&id, live)).unwrap_or_default();
+            let unknown = [format!("db-{customer}")];
             let known = RecordedWorker {
                 contested: &contested,
                 live: deployed.get(&id),
                 in_flight: in_flight.get(&id),
-                has_database: found.is_some(),
+                unknown_databases: if found.is_some() || !desired.database { &[] } else { &unknown },
                 ..RecordedWorker::default()
             };
             let desired = Desired { home: id.0.clone(), worker: &worker, bundle: &bundle, secrets: BTreeMap::new() };

@@ -42,10 +42,13 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
     }
     let assets = uploaded_assets(wanted, known, &uncertainties).filter(|_| !reasons.is_empty());
     if !reasons.is_empty() {
-        if let (Database::D1 { id: None, name, jurisdiction, location_hint, .. }, false) =
-            (&worker.database, known.has_database)
-        {
-            let (jurisdiction, location_hint) = (*jurisdiction, *location_hint);
+        for name in known.unknown_databases {
+            let (jurisdiction, location_hint) = match &worker.database {
+                Database::D1 { name: own, jurisdiction, location_hint, .. } if own == name => {
+                    (*jurisdiction, *location_hint)
+                }
+                _ => (None, None),
+            };
             reasons.push(Reason::DatabaseCreated { new: name.clone() });
             steps.push(Step::CreateDatabase { name: name.clone(), jurisdiction, location_hint });
         }

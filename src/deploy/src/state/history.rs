@@ -213,6 +213,17 @@ impl State {
         self.records("WHERE run = ?1 ORDER BY id", params![run.0])
     }
 
+    /// Returns the migrations that were applied to databases of a customer after a record.
+    pub fn migrations_since(&self, customer: &str, record: i64) -> Result<Vec<String>, Failure> {
+        let records = self
+            .records("WHERE customer = ?1 AND id > ?2 AND action = 'migrate' ORDER BY id", params![customer, record])?;
+        let name = |reason: Reason| match reason {
+            Reason::DatabaseMigrated { database, new } => Some(format!("{new} of {database}")),
+            _ => None,
+        };
+        Ok(records.into_iter().flat_map(|record| record.reasons).filter_map(name).collect())
+    }
+
     /// Returns the uploads of a worker, the newest first.
     pub fn uploads_of(&self, (home, worker): &WorkerId, customer: &str, limit: usize) -> Result<Vec<Record>, Failure> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
