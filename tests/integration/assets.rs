@@ -316,7 +316,8 @@ fn files_that_somebody_else_changed_are_drift_and_are_restored() {
     cloud.deployed(&project);
     // wrangler sends no tags, and a site has no code: neither the tags nor the ETag show the change.
     let (theirs, home) = (Project::at(temporary_folder()), temporary_folder());
-    let config = json!({"name": "t-acme", "compatibility_date": "2026-06-01", "assets": {"directory": "public"}});
+    let (date, files) = ("2026-06-01", json!({"directory": "public"}));
+    let config = json!({"name": "t-acme", "compatibility_date": date, "preview_urls": false, "assets": files});
     theirs.write("wrangler.json", config.to_string()).write("public/index.html", "<p>theirs</p>");
     let mut command = wrangler(theirs.root(), home.path());
     command.arg("deploy").env("CLOUDFLARE_API_BASE_URL", cloud.base());

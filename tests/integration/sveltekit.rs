@@ -1,5 +1,5 @@
-//! Shows: a site of a real framework with two workers beside it, as a team has them: SvelteKit's build, three wrangler configurations, service
-//! bindings from each worker to the other two. It is imported, deployed to the emulator, verified, previewed, and the preview removed.
+//! Shows: a site of a real framework with two workers beside it, as a team has them: SvelteKit's build, three wrangler configurations, and
+//! each worker calls the other two, by service bindings and by addresses. It is imported, deployed to the emulator, verified, previewed, and the preview removed.
 
 use std::process::Command;
 
@@ -13,11 +13,12 @@ use crate::import::{link, told};
 use crate::support::{Project, Run, output};
 use crate::tools::{Local, node, packages};
 
-/// The workers: folder, name, binding by which the others call it, host.
+/// The workers: folder, name, binding by which the others call it, host. Each calls those after it by service bindings and those before it
+/// by their addresses: of two new workers that are bound to each other, neither can be created first.
 const WORKERS: [(&str, &str, &str, &str); 3] = [
     ("apps/web", "codex-web", "WEB", "codex"),
-    ("workers/auth", "auth-worker", "AUTH", "auth"),
     ("workers/hooks", "webhook-handler", "HOOKS", "api"),
+    ("workers/auth", "auth-worker", "AUTH", "auth"),
 ];
 
 /// What each worker answers at `/peers`: the health of the two others. `env` is its environment.
@@ -25,8 +26,10 @@ const PEERS: &str = "
 export const health = (env) => ({ status: 'healthy', environment: env.ENVIRONMENT, digest: env.FLOTILLA_DIGEST });
 export async function peers(env) {
   const found = {};
-  for (const name of ['WEB', 'AUTH', 'HOOKS']) {
-    if (env[name]) found[name] = (await (await env[name].fetch('https://peer/health')).json()).environment;
+  const ask = async (answer) => (await (await answer).json()).environment;
+  for (const name of ['WEB', 'HOOKS', 'AUTH']) {
+    if (env[name]) found[name] = await ask(env[name].fetch('https://peer/health'));
+    if (env[`${name}_URL`]) found[name] = await ask(fetch(`${env[`${name}_URL`]}/health`));
   }
   return found;
 }
@@ -44,7 +47,7 @@ export default {
 };
 ";
 
-/// A worker's wrangler configuration: production has a host, staging has none.
+/// A worker's wrangler configuration.
 fn config(index: usize) -> String {
     let (folder, name, _, host) = WORKERS[index];
     let mut text = format!("name = \"{name}\"\ncompatibility_date = \"2026-01-15\"\n");
@@ -56,17 +59,13 @@ fn config(index: usize) -> String {
         _ => "main = \"src/index.js\"\n",
     };
     text += "[observability]\nenabled = true\n";
-    for environment in ["production", "staging"] {
-        text += &format!("[env.{environment}]\nname = \"{name}-{environment}\"\n");
-        if environment == "production" {
-            text += &format!("routes = [{{ pattern = \"{host}.studio.example\", custom_domain = true }}]\n");
-        }
-        text += &format!("vars = {{ ENVIRONMENT = \"{environment}\" }}\n");
-        for (_, other, binding, _) in WORKERS.iter().filter(|worker| worker.1 != name) {
-            text += &format!(
-                "[[env.{environment}.services]]\nbinding = \"{binding}\"\nservice = \"{other}-{environment}\"\n"
-            );
-        }
+    text += &format!("[env.production]\nname = \"{name}-production\"\n");
+    text += &format!("routes = [{{ pattern = \"{host}.studio.example\", custom_domain = true }}]\n");
+    let (called, addressed) = (&WORKERS[index + 1..], &WORKERS[..index]);
+    let urls = addressed.iter().map(|(.., key, host)| format!(", {key}_URL = \"https://{host}.studio.example\""));
+    text += &format!("vars = {{ ENVIRONMENT = \"production\"{} }}\n", urls.collect::<String>());
+    for (_, other, binding, _) in called {
+        text += &format!("[[env.production.services]]\nbinding = \"{binding}\"\nservice = \"{other}-production\"\n");
     }
     text
 }
@@ -166,28 +165,28 @@ fn serve(local: &Local, hosts: [&str; 3], environment: &str) {
 fn a_sveltekit_site_and_its_workers_from_import_to_preview() {
     let project = studio();
     let imported = run(&project, &["import", ".", "--format", "json"], 0).json();
-    assert_eq!(told(&imported), [""; 0], "nothing is lost");
+    let top = |(folder, name, ..): (&str, &str, &str, &str)| {
+        let what =
+            format!("the top level is read for what environments inherit; its own worker, `{name}`, is not imported");
+        format!("note {folder}/wrangler.toml:1: {what}")
+    };
+    assert_eq!(told(&imported), [top(WORKERS[0]), top(WORKERS[2]), top(WORKERS[1])], "nothing is lost");
     assert_eq!((&imported["customers"], &imported["packs"]), (&json!(1), &json!(3)), "{imported}");
     run(&project, &["check"], 0);
     let built = run(&project, &["build", "--format", "json"], 0).json();
-    assert_eq!(built["workers"], 6, "{built}");
+    assert_eq!(built["workers"], 3, "{built}");
 
     let local = Local::start(&project, None);
     let deployed = run(&project, &["deploy", "--local", "--format", "json"], 0).json();
-    assert_eq!((&deployed["applied"], &deployed["failed"]), (&json!(6), &json!(0)), "{deployed}");
-    let production = ["codex.studio.example", "auth.studio.example", "api.studio.example"];
+    assert_eq!((&deployed["applied"], &deployed["failed"]), (&json!(3), &json!(0)), "{deployed}");
+    let production = ["codex.studio.example", "api.studio.example", "auth.studio.example"];
     serve(&local, production, "production");
-    serve(
-        &local,
-        ["codex-web-staging.localhost", "auth-worker-staging.localhost", "webhook-handler-staging.localhost"],
-        "staging",
-    );
     let again = run(&project, &["deploy", "--local", "--format", "json"], 0).json();
     assert_eq!((&again["applied"], &again["requests"]), (&json!(0), &json!(0)), "{again}");
 
     // What import can't know is what a healthy worker answers.
     let unknown = run(&project, &["verify", "--local", "--deadline", "0"], 0).stdout;
-    assert!(unknown.contains("not checked: 6 workers: no request is defined in `verify` of the pack"), "{unknown}");
+    assert!(unknown.contains("not checked: 3 workers: no request is defined in `verify` of the pack"), "{unknown}");
     for (pack, ..) in project.files("templates").iter().filter(|(path, _)| path.ends_with("/pack.yaml")) {
         let path = format!("templates/{pack}");
         let text = project.read(&path);
@@ -196,13 +195,12 @@ fn a_sveltekit_site_and_its_workers_from_import_to_preview() {
     }
     let verified = run(&project, &["verify", "--local", "--deadline", "120", "--format", "json"], 0).json();
     let counts = ["passed", "failed", "skipped"].map(|key| verified[key].clone());
-    assert_eq!(counts, [json!(6), json!(0), json!(0)], "{verified}");
+    assert_eq!(counts, [json!(3), json!(0), json!(0)], "{verified}");
 
-    // Production has hosts, staging has none: so import chose production as what previews are made from.
     let up = run(&project, &["preview", "up", "--id", "42", "--local", "--yes", "--format", "json"], 0).json();
     assert_eq!((&up["applied"], &up["unhealthy"]), (&json!(3), &json!(0)), "{up}");
     let preview =
-        ["codex-preview-42.studio.example", "auth-preview-42.studio.example", "api-preview-42.studio.example"];
+        ["codex-preview-42.studio.example", "api-preview-42.studio.example", "auth-preview-42.studio.example"];
     serve(&local, preview, "preview");
     serve(&local, production, "production");
 
