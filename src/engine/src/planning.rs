@@ -371,8 +371,8 @@ struct Wanted {
     bundle_before: Option<Stored>,
     /// Whether its database's id is known, if it needs one.
     has_database: bool,
-    /// The number of files of its static assets that the platform may lack.
-    missing_assets: usize,
+    /// The number of files of its static assets that the platform may lack, and how many of them are its own.
+    missing_assets: (usize, usize),
 }
 
 /// The decision on a worker.
@@ -456,7 +456,7 @@ impl Fleet<'_> {
                         state.cached_id(&id.0.account_id, state::ResourceKind::Database, name)?.is_some();
                 }
                 if let Some(live) = one.live.as_ref().filter(|live| live.digest != one.bundle.digest) {
-                    one.bundle_before = state.stored(&live.digest)?;
+                    one.bundle_before = state.stored(&id, &live.digest)?;
                 }
                 one.missing_assets = self.missing_assets(one, state, &mut asset_counts)?;
             }
@@ -569,16 +569,16 @@ impl Fleet<'_> {
         Ok(PlanParts { plan, workers, places, diagnostics })
     }
 
-    /// Returns the number of files of a worker's static assets that the platform may lack: those that the live bundle doesn't have. `known` has
-    /// the counts of lists that were compared already.
+    /// Returns the number of files of a worker's static assets that the platform may lack, those that the live bundle doesn't have; and how many
+    /// of them are not of the pack. `known` has the counts of lists that were compared already.
     fn missing_assets(
         &self,
         one: &Wanted,
         state: &State,
-        known: &mut HashMap<(Option<Digest>, Digest), usize>,
-    ) -> Result<usize, Failure> {
+        known: &mut HashMap<(Option<Digest>, Digest), (usize, usize)>,
+    ) -> Result<(usize, usize), Failure> {
         let bundle = self.runtimes.of(&one.worker);
-        let Some((pack, own)) = bundle.assets.as_ref().zip(one.worker.assets.as_ref()) else { return Ok(0) };
+        let Some((pack, own)) = bundle.assets.as_ref().zip(one.worker.assets.as_ref()) else { return Ok((0, 0)) };
         let is_known = |part: &Uncertainty| !matches!(part, Uncertainty::Upload | Uncertainty::Delete);
         let is_certain = one.in_flight.iter().flat_map(|in_flight| &in_flight.uncertainties).all(is_known);
         let before = one.bundle_before.as_ref().filter(|_| is_certain);
@@ -591,7 +591,9 @@ impl Fleet<'_> {
             Some(before) => state.assets_of(before)?,
             None => None,
         };
-        let count = pack.list_of(own).count_new(before.as_ref());
+        let list = pack.list_of(own);
+        let count = list.count_new(before.as_ref());
+        let count = (count, list.count_new(before.iter().chain([&*pack.list])));
         known.insert(key, count);
         Ok(count)
     }
@@ -705,7 +707,7 @@ impl Fleet<'_> {
                 in_flight: None,
                 bundle_before: None,
                 has_database: false,
-                missing_assets: 0,
+                missing_assets: (0, 0),
             })
         });
         wanted.collect()
