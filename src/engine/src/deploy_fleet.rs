@@ -16,8 +16,8 @@ use flotilla_model::lock::Lock;
 use flotilla_model::platform::{Call, Home};
 use flotilla_model::spec::OnBreach;
 
-use crate::addresses;
 use crate::accounts;
+use crate::addresses;
 use crate::apply::{ApplyContext, RunKind, apply};
 use crate::approval;
 use crate::context::{AHEAD_LOCK, Context, LOCK};

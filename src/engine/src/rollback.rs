@@ -323,7 +323,9 @@ impl Back {
             }
             Some(to) => match if state.is_kept(&to.digest)? { state.stored(&id, &to.digest)? } else { None } {
                 Some(stored) => {
-                    if let Some(reason) = migrated_since(&id.1, live, state.stored(&id, &live.digest)?.as_ref(), &stored) {
+                    if let Some(reason) =
+                        migrated_since(&id.1, live, state.stored(&id, &live.digest)?.as_ref(), &stored)
+                    {
                         self.stay.push((id.1, reason));
                         return Ok(());
                     }

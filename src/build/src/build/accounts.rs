@@ -83,7 +83,7 @@ fn conflicts(project: &Project, records: &[Record]) -> Vec<Diagnostic> {
             if !listed.is_empty() {
                 if listed.iter().all(|(_, account)| account.token.secret != own.token) {
                     let (name, account) = listed[0];
-                    let there = project.fleet.document.place_of(["accounts", name, "token"]);
+                    let there = project.fleet.document.place_of(["accounts", name, "token", "secret"]);
                     found.extend(two_tokens(project, own, (name, &account.token.secret), there));
                 }
             } else if let Some(other) = uses.iter().find(|other| !is_one && other.token != own.token) {
@@ -97,8 +97,10 @@ fn conflicts(project: &Project, records: &[Record]) -> Vec<Diagnostic> {
 
 fn two_tokens(project: &Project, own: &Use<'_>, other: (&str, &str), there: Place) -> Option<Diagnostic> {
     let file = own.record.file();
-    let message =
-        format!("the accounts `{}` and `{}` have the same id and different tokens: {} and {}", own.name, other.0, own.token, other.1);
+    let message = format!(
+        "the accounts `{}` and `{}` have the same id and different tokens: {} and {}",
+        own.name, other.0, own.token, other.1
+    );
     let help = "name one token for both; or, if they are different accounts, correct the id";
     let place = place_of(project, own.record, own.name);
     // A default or a layer has it for several customers.

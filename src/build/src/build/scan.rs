@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use rayon::prelude::*;
 
-use super::accounts;
 use super::Project;
+use super::accounts;
 use super::environments::similar_environments;
 use super::future_dates::{FutureDates, today};
 use super::scanner::{Findings, Scanned, Scanner, folder, has_errors, id, name_digest};

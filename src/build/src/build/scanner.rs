@@ -220,7 +220,8 @@ impl<'a> Scanner<'a> {
             }
             false => units(&project.fleet, &resolved.workers, old, self.writer),
         };
-        let record = Record { inputs, context, layers, labels, has_diagnostics, claims, accounts, refers, secrets, units };
+        let record =
+            Record { inputs, context, layers, labels, has_diagnostics, claims, accounts, refers, secrets, units };
         let is_reported = has_diagnostics || other_id.is_some();
         let is_unreadable = reading.spec.is_none();
         let is_open = reading.spec.as_ref().is_some_and(|spec| spec.is_open || !spec.open_layers.is_empty());

@@ -28,10 +28,10 @@ pub(super) fn dispatchers(fleet: &Fleet, peers: &Peers, resolved: &mut Resolved)
             resolved.diagnostics.push(Diagnostic::error(Code::MissingKey, place(&[]), message, help));
             continue;
         };
-        let alike = fleet.accounts.listed_with(&account.id).find(|(_, other)| {
-            other.hosts() == account.hosts()
-                && other.dispatch_namespace.as_ref() < Some(namespace)
-        });
+        let alike = fleet
+            .accounts
+            .listed_with(&account.id)
+            .find(|(_, other)| other.hosts() == account.hosts() && other.dispatch_namespace.as_ref() < Some(namespace));
         if let Some((other, _)) = alike {
             let message =
                 format!("the accounts `{other}` and `{name}` have different namespaces, but the same list of hosts");

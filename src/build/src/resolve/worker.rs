@@ -510,9 +510,9 @@ impl<'a> WorkerResolver<'a, '_> {
         }
         let account = match &reach.namespace {
             Some(_) => {
-                let home = self.batch.account_of_claims(&reach.account, |one, other| {
-                    one.dispatch_namespace == other.dispatch_namespace
-                });
+                let home = self
+                    .batch
+                    .account_of_claims(&reach.account, |one, other| one.dispatch_namespace == other.dispatch_namespace);
                 format!("{home}, in its namespace")
             }
             // Beside the namespaces, an account is one, whatever its entries say.

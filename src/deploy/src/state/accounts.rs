@@ -60,9 +60,8 @@ mod tests {
             token: Some(SecretReference { secret: secret.to_owned() }),
             ..OwnAccount::default()
         };
-        let defined = |name: &str, id: &str, secret: &str| {
-            BTreeMap::from([(name.to_owned(), (id.to_owned(), own(secret)))])
-        };
+        let defined =
+            |name: &str, id: &str, secret: &str| BTreeMap::from([(name.to_owned(), (id.to_owned(), own(secret)))]);
         let mut state = State::in_memory();
         let (id, mut deployed) = sample();
         let acme = defined("acme", &id.0.account_id, "ONE");
