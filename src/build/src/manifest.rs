@@ -286,6 +286,7 @@ mod tests {
             labels: vec![("tier".to_owned(), "gold".to_owned())],
             claims: vec![1, u64::MAX],
             accounts: vec![("acme".to_owned(), OwnAccount { id: Some("1".repeat(32)), ..OwnAccount::default() })],
+            refers: vec![3],
             secrets: vec![7],
             units: vec![unit],
         }

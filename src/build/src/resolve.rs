@@ -53,6 +53,8 @@ pub struct Resolved {
     pub diagnostics: Vec<Diagnostic>,
     /// The shared workers that its workers refer to, each with the role of the worker that does.
     pub refers: BTreeSet<(Option<String>, String)>,
+    /// Warnings of shared workers that nothing reaches, by name: unless a customer's worker calls them or sends them its logs.
+    pub unreachable: Vec<(String, Diagnostic)>,
     /// The broken packs and layers that its workers need: without them, it isn't known what the workers are.
     pub broken_parts: BTreeSet<String>,
     /// The hosts that are replaced in a preview, and the hosts that replace them.

@@ -31,9 +31,8 @@ pub struct WorkerUsage {
     namespaced: bool,
     /// Its crons.
     crons: u32,
-    /// Its D1 databases, but for those with which another worker of its customer is counted.
-    databases: u32,
-    /// The digests of the queues that it uses, and of its KV namespaces: several workers can have one.
+    /// The digests of its D1 databases, of the queues that it uses, and of its KV namespaces: several workers can have one.
+    databases: Vec<u64>,
     queues: Vec<u64>,
     kv: Vec<u64>,
     /// Its custom domains and routes, by zone.
@@ -45,7 +44,6 @@ pub struct WorkerUsage {
 impl WorkerUsage {
     /// Counts a customer's workers, in their order.
     pub fn all<'a>(fleet: &Fleet, workers: &'a [Worker]) -> impl Iterator<Item = WorkerUsage> + use<'a> {
-        let mut databases: BTreeSet<(&str, &str)> = BTreeSet::new();
         let mut all = Vec::with_capacity(workers.len());
         for worker in workers {
             let mut zones: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
@@ -60,7 +58,7 @@ impl WorkerUsage {
                 Database::Turso | Database::None => None,
             };
             let beside = worker.bindings.values().filter_map(|binding| binding.text(D1));
-            let new = own.into_iter().chain(beside).filter(|id| databases.insert((&worker.account, id))).count();
+            let databases = distinct(own.into_iter().chain(beside));
             let hosts = worker.routes.iter().map(|route| route.pattern.split('/').next().unwrap_or_default());
             let wildcard = hosts
                 .filter(|host| host.starts_with('*'))
@@ -74,7 +72,7 @@ impl WorkerUsage {
                 account: account.to_owned(),
                 namespaced: worker.namespace.is_some(),
                 crons: u32::try_from(worker.crons.len()).unwrap_or(u32::MAX),
-                databases: u32::try_from(new).unwrap_or(u32::MAX),
+                databases,
                 queues: distinct(queues(worker)),
                 kv: distinct(worker.bindings.values().filter_map(|binding| binding.text(KV))),
                 zones: zones.into_iter().map(|(zone, (domains, routes))| (zone.to_owned(), domains, routes)).collect(),
@@ -133,7 +131,7 @@ pub struct Usage<'a> {
 struct Sums {
     workers: u64,
     crons: u64,
-    databases: u64,
+    databases: Vec<u64>,
     queues: Vec<u64>,
     kv: Vec<u64>,
 }
@@ -169,7 +167,7 @@ impl<'a> Usage<'a> {
         let sums = self.accounts.entry(account).or_default();
         sums.workers += u64::from(!one.namespaced);
         sums.crons += u64::from(one.crons);
-        sums.databases += u64::from(one.databases);
+        sums.databases.extend(&one.databases);
         sums.queues.extend(&one.queues);
         sums.kv.extend(&one.kv);
         let zones = one.zones.iter();
@@ -183,7 +181,7 @@ impl<'a> Usage<'a> {
             let all = self.accounts.entry(account).or_default();
             all.workers += sums.workers;
             all.crons += sums.crons;
-            all.databases += sums.databases;
+            all.databases.extend(sums.databases);
             all.queues.extend(sums.queues);
             all.kv.extend(sums.kv);
         }
@@ -198,7 +196,7 @@ impl<'a> Usage<'a> {
             for (limit, count) in [
                 (Limit::Workers, sums.workers),
                 (Limit::Crons, sums.crons),
-                (Limit::Databases, sums.databases),
+                (Limit::Databases, count(sums.databases)),
                 (Limit::Queues, count(sums.queues)),
                 (Limit::KvNamespaces, count(sums.kv)),
             ] {
@@ -278,7 +276,7 @@ impl LimitUsage {
         match self.limit {
             Limit::Workers => u64::from(!usage.namespaced),
             Limit::Crons => u64::from(usage.crons),
-            Limit::Databases => u64::from(usage.databases),
+            Limit::Databases => usage.databases.len() as u64,
             Limit::Queues => usage.queues.len() as u64,
             Limit::KvNamespaces => usage.kv.len() as u64,
             Limit::CustomDomainsPerZone => of_zone().map(|(_, domains, _)| u64::from(*domains)).sum(),
@@ -437,7 +435,7 @@ mod tests {
 
     fn usage(account: &str, crons: u32, zones: &[(&str, u32, u32)]) -> WorkerUsage {
         let zones = zones.iter().map(|(zone, domains, routes)| ((*zone).to_owned(), *domains, *routes)).collect();
-        WorkerUsage { account: account.to_owned(), crons, databases: 1, zones, ..WorkerUsage::default() }
+        WorkerUsage { account: account.to_owned(), crons, databases: vec![1], zones, ..WorkerUsage::default() }
     }
 
     fn fleet(text: &str) -> Fleet {
@@ -489,6 +487,21 @@ mod tests {
             assert_eq!(found, expected);
         }
         assert_eq!(usage("").full(&fleet), []);
+    }
+
+    #[test]
+    fn a_database_that_customers_share_counts_once() {
+        let fleet = fleet("accounts: { a: { id: a, token: { secret: T }, limits: { databases: 2 } } }");
+        let of = |databases: &[u64]| WorkerUsage { databases: databases.to_vec(), ..usage("a", 0, &[]) };
+        let counted = |all: &[WorkerUsage]| {
+            let sum = all.iter().fold(Usage::default(), |mut usage, item| {
+                usage.add(&fleet, item);
+                usage
+            });
+            sum.full(&fleet).into_iter().map(|full| (full.limit, full.count)).collect::<Vec<_>>()
+        };
+        assert_eq!(counted(&[of(&[1]), of(&[1, 2]), of(&[2])]), []);
+        assert_eq!(counted(&[of(&[1]), of(&[2]), of(&[3])]), [(Limit::Databases, 3)]);
     }
 
     #[test]

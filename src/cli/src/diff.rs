@@ -8,7 +8,7 @@ use serde_json::Value;
 use similar::TextDiff;
 
 use flotilla_build::{build, provenance};
-use flotilla_deploy::state::{Deployed, Record, State, Stored};
+use flotilla_deploy::state::{Deployed, Record, State, Stored, WorkerId};
 use flotilla_engine::planning::{PlanRequest, Planned, plan_fleet};
 use flotilla_engine::selection::Selection;
 use flotilla_model::bundle::{BUNDLES, kept_modules};
@@ -95,7 +95,7 @@ fn planned(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
                 digest: bundle.digest,
             };
             let id = (cloud.home(&worker.account, worker.namespace.as_deref()), worker.name);
-            let live = deployed.iter().find(|(other, _)| *other == id).map(|(_, live)| live);
+            let live = deployed.iter().find(|(other, _)| *other == id);
             let change = plan.changes.iter().find(|change| change.id() == id);
             // Resources with requests of their own change without an upload.
             let mut values: Vec<String> =
@@ -109,10 +109,11 @@ fn planned(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     }
     let is_defined = |name: &String| compared.iter().any(|(other, ..)| other == name);
     let gone: Vec<_> = deployed.iter().filter(|((_, name), _)| !is_defined(name)).collect();
-    compared.extend(gone.into_iter().map(|((_, name), live)| (name.clone(), Some(live), None, Vec::new())));
+    compared.extend(gone.into_iter().map(|gone| (gone.0.1.clone(), Some(gone), None, Vec::new())));
     let mut objects = Vec::new();
     for (worker, live, after, values) in compared {
-        let before = live.map(|live| Side::kept(&state, live)).transpose()?;
+        let before = live.map(|(id, live)| Side::kept(&state, id, live)).transpose()?;
+        let live = live.map(|(_, live)| live);
         let head = head(&worker, live, after.as_ref());
         let same = live.zip(after.as_ref()).is_some_and(|(live, after)| live.digest == after.digest);
         let change = match same {
@@ -233,8 +234,8 @@ impl Side {
     }
 
     /// Returns the bundle of a deployed worker.
-    fn kept(state: &State, live: &Deployed) -> Result<Side, Failure> {
-        let stored = state.stored(&live.digest)?.ok_or_else(|| {
+    fn kept(state: &State, id: &WorkerId, live: &Deployed) -> Result<Side, Failure> {
+        let stored = state.stored(id, &live.digest)?.ok_or_else(|| {
             let failure = Failure::new(format!(
                 "the state on this machine does not have the deployed bundle {}",
                 live.digest.short()
@@ -375,7 +376,7 @@ fn pairs(state: &State, arguments: &Arguments, from: i64) -> Result<Vec<(Record,
 }
 
 fn kept(state: &State, record: &Record) -> Result<Stored, Failure> {
-    state.stored(&record.digest)?.ok_or_else(|| {
+    state.stored(&record.worker, &record.digest)?.ok_or_else(|| {
         Failure::new(format!("the bundle of record {} is no longer kept", record.id))
             .hint("`deploy: { keep: 5 }` in fleet.yaml sets the number of bundles to keep per worker")
     })

@@ -62,8 +62,8 @@ pub struct RecordedWorker<'a> {
     pub differences: &'a [Reason],
     /// The names of its D1 databases whose ids aren't known.
     pub unknown_databases: &'a [String],
-    /// The number of files of its static assets that the platform may lack.
-    pub missing_assets: usize,
+    /// The number of files of its static assets that the platform may lack, and how many of them are the worker's own.
+    pub missing_assets: (usize, usize),
     /// The hosts that another worker may have by now, after an interrupted change of that one.
     pub contested: &'a [Uncertainty],
 }
@@ -207,6 +207,9 @@ pub struct PlannedAssets {
     pub list: Digest,
     /// The number of files that the platform may lack, each of which can take a request.
     pub uploads_at_most: usize,
+    /// How many of them are not of the pack.
+    #[serde(skip)]
+    pub own_at_most: usize,
     /// The pack, whose files its other workers have as well; none where it isn't known.
     #[serde(skip)]
     pub pack: Option<String>,
@@ -455,6 +458,7 @@ pub fn back(id: &WorkerId, live: &Deployed, (to, bundle, files): (Digest, &Store
     let assets = digests_of(&bundle.metadata).map(|digests| PlannedAssets {
         list: digests.list,
         uploads_at_most: files,
+        own_at_most: 0,
         pack: None,
     });
     let steps = assets.iter().map(|_| Step::UploadAssets).chain([Step::Upload]).collect();

@@ -325,6 +325,7 @@ impl State {
                 db.execute_batch(TABLES_2)?;
                 db.execute_batch(hosts::TABLE)?;
                 db.execute_batch(accounts::TABLE)?;
+                db.execute_batch(history::SOURCES)?;
                 db.pragma_update(None, "application_id", APPLICATION)?;
                 db.pragma_update(None, "user_version", VERSION)?;
             }

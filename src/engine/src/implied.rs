@@ -184,13 +184,13 @@ fn is_from_before(project: &Project, worker: &Worker, state: &State) -> Result<b
 
 /// Returns whether a worker of the same customer, environment and role is deployed, also under another name.
 fn is_deployed(worker: &Worker, state: &State) -> Result<bool, Failure> {
-    for ((_, name), deployed) in state.of_customer(&worker.customer)? {
+    for (id, deployed) in state.of_customer(&worker.customer)? {
         if deployed.environment != worker.environment {
             continue;
         }
-        let source = match (&worker.role, name == worker.name) {
+        let source = match (&worker.role, id.1 == worker.name) {
             (None, _) | (_, true) => return Ok(true),
-            _ => state.stored(&deployed.digest)?.map(|stored| stored.source),
+            _ => state.stored(&id, &deployed.digest)?.map(|stored| stored.source),
         };
         if source.is_some_and(|source| source["worker"]["role"].as_str() == worker.role.as_deref()) {
             return Ok(true);

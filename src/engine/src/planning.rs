@@ -376,8 +376,8 @@ struct Wanted {
     bundle_before: Option<Stored>,
     /// The names of its D1 databases whose ids aren't known.
     unknown_databases: Vec<String>,
-    /// The number of files of its static assets that the platform may lack.
-    missing_assets: usize,
+    /// The number of files of its static assets that the platform may lack, and how many of them are its own.
+    missing_assets: (usize, usize),
     /// The databases with migrations that it is bound to.
     databases: Vec<BoundDatabase>,
 }
@@ -501,7 +501,7 @@ impl Fleet<'_> {
                     }
                 }
                 if let Some(live) = one.live.as_ref().filter(|live| live.digest != one.bundle.digest) {
-                    one.bundle_before = state.stored(&live.digest)?;
+                    one.bundle_before = state.stored(&id, &live.digest)?;
                 }
                 one.missing_assets = self.missing_assets(one, state, &mut asset_counts)?;
                 let pack = self.project.fleet.packs.get(&one.worker.pack).filter(|_| !options.only_prune);
@@ -645,16 +645,16 @@ impl Fleet<'_> {
         Ok(PlanParts { plan, workers, places, diagnostics })
     }
 
-    /// Returns the number of files of a worker's static assets that the platform may lack: those that the live bundle doesn't have. `known` has
-    /// the counts of lists that were compared already.
+    /// Returns the number of files of a worker's static assets that the platform may lack, those that the live bundle doesn't have; and how many
+    /// of them are not of the pack. `known` has the counts of lists that were compared already.
     fn missing_assets(
         &self,
         one: &Wanted,
         state: &State,
-        known: &mut HashMap<(Option<Digest>, Digest), usize>,
-    ) -> Result<usize, Failure> {
+        known: &mut HashMap<(Option<Digest>, Digest), (usize, usize)>,
+    ) -> Result<(usize, usize), Failure> {
         let bundle = self.runtimes.of(&one.worker);
-        let Some((pack, own)) = bundle.assets.as_ref().zip(one.worker.assets.as_ref()) else { return Ok(0) };
+        let Some((pack, own)) = bundle.assets.as_ref().zip(one.worker.assets.as_ref()) else { return Ok((0, 0)) };
         let is_known = |part: &Uncertainty| !matches!(part, Uncertainty::Upload | Uncertainty::Delete);
         let is_certain = one.in_flight.iter().flat_map(|in_flight| &in_flight.uncertainties).all(is_known);
         let before = one.bundle_before.as_ref().filter(|_| is_certain);
@@ -667,7 +667,9 @@ impl Fleet<'_> {
             Some(before) => state.assets_of(before)?,
             None => None,
         };
-        let count = pack.list_of(own).count_new(before.as_ref());
+        let list = pack.list_of(own);
+        let count = list.count_new(before.as_ref());
+        let count = (count, list.count_new(before.iter().chain([&*pack.list])));
         known.insert(key, count);
         Ok(count)
     }
@@ -781,7 +783,7 @@ impl Fleet<'_> {
                 in_flight: None,
                 bundle_before: None,
                 unknown_databases: Vec::new(),
-                missing_assets: 0,
+                missing_assets: (0, 0),
                 databases: Vec::new(),
             })
         });

@@ -332,9 +332,11 @@ impl Back {
                 self.runs_already = true;
                 self.stay.push((id.1, format!("it already runs {}", to.digest.short())));
             }
-            Some(to) => match if state.is_kept(&to.digest)? { state.stored(&to.digest)? } else { None } {
+            Some(to) => match if state.is_kept(&to.digest)? { state.stored(&id, &to.digest)? } else { None } {
                 Some(stored) => {
-                    if let Some(reason) = migrated_since(&id.1, live, state.stored(&live.digest)?.as_ref(), &stored) {
+                    if let Some(reason) =
+                        migrated_since(&id.1, live, state.stored(&id, &live.digest)?.as_ref(), &stored)
+                    {
                         self.stay.push((id.1, reason));
                         return Ok(());
                     }

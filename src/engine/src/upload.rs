@@ -279,7 +279,7 @@ impl Kept {
     fn find(state: &State, change: &Change) -> Result<Kept, String> {
         let text = |failure: Failure| failure.to_string();
         let gone = || "its bundle is no longer kept".to_owned();
-        let stored = state.stored(&change.digest).map_err(text)?.ok_or_else(gone)?;
+        let stored = state.stored(&change.id(), &change.digest).map_err(text)?.ok_or_else(gone)?;
         let module = state.object(&stored.module).map_err(text)?.ok_or_else(gone)?;
         let runtime = state.object(&stored.runtime).map_err(text)?.ok_or_else(gone)?;
         let assets = state.assets_of(&stored).map_err(text)?.map(Arc::new);

@@ -27,8 +27,8 @@ use super::envfiles::{self, EnvFile, EnvFiles};
 use super::forms::is_variable;
 use super::ids::{environment, is_exact, named, slug, split};
 use super::settings::settings;
-use super::wrangler::{self, Config, entries, text};
-use super::{Findings, FoundWorker, ImportOptions, LiveAccount};
+use super::wrangler::{self, Config, Unread, entries, text};
+use super::{FindingKind, Findings, FoundWorker, ImportOptions, LiveAccount};
 use account::live_or_not;
 pub use account::of_account;
 use apart::{apart, bundled_apart, separate};
@@ -77,9 +77,10 @@ pub fn read(
         None => wrangler::files(root, options.exclude),
     };
     add_named_files(&mut files, &env_files, &tree, findings);
-    for (file, why) in others.iter().filter(|(file, _)| !files.contains(file)) {
+    for Unread { file, why, deploys } in others.iter().filter(|other| !files.contains(&other.file)) {
         let help = format!("if it deploys a worker of its own: `flotilla import {file}`");
-        findings.left_out(Place::file(file), format!("this file isn't read: {why}"), help);
+        let kind = if *deploys { FindingKind::LeftOut } else { FindingKind::Note };
+        findings.push(kind, Place::file(file), format!("this file isn't read: {why}"), help);
     }
     files.retain(|file| file != BASE_FILE);
     let mut documents = Vec::new();

@@ -43,8 +43,19 @@ const NOT_DEPLOYED: [&str; 10] =
 pub struct Files {
     /// The files that wrangler reads by itself, and those that it reads where `--config` names them: `wrangler.acme.toml`.
     pub found: Vec<String>,
-    /// The files that aren't read, each with the reason.
-    pub others: Vec<(String, String)>,
+    /// The files that aren't read.
+    pub others: Vec<Unread>,
+}
+
+/// A configuration file that isn't read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// The file.
+    pub file: String,
+    /// The reason.
+    pub why: String,
+    /// Whether it deploys a worker, as far as its name shows.
+    pub deploys: bool,
 }
 
 /// Returns the word in the name of a configuration: `wrangler.acme.toml` is for `acme`.
@@ -86,15 +97,15 @@ pub fn files(root: &Path, excluded: &[String]) -> Files {
             let file = format!("{folder}{name}");
             let plain = NAMES.contains(&name.as_str());
             let unread = match (first, word(name)) {
-                (Some(first), _) if plain && first != name => Some(format!("wrangler reads {first} instead")),
+                (Some(first), _) if plain && first != name => Some((format!("wrangler reads {first} instead"), false)),
                 (_, Some(word)) if word.split('.').any(|part| NOT_DEPLOYED.contains(&part)) => {
-                    Some(format!("files named `{word}` usually deploy nothing"))
+                    Some((format!("files named `{word}` usually deploy nothing"), false))
                 }
-                _ if files.len() >= MAX_FILES => Some(format!("up to {MAX_FILES} files are read")),
+                _ if files.len() >= MAX_FILES => Some((format!("up to {MAX_FILES} files are read"), true)),
                 _ => None,
             };
             match unread {
-                Some(why) => others.push((file, why)),
+                Some((why, deploys)) => others.push(Unread { file, why, deploys }),
                 None => files.push(file),
             }
         }
@@ -102,7 +113,7 @@ pub fn files(root: &Path, excluded: &[String]) -> Files {
     }
     let order = |file: &String| (file.matches('/').count(), file.clone());
     files.sort_by_key(|file| (order(file).0, word(file).is_some(), file.clone()));
-    others.sort_by_key(|(file, _)| order(file));
+    others.sort_by_key(|other| order(&other.file));
     Files { found: files, others }
 }
 
@@ -295,7 +306,7 @@ mod tests {
                 "a/b/c/d/wrangler.json"
             ]
         );
-        let others: Vec<&str> = others.iter().map(|(file, _)| file.as_str()).collect();
+        let others: Vec<&str> = others.iter().map(|other| other.file.as_str()).collect();
         assert_eq!(others, ["wrangler.toml", "wrangler.vitest.toml"]);
     }
 }

@@ -173,11 +173,11 @@ impl AssetList {
         list
     }
 
-    /// Returns the number of files that another list doesn't have.
-    pub fn count_new(&self, before: Option<&AssetList>) -> usize {
-        let hashes = |list: &AssetList| list.files.values().map(|file| file.hash.clone()).collect::<BTreeSet<_>>();
-        let known = before.map(hashes).unwrap_or_default();
-        hashes(self).difference(&known).count()
+    /// Returns the number of files that other lists don't have.
+    pub fn count_new<'l>(&'l self, others: impl IntoIterator<Item = &'l AssetList>) -> usize {
+        let hashes = |list: &'l AssetList| list.files.values().map(|file| file.hash.as_str());
+        let known: BTreeSet<&str> = others.into_iter().flat_map(hashes).collect();
+        hashes(self).collect::<BTreeSet<_>>().difference(&known).count()
     }
 
     /// Returns the list as an upload session is given it.

@@ -7,7 +7,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::Project;
-use super::scanner::{Scanned, Scanner, has_errors, id, secret_digest};
+use super::scanner::{Scanned, Scanner, has_errors, id, name_digest};
 use crate::manifest::{Manifest, Record, Writer};
 use crate::policy::Judged;
 use flotilla_model::customer::SHARED;
@@ -83,7 +83,7 @@ fn conflicts(project: &Project, records: &[Record]) -> Vec<Diagnostic> {
             if !listed.is_empty() {
                 if listed.iter().all(|(_, account)| account.token.secret != own.token) {
                     let (name, account) = listed[0];
-                    let there = project.fleet.document.place_of(["accounts", name, "token"]);
+                    let there = project.fleet.document.place_of(["accounts", name, "token", "secret"]);
                     found.extend(two_tokens(project, own, (name, &account.token.secret), there));
                 }
             } else if let Some(other) = uses.iter().find(|other| !is_one && other.token != own.token) {
@@ -120,7 +120,7 @@ fn exposed_tokens(project: &Project, records: &[Record]) -> Vec<Diagnostic> {
     let tokens: HashSet<&str> = project.fleet.accounts.own_tokens().collect();
     let mut suspicious: HashMap<u64, Vec<&str>> = HashMap::new();
     for (prefix, name) in tokens.into_iter().flat_map(names_for_workers) {
-        suspicious.entry(secret_digest(name)).or_default().push(prefix);
+        suspicious.entry(name_digest(name)).or_default().push(prefix);
     }
     let is_suspect = |record: &&Record| {
         record.file() != FLEET_FILE

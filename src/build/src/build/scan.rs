@@ -10,7 +10,7 @@ use super::Project;
 use super::accounts;
 use super::environments::similar_environments;
 use super::future_dates::{FutureDates, today};
-use super::scanner::{Findings, Scanned, Scanner, folder, has_errors, id};
+use super::scanner::{Findings, Scanned, Scanner, folder, has_errors, id, name_digest};
 use crate::check::{self, Conflict};
 use crate::index::{RecordIndex, WorkerIndex};
 use crate::manifest::{Manifest, Record, RenderRecord, Stamp, Unit, Writer};
@@ -242,6 +242,7 @@ impl Scan {
         let ids = unique_ids(project, &mut held, &mut judged);
         self.judge_conflicts(project, &renamed, &mut held, &mut judged);
         accounts::judge(project, &self.records, &mut held, &mut judged);
+        judged.append(&mut project.policy.judge(None, self.unreachable(project)));
         for diagnostic in similar_environments(project, &self.records) {
             let customer = project::id_of(&diagnostic.place.file).to_owned();
             let mut found = project.policy.judge(Some(&customer), vec![diagnostic]);
@@ -266,6 +267,17 @@ impl Scan {
         self.diagnostics = sorted(diagnostics);
         self.suppressed = policy::sorted_suppressed(suppressed);
         Ok(())
+    }
+
+    /// Returns the warnings of shared workers that nothing reaches. It isn't known which those are where specs can't be read.
+    fn unreachable(&self, project: &Project) -> Vec<Diagnostic> {
+        let unreachable = &project.shared.resolved.unreachable;
+        if unreachable.is_empty() || self.unread {
+            return Vec::new();
+        }
+        let refers: HashSet<u64> = self.records.iter().flat_map(|record| &record.refers).copied().collect();
+        let alone = unreachable.iter().filter(|(name, _)| !refers.contains(&name_digest(name)));
+        alone.map(|(_, warning)| warning.clone()).collect()
     }
 
     /// Returns whether broken packs and layers leave nothing that could be built.

@@ -170,6 +170,7 @@ impl<'a> Scanner<'a> {
             labels: Vec::new(),
             claims: Vec::new(),
             accounts: known.as_ref().map(|record| record.accounts.clone()).unwrap_or_default(),
+            refers: known.as_ref().map(|record| record.refers.clone()).unwrap_or_default(),
             secrets: Vec::new(),
             units: known.map(|record| record.units).unwrap_or_default(),
         };
@@ -206,6 +207,8 @@ impl<'a> Scanner<'a> {
         let old = known.map(|record| record.units.clone()).unwrap_or_default();
         let claims = claims(&resolved.claims);
         let secrets = secrets(id_of(&file), &resolved.workers);
+        let refers: BTreeSet<u64> = resolved.refers.iter().map(|(_, to)| name_digest(to)).collect();
+        let refers = refers.into_iter().collect();
         let mut accounts: Vec<_> = resolved.accounts.into_iter().map(|own| (own.name, own.own)).collect();
         let units = match is_held(&judged) {
             true => {
@@ -217,7 +220,8 @@ impl<'a> Scanner<'a> {
             }
             false => units(&project.fleet, &resolved.workers, old, self.writer),
         };
-        let record = Record { inputs, context, layers, labels, has_diagnostics, claims, accounts, secrets, units };
+        let record =
+            Record { inputs, context, layers, labels, has_diagnostics, claims, accounts, refers, secrets, units };
         let is_reported = has_diagnostics || other_id.is_some();
         let is_unreadable = reading.spec.is_none();
         let is_open = reading.spec.as_ref().is_some_and(|spec| spec.is_open || !spec.open_layers.is_empty());
@@ -248,6 +252,7 @@ impl<'a> Scanner<'a> {
             has_diagnostics: true,
             claims: claims(&resolved.claims),
             accounts: Vec::new(),
+            refers: Vec::new(),
             secrets: Vec::new(),
             units: match resolved.broken_parts.is_empty() {
                 true => units(&project.fleet, &resolved.workers, old, self.writer),
@@ -307,12 +312,12 @@ fn claims(claims: &[UniqueClaim]) -> Vec<u64> {
 /// Returns the digests of the names of a customer's secrets, without the customer's prefix.
 fn secrets(customer: &str, workers: &[Worker]) -> Vec<u64> {
     let names = workers.iter().flat_map(|worker| worker.secrets.values());
-    let digests: BTreeSet<u64> = names.map(|name| secret_digest(without_own(customer, name))).collect();
+    let digests: BTreeSet<u64> = names.map(|name| name_digest(without_own(customer, name))).collect();
     digests.into_iter().collect()
 }
 
-/// Returns a digest of the name of a secret.
-pub(super) fn secret_digest(name: &str) -> u64 {
+/// Returns a digest of the name of a secret or of a shared worker.
+pub(super) fn name_digest(name: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
     hasher.finish()

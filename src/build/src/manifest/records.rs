@@ -116,6 +116,8 @@ pub struct Record {
     pub claims: Vec<u64>,
     /// The accounts of its own, with their names.
     pub accounts: Vec<(String, OwnAccount)>,
+    /// The digests of the names of shared workers that it refers to.
+    pub refers: Vec<u64>,
     /// The digests of the names of its secrets, without the customer's prefix.
     pub secrets: Vec<u64>,
     /// Its workers.

@@ -159,7 +159,9 @@ impl WorkerResolver<'_, '_> {
             let message = format!("an account of the customer's own is named `{name}`, and so is one in {FLEET_FILE}");
             let help =
                 format!("use that one, `account: {name}`; or give it another name under `accounts` in {FLEET_FILE}");
-            let there = fleet.document.place_of(["accounts", &name]);
+            let (there, _) = fleet.document.root.along(["accounts"]);
+            let there =
+                there.key_span(&name).map_or_else(|| Place::file(FLEET_FILE), |span| fleet.document.place(span));
             let error = Diagnostic::error(Code::Conflict, place, message, help).also(there, "defined here");
             self.push(error);
             return None;

@@ -430,7 +430,11 @@ impl<'a> WorkerResolver<'a, '_> {
                 "add `domains: [shop.example.com]`",
             ),
         };
-        self.push(Diagnostic::warning(Code::Unreachable, place, message, help));
+        let warning = Diagnostic::warning(Code::Unreachable, place, message, help);
+        match self.target.role.filter(|_| subject.id == SHARED) {
+            Some(name) => self.batch.resolved.unreachable.push((name.to_owned(), warning)),
+            None => self.push(warning),
+        }
     }
 
     fn secrets(&self) -> Secrets {

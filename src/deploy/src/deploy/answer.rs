@@ -253,7 +253,7 @@ impl Run<'_> {
         let step = self.schedule.task(index).step(change);
         self.update_database_id(index, step)?;
         if let Some(record) = record {
-            self.ctx.state.store(&change.digest, &record.stored, &record.objects)?;
+            self.ctx.state.store(&change.id(), &change.digest, &record.stored, &record.objects)?;
         }
         self.record_step(index, step, record.is_some())?;
         if let Step::MoveDomain { from, .. } | Step::MoveRoute { from, .. } = step {

@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::{Duration, SystemTime};
 
 use flotilla_model::plain_file::{self, HeldFile};
@@ -33,6 +34,9 @@ const _: () = assert!(HEAD + BODY + MORE <= PLACE);
 /// The time without a change after which a file is removed: longer than any window or block.
 const UNUSED: Duration = Duration::from_secs(7 * 86_400);
 
+/// Whether this process has removed unused files.
+static SWEPT: Once = Once::new();
+
 /// The file.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -49,7 +53,8 @@ impl Shared {
         if let Some(folder) = path.parent() {
             plain_file::create_folder(folder)?;
             if !path.exists() {
-                sweep(folder);
+                // Once: a run can have a token for each customer.
+                SWEPT.call_once(|| sweep(folder));
             }
         }
         Ok(Shared { path: path.to_owned(), file: file(path)?, epoch, last: [0; HEAD] })

@@ -192,7 +192,8 @@ fn uploaded_assets(
     let before = live.and(known.bundle).is_some_and(|before| assets::can_keep(&before.metadata, metadata));
     (!is_same && !before).then_some(PlannedAssets {
         list: digests.list,
-        uploads_at_most: known.missing_assets,
+        uploads_at_most: known.missing_assets.0,
+        own_at_most: known.missing_assets.1,
         pack: Some(wanted.worker.pack.clone()),
     })
 }

@@ -16,10 +16,20 @@ impl Plan {
     /// Returns the most requests that upload static assets, beside one session for each worker: a file that several workers of a dispatch
     /// namespace have is uploaded once.
     pub fn asset_uploads_at_most(&self) -> usize {
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut of_packs) = (BTreeSet::new(), BTreeMap::new());
         let assets = self.changes.iter().filter_map(|change| Some((&change.home, change.assets.as_ref()?)));
-        let counted = assets.filter(|(home, assets)| home.namespace.is_none() || seen.insert((*home, assets.list)));
-        counted.map(|(_, assets)| assets.uploads_at_most).sum()
+        let mut uploads = 0;
+        for (home, assets) in assets {
+            if home.namespace.is_none() {
+                uploads += assets.uploads_at_most;
+            } else if seen.insert((home, assets.list)) {
+                // The files of a pack are those of all its workers there.
+                uploads += assets.own_at_most;
+                let of_pack: &mut usize = of_packs.entry((home, assets.shared())).or_default();
+                *of_pack = (*of_pack).max(assets.uploads_at_most.saturating_sub(assets.own_at_most));
+            }
+        }
+        uploads + of_packs.into_values().sum::<usize>()
     }
 
     /// Returns the number of requests that the changes take, by account, without those that look up ids (see [`Plan::lookups`]) and

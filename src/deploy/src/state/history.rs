@@ -15,6 +15,14 @@ use flotilla_model::failure::Failure;
 use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
 
+/// What bundles were made from, for workers that have another source than the first worker with the same bundle.
+pub(super) const SOURCES: &str = "
+CREATE TABLE IF NOT EXISTS sources (
+    digest TEXT NOT NULL, account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL, source BLOB NOT NULL,
+    PRIMARY KEY (digest, account_id, namespace, worker)
+) WITHOUT ROWID;
+";
+
 /// The index by which it is found whether a bundle still has a list of static assets.
 pub(super) const INDEX: &str =
     "CREATE INDEX IF NOT EXISTS bundles_by_assets ON bundles (json_extract(metadata, '$.assets.list'))";
@@ -239,20 +247,42 @@ impl State {
         self.rows(&format!("SELECT {columns} FROM records {which}"), values, record_of)
     }
 
-    /// Keeps a bundle, and the objects that it consists of, deflated; an object that is there already stays.
-    pub fn store(&mut self, digest: &Digest, stored: &Stored, objects: &[(Digest, Vec<u8>)]) -> Result<(), Failure> {
+    /// Keeps a bundle of a worker, and the objects that it consists of, deflated; an object that is there already stays. Several workers can
+    /// have one bundle: what each was made from is kept for each.
+    pub fn store(
+        &mut self,
+        id: &WorkerId,
+        digest: &Digest,
+        stored: &Stored,
+        objects: &[(Digest, Vec<u8>)],
+    ) -> Result<(), Failure> {
         let [digest, module, runtime] = [digest, &stored.module, &stored.runtime].map(Digest::to_string);
         let source = deflated(stored.source.to_string().as_bytes());
+        let (home, worker) = id;
         let values = params![digest, module, runtime, stored.runtime_file, stored.metadata.to_string(), source];
-        self.run("INSERT OR REPLACE INTO bundles VALUES (?, ?, ?, ?, ?, ?)", values)?;
+        self.run("INSERT OR IGNORE INTO bundles VALUES (?, ?, ?, ?, ?, ?)", values)?;
+        let sql = "UPDATE bundles SET module = ?2, runtime = ?3, runtime_file = ?4, metadata = ?5 WHERE digest = ?1";
+        self.run(sql, params![digest, module, runtime, stored.runtime_file, stored.metadata.to_string()])?;
+        let sql = "SELECT source FROM bundles WHERE digest = ?";
+        let first: Option<Vec<u8>> = self.row(sql, [&digest], |row| row.get(0))?;
+        let own = params![digest, home.account_id, namespace(home), worker];
+        self.run("DELETE FROM sources WHERE digest = ? AND account_id = ? AND namespace = ? AND worker = ?", own)?;
+        if first.as_ref() != Some(&source) {
+            let values = params![digest, home.account_id, namespace(home), worker, source];
+            self.run("INSERT INTO sources VALUES (?, ?, ?, ?, ?)", values)?;
+        }
         let insert = "INSERT OR IGNORE INTO objects VALUES (?, ?)";
         objects.iter().try_for_each(|(digest, bytes)| self.run(insert, params![digest.to_string(), bytes]))
     }
 
-    /// Returns a bundle that was deployed, if it is still kept.
-    pub fn stored(&self, digest: &Digest) -> Result<Option<Stored>, Failure> {
-        let sql = "SELECT module, runtime, runtime_file, metadata, source FROM bundles WHERE digest = ?";
-        self.row(sql, [digest.to_string()], |row| {
+    /// Returns a bundle that was deployed as a worker, if it is still kept.
+    pub fn stored(&self, id: &WorkerId, digest: &Digest) -> Result<Option<Stored>, Failure> {
+        let (home, worker) = id;
+        let sql = "SELECT module, runtime, runtime_file, metadata, coalesce(s.source, b.source)
+            FROM bundles b LEFT JOIN sources s
+                ON s.digest = b.digest AND s.account_id = ?2 AND s.namespace = ?3 AND s.worker = ?4
+            WHERE b.digest = ?1";
+        self.row(sql, params![digest.to_string(), home.account_id, namespace(home), worker], |row| {
             let source = inflated(&row.get::<_, Vec<u8>>(4)?).ok();
             Ok(Stored {
                 module: digest_of(row, 0)?,
@@ -313,6 +343,7 @@ impl State {
         let found: Option<[Option<String>; 3]> = self.row(sql, [&digest], objects)?;
         let Some(objects) = found else { return Ok(()) };
         self.run("DELETE FROM bundles WHERE digest = ?", [&digest])?;
+        self.run("DELETE FROM sources WHERE digest = ?", [&digest])?;
         for object in objects.into_iter().flatten() {
             let used = "SELECT 1 FROM bundles WHERE module = ?1 OR runtime = ?1 OR json_extract(metadata, '$.assets.list') = ?1 LIMIT 1";
             if !has(used, &object)? {

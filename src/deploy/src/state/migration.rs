@@ -4,7 +4,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use serde_json::Value;
 
-use super::history::deflated;
+use super::history::{SOURCES, deflated};
 use super::{TABLES_2, VERSION, accounts, hosts, json_of};
 
 /// Brings the tables up to date.
@@ -21,8 +21,9 @@ pub(super) fn migrate(db: &Connection) -> rusqlite::Result<()> {
     if version < 3 {
         to_version_3(&transaction)?;
     }
-    // Version 4 notes customers' own accounts.
+    // Version 4 notes customers' own accounts, and what bundles were made from worker by worker.
     transaction.execute_batch(accounts::TABLE)?;
+    transaction.execute_batch(SOURCES)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()
 }
@@ -151,7 +152,7 @@ PRAGMA user_version = 1;
             assert_eq!((deployed.customer.as_str(), deployed.digest, deployed.deployed_at), ("acme", digests[0], 7));
             assert_eq!(deployed.live.domains["a.example.com"], "d1");
             assert_eq!((deployed.live.secrets["S"].as_str(), deployed.live.workers_dev), ("f", true));
-            let stored = state.stored(&digests[0]).unwrap().expect("what was known of its bundle");
+            let stored = state.stored(&id, &digests[0]).unwrap().expect("what was known of its bundle");
             assert_eq!(
                 (stored.module, stored.metadata, stored.source),
                 (digests[1], json!({"bindings": []}), Value::Null)

@@ -189,3 +189,29 @@ fn a_locked_state_is_refused_with_exit_code_5() {
     assert_eq!(failure.exit, flotilla_model::failure::Exit::Refused);
     assert!(failure.to_string().contains("in use"));
 }
+
+#[test]
+fn workers_with_one_bundle_keep_what_each_was_made_from() {
+    let mut state = State::in_memory();
+    let id = |name: &str| (Home { account_id: "a".to_owned(), namespace: None }, name.to_owned());
+    let digest = Digest::of(b"bundle");
+    let stored = |secret: &str| Stored {
+        module: Digest::of(b"module"),
+        runtime: Digest::of(b"runtime"),
+        runtime_file: "runtime/r.js".to_owned(),
+        metadata: serde_json::json!({"bindings": []}),
+        source: serde_json::json!({"worker": {"secrets": {"KEY": secret}}}),
+    };
+    let name = |state: &State, worker: &str| {
+        let stored = state.stored(&id(worker), &digest).unwrap().unwrap();
+        stored.source["worker"]["secrets"]["KEY"].as_str().map(str::to_owned)
+    };
+    for (worker, secret) in
+        [("one", "ONE"), ("two", "TWO"), ("one", "OTHER"), ("three", "ONE"), ("one", "ONE"), ("two", "LAST")]
+    {
+        state.store(&id(worker), &digest, &stored(secret), &[]).unwrap();
+        assert_eq!(name(&state, worker).as_deref(), Some(secret), "{worker}");
+    }
+    let names = ["one", "two", "three"].map(|worker| name(&state, worker).unwrap());
+    assert_eq!(names, ["ONE", "LAST", "ONE"]);
+}

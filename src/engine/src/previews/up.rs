@@ -238,7 +238,11 @@ fn workers(
         PreviewWorker {
             address: url(&planned.cloud, &worker, &live, part).or_else(|| by_host.clone()),
             check: health_address(&planned.cloud, &worker, &live, known).or(by_host).and_then(|address| {
-                let source = state.stored(&live.digest).ok().flatten().map(|stored| stored.source);
+                let source = state
+                    .stored(&(home.clone(), worker.clone()), &live.digest)
+                    .ok()
+                    .flatten()
+                    .map(|stored| stored.source);
                 let pack = source.as_ref().and_then(|source| source["worker"]["pack"].as_str());
                 health_check(&planned.project.fleet, pack, address, &worker, &live)
             }),

@@ -9,7 +9,7 @@ use flotilla_model::spec::Environment;
 use super::super::{Findings, FoundWorker};
 use super::{Settings, insert};
 
-/// Replaces names and addresses by references: `services` between the workers of one customer, as long as they don't form a cycle, and `{
+/// Replaces names and addresses by references: `services` and `tailConsumers` between the workers of one customer, as long as they don't form a cycle, and `{
 /// workerUrl: … }` where a variable is exactly the address.
 pub(super) fn refer(found: &mut [FoundWorker], findings: &mut Findings) {
     let role_of: BTreeMap<(String, Environment, String), String> = found
@@ -40,6 +40,19 @@ pub(super) fn refer(found: &mut [FoundWorker], findings: &mut Findings) {
                     insert(&mut worker.settings, "services", &binding, to.as_str().into());
                 }
                 _ => insert(&mut worker.settings, "bindings", &binding, json!({"worker": callee})),
+            }
+        }
+        let edges = edges.entry((worker.customer.clone(), worker.environment)).or_default();
+        for consumer in worker.settings.get_mut("tailConsumers").and_then(Value::as_array_mut).into_iter().flatten() {
+            let to = consumer
+                .as_str()
+                .and_then(|callee| role_of.get(&(worker.customer.clone(), worker.environment, callee.to_owned())));
+            if let (Some(to), Some(from)) = (to, &worker.role)
+                && to != from
+                && !reaches(edges, to, from)
+            {
+                edges.insert((from.clone(), to.clone()));
+                *consumer = json!({"role": to});
             }
         }
         for (name, value) in worker.settings.get_mut("vars").and_then(Value::as_object_mut).into_iter().flatten() {
@@ -96,4 +109,44 @@ fn reaches(edges: &BTreeSet<(String, String)>, from: &str, to: &str) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flotilla_model::diagnostic::Place;
+
+    fn worker(role: &str, tails: &[&str], calls: &[&str]) -> FoundWorker {
+        let settings = json!({"tailConsumers": tails}).as_object().cloned().unwrap_or_default();
+        let call = |name: &&str| ("API".to_owned(), ((*name).to_owned(), Place::file("w")));
+        FoundWorker {
+            name: format!("acme-{role}"),
+            place: Place::file("w"),
+            what: role.to_owned(),
+            customer: "acme".to_owned(),
+            environment: Environment::Production,
+            role: Some(role.to_owned()),
+            account_id: None,
+            settings,
+            calls: calls.iter().map(call).collect(),
+            lost: Vec::new(),
+            implies_workers_dev: false,
+            code: None,
+        }
+    }
+
+    #[test]
+    fn consumers_of_logs_are_roles_where_they_are_the_customers_own() {
+        let mut found = [
+            worker("api", &["acme-logs", "acme-api", "outside"], &[]),
+            // It would get the logs of what it calls itself.
+            worker("logs", &["acme-web"], &[]),
+            worker("web", &[], &["acme-logs"]),
+        ];
+        refer(&mut found, &mut Findings::default());
+        assert_eq!(found[0].settings["tailConsumers"], json!([{"role": "logs"}, "acme-api", "outside"]));
+        assert_eq!(found[1].settings["tailConsumers"], json!([{"role": "web"}]));
+        assert_eq!(found[2].settings.get("services"), None, "a cycle stays a binding by name");
+        assert_eq!(found[2].settings["bindings"]["API"], json!({"worker": "acme-logs"}));
+    }
 }
