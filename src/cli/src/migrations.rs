@@ -97,7 +97,7 @@ pub(super) struct DatabaseRow {
     binding: String,
     /// The migrations of the pack that were applied, as far as the state knows.
     applied: Vec<String>,
-    /// Those that are pending; if its table was not read yet, at most these.
+    /// The migrations that are pending; if its table was not read yet, at most these.
     pending: Vec<String>,
     /// Whether it is known what was applied.
     known: bool,
