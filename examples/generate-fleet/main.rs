@@ -1,19 +1,24 @@
-//! Writes a fleet of any size: `cargo run --release --example generate-fleet -- FOLDER CUSTOMERS [--bad PERCENT | --wrangler]`. With
-//! `--bad`, so many specs of a hundred get a mistake, each one of those that people make. With `--wrangler`, the code is a wrangler project.
+//! Writes a fleet of any size: `cargo run --release --example generate-fleet -- FOLDER CUSTOMERS [--bad PERCENT | --wrangler | --assets FILES]`.
+//! With `--bad`, so many specs of a hundred get a mistake, each one of those that people make. With `--wrangler`, the code is a wrangler
+//! project. With `--assets`, the customers share a site of so many files.
 
 use std::path::Path;
 use std::process::ExitCode;
 
+mod assets;
 mod fleet;
 mod wrangler;
+
+const USAGE: &str = "usage: generate-fleet FOLDER CUSTOMERS [--bad PERCENT | --wrangler | --assets FILES]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (folder, customers, percent) = match words.as_slice() {
-        [folder, customers] | [folder, customers, "--wrangler"] => (Path::new(folder), customers, "0"),
-        [folder, customers, "--bad", percent] => (Path::new(folder), customers, *percent),
-        _ => return usage("usage: generate-fleet FOLDER CUSTOMERS [--bad PERCENT | --wrangler]"),
+    let (folder, customers, percent, files) = match words.as_slice() {
+        [folder, customers] | [folder, customers, "--wrangler"] => (Path::new(folder), customers, "0", None),
+        [folder, customers, "--bad", percent] => (Path::new(folder), customers, *percent, None),
+        [folder, customers, "--assets", files] => (Path::new(folder), customers, "0", Some(*files)),
+        _ => return usage(USAGE),
     };
     let Ok(customers) = customers.parse::<usize>() else {
         return usage(&format!("{customers:?} is not a number of customers"));
@@ -21,6 +26,12 @@ fn main() -> ExitCode {
     let Some(percent) = percent.parse().ok().filter(|percent| (0.0..=100.0).contains(percent)) else {
         return usage(&format!("{percent:?} is not a number from 0 to 100"));
     };
+    if let Some(files) = files {
+        let Some(files) = files.parse().ok().filter(|files| *files >= 2) else {
+            return usage(&format!("{files:?} is not a number of files from 2"));
+        };
+        return finished(folder, customers, 0, assets::write(folder, customers, files));
+    }
     if words.last() == Some(&"--wrangler") {
         return finished(folder, customers, 0, wrangler::write(folder, customers));
     }

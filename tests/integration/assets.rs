@@ -11,9 +11,11 @@ use flotilla_model::reason::Reason;
 use reqwest::redirect::Policy;
 use serde_json::json;
 
-use crate::engine::Heard;
+use crate::engine::{Heard, reasons};
 use crate::fleet::{ACCOUNT, Cloud, Request, fleet, until};
+use crate::folders::temporary_folder;
 use crate::support::Project;
+use crate::tools::wrangler;
 
 const PACK: &str = "packs/tiny/pack.yaml";
 const NAMESPACE: &str = "accounts:\n  default:\n    id: { env: CLOUDFLARE_ACCOUNT_ID }\n    token: { secret: CLOUDFLARE_API_TOKEN }\n    \
@@ -304,6 +306,38 @@ fn code_and_files_answer_in_the_order_that_is_set() {
     cloud.deployed(&project);
     assert_eq!(counts(&cloud.take()), [0, 0, 1], "the files stay");
     assert_eq!(ask(&cloud, "t-acme", "/app.css").2, "code");
+    is_up_to_date(&cloud, &project);
+}
+
+#[test]
+fn files_that_somebody_else_changed_are_drift_and_are_restored() {
+    let project = site(&[("acme", ""), ("bolt", "")]);
+    let cloud = Cloud::with_workerd();
+    cloud.deployed(&project);
+    // wrangler sends no tags, and a site has no code: neither the tags nor the ETag show the change.
+    let (theirs, home) = (Project::at(temporary_folder()), temporary_folder());
+    let (date, files) = ("2026-06-01", json!({"directory": "public"}));
+    let config = json!({"name": "t-acme", "compatibility_date": date, "preview_urls": false, "assets": files});
+    theirs.write("wrangler.json", config.to_string()).write("public/index.html", "<p>theirs</p>");
+    let mut command = wrangler(theirs.root(), home.path());
+    command.arg("deploy").env("CLOUDFLARE_API_BASE_URL", cloud.base());
+    command.env("CLOUDFLARE_API_TOKEN", "test-token").env("CLOUDFLARE_ACCOUNT_ID", ACCOUNT);
+    let before = cloud.scripts();
+    crate::wrangler::run(&mut command, home.path());
+    assert_eq!(cloud.scripts(), before);
+    assert_eq!(ask(&cloud, "t-acme", "/").2, "<p>theirs</p>");
+
+    let planned = cloud.engine(&project).plan_with(|request| request.refresh = true);
+    let [("t-acme", [Reason::ChangedOutside { by: Some(by), .. }])] = reasons(&planned.plan)[..] else {
+        panic!("{:#?}", planned.plan.changes)
+    };
+    assert_eq!(by, "wrangler");
+    cloud.take();
+    cloud.engine(&project).deploy_with(|request| request.plan.refresh = true).exits(Exit::Done);
+    // The files are still there, so that only the list is sent.
+    assert_eq!(counts(&cloud.take()), [1, 0, 1]);
+    assert_eq!(ask(&cloud, "t-acme", "/").2, "<p>index</p>");
+    assert_eq!(ask(&cloud, "t-acme", "/app.css").2, "p {}");
     is_up_to_date(&cloud, &project);
 }
 

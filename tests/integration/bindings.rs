@@ -14,6 +14,7 @@ fn the_documents_table_is_the_codes() {
             Form::Texts => " (a list)".to_owned(),
             Form::Count => " (a number)".to_owned(),
             Form::Duration => " (a duration)".to_owned(),
+            Form::Object => " (keys and values)".to_owned(),
             Form::True | Form::Text | Form::Pattern(_) => String::new(),
         };
         let more: Vec<String> = kind.fields[1..]

@@ -1,6 +1,8 @@
 //! Shows: a generated fleet is the same each time, valid, and of some variety; of one with mistakes, each bad spec is
 //! found, and no other.
 
+#[path = "../../examples/generate-fleet/assets.rs"]
+mod assets;
 #[path = "../../examples/generate-fleet/fleet.rs"]
 mod fleet;
 
@@ -40,6 +42,14 @@ fn generated_customers_are_valid_and_differ() {
     for secret in fleet::SECRETS {
         assert!(refers.contains(secret), "no spec refers to {secret}");
     }
+}
+
+#[test]
+fn a_generated_site_is_planned_whole() {
+    let project = Project::at(crate::folders::temporary_folder());
+    assets::write(project.root(), 3, 40).expect("a fleet");
+    let plan = project.run(&["plan", "--local", "--format", "json"]).exits(0).json();
+    assert_eq!((&plan["create"], &plan["asset_uploads_at_most"]), (&3.into(), &120.into()), "{plan}");
 }
 
 #[test]

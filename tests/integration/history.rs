@@ -266,3 +266,19 @@ fn explain_says_why_a_deploy_would_upload_it_or_not() {
     assert_eq!(json["workers"][0]["deploy"]["action"], "skip", "{json}");
     assert!(json["workers"][0]["deploy"]["held"][0].is_string(), "{json}");
 }
+
+#[test]
+fn an_unreadable_fleet_yaml_is_shown_with_its_error_and_the_records_stay() {
+    let (cloud, project) = changed_once();
+    let fleet = project.read("fleet.yaml");
+    let run = |arguments: &[&str]| cloud.run(&project, arguments);
+    let all = [["state", "show", "--json"].as_slice(), &["history", "--json"]];
+    let before = all.map(|arguments| run(arguments).exits(0).json());
+    project.write("fleet.yaml", "name: [\n");
+    for arguments in all {
+        let told = run(arguments).exits(1).stderr;
+        assert!(told.contains("error[Y0106]") && told.contains("fleet.yaml:1:7"), "{told}");
+    }
+    project.write("fleet.yaml", fleet);
+    assert_eq!(all.map(|arguments| run(arguments).exits(0).json()), before);
+}

@@ -530,11 +530,11 @@ impl Bench {
     }
 
     fn build(&self, root: &Path, run: &Run, dry: bool, keep: bool) -> Outcome {
-        let project = match open(root) {
+        let mut project = match open(root) {
             Ok(project) => project,
             Err(diagnostics) => return Outcome { built: None, diagnostics, left: BTreeSet::new(), unread: false },
         };
-        let mut scan = match build::scan(&project, keep, &Silent) {
+        let mut scan = match build::scan(&mut project, keep, &Silent) {
             Ok(scan) => scan,
             Err(diagnostics) => return Outcome { built: None, diagnostics, left: BTreeSet::new(), unread: false },
         };

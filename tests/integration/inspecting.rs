@@ -218,7 +218,7 @@ fn tables_fit_a_terminal_of_60_and_of_100_columns() {
             let ends = |line: &&String| {
                 (!line.starts_with("  ") || line.starts_with("    "))
                     && !line.starts_with("        ")
-                    && !line.contains("skipped of")
+                    && !line.contains("not checked: ")
                     && !line.starts_with("the workers.dev addresses ")
             };
             for line in lines[head..].iter().filter(ends).take_while(|line| !line.starts_with(end)) {

@@ -14,7 +14,36 @@ use tempfile::TempDir;
 
 use crate::fleet::{Cloud, fleet, until, uploads};
 use crate::folders::temporary_folder;
-use crate::support::Project;
+use crate::support::{Project, output};
+use crate::tools::Local;
+
+#[test]
+fn the_emulators_limit_holds_unless_fleet_yaml_has_one() {
+    let project = fleet(&[("acme", ""), ("bolt", "")]);
+    let account = |more: &str| {
+        let account = "{ id: { env: CLOUDFLARE_ACCOUNT_ID }, token: { secret: CLOUDFLARE_API_TOKEN }";
+        let fleet =
+            format!("name: test\npacks:\n  tiny: {{ path: packs/tiny }}\naccounts:\n  default: {account}{more} }}\n");
+        project.write("fleet.yaml", fleet);
+    };
+    let variables = [("FLOTILLA_CACHE_DIR", crate::fleet::cache())];
+    let run = |arguments: &[&str]| {
+        let mut command = project.command(&[arguments, &["--local", "--format", "json"]].concat());
+        output(command.envs(variables.clone())).exits(0).json()
+    };
+    let lane = || {
+        let planned = run(&["plan"]);
+        let lane = &planned["lanes"][0];
+        (lane["limit"].as_u64().expect("a limit"), lane["window_seconds"].as_f64().expect("seconds"))
+    };
+    account("");
+    let _local = Local::start_with(&project, None, &["--limit", "2000/2"]);
+    assert_eq!(lane(), (1140, 300.0), "nothing has been reported yet");
+    assert_eq!(run(&["deploy", "acme"])["applied"], 1);
+    assert_eq!(lane(), (1900, 2.0));
+    account(", apiLimit: { requests: 50, seconds: 60, headroom: 0 }");
+    assert_eq!(lane(), (50, 60.0));
+}
 
 /// What the local Cloudflare tells of its limit with each answer.
 fn told(limit: RateLimit, verdict: Verdict) -> Quota {

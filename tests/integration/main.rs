@@ -1,10 +1,15 @@
 //! The integration tests: one binary, so that there is one link. Each module says what it shows.
 
+/// The same as the program's, which is faster than the system's: many tests run fleets in this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod advisories;
 mod answers;
 mod architecture;
 mod assets;
 mod bad_input;
+mod between;
 mod bindings;
 mod bundler;
 mod cases;
@@ -76,6 +81,7 @@ mod selecting;
 mod settings;
 mod since;
 mod support;
+mod sveltekit;
 mod terminal;
 mod thousands;
 mod tools;

@@ -569,3 +569,51 @@ fn a_signal_in_the_middle_of_the_work_takes_it_back() {
         assert_eq!((files(&project), databases(&cloud)), (before, Vec::new()));
     }
 }
+
+#[test]
+fn the_dialogue_asks_for_what_the_other_customers_have_also_for_the_local_emulator() {
+    let spec =
+        |id: &str| format!("vars: {{ SERVICE: {id}.example.com }}\nbindings: {{ FILES: {{ r2: {id}-files }} }}\n");
+    let (acme, bolt) = (spec("acme"), spec("bolt"));
+    let project = fleet(&[("acme", &acme), ("bolt", &bolt)]);
+    let mut command = project.command(&["new", "cafe", "--local"]);
+    command.env("FLOTILLA_CACHE_DIR", cache());
+    let mut terminal = Terminal::run(100, command);
+    let questions = [
+        ("Host name", "cafe.example.com"),
+        ("Reached by", ""),
+        ("Display name", ""),
+        ("Origins", ""),
+        ("Binding FILES", "cafe-files"),
+        ("Variable SERVICE", "\x15cafe.example.com"),
+        ("Database", ""),
+        ("Destination", ""),
+        ("All right?", ""),
+    ];
+    answer(&mut terminal, &questions.map(|(question, keys)| (question, format!("{keys}{ENTER}"))));
+    let (code, _, last) = terminal.end();
+    assert_eq!(code, 0, "{last}");
+    assert!(last.contains("flotilla deploy cafe --local"), "{last}");
+    let spec = project.read("customers/cafe.yaml");
+    assert!(spec.contains("vars: { SERVICE: cafe.example.com }\n"), "{spec}");
+    assert!(spec.contains("bindings:\n  FILES: { r2: cafe-files }\n"), "{spec}");
+    project.run(&["check"]).exits(0);
+    // What is left out is told at the end.
+    let mut command = project.command(&["new", "dune", "--local"]);
+    command.env("FLOTILLA_CACHE_DIR", cache());
+    let mut terminal = Terminal::run(100, command);
+    let questions = [
+        "Host name",
+        "Display name",
+        "Origins",
+        "Binding FILES",
+        "Variable SERVICE",
+        "Database",
+        "Destination",
+        "All right?",
+    ];
+    answer(&mut terminal, &questions.map(|question| (question, ENTER.to_owned())));
+    let (code, _, last) = terminal.end();
+    assert_eq!(code, 0, "{last}");
+    assert!(last.contains("! every other customer sets FILES, SERVICE: `flotilla edit dune"), "{last}");
+}

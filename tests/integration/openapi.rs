@@ -39,6 +39,8 @@ const UNDOCUMENTED: &[(&str, &str)] = &[
     ("PUT", "/accounts/*/workflows/*"),
     ("DELETE", "/accounts/*/workflows/*"),
     ("GET", "/accounts/*/r2/buckets/*"),
+    ("GET", "/accounts/*/ai-search/namespaces/*"),
+    ("GET", "/accounts/*/agent-memory/namespaces/*"),
     ("PUT", "/accounts/*/workers/scripts/*/routes"),
     ("POST", "/accounts/*/workers/scripts/*/domains/changeset"),
     ("PUT", "/accounts/*/workers/scripts/*/domains/records"),

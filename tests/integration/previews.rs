@@ -34,8 +34,8 @@ fn seen(
         shared: None,
         hosts: BTreeMap::new(),
     };
-    let scanned = build::open_preview(Tree::new(project.root()), &preview, &Silent).and_then(|project| {
-        let mut scan = build::scan(&project, false, &Silent)?;
+    let scanned = build::open_preview(Tree::new(project.root()), &preview, &Silent).and_then(|mut project| {
+        let mut scan = build::scan(&mut project, false, &Silent)?;
         Ok((scan.workers(&project), scan.diagnostics))
     });
     let (workers, told) = match scanned {

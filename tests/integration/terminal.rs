@@ -140,6 +140,8 @@ impl Terminal {
         let modes = tcgetattr(&self.keyboard).expect("it is still a terminal").local_modes;
         assert!(modes.contains(LocalModes::ECHO | LocalModes::ICANON), "keys are no longer shown: {modes:?}");
         assert!(!screen.hide_cursor(), "the cursor is hidden");
+        let contents = screen.contents();
+        assert!(!contents.contains("\\u{1b}"), "a colour is printed as text: {contents}");
         assert_eq!(screen.cursor_position().1, 0, "the next prompt would not begin its line: {}", screen.contents());
         let seen = std::mem::take(&mut *self.seen.lock().expect("nobody panics"));
         (status.code().unwrap_or(-1), seen, screen.contents())

@@ -123,7 +123,12 @@ impl Local {
     /// Starts it and waits until it listens. A server that a `static` holds is never dropped, so a shell stands
     /// between: it ends the server, and removes `remove`, when the pipe to the tests closes, however they end.
     pub fn start(project: &Project, remove: Option<&Path>) -> Local {
-        let mut server = project.command(&["local", "--port", "0"]);
+        Local::start_with(project, remove, &[])
+    }
+
+    /// The same, with more arguments.
+    pub fn start_with(project: &Project, remove: Option<&Path>, more: &[&str]) -> Local {
+        let mut server = project.command(&[&["local", "--port", "0"], more].concat());
         server.args(TOKENS.iter().flat_map(|token| ["--token", token]));
         let mut shell = Command::new("sh");
         let script = r#"remove=$1; shift; "$@" & server=$!; cat > /dev/null; kill $server; wait $server; [ -z "$remove" ] || rm -rf "$remove""#;

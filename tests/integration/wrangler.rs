@@ -306,7 +306,7 @@ bindings:
   COUNTER: { durableObject: Counter, worker: counters }
   FLOW: { workflow: flow, class: Flow, worker: counters }
   LEGACY: { worker: legacy-api }
-  ADMIN: { worker: legacy-api, entrypoint: Admin }
+  ADMIN: { worker: legacy-api, entrypoint: Admin, props: { tenant: acme, level: 2 } }
   EVENTS: { analyticsEngine: acme_events }
   PG: { hyperdrive: 0f3f6a109a4e4c518f5c2b7d1d2f9a01 }
   VECTORS: { vectorize: acme-index }
@@ -317,8 +317,18 @@ bindings:
   MAIL_ONE: { sendEmail: true, destinationAddress: a@acme.example }
   LIMIT: { rateLimit: \"1001\", limit: 100, period: 60 }
   STREAM: { pipeline: acme-stream }
+  SINK: { pipelineStream: 0f3f6a109a4e4c518f5c2b7d1d2f9a01 }
+  LOGS: { k2: acme-logs }
   FIND: { aiSearch: acme-docs }
+  FIND_ALL: { aiSearchNamespace: acme }
+  MEMORY: { agentMemory: acme }
+  BUILDS: { artifacts: acme }
+  FLAGS: { flagship: app-1 }
   PRIVATE: { vpcService: 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01 }
+  OFFICE: { vpcNetwork: 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a02 }
+  TUNNEL: { vpcTunnel: 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a03 }
+  LOADER: { workerLoader: true }
+  VIDEO: { stream: true }
   AI: { ai: true }
   BROWSER: { browser: true }
   IMAGES: { images: true }
@@ -383,18 +393,22 @@ fn every_binding_is_the_same_by_wrangler_and_by_flotilla() {
     let environment: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
     project.run_with(&["deploy", "--yes"], &environment).exits(0);
     assert_eq!(theirs, settings());
-    assert_eq!(theirs["bindings"].as_object().unwrap().len(), 25 + 3, "{theirs:#}");
+    assert_eq!(theirs["bindings"].as_object().unwrap().len(), 35 + 3, "{theirs:#}");
     assert_eq!(theirs["placement"], json!({"mode": "targeted", "region": "aws:us-east-1"}));
     assert_eq!(theirs["workers_dev"], json!({"enabled": true, "previews_enabled": true}));
     assert_eq!(config(&project, "qa/acme")["account_id"], ACCOUNT);
     assert_eq!(theirs["limits"], json!({"cpu_ms": 50, "subrequests": 40}));
 
-    // Each as it is documented.
-    for binding in theirs["bindings"].as_object().unwrap().values() {
+    // Each as it is documented, but for those that only wrangler knows.
+    let mut undocumented = Vec::new();
+    for (name, binding) in theirs["bindings"].as_object().unwrap() {
         let metadata = json!({"metadata": {"main_module": "index.js", "bindings": [binding]}});
         let path = format!("/accounts/{ACCOUNT}/workers/scripts/app-acme-qa");
-        validate_request("PUT", &path, Some(&metadata)).unwrap_or_else(|error| panic!("{binding}: {error}"));
+        if validate_request("PUT", &path, Some(&metadata)).is_err() {
+            undocumented.push(name.as_str());
+        }
     }
+    assert_eq!(undocumented, ["LOADER", "MEMORY", "SINK", "VIDEO"]);
     // Every binding as it is told comes back as it was written.
     let written: Value = project.run(&["show", "acme", "--format", "json"]).exits(0).json()["workers"][0].clone();
     for (name, told) in theirs["bindings"].as_object().unwrap() {

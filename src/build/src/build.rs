@@ -10,6 +10,7 @@
 //! 3. *Build.* A worker is rendered if what it is rendered from, or by, isn't what its files were made of, or if its files
 //!    aren't what was written.
 
+mod accounts;
 mod declared;
 mod dirty;
 mod environments;
@@ -53,6 +54,7 @@ use flotilla_spec::pack::{AssetSource, Pack};
 use flotilla_spec::project::FLEET_FILE;
 use flotilla_spec::tree::Tree;
 
+pub use accounts::own_accounts;
 pub use declared::{missing_code, not_in_specs};
 pub use explain::{Explained, LiveTriggers, explain, recipe, since, source};
 pub use files::{RenderedFiles, files, module};
@@ -720,8 +722,8 @@ pub struct Loaded {
 
 /// Opens and scans a project; writes nothing.
 pub fn open_and_scan(root: &Path, progress: &dyn Progress) -> Result<(Project, Scan), Vec<Diagnostic>> {
-    let project = open(Tree::new(root), progress)?;
-    let scan = scan(&project, false, progress)?;
+    let mut project = open(Tree::new(root), progress)?;
+    let scan = scan(&mut project, false, progress)?;
     Ok((project, scan))
 }
 

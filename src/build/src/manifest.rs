@@ -38,7 +38,7 @@ pub use writer::Writer;
 /// The folder, from the project's root.
 pub const FOLDER: &str = ".flotilla/build";
 /// The first line of a log: its format, the file of its values, a random number, and the seal of both.
-const FORMAT: &str = "flotilla build log 7";
+const FORMAT: &str = "flotilla build log 8";
 /// The purpose of the seal of a log.
 const PURPOSE: &str = "build log";
 /// The number of records that are written at once.
@@ -244,7 +244,7 @@ mod tests {
     use std::io::Write as _;
     use std::time::SystemTime;
 
-    use flotilla_model::spec::Environment;
+    use flotilla_model::spec::{Environment, OwnAccount};
 
     use super::*;
     use crate::stamp::TICK;
@@ -285,6 +285,8 @@ mod tests {
             has_diagnostics: false,
             labels: vec![("tier".to_owned(), "gold".to_owned())],
             claims: vec![1, u64::MAX],
+            accounts: vec![("acme".to_owned(), OwnAccount { id: Some("1".repeat(32)), ..OwnAccount::default() })],
+            secrets: vec![7],
             units: vec![unit],
         }
     }

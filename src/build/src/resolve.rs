@@ -5,8 +5,10 @@
 //! first: what holds always, what holds in the environment, what holds for the worker's role, and for that role in that
 //! environment.
 
+mod account;
 mod assets;
 mod bindings;
+mod callers;
 mod claim;
 mod database;
 mod destinations;
@@ -21,6 +23,7 @@ mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use account::DefinedAccount;
 pub use assets::NamedFolder;
 pub use claim::{Claimant, ClaimedResource, UniqueClaim};
 pub use sources::{merged, merged_shared};
@@ -28,7 +31,7 @@ pub use sources::{merged, merged_shared};
 use dispatchers::dispatchers;
 use flotilla_model::customer::{SHARED, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
-use flotilla_model::spec::Environment;
+use flotilla_model::spec::{Environment, OwnAccount};
 use flotilla_spec::layer::{self, Merged};
 use flotilla_spec::project::{Fleet, Spec, labels};
 use flotilla_spec::yaml::Kind;
@@ -54,6 +57,8 @@ pub struct Resolved {
     pub broken_parts: BTreeSet<String>,
     /// The hosts that are replaced in a preview, and the hosts that replace them.
     pub moved: BTreeMap<String, String>,
+    /// The accounts of its own that its workers use.
+    pub accounts: Vec<DefinedAccount>,
     /// The folders with static assets of its own, of which the workers have the names alone.
     pub asset_folders: Vec<NamedFolder>,
     /// The files and folders that decide the lists of such assets.
@@ -80,9 +85,13 @@ struct Batch<'a> {
     shared: Option<&'a Shared>,
     resolved: Resolved,
     references: Vec<Reference>,
+    /// The workers that others may call.
+    callees: Vec<callers::Callee>,
     peers: Peers,
     /// Whether it isn't known which workers there are.
     is_open: bool,
+    /// The account of the customer's own that has its id as its name.
+    primary_account: Option<OwnAccount>,
     /// The databases that are set for an environment alone.
     own_databases: database::OwnDatabases,
     /// The databases of the workers.
@@ -96,8 +105,10 @@ impl<'a> Batch<'a> {
             shared,
             resolved: Resolved::default(),
             references: Vec::new(),
+            callees: Vec::new(),
             peers: Peers::default(),
             is_open: false,
+            primary_account: None,
             own_databases: BTreeSet::new(),
             databases: Vec::new(),
         }
@@ -124,6 +135,7 @@ impl<'a> Batch<'a> {
     /// Links workers that refer to each other, and sorts them.
     fn finish(mut self) -> (Resolved, Peers) {
         link(&mut self);
+        callers::connect(&mut self);
         let shared = database::shared_by_environments(&self.databases, &self.own_databases);
         self.resolved.diagnostics.extend(shared);
         self.resolved.diagnostics.extend(siblings::siblings(&self.resolved.claims));
@@ -143,6 +155,7 @@ pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
     batch.resolved.broken_parts.extend(layers.filter(|layer| !layer.errors.is_empty()).map(|layer| layer.part()));
     let sources = Sources::of(fleet, spec);
     batch.is_open = sources.lacks_workers();
+    batch.primary_account = account::primary(&sources);
     let labels = labels(fleet, &spec.identity);
     let subject = Subject {
         id: &spec.identity.id,

@@ -13,6 +13,7 @@ use flotilla_model::binding::{D1, KV, QUEUE};
 use flotilla_model::customer::{Database, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::limits::Limit;
+use flotilla_model::spec::AccountId;
 use flotilla_model::text::grouped;
 use flotilla_spec::project::Fleet;
 
@@ -24,7 +25,7 @@ const WORTH_A_WARNING: u64 = 10;
 /// The usage of one worker: what counts against the limits of its account and its zones. It is recorded for each worker.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkerUsage {
-    /// The account, by the first of its names.
+    /// The account, by the first of its names in fleet.yaml. A customer's own can have another one among all of the fleet's.
     account: String,
     /// Whether it is in a dispatch namespace, where the number of workers has no limit.
     namespaced: bool,
@@ -64,9 +65,13 @@ impl WorkerUsage {
             let wildcard = hosts
                 .filter(|host| host.starts_with('*'))
                 .any(|host| fleet.file.shared_hosts.iter().all(|shared| shared != host));
+            let account = match worker.account_id.clone().map(AccountId::Literal) {
+                Some(id) => fleet.accounts.listed_with(&id).next().map_or(worker.account.as_str(), |(name, _)| name),
+                None => fleet.first_name(&worker.account, |_, _| true),
+            };
             all.push(WorkerUsage {
                 wildcard,
-                account: fleet.first_name(&worker.account, |one, other| one.id == other.id).to_owned(),
+                account: account.to_owned(),
                 namespaced: worker.namespace.is_some(),
                 crons: u32::try_from(worker.crons.len()).unwrap_or(u32::MAX),
                 databases: u32::try_from(new).unwrap_or(u32::MAX),
@@ -81,6 +86,14 @@ impl WorkerUsage {
     /// Returns the account's name.
     pub fn account(&self) -> &str {
         &self.account
+    }
+
+    /// Returns the account by the first of its names, those of customers' own included.
+    fn first_account<'a>(&'a self, fleet: &'a Fleet) -> &'a str {
+        match fleet.accounts.own().is_empty() {
+            true => &self.account,
+            false => fleet.first_name(&self.account, |_, _| true),
+        }
     }
 }
 
@@ -151,15 +164,16 @@ fn digest(account: &str, zone: &str) -> u64 {
 
 impl<'a> Usage<'a> {
     /// Adds a worker.
-    pub fn add(&mut self, one: &'a WorkerUsage) {
-        let sums = self.accounts.entry(&one.account).or_default();
+    pub fn add(&mut self, fleet: &'a Fleet, one: &'a WorkerUsage) {
+        let account = one.first_account(fleet);
+        let sums = self.accounts.entry(account).or_default();
         sums.workers += u64::from(!one.namespaced);
         sums.crons += u64::from(one.crons);
         sums.databases += u64::from(one.databases);
         sums.queues.extend(&one.queues);
         sums.kv.extend(&one.kv);
         let zones = one.zones.iter();
-        self.zones.extend(zones.map(|(zone, domains, routes)| (digest(&one.account, zone), *domains, *routes, one)));
+        self.zones.extend(zones.map(|(zone, domains, routes)| (digest(account, zone), *domains, *routes, one)));
     }
 
     /// Adds another tally.
@@ -204,9 +218,10 @@ impl<'a> Usage<'a> {
             }
             let mut exact: BTreeMap<(&str, &str), [u64; 2]> = BTreeMap::new();
             for (_, _, _, usage) in group {
-                let zones = usage.zones.iter().filter(|(zone, ..)| digest(&usage.account, zone) == group[0].0);
+                let account = usage.first_account(fleet);
+                let zones = usage.zones.iter().filter(|(zone, ..)| digest(account, zone) == group[0].0);
                 for (zone, domains, routes) in zones {
-                    let sums = exact.entry((&usage.account, zone)).or_default();
+                    let sums = exact.entry((account, zone)).or_default();
                     sums[0] += u64::from(*domains);
                     sums[1] += u64::from(*routes);
                 }
@@ -255,8 +270,8 @@ impl LimitUsage {
     }
 
     /// Returns how much a worker adds to it.
-    pub fn share(&self, usage: &WorkerUsage) -> u64 {
-        if usage.account != self.account {
+    pub fn share(&self, fleet: &Fleet, usage: &WorkerUsage) -> u64 {
+        if usage.first_account(fleet) != self.account {
             return 0;
         }
         let of_zone = || usage.zones.iter().filter(|(zone, _, _)| Some(zone) == self.zone.as_ref());
@@ -302,12 +317,11 @@ impl LimitUsage {
         greatest
     }
 
-    /// Returns the diagnostic: an error, or a warning as long as it fits. `greatest`: the places, names and shares of the
+    /// Returns the diagnostic: an error, or a warning as long as it fits. `place`: that of the account; `greatest`: the places, names and shares of the
     /// customers with the most of it.
-    pub fn diagnostic(&self, fleet: &Fleet, greatest: Vec<(Place, String, u64)>) -> Diagnostic {
+    pub fn diagnostic(&self, fleet: &Fleet, place: Place, greatest: Vec<(Place, String, u64)>) -> Diagnostic {
         let (row, account) = (self.limit.row(), &self.account);
         let (count, maximum, unit) = (grouped(self.count), grouped(self.maximum), row.unit);
-        let place = account_place(fleet, account);
         let help = self.help(fleet);
         if !self.is_passed() {
             let whose = match &self.zone {
@@ -419,6 +433,7 @@ impl<'a> ScriptSizeLimit<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flotilla_spec::accounts::Accounts;
 
     fn usage(account: &str, crons: u32, zones: &[(&str, u32, u32)]) -> WorkerUsage {
         let zones = zones.iter().map(|(zone, domains, routes)| ((*zone).to_owned(), *domains, *routes)).collect();
@@ -431,7 +446,7 @@ mod tests {
         let document = document.unwrap();
         let file: flotilla_model::spec::FleetFile = serde_json::from_value(document.root.to_value()).unwrap();
         Fleet {
-            accounts: file.accounts.clone().unwrap_or_default(),
+            accounts: Accounts::new(file.accounts.clone().unwrap_or_default()),
             document,
             file,
             packs: BTreeMap::new(),
@@ -457,7 +472,7 @@ mod tests {
         all.extend((0..9).map(|index| usage("b", 2, &[("x.example", 1, 1), (&format!("c{index}.example"), 3, 3)])));
         let usage = |part: &'static str| {
             all.iter().filter(|item| part.contains(&item.account)).fold(Usage::default(), |mut usage, item| {
-                usage.add(item);
+                usage.add(&fleet, item);
                 usage
             })
         };
@@ -544,6 +559,7 @@ mod tests {
         assert_eq!(greatest(&[1, 1, 2]), [(2, 2)]);
         assert_eq!(greatest(&[1, 1]), []);
         let other = usage("b", 7, &[]);
-        assert_eq!((full.share(&usage("a", 7, &[])), full.share(&other)), (7, 0));
+        let fleet = fleet("");
+        assert_eq!((full.share(&fleet, &usage("a", 7, &[])), full.share(&fleet, &other)), (7, 0));
     }
 }

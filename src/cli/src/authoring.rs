@@ -52,7 +52,7 @@ impl Workspace {
     /// without customers is no error.
     pub fn open(session: &Session, local: bool) -> Result<Workspace, Failure> {
         let tree = Tree::new(&session.root);
-        let fleet = project::read_fleet(&tree).map_err(Failure::invalid)?;
+        let mut fleet = project::read_fleet(&tree).map_err(Failure::invalid)?;
         let ids: BTreeSet<String> = project::spec_files(&tree)
             .unwrap_or_default()
             .files
@@ -60,7 +60,10 @@ impl Workspace {
             .map(|file| project::id_of(file).to_owned())
             .collect();
         let (workers, errors) = match build::load(&session.root, &session.ui) {
-            Ok(loaded) => (loaded.workers, loaded.scan.diagnostics),
+            Ok(loaded) => {
+                fleet.accounts = loaded.project.fleet.accounts;
+                (loaded.workers, loaded.scan.diagnostics)
+            }
             Err(diagnostics) if ids.is_empty() => (Vec::new(), diagnostics),
             Err(diagnostics) => return Err(Failure::invalid(diagnostics)),
         };

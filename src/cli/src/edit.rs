@@ -15,6 +15,7 @@ use flotilla_model::customer;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::names::own_secret;
 use flotilla_model::platform::Call;
+use flotilla_model::service_key;
 use flotilla_model::spec::{Environment, ORDER};
 use flotilla_spec::edit::{self, Change};
 use flotilla_spec::masked;
@@ -371,9 +372,8 @@ impl Editor<'_> {
             self.rotate(token)?;
         }
         if let Some(name) = &arguments.rotate_secret {
-            let known = &self.deployment.worker.secrets;
-            if !known.values().any(|other| other == name) {
-                let all: Vec<&str> = known.values().map(String::as_str).collect();
+            let all = own_values(&self.deployment.worker);
+            if !all.contains(name) {
                 return Err(Failure::usage(format!("{} has no secret `{}`", self.deployment.worker.name, clean(name)))
                     .hint(format!("it has: {}", all.join(", "))));
             }
@@ -516,7 +516,7 @@ impl Editor<'_> {
     }
 
     fn ask_secret(&mut self) -> Result<(), Failure> {
-        let names: Vec<String> = self.deployment.worker.secrets.values().cloned().collect();
+        let names = own_values(&self.deployment.worker);
         if names.is_empty() {
             self.prompter.note("it has no secrets");
             return Ok(());
@@ -762,9 +762,14 @@ impl Editor<'_> {
                     .hint("the token was not stored; it needs `Workers Scripts: Edit` for that account")
             })?;
         }
-        let secret = self.workspace.fleet.accounts[&name].token.secret.clone();
+        let secret = self.workspace.fleet.accounts[name.as_str()].token.secret.clone();
         self.edits.token = Some((secret.clone(), token.clone()));
         self.edits.secrets.push((secret, token));
         Ok(())
     }
+}
+
+/// Returns the names of a worker's secrets that can be set for it: the keys of calls between workers are derived from one of the fleet.
+fn own_values(worker: &customer::Worker) -> Vec<String> {
+    worker.secrets.values().filter(|name| service_key::path(name).is_none()).cloned().collect()
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flotilla_deploy::pace::Priority;
+use flotilla_deploy::pace::{Priority, Rate};
 use flotilla_import::fleet::Existing;
 use flotilla_import::{self, Finding, FindingKind, ImportOptions, Imported, LiveAccount, live, write};
 use flotilla_model::failure::{Exit, Failure};
@@ -222,7 +222,8 @@ fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<LiveAccou
     check_token(&token).map_err(|what| Failure::new(format!("{TOKEN_VARIABLE} contains {what}")).hint(TOKEN_FORM))?;
     let base = api_base(&secrets)?;
     // Three requests for each worker: a deploy that runs isn't held up by them.
-    let mut requester = PlatformRequester::with_token(Arc::new(ui.clone()), Priority::Bulk, &base, &token, ("", None))?;
+    let account = ("", Rate::new(None));
+    let mut requester = PlatformRequester::with_token(Arc::new(ui.clone()), Priority::Bulk, &base, &token, account)?;
     let home = Home { account_id: id.to_owned(), namespace: None };
     ui.begin("reading the account", None);
     let live = live::read(id, fleet, |call| {

@@ -14,6 +14,7 @@ use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::names;
 use flotilla_model::plain_file;
 use flotilla_model::preview::Preview;
+use flotilla_model::service_key;
 use flotilla_model::spec::{AccountId, Environment};
 use flotilla_model::text;
 use flotilla_spec::project;
@@ -251,8 +252,9 @@ fn ci(session: &Session, service: Ci, arguments: &Arguments) -> Result<Exit, Fai
     // Where fleet.yaml lists sources, those of customers are in the environment only if it is one of them.
     let from_environment = sources.is_empty() || sources.iter().any(|source| source.env.is_some());
     let of_workers = loaded.workers.iter().filter(|_| from_environment).flat_map(|worker| worker.secrets.values());
+    let of_workers = of_workers.map(|name| service_key::source_name(name));
     let keys = sources.iter().filter_map(|source| source.identity.as_ref()?.env.as_ref());
-    let wanted = of_workers.chain(keys).map(String::as_str);
+    let wanted = of_workers.chain(keys.map(String::as_str));
     // What previews alone refer to.
     let of_previews = if arguments.previews { secrets_of_previews(session, &loaded) } else { BTreeSet::new() };
     let wanted = wanted.chain(of_previews.iter().filter(|_| from_environment).map(String::as_str));
@@ -400,7 +402,8 @@ fn secrets_of_previews(session: &Session, loaded: &Loaded) -> BTreeSet<String> {
         Some(of_preview.resolve(file, &bytes).1.workers)
     });
     let workers = customers.flatten().chain(of_preview.shared.resolved.workers.clone());
-    workers.flat_map(|worker| worker.secrets.into_values()).collect()
+    let names = workers.flat_map(|worker| worker.secrets.into_values());
+    names.map(|name| service_key::source_name(&name).to_owned()).collect()
 }
 
 #[cfg(test)]

@@ -209,13 +209,9 @@ fn finish(
     for (setters, needs) in setters {
         let names: Vec<&str> = needs.iter().map(|need| need.name.as_str()).collect();
         let flags: Vec<String> = needs.iter().flat_map(|need| need.flags()).collect();
-        report::print(&clean(&format!(
-            "{} {setters} {}: `flotilla edit {} {}`",
-            session.ui.paint(Style::Warning, "!"),
-            names.join(", "),
-            answers.id,
-            flags.join(" ")
-        )));
+        let sign = session.ui.paint(Style::Warning, "!");
+        let told = format!("{setters} {}: `flotilla edit {} {}`", names.join(", "), answers.id, flags.join(" "));
+        report::print(&format!("{sign} {}", clean(&told)));
     }
     if let Some(account) = answers.account.as_ref().filter(|account| account.entry != token::Entry::There) {
         report::print(&format!("{} the account {} in {FLEET_FILE}", good("wrote"), clean(&account.name)));

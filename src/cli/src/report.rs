@@ -271,7 +271,7 @@ fn mask(line: &str, column: usize) -> (String, usize) {
         let value = after[..value_end].trim();
         // `secret: NAME` is a reference.
         let reference = key == "secret" && value.trim_matches(['"', '\'']).chars().all(is_name);
-        let hide = suspect && !value.is_empty() && !reference;
+        let hide = suspect && !reference && !matches!(value, "" | "true" | "false");
         if hide {
             let hidden = after[..value_end].trim_end();
             let (length, stars) = (hidden.chars().count(), hidden.chars().count().min(STARS.len()));

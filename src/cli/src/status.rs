@@ -150,7 +150,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let fleet = match &loaded {
         Some(loaded) => &loaded.project.fleet,
         None => match read_fleet_in_part(&Tree::new(&session.root)) {
-            FleetReading { fleet: Some(fleet), .. } => {
+            FleetReading { fleet: Some(mut fleet), .. } => {
+                fleet.accounts.set_own(build::own_accounts(&session.root));
                 in_part = fleet;
                 &in_part
             }

@@ -157,17 +157,34 @@ fn remarks(results: &Results) -> Vec<String> {
     if more > 0 {
         lines.push(format!("  {}: `--json` shows all", and_more(more)));
     }
-    let mut skipped: BTreeMap<&str, usize> = BTreeMap::new();
-    for report in &results.workers {
-        let of_all = report.checks.iter().filter(|check| check.status == Status::Skipped && !check.message.is_empty());
-        let whys: BTreeSet<&str> = of_all.map(|check| check.message.as_str()).collect();
-        // Where something failed, that is the reason.
-        if report.status != Status::Failed {
-            whys.into_iter().for_each(|why| *skipped.entry(why).or_default() += 1);
-        }
-    }
-    lines.extend(skipped.into_iter().map(|(why, workers)| format!("skipped of {}: {why}", count(workers, "worker"))));
+    lines.extend(not_checked(&results.workers));
     lines
+}
+
+/// Returns what wasn't checked of how many workers, by reason.
+fn not_checked(reports: &[Report]) -> Vec<String> {
+    let mut reasons: BTreeMap<(&str, BTreeSet<&str>), usize> = BTreeMap::new();
+    // Where something failed, that is the reason.
+    for report in reports.iter().filter(|report| report.status != Status::Failed) {
+        let whole = report.not_requested.as_deref();
+        if let Some(why) = whole {
+            *reasons.entry((why, BTreeSet::new())).or_default() += 1;
+        }
+        let mut parts: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for check in report.checks.iter().filter(|check| check.status == Status::Skipped) {
+            let why = check.message.as_str();
+            if !why.is_empty() && whole != Some(why) {
+                parts.entry(why).or_default().insert(&check.name);
+            }
+        }
+        parts.into_iter().for_each(|part| *reasons.entry(part).or_default() += 1);
+    }
+    let line = |((why, names), workers): ((&str, BTreeSet<&str>), usize)| {
+        let names: Vec<String> = names.into_iter().map(clean).collect();
+        let what = if names.is_empty() { String::new() } else { format!("{} of ", names.join(" and ")) };
+        format!("not checked: {what}{}: {}", count(workers, "worker"), clean(why))
+    };
+    reasons.into_iter().map(line).collect()
 }
 
 /// Returns whether a check reports a value of its own that no digest has, instead of another digest.
@@ -208,6 +225,46 @@ fn advice(check: &Check) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_not_checked_is_told_once_for_each_reason() {
+        let check = |name: &str, of: &str, status: Status, message: &str| {
+            let (name, of, message) = (name.to_owned(), of.to_owned(), message.to_owned());
+            Check { name, of, status, seconds: 0.0, message }
+        };
+        let report = |status: Status, why: Option<&str>, checks: Vec<Check>| Report {
+            customer: "acme".to_owned(),
+            environment: flotilla_model::spec::Environment::Production,
+            worker: "web-acme".to_owned(),
+            address: None,
+            status,
+            not_requested: why.map(str::to_owned),
+            checks,
+        };
+        let hosts = || {
+            vec![
+                check("dns", "a.example", Status::Skipped, "there is no DNS"),
+                check("tls", "a.example", Status::Skipped, "there is no DNS"),
+            ]
+        };
+        let undeployed = vec![check("health", "/health", Status::Skipped, "not deployed")];
+        let healthy = [hosts(), vec![check("health", "/health", Status::Passed, "")]].concat();
+        let reports = [
+            report(Status::Skipped, Some("no request is defined"), hosts()),
+            report(Status::Skipped, Some("no request is defined"), Vec::new()),
+            report(Status::Skipped, Some("not deployed"), undeployed),
+            report(Status::Passed, None, healthy.clone()),
+            report(Status::Failed, None, healthy),
+        ];
+        assert_eq!(
+            not_checked(&reports),
+            [
+                "not checked: 2 workers: no request is defined",
+                "not checked: 1 worker: not deployed",
+                "not checked: dns and tls of 2 workers: there is no DNS",
+            ]
+        );
+    }
 
     #[test]
     fn code_that_shows_no_digest_is_not_taken_for_another_deploy() {

@@ -46,7 +46,16 @@ pub struct Rate {
     /// reports.
     pub reserve: u64,
     /// Whether the limit is a default: where the platform reports limits of its own, they count instead.
-    pub assumed: bool,
+    pub assumed: Option<Assumed>,
+}
+
+/// The reported limits that replace a default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Assumed {
+    /// Those of a window that is at least as long as the default's: Cloudflare's documented limit holds beside a shorter one.
+    Documented,
+    /// Any: the local emulator has no other limit than the one that it reports.
+    Reported,
 }
 
 impl Rate {
@@ -60,13 +69,19 @@ impl Rate {
             requests: (f64::from(requests) - reserve).max(1.0) as usize,
             window: Duration::from_secs(u64::from(seconds)),
             reserve: reserve as u64,
-            assumed: limit.is_none(),
+            assumed: limit.is_none().then_some(Assumed::Documented),
         }
+    }
+
+    /// The same rate for the local emulator: where fleet.yaml says nothing, its own limit holds.
+    #[must_use]
+    pub fn of_emulator(self) -> Rate {
+        Rate { assumed: self.assumed.map(|_| Assumed::Reported), ..self }
     }
 
     /// A rate without headroom.
     pub fn of(requests: usize, window: Duration) -> Rate {
-        Rate { requests, window, reserve: 0, assumed: false }
+        Rate { requests, window, reserve: 0, assumed: None }
     }
 
     /// Returns the rest of a quota without the share of others.
@@ -349,7 +364,12 @@ impl Lane {
     fn limits<'a>(&self, ledger: &'a Ledger) -> impl Iterator<Item = (&'a Window, u64)> {
         let rate = self.rate;
         let own = nanos(rate.window);
-        let replaced = rate.assumed && ledger.windows.iter().any(|window| window.reported > 0 && window.length >= own);
+        let replaces = move |window: &Window| match rate.assumed {
+            None => false,
+            Some(Assumed::Documented) => window.length >= own,
+            Some(Assumed::Reported) => true,
+        };
+        let replaced = ledger.windows.iter().any(|window| window.reported > 0 && replaces(window));
         ledger.windows.iter().filter_map(move |window| {
             let reported = (window.reported > 0).then(|| rate.without_reserve(window.reported));
             let own = (window.length == own && !replaced).then_some(rate.requests as u64);

@@ -3,8 +3,8 @@
 //!
 //! A list of workers has each one's tags, the ETag of its content and what last uploaded it. So most of a fleet is
 //! settled by one request per home. What the list doesn't have is requested per worker: whether it answers on
-//! workers.dev, and its crons; and only where its tags don't show that these are as desired, see [`unclear`]. A
-//! change of settings alone, as in the dashboard, moves neither tags nor ETag, and is not seen.
+//! workers.dev, and its crons; and only where its tags don't show that these are as desired, see [`unclear`]. An
+//! upload through the API that leaves tags and code as they are moves neither tags nor ETag, and is not seen.
 
 mod inventory;
 mod previews;
@@ -327,16 +327,18 @@ fn standing(listed: &ListedWorker, row: Option<&Row>, fleet: &str) -> Standing {
         None if row.is_some() => return Standing::Untagged,
         None => return Standing::Unowned(None),
     }
-    // An upload without tags, such as wrangler's, keeps the old ones, which are then out of date.
+    // An upload without tags, such as wrangler's, keeps the old ones, which are then out of date. The ETag is of the code alone, so it can be
+    // the same, with other assets or variables.
     let by_api = listed.uploaded_by.as_deref().is_none_or(|by| by == API);
     let Some(digest) = marks.digest else { return Standing::Changed };
+    if !by_api {
+        return Standing::Changed;
+    }
     match row {
-        None if by_api => Standing::Elsewhere(digest),
-        None => Standing::Changed,
+        None => Standing::Elsewhere(digest),
         Some(row) if row.etag == listed.etag && row.digest == Some(digest) => Standing::Same(digest),
         // It was found changed before, and nobody has uploaded since.
         Some(row) if row.etag == listed.etag && row.digest.is_none() => Standing::Changed,
-        Some(_) if !by_api => Standing::Changed,
         // Uploaded again with the same content, or changed by other users of the API: the content decides.
         Some(row) if row.digest == Some(digest) => {
             if row.etag.is_empty() {

@@ -1,6 +1,7 @@
 //! The state: what is deployed and what happened, in SQLite. All SQL is here and in `state/`, plain enough for another
 //! database. Doesn't know the platform; never holds a secret.
 
+mod accounts;
 mod databases;
 mod history;
 mod hosts;
@@ -39,7 +40,7 @@ pub use history::{Entry, Record, Run, RunId, Stored, deflated};
 pub use hosts::{HostTarget, Table};
 
 /// The version of the tables. A file of an older one is brought up to date, one of a newer one is refused.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 /// Marks the file as flotilla's: "flot" in ASCII.
 const APPLICATION: i64 = 0x666c_6f74;
 /// The time for which another process may lock the file.
@@ -323,6 +324,7 @@ impl State {
                 db.execute_batch(TABLES)?;
                 db.execute_batch(TABLES_2)?;
                 db.execute_batch(hosts::TABLE)?;
+                db.execute_batch(accounts::TABLE)?;
                 db.pragma_update(None, "application_id", APPLICATION)?;
                 db.pragma_update(None, "user_version", VERSION)?;
             }

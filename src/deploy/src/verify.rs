@@ -26,6 +26,8 @@ const SOON: i64 = 14;
 const HEALTH: &str = "/health";
 /// The variable that holds a worker's digest.
 const DIGEST_VARIABLE: &str = "FLOTILLA_DIGEST";
+/// The reason why a deployed worker isn't requested: it isn't known what a healthy one answers.
+const NO_PROBES: &str = "no request is defined in `verify` of the pack";
 /// The number of characters that are shown of a value that differs.
 const SHOWN: usize = 40;
 
@@ -88,6 +90,8 @@ pub struct Report {
     pub address: Option<String>,
     /// Whether one check failed, all were skipped, or neither.
     pub status: Status,
+    /// The reason why no request is sent to it, if so.
+    pub not_requested: Option<String>,
     /// The checks in their order.
     pub checks: Vec<Check>,
 }
@@ -190,6 +194,7 @@ fn unasked(target: &Target) -> Report {
         worker: target.worker.clone(),
         address: target.address.clone(),
         status: Status::Skipped,
+        not_requested: target.skip.clone().or_else(|| probes(target).next().is_none().then(|| NO_PROBES.to_owned())),
         checks,
     }
 }

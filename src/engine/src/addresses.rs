@@ -56,9 +56,12 @@ pub fn dispatched(state: &State, home: &Home, worker: &str) -> Option<String> {
 
 /// Returns the account's part of its workers.dev addresses: the one in fleet.yaml, or the one that the state remembers.
 pub fn known_subdomain(fleet: &Fleet, cloud: &Cloud, state: &State, home: &Home) -> Option<String> {
-    let mut named = fleet.accounts.iter().filter_map(|(name, account)| Some((name, account.subdomain.as_ref()?)));
-    let set = named.find(|(name, _)| cloud.home(name, None).account_id == home.account_id);
-    set.map(|(_, subdomain)| subdomain.clone())
+    // One account can have several entries in fleet.yaml, of which one has it.
+    let named = cloud.account_name(&home.account_id).and_then(|name| fleet.accounts.get(name));
+    let has_id = |name: &String| cloud.home(name, None).account_id == home.account_id;
+    let listed = || fleet.accounts.listed().iter().filter(|(name, _)| has_id(name)).map(|(_, account)| account);
+    let set = named.into_iter().find_map(|account| account.subdomain.clone());
+    set.or_else(|| listed().find_map(|account| account.subdomain.clone()))
         .or_else(|| state.cached_id(&home.account_id, ResourceKind::Subdomain, "").ok().flatten())
 }
 
@@ -76,9 +79,9 @@ pub(crate) fn find_subdomain(
     }
     let known = State::read(&cloud.state).ok().and_then(|state| known_subdomain(fleet, cloud, &state, home));
     let found = known.or_else(|| {
-        let name = fleet.accounts.keys().find(|name| cloud.home(name, None).account_id == home.account_id);
+        let name = cloud.account_name(&home.account_id);
         let requested = request_subdomain(context, fleet, cloud, tokens, home).inspect_err(|reason| {
-            let account = name.map_or(home.account_id.as_str(), String::as_str);
+            let account = name.unwrap_or(&home.account_id);
             context.operator.on_event(&Event::SubdomainUnknown { account, reason });
         });
         requested.ok()

@@ -54,8 +54,8 @@ pub fn scan_fleet(context: &Context<'_>, selection: &Selection, keep: bool) -> R
         None => build::open(tree, operator),
         Some(preview) => build::open_preview(tree, preview, operator),
     };
-    let project = opened.map_err(Failure::invalid)?;
-    let mut scan = build::scan(&project, keep, operator).map_err(Failure::invalid)?;
+    let mut project = opened.map_err(Failure::invalid)?;
+    let mut scan = build::scan(&mut project, keep, operator).map_err(Failure::invalid)?;
     selection.verify(operator, &project, &mut scan)?;
     let includes = |record: &Record, unit: &Unit| selection.includes_unit(record, unit);
     let pack_bundles = build::pack_bundles(&project, &mut scan, &includes, operator)?;

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use flotilla_deploy::cloudflare::{BASE, BASE_VARIABLE};
-use flotilla_deploy::pace::Priority;
+use flotilla_deploy::pace::{Priority, Rate};
 use flotilla_local as local;
 use flotilla_model::customer::SHARED;
 use flotilla_model::digest::Digest;
@@ -20,7 +20,7 @@ use flotilla_model::lock::Lock;
 use flotilla_model::plain_file;
 use flotilla_model::platform::Home;
 use flotilla_model::progress::Progress;
-use flotilla_model::spec::{Account, AccountId};
+use flotilla_model::spec::{Account, AccountId, ApiLimit};
 use flotilla_model::tags;
 use flotilla_spec::project::Fleet;
 use flotilla_spec::secrets::Secrets;
@@ -46,6 +46,8 @@ pub struct Cloud {
     ids: BTreeMap<String, Option<String>>,
     /// The accounts' ids that no account can have, by name.
     invalid: BTreeMap<String, InvalidId>,
+    /// The accounts' names by their ids, as far as these are known here: of several, the last one, whose token is used.
+    names: HashMap<String, String>,
     /// The priority of the requests that look at it.
     pub priority: Priority,
     /// Running as long as this value lives.
@@ -84,13 +86,14 @@ impl Cloud {
             // Each account of the fleet is one of its own, named after itself.
             let folder = local_folder(&context.root);
             let running = running(&folder);
-            let ids = fleet.accounts.keys().map(|name| (name.clone(), Some(local_account_id(name))));
+            let ids = fleet.accounts.keys().map(|name| (name.clone(), Some(local_account_id(name)))).collect();
             return Ok(Cloud {
+                names: names_by_id(&ids),
                 base: running.map_or_else(String::new, api),
                 local: Some(running.map_or(PORT, |address| address.port())),
                 folder: Some(folder),
                 state: local_folder(&context.place()).join("state.db"),
-                ids: ids.collect(),
+                ids,
                 priority: Priority::Interactive,
                 limits: platform_limits(fleet),
                 running: None,
@@ -100,7 +103,7 @@ impl Cloud {
         }
         let base = api_base(secrets)?;
         let (mut ids, mut invalid) = (BTreeMap::new(), BTreeMap::new());
-        for (name, account) in &fleet.accounts {
+        for (name, account) in fleet.accounts.iter() {
             let (id, place) = match &account.id {
                 AccountId::Literal(id) => (Some(id.clone()), "in fleet.yaml".to_owned()),
                 AccountId::Variable { env } => match secrets.find_named(env) {
@@ -128,6 +131,7 @@ impl Cloud {
             local: None,
             folder: None,
             state,
+            names: names_by_id(&ids),
             ids,
             invalid,
             priority,
@@ -166,6 +170,17 @@ impl Cloud {
     pub fn home(&self, account: &str, namespace: Option<&str>) -> Home {
         let id = self.ids.get(account).cloned().flatten().unwrap_or_default();
         Home { account_id: id, namespace: namespace.map(str::to_owned) }
+    }
+
+    /// Returns the rate of an account's requests, by its limit in fleet.yaml.
+    pub fn rate(&self, limit: Option<ApiLimit>) -> Rate {
+        let rate = Rate::new(limit);
+        if self.local.is_some() { rate.of_emulator() } else { rate }
+    }
+
+    /// Returns the name of the account with this id; of several, the last one.
+    pub fn account_name(&self, account_id: &str) -> Option<&str> {
+        self.names.get(account_id).map(String::as_str)
     }
 
     /// Returns whether it is Cloudflare itself: neither the local emulator nor another API.
@@ -252,6 +267,11 @@ impl Cloud {
         })?;
         self.invalid.get(name).map_or(Ok(()), |invalid| Err(invalid.failure()))
     }
+}
+
+/// Returns the last name of each account by its id.
+fn names_by_id(ids: &BTreeMap<String, Option<String>>) -> HashMap<String, String> {
+    ids.iter().filter_map(|(name, id)| Some((id.clone()?, name.clone()))).collect()
 }
 
 /// Returns the id that an account has in the local emulator.
@@ -349,7 +369,7 @@ pub fn local_options(
 /// all accounts: of several, the largest; the plan checks each account's own.
 pub fn platform_limits(fleet: &Fleet) -> local::PlatformLimits {
     let mut limits = local::PlatformLimits::default();
-    let of = |limit: Limit| fleet.accounts.keys().map(|account| fleet.limit(account, limit)).max();
+    let of = |limit: Limit| fleet.accounts.values().map(|account| fleet.limit_of(account, limit)).max();
     let size = |limit: Limit| of(limit).map(|number| usize::try_from(number).unwrap_or(usize::MAX));
     limits.workers = of(Limit::Workers).unwrap_or(limits.workers);
     limits.crons = of(Limit::Crons).unwrap_or(limits.crons);
@@ -361,4 +381,21 @@ pub fn platform_limits(fleet: &Fleet) -> local::PlatformLimits {
     limits.script_bytes = size(Limit::ScriptBytes).unwrap_or(limits.script_bytes);
     limits.asset_files = size(Limit::AssetFiles).unwrap_or(limits.asset_files);
     limits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everyone is refused a new folder in /sys: it belongs to the system, or is mounted read-only.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_folder_that_cannot_be_written_to_is_named_with_what_to_do() {
+        let folder = Path::new("/sys/kernel/flotilla");
+        let failure = cannot_start(folder, local::own_token(folder).expect_err("nothing can be created there"));
+        assert!(failure.to_string().starts_with("the local Cloudflare emulator can't start: "), "{failure}");
+        assert!(failure.to_string().contains("/sys/kernel/flotilla"), "{failure}");
+        let hint = "it keeps its data in /sys/kernel/flotilla: make that folder and its files writable";
+        assert_eq!(failure.hints, [hint]);
+    }
 }

@@ -16,6 +16,7 @@ use flotilla_model::lock::Lock;
 use flotilla_model::platform::{Call, Home};
 use flotilla_model::spec::OnBreach;
 
+use crate::accounts;
 use crate::addresses;
 use crate::apply::{ApplyContext, RunKind, apply};
 use crate::approval;
@@ -135,6 +136,9 @@ pub(crate) fn apply_planned(
         Approved::Yes { continues } => continues,
         Approved::No(refusal) => return Ok(Deployed::OtherPlan { planned: Box::new(planned), refusal }),
     };
+    if !request.approval.is_dry_run() {
+        accounts::note(&planned)?;
+    }
     if planned.plan.is_empty() {
         return Ok(Deployed::UpToDate(Box::new(planned)));
     }

@@ -18,6 +18,7 @@ use flotilla_spec::project::{self, CUSTOMERS, Fleet};
 use flotilla_spec::tree::Tree;
 use flotilla_spec::yaml::MAX_BYTES;
 
+use crate::accounts::{self, cloud_of_all, read_fleet};
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::{Context, LOCK};
 use crate::deploy_fleet::Deployed;
@@ -52,9 +53,9 @@ pub fn destroy(context: &Context<'_>, request: &DestroyRequest) -> Result<Destro
     let lock = (!is_dry_run).then(take).transpose()?;
     // 2. Find what is there.
     let tree = Tree::new(&context.root);
-    let fleet = project::read_fleet(&tree).map_err(Failure::invalid)?;
+    let mut fleet = read_fleet(&context.root)?;
     let secrets = Arc::new(request.cloud.secrets(context, &fleet)?);
-    let cloud = Cloud::new(context, &fleet, &request.cloud, &secrets)?;
+    let cloud = cloud_of_all(context, &mut fleet, &request.cloud, &secrets)?;
     let state = State::read(&cloud.state)?;
     let mut target = find(&tree, &state, &request.customers)?;
     check_specs(context, &target.specs)?;
@@ -71,7 +72,10 @@ pub fn destroy(context: &Context<'_>, request: &DestroyRequest) -> Result<Destro
     if request.approval == Approval::Ask {
         context.operator.confirm(&Question::Destroy(&target))?;
     }
-    // 4. Delete the specs, then the workers.
+    // 4. Delete the specs, then the workers, whose accounts the specs may define.
+    if !target.workers.is_empty() {
+        accounts::note_all(&fleet, &cloud)?;
+    }
     let specs = Specs::delete(context, &target.specs)?;
     if target.workers.is_empty() {
         return Ok(Destroyed { target, deployed: None });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use flotilla_deploy::deploy::LaneId;
-use flotilla_deploy::pace::{Lane, Priority, Rate};
+use flotilla_deploy::pace::{Lane, Priority};
 use flotilla_deploy::plan::Plan;
 use flotilla_model::clock::Clock;
 use flotilla_spec::project::Fleet;
@@ -39,7 +39,7 @@ impl Lanes {
         for (id, account) in accounts {
             let token = tokens.get(id).map(|token| token.expose_secret());
             let lane = *of_token.entry((token, token.is_none().then_some(id))).or_insert_with(|| {
-                let rate = Rate::new(fleet.accounts.get(account).and_then(|account| account.api_limit));
+                let rate = cloud.rate(fleet.accounts.get(account).and_then(|account| account.api_limit));
                 lanes.push(match token.filter(|_| !cloud.base.is_empty()) {
                     Some(token) => Lane::of_token(rate, &cloud.base, token, Arc::clone(clock)),
                     None => Lane::new(rate, Arc::clone(clock)),

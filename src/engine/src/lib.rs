@@ -1,5 +1,6 @@
 //! The program without a terminal: plans, applies, rolls back, previews and verifies a fleet. Reports events to an operator; prints nothing and names no command line.
 
+pub mod accounts;
 pub mod addresses;
 mod apply;
 mod approval;

@@ -37,6 +37,7 @@ use flotilla_model::tags::Triggers;
 use flotilla_spec::project;
 use flotilla_spec::secrets::Secrets;
 
+use crate::accounts::cloud_of_all;
 use crate::build_fleet::{Built, build_fleet};
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::Context;
@@ -147,11 +148,11 @@ pub fn plan_fleet(context: &Context<'_>, request: &PlanRequest) -> Result<Planne
 
 /// Plans from what was built.
 fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Result<Planned, Failure> {
-    let Built { project, scan, runtimes, built, mut diagnostics, .. } = built;
+    let Built { mut project, scan, runtimes, built, mut diagnostics, .. } = built;
     let (operator, selection) = (context.operator, &request.selection);
     let secrets = Arc::new(request.cloud.secrets(context, &project.fleet)?);
     operator.begin("planning", None);
-    let mut cloud = Cloud::new(context, &project.fleet, &request.cloud, &secrets)?;
+    let mut cloud = cloud_of_all(context, &mut project.fleet, &request.cloud, &secrets)?;
     cloud.priority = request.priority;
     if request.prune && scan.unread {
         operator.on_event(&Event::NothingPruned);
@@ -324,9 +325,9 @@ pub fn desired_fleet(context: &Context<'_>, cloud: &CloudOptions) -> Result<Desi
     let selection = Selection::default();
     let built = build_fleet(context, &selection, false, false)?;
     context.operator.on_event(&Event::Diagnostics(&built.diagnostics));
-    let Built { project, scan, runtimes, built, .. } = built;
+    let Built { mut project, scan, runtimes, built, .. } = built;
     let secrets = cloud.secrets(context, &project.fleet)?;
-    let cloud = Cloud::new(context, &project.fleet, cloud, &secrets)?;
+    let cloud = cloud_of_all(context, &mut project.fleet, cloud, &secrets)?;
     let held: BTreeSet<String> = scan.held.union(&built.failed).cloned().collect();
     let options = Options { any_delivery: cloud.local.is_some(), whole: true, ..Options::default() };
     let wanted = Fleet { project: &project, scan: &scan, runtimes: &runtimes, built: &built, cloud: &cloud }

@@ -16,10 +16,10 @@ use flotilla_model::preview::Preview;
 use flotilla_model::spec::Environment;
 use flotilla_model::tags;
 use flotilla_model::text::{clean, time};
-use flotilla_spec::project::{self, Fleet};
+use flotilla_spec::project::Fleet;
 use flotilla_spec::secrets::Secrets;
-use flotilla_spec::tree::Tree;
 
+use crate::accounts::{cloud_of_all, read_fleet};
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::Context;
 use crate::operator::Event;
@@ -31,9 +31,9 @@ pub use up::{PreviewRun, PreviewUp, PreviewWorker, UpRequest, preview_up};
 
 /// Lists the previews of a fleet that the platform has, the oldest first.
 pub fn list_previews(context: &Context<'_>, options: &CloudOptions) -> Result<Vec<Seen>, Failure> {
-    let fleet = project::read_fleet(&Tree::new(&context.root)).map_err(Failure::invalid)?;
+    let mut fleet = read_fleet(&context.root)?;
     let secrets = options.secrets(context, &fleet)?;
-    let mut cloud = Cloud::new(context, &fleet, options, &secrets)?;
+    let mut cloud = cloud_of_all(context, &mut fleet, options, &secrets)?;
     let homes = reachable(context, &fleet, &cloud, &secrets)?;
     let inventory = list_platform(context, &fleet, &mut cloud, &secrets, &homes)?;
     Ok(previews(&inventory, &fleet.file.name))

@@ -14,7 +14,6 @@ use flotilla_model::clock::{Clock, SystemClock};
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::{Call, Home, Reply};
 use flotilla_model::progress::Progress;
-use flotilla_model::spec::ApiLimit;
 use flotilla_model::text::clean;
 use flotilla_spec::project::Fleet;
 use flotilla_spec::secrets::Secrets;
@@ -61,8 +60,8 @@ impl PlatformRequester {
         account_ids: &BTreeSet<String>,
     ) -> Result<PlatformRequester, Failure> {
         let names = names(fleet, cloud, account_ids).into_iter();
-        let limits = names.map(|(id, name)| (id, (name, fleet.accounts[name].api_limit))).collect();
-        PlatformRequester::of(context.operator.background(), cloud.priority, &cloud.base, tokens, limits)
+        let rates = names.map(|(id, name)| (id, (name, cloud.rate(fleet.accounts[name].api_limit)))).collect();
+        PlatformRequester::of(context.operator.background(), cloud.priority, &cloud.base, tokens, rates)
     }
 
     /// Returns a requester with one token for all accounts: its account may not be known yet.
@@ -71,28 +70,28 @@ impl PlatformRequester {
         priority: Priority,
         base: &str,
         token: &SecretString,
-        account: (&str, Option<ApiLimit>),
+        account: (&str, Rate),
     ) -> Result<PlatformRequester, Failure> {
         let tokens = HashMap::from([(String::new(), token.clone())]);
         PlatformRequester::of(progress, priority, base, tokens, BTreeMap::from([(String::new(), account)]))
     }
 
-    /// Returns a requester with these tokens, and the names and limits of their accounts; those with one token share
+    /// Returns a requester with these tokens, and the names and rates of their accounts; those with one token share
     /// a lane.
     fn of(
         progress: Arc<dyn Progress + Send + Sync>,
         priority: Priority,
         base: &str,
         tokens: HashMap<String, SecretString>,
-        accounts: BTreeMap<String, (&str, Option<ApiLimit>)>,
+        accounts: BTreeMap<String, (&str, Rate)>,
     ) -> Result<PlatformRequester, Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let mut lanes: HashMap<&str, Arc<Lane>> = HashMap::new();
         let mut of = HashMap::new();
-        for (id, (name, limit)) in accounts {
+        for (id, (name, rate)) in accounts {
             let token = tokens[&id].expose_secret();
             let lane = lanes.entry(token).or_insert_with(|| {
-                let lane = Lane::of_token(Rate::new(limit), base, token, Arc::clone(&clock));
+                let lane = Lane::of_token(rate, base, token, Arc::clone(&clock));
                 Arc::new(lane.with_priority(priority))
             });
             of.insert(id, requester::Account { name: name.to_owned(), lane: Arc::clone(lane) });
@@ -165,6 +164,6 @@ fn waits(progress: Arc<dyn Progress + Send + Sync>) -> Observer {
 
 /// The names in fleet.yaml of these accounts, by id.
 fn names<'f>(fleet: &'f Fleet, cloud: &Cloud, account_ids: &BTreeSet<String>) -> BTreeMap<String, &'f str> {
-    let names = fleet.accounts.keys().map(|name| (cloud.home(name, None).account_id, name.as_str()));
-    names.filter(|(id, _)| account_ids.contains(id)).collect()
+    let name = |id: &String| Some((id.clone(), fleet.accounts.get_key_value(cloud.account_name(id)?)?.0.as_str()));
+    account_ids.iter().filter_map(name).collect()
 }

@@ -17,13 +17,12 @@ use flotilla_model::objects;
 use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
 use flotilla_model::tags::Triggers;
-use flotilla_spec::project;
 use flotilla_spec::secrets::Secrets;
-use flotilla_spec::tree::Tree;
 
+use crate::accounts::{cloud_of_all, read_fleet};
 use crate::apply::{ApplyContext, OthersResources, RunKind, apply};
 use crate::approval;
-use crate::cloud::{Cloud, CloudOptions};
+use crate::cloud::CloudOptions;
 use crate::context::{Context, LOCK};
 use crate::operator::{Approval, Event};
 use crate::upload;
@@ -76,9 +75,9 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Roll
     let take = || Lock::take_from_all(&context.folder().join(LOCK), KIND, context.operator);
     let lock = applies.then(take).transpose()?;
     // 2. Plan, from the state alone.
-    let fleet = project::read_fleet(&Tree::new(&context.root)).map_err(Failure::invalid)?;
+    let mut fleet = read_fleet(&context.root)?;
     let secrets = Arc::new(request.cloud.secrets(context, &fleet)?);
-    let mut cloud = Cloud::new(context, &fleet, &request.cloud, &secrets)?;
+    let mut cloud = cloud_of_all(context, &mut fleet, &request.cloud, &secrets)?;
     if !State::exists(&cloud.state)? {
         return Err(Failure::new(format!(
             "nothing has been deployed from this machine yet: {} doesn't exist",

@@ -16,8 +16,8 @@ use flotilla_model::customer::{DIGEST_VARIABLE, Worker};
 use flotilla_model::failure::Failure;
 use flotilla_model::fingerprint::Fingerprints;
 use flotilla_model::limits::Limit;
-use flotilla_model::names::own_secret;
 use flotilla_model::platform::{Call, Reply};
+use flotilla_model::service_key;
 use flotilla_model::text::{count, first_lines, grouped};
 use flotilla_spec::project::Fleet;
 use flotilla_spec::secrets::Secrets;
@@ -264,13 +264,18 @@ pub fn refuse_lacked(fleet: &Fleet, missing: BTreeSet<String>) -> Result<(), Fai
         None => "set, in the environment or in a dotenv file outside git:",
         Some(_) => "set, in one of the sources of fleet.yaml (`flotilla secrets set NAME`):",
     };
-    Err(Failure::new(format!("{what} no value; nothing was sent"))
-        .hint(format!("{to_set}\n{}", first_lines(missing, SHOWN))))
+    let is_key = missing.iter().any(|name| name.starts_with(service_key::SOURCE));
+    let failure = Failure::new(format!("{what} no value; nothing was sent"))
+        .hint(format!("{to_set}\n{}", first_lines(missing, SHOWN)));
+    Err(match is_key {
+        true => failure.hint(format!("`flotilla secrets rotate {0}` generates {0}", service_key::SOURCE)),
+        false => failure,
+    })
 }
 
 fn lacks(customer: &str, missing: &Missing, hidden: &HashMap<String, Hidden>) -> Vec<String> {
     let each = missing.names.iter().map(|name| {
-        let what = format!("{name} or {} for {}", own_secret(customer, name), customer);
+        let what = format!("{} for {customer}", service_key::wanted(customer, name));
         let removed: Vec<&str> = missing.removed.iter().map(String::as_str).collect();
         match hidden.get(name) {
             Some(Hidden { why, .. }) => format!("{what} ({why})"),

@@ -71,9 +71,7 @@ impl Client {
         let (is_direct, is_plain) = way(url);
         let make = || {
             let made = ClientBuilder::from(settings_of((is_direct, is_plain), self.timeouts));
-            made.timeout(self.timeouts.silence)
-                .build()
-                .map_err(|error| Error { kind: Kind::Client, ..Error::of(&error) })
+            made.timeout(self.timeouts.silence).build().map_err(|error| Error::of_client(&error))
         };
         let made = match (is_direct, is_plain) {
             (_, true) => &self.plain,

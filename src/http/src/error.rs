@@ -45,6 +45,16 @@ impl Error {
         }
         Error { kind, cause: last.map(ToString::to_string).unwrap_or_default() }
     }
+
+    /// Returns the error for a client that can't be created; most often, a minimal container has no certificates.
+    pub(crate) fn of_client(error: &reqwest::Error) -> Error {
+        let cause = Error::of(error).cause;
+        let help = match cause.contains("CA certificates") {
+            true => "; install the system's package of them, ca-certificates, or name a file in SSL_CERT_FILE",
+            false => "",
+        };
+        Error { kind: Kind::Client, cause: format!("{cause}{help}") }
+    }
 }
 
 impl fmt::Display for Error {

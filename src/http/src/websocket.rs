@@ -106,7 +106,7 @@ impl WebSocket {
 
 async fn upgrade(address: &str, protocol: &str, timeouts: Timeouts) -> Result<Upgraded, Error> {
     let http = settings(address, timeouts).http1_only().build();
-    let http = http.map_err(|error| Error { kind: Kind::Client, ..Error::of(&error) })?;
+    let http = http.map_err(|error| Error::of_client(&error))?;
     let key = generate_key();
     let request = http
         .get(address)

@@ -67,6 +67,7 @@ pub fn fits(binding: &Binding) -> bool {
                 value.as_array().is_some_and(|items| !items.is_empty() && items.iter().all(Value::is_string))
             }
             (Some(value), Form::True) => *value == true,
+            (Some(value), Form::Object) => value.as_object().is_some_and(|map| !map.is_empty()),
         })
     })
 }

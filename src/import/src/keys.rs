@@ -71,7 +71,7 @@ pub const KEYS: &[(&str, Scope, Fate)] = &[
     ("images", Own, Mapped),
     ("jsx_factory", Inherited, Mapped),
     ("jsx_fragment", Inherited, Mapped),
-    ("k2", Own, Lost(BY_WRANGLER)),
+    ("k2", Own, Mapped),
     ("keep_names", Inherited, Local),
     ("keep_vars", Whole, Mapped),
     ("kv_namespaces", Own, Mapped),

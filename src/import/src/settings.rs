@@ -40,8 +40,11 @@ pub fn settings(config: &Config<'_>, zones: &BTreeMap<String, String>, findings:
     mapping.hosts();
     mapping.vars();
     mapping.databases();
-    for kind in KINDS {
-        mapping.bindings(kind);
+    // Some kinds share a key of wrangler's: the first one stands for them.
+    for (index, kind) in KINDS.iter().enumerate() {
+        if !KINDS[..index].iter().any(|before| before.wrangler == kind.wrangler) {
+            mapping.bindings(kind);
+        }
     }
     mapping.unsafe_limits();
     mapping.queue_consumers();

@@ -108,6 +108,11 @@ pub fn put_subdomain(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
     })
 }
 
+/// `GET …/ai-search/namespaces/{name}` and `…/agent-memory/namespaces/{name}`: a namespace of any name exists.
+pub fn namespace(name: &str) -> Outcome {
+    Ok(Answer::ok(&json!({"name": name, "created_at": "2026-01-01T00:00:00.000Z"})))
+}
+
 /// `GET …/r2/buckets/{name}`: a bucket of any name exists.
 pub fn bucket(name: &str) -> Outcome {
     Ok(Answer::ok(&json!({"name": name, "creation_date": "2026-01-01T00:00:00.000Z", "storage_class": "Standard"})))

@@ -148,6 +148,8 @@ const OTHERS: &[(&str, &str, Run)] = &[
     ("PUT", "accounts/*/workflows/*", Other(|r| workflows::one(r.cloud, r.names[0], r.names[1], r.call))),
     ("DELETE", "accounts/*/workflows/*", Other(|r| workflows::one(r.cloud, r.names[0], r.names[1], r.call))),
     ("GET", "accounts/*/r2/buckets/*", Other(|r| accounts::bucket(r.names[1]))),
+    ("GET", "accounts/*/ai-search/namespaces/*", Other(|r| accounts::namespace(r.names[1]))),
+    ("GET", "accounts/*/agent-memory/namespaces/*", Other(|r| accounts::namespace(r.names[1]))),
     ("GET", "accounts/*/d1/database", Other(|r| databases::list(r.cloud, r.names[0], r.call))),
     ("POST", "accounts/*/d1/database", Other(|r| databases::create(r.cloud, r.names[0], r.call))),
     ("GET", "accounts/*/d1/database/*", Other(|r| databases::read(r.cloud, r.names[0], r.names[1]))),

@@ -258,7 +258,7 @@ pub fn check_bindings(bindings: Option<&Value>, limits: &PlatformLimits) -> Resu
             "kv_namespace" => &["namespace_id"],
             "service" => &["service"],
             "r2_bucket" => &["bucket_name"],
-            "dispatch_namespace" => &["namespace"],
+            "dispatch_namespace" | "ai_search_namespace" | "agent_memory" | "artifacts" => &["namespace"],
             "queue" => &["queue_name"],
             "workflow" => &["workflow_name"],
             "analytics_engine" => &["dataset"],
@@ -270,6 +270,9 @@ pub fn check_bindings(bindings: Option<&Value>, limits: &PlatformLimits) -> Resu
             "pipelines" => &["pipeline", "stream"],
             "ai_search" => &["instance_name"],
             "vpc_service" => &["service_id"],
+            "vpc_network" => &["network_id", "tunnel_id"],
+            "flagship" => &["app_id"],
+            "k2" => &["stream"],
             _ => &[],
         };
         if !required.is_empty()

@@ -81,6 +81,8 @@ pub enum Form {
     Count,
     /// A duration: a number of milliseconds, or text such as `3 days`.
     Duration,
+    /// Keys and values of any form.
+    Object,
 }
 
 /// The ids of KV namespaces and Hyperdrive configurations.
@@ -141,7 +143,7 @@ const fn named(fields: &'static [Field], api: &'static str, wrangler: &'static s
     Kind { fields, api, wrangler, name: "name", is_single: false }
 }
 
-use Form::{Count, Duration, OneOf, Pattern, Text, Texts, True};
+use Form::{Count, Duration, Object, OneOf, Pattern, Text, Texts, True};
 
 /// Every kind.
 pub const KINDS: &[Kind] = &[
@@ -238,6 +240,7 @@ pub const KINDS: &[Kind] = &[
                 Text,
                 "worker: the entrypoint that is called. Default: the default export.",
             ),
+            more("props", "props", Object, "worker: what the called worker finds in `ctx.props`."),
         ],
         "service",
         "services",
@@ -320,11 +323,41 @@ pub const KINDS: &[Kind] = &[
         "pipelines",
         "pipelines",
     ),
+    several(
+        &[same("pipelineStream", "stream", Text, "The stream of a pipeline that the worker sends to, by id.")],
+        "pipelines",
+        "pipelines",
+    ),
+    several(&[same("k2", "stream", Text, "A K2 stream, by name.")], "k2", "k2"),
     several(&[same("aiSearch", "instance_name", Text, "An AI Search instance, by name.")], "ai_search", "ai_search"),
+    several(
+        &[same("aiSearchNamespace", "namespace", Text, "A namespace of AI Search instances, by name.")],
+        "ai_search_namespace",
+        "ai_search_namespaces",
+    ),
+    several(
+        &[same("agentMemory", "namespace", Text, "A namespace of agents' memory, by name.")],
+        "agent_memory",
+        "agent_memory",
+    ),
+    several(&[same("artifacts", "namespace", Text, "A namespace of artifacts, by name.")], "artifacts", "artifacts"),
+    several(&[same("flagship", "app_id", Text, "A Flagship app, by id.")], "flagship", "flagship"),
     several(&[same("vpcService", "service_id", Text, "A VPC service, by id.")], "vpc_service", "vpc_services"),
+    several(&[same("vpcNetwork", "network_id", Text, "A VPC network, by id.")], "vpc_network", "vpc_networks"),
+    several(
+        &[same("vpcTunnel", "tunnel_id", Text, "The private network behind a Cloudflare Tunnel, by the tunnel's id.")],
+        "vpc_network",
+        "vpc_networks",
+    ),
+    several(
+        &[same("workerLoader", "", True, "A worker loader, which starts workers from code at run time: `true`.")],
+        "worker_loader",
+        "worker_loaders",
+    ),
     single(&[same("ai", "", True, "Workers AI: `true`.")], "ai", "ai"),
     single(&[same("browser", "", True, "Browser Rendering: `true`.")], "browser", "browser"),
     single(&[same("images", "", True, "Cloudflare Images: `true`.")], "images", "images"),
+    single(&[same("stream", "", True, "Cloudflare Stream: `true`.")], "stream", "stream"),
     single(&[same("media", "", True, "Media Transformations: `true`.")], "media", "media"),
     single(
         &[same("versionMetadata", "", True, "The id and tag of the worker's version: `true`.")],
@@ -400,35 +433,38 @@ impl Binding {
 
     /// Returns a binding from an entry of the API: `None` for kinds and fields that the table doesn't have.
     pub fn of_upload(entry: &Value) -> Option<Binding> {
-        let kind = KINDS.iter().find(|kind| entry["type"] == kind.api)?;
-        let mut entry = entry.clone();
-        let object = entry.as_object_mut()?;
+        let mut fields = entry.clone();
+        let object = fields.as_object_mut()?;
         object.remove("type");
         object.remove("name");
         // The older name of the same id, which wrangler sends.
-        if kind.api == "d1"
+        if entry["type"] == "d1"
             && let Some(id) = object.remove("id")
         {
             object.entry("database_id").or_insert(id);
         }
-        kind.read(entry, |field| field.api)
+        // Some kinds have the same type, and differ in what they name.
+        let mut kinds = KINDS.iter().filter(|kind| entry["type"] == kind.api);
+        kinds.find_map(|kind| kind.read(fields.clone(), |field| field.api))
     }
 
     /// Returns a binding from an entry of wrangler's configuration, with its name; `section` is the entry's key:
     /// `queues.producers`. `None` for what the table doesn't have.
     pub fn of_wrangler(section: &str, entry: &Value) -> Option<(String, Binding)> {
-        let kind = KINDS.iter().find(|kind| kind.wrangler == section)?;
-        let mut entry = entry.clone();
-        let name = entry.as_object_mut()?.remove(kind.name)?.as_str()?.to_owned();
-        if kind.key() == D1 {
-            match entry.get("database_id").and_then(Value::as_str) {
-                Some(id) if !is_uuid(id) => return None,
-                Some(_) => {}
-                // wrangler finds or creates the one of this name.
-                None => _ = entry.as_object_mut()?.remove(DATABASE_NAME).map(|name| entry["database_id"] = name),
+        let mut kinds = KINDS.iter().filter(|kind| kind.wrangler == section);
+        kinds.find_map(|kind| {
+            let mut entry = entry.clone();
+            let name = entry.as_object_mut()?.remove(kind.name)?.as_str()?.to_owned();
+            if kind.key() == D1 {
+                match entry.get("database_id").and_then(Value::as_str) {
+                    Some(id) if !is_uuid(id) => return None,
+                    Some(_) => {}
+                    // wrangler finds or creates the one of this name.
+                    None => _ = entry.as_object_mut()?.remove(DATABASE_NAME).map(|name| entry["database_id"] = name),
+                }
             }
-        }
-        Some((name, kind.read(entry, |field| field.wrangler)?))
+            Some((name, kind.read(entry, |field| field.wrangler)?))
+        })
     }
 
     fn fields(&self, called: impl Fn(&Field) -> &'static str, entry: &mut Value) {
@@ -532,6 +568,7 @@ impl JsonSchema for Binding {
                 Form::Texts => json!({"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1}),
                 Form::Count => json!({"type": "integer", "minimum": 1}),
                 Form::Duration => json!({"type": ["string", "integer"], "minLength": 1, "minimum": 1}),
+                Form::Object => json!({"type": "object", "minProperties": 1}),
             };
             schema["description"] = field.about.into();
             properties.insert(field.key.to_owned(), schema);
@@ -581,6 +618,7 @@ mod tests {
             Form::Texts => json!(["a@example.com"]),
             Form::Count => json!(10),
             Form::Duration => json!("3 days"),
+            Form::Object => json!({"tenant": "acme"}),
         };
         Binding(kind.fields.iter().map(|field| (field.key.to_owned(), value(field.form))).collect())
     }
@@ -614,8 +652,8 @@ mod tests {
     fn what_the_table_does_not_have_is_not_read() {
         let queue = json!({"binding": "JOBS", "queue": "jobs"});
         assert!(Binding::of_wrangler("queues.producers", &queue).is_some());
-        let slow = json!({"binding": "JOBS", "queue": "jobs", "delivery_delay": 5});
-        assert_eq!(Binding::of_wrangler("queues.producers", &slow), None);
+        let fast = json!({"binding": "JOBS", "queue": "jobs", "staging": true});
+        assert_eq!(Binding::of_wrangler("queues.producers", &fast), None);
         assert_eq!(Binding::of_wrangler("queues.producers", &json!({"binding": "JOBS"})), None);
         assert_eq!(Binding::of_wrangler("unknown", &queue), None);
         let own = json!({"type": "durable_object_namespace", "name": "O", "class_name": "O", "namespace_id": "1"});

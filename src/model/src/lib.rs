@@ -28,6 +28,7 @@ pub mod preview;
 pub mod progress;
 pub mod reason;
 pub mod selection;
+pub mod service_key;
 pub mod spec;
 pub mod tags;
 pub mod text;

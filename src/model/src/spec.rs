@@ -1,6 +1,8 @@
 //! The types of customers/*.yaml, fleet.yaml and pack.yaml. Knows the shape alone; `resolve` knows the meaning. The
 //! JSON Schemas in schema/ are generated from these types.
 
+mod account;
+mod cors;
 mod database;
 mod fleet;
 mod pack;
@@ -13,6 +15,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use account::*;
+pub use cors::*;
 pub use database::*;
 pub use fleet::*;
 pub use pack::*;
@@ -43,7 +47,7 @@ pub struct Identity {
 }
 
 /// The order in which a spec's keys are written; `database.type` is the key `type` within `database`.
-pub const ORDER: [&str; 39] = [
+pub const ORDER: [&str; 41] = [
     "id",
     "name",
     "labels",
@@ -51,6 +55,7 @@ pub const ORDER: [&str; 39] = [
     "account",
     "pack",
     "trustedOrigins",
+    "cors",
     "logLevel",
     "domains",
     "routes",
@@ -62,6 +67,7 @@ pub const ORDER: [&str; 39] = [
     "vars",
     "secrets",
     "services",
+    "callers",
     "bindings",
     "observability",
     "crons",
@@ -139,8 +145,8 @@ pub struct Role {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Settings {
-    /// The Cloudflare account; a name under `accounts` in fleet.yaml.
-    pub account: Option<String>,
+    /// The Cloudflare account: a name under `accounts` in fleet.yaml; or the customer's own, `{ id: …, token: { secret: NAME } }`.
+    pub account: Option<AccountChoice>,
     /// Host names that are custom domains of the worker: Cloudflare creates their DNS records and certificates.
     #[schemars(extend("uniqueItems" = true))]
     pub domains: Option<Vec<Domain>>,
@@ -151,8 +157,15 @@ pub struct Settings {
     pub workers_dev: Option<bool>,
     /// Whether each version of the worker has an address of its own, `<version>-<worker>.<subdomain>.workers.dev`. Default: false.
     pub preview_urls: Option<bool>,
-    /// The origins that may call the worker from a browser: scheme and host, without a path.
+    /// The origins that may call the worker from a browser: scheme and host, without a path. `own` is those of the customer's workers in the
+    /// same environment: their domains, the hosts of their routes, and their workers.dev addresses if the account's `subdomain` is known.
     pub trusted_origins: Option<Vec<String>>,
+    /// What browsers may do from the `trustedOrigins`: the code gets both as the variable `FLOTILLA_CORS`. Default: none.
+    pub cors: Option<Cors>,
+    /// The customer's other workers that may call this one, by role; of a shared worker, also the roles of all customers. flotilla gives
+    /// each its key, by which the called worker recognizes it.
+    #[schemars(extend("uniqueItems" = true), inner(length(max = 30), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")))]
+    pub callers: Option<Vec<String>>,
     /// The worker's log level.
     pub log_level: Option<LogLevel>,
     /// The customer's own database.

@@ -2,7 +2,7 @@
 //! know the meaning of their keys.
 //!
 //! Maps are merged key by key, at every depth. A map with another `type` replaces the weaker one whole, and so does a binding of another
-//! kind, and `placement`: what belongs to one type never mixes with what belongs to another. Lists and plain values replace; a list under
+//! kind, an `account` with another `id`, and `placement`: what belongs to one type never mixes with what belongs to another. Lists and plain values replace; a list under
 //! `key+` is appended to the weaker one's `key`. `null` removes what a weaker layer has; where there is nothing to remove, it is a value. A
 //! value that was left out as faulty replaces weaker ones: its content is unknown.
 
@@ -20,6 +20,8 @@ const TYPE: &str = "type";
 const BINDINGS: &str = "bindings";
 /// The map at the top that is one value.
 const PLACEMENT: &str = "placement";
+/// The map at the top that is one thing as long as its id is the same.
+const ACCOUNT: &str = "account";
 /// The size up to which a map's keys are found as fast by looking at each.
 const FEW: usize = 32;
 
@@ -105,7 +107,8 @@ fn lay<'a>(
                 merged.remove(below);
             }
             (Kind::Map(over), Some(below))
-                if (inside, key) != (Inside::Top, PLACEMENT) && merged[below].value.takes(node, inside) =>
+                if !(inside == Inside::Top && merged[below].value.is_apart(key, node))
+                    && merged[below].value.takes(node, inside) =>
             {
                 let entry = &mut merged[below];
                 let mut parts = std::mem::replace(&mut entry.value, Merged::List(Vec::new())).into_entries();
@@ -137,6 +140,15 @@ fn lay<'a>(
 }
 
 impl<'a> Merged<'a> {
+    /// Returns whether a stronger map under a key at the top takes the place of this one whatever is in it.
+    fn is_apart(&self, key: &str, over: &Node) -> bool {
+        let has_other_id = || match over.get("id").map(|node| &node.kind) {
+            Some(Kind::Text(id)) => self.get("id").is_some_and(|own| own.text() != Some(id)),
+            _ => false,
+        };
+        key == PLACEMENT || (key == ACCOUNT && has_other_id())
+    }
+
     /// Returns whether a stronger map is merged into this one, rather than taking its place.
     fn takes(&self, over: &Node, inside: Inside) -> bool {
         let is_map = match self {

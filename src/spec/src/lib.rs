@@ -1,5 +1,6 @@
 //! Reading: customers' YAML, fleet.yaml, packs, env files and the sources of secrets become typed values. Doesn't know what is made of them.
 
+pub mod accounts;
 pub mod documents;
 pub mod dotenv;
 pub mod edit;

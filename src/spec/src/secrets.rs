@@ -9,6 +9,7 @@ mod age;
 mod command;
 mod entries;
 mod program;
+mod service_keys;
 mod source;
 mod store;
 
@@ -23,6 +24,7 @@ use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::Failure;
 use flotilla_model::fingerprint::Fingerprints;
 use flotilla_model::names::{own_secret, without_own};
+use flotilla_model::service_key;
 use flotilla_model::spec::{DOTENV, Environment, SecretSource};
 
 pub use source::files_by_environment;
@@ -146,21 +148,37 @@ impl Secrets {
     /// Returns a secret of no customer, such as an account's token: from the environment, and then from the sources that are the same
     /// for all customers and environments.
     pub fn token(&self, name: &str) -> Option<SecretString> {
-        self.environment.get(name).cloned().or_else(|| {
-            for source in self.sources.iter().filter(|source| source.is_for_all() && source.listed.is_for_deploys()) {
-                match self.look_up(source, Environment::Production, name, None) {
-                    Answer::Value(value) => return Some(value),
-                    Answer::None => {}
-                    Answer::Unknown(_) => return None,
+        match self.find_token(name) {
+            Finding::Value(found) => Some(found.value),
+            Finding::Nowhere | Finding::Hidden { .. } => None,
+        }
+    }
+
+    /// Looks up a secret of no customer, as [`Secrets::token`] does.
+    fn find_token(&self, name: &str) -> Finding {
+        let found = |value, source| Finding::Value(FoundSecret { value, source, name: name.to_owned() });
+        if let Some(value) = self.environment.get(name) {
+            return found(value.clone(), "environment".to_owned());
+        }
+        for source in self.sources.iter().filter(|source| source.is_for_all() && source.listed.is_for_deploys()) {
+            match self.look_up(source, Environment::Production, name, None) {
+                Answer::Value(value) => return found(value, source.label(Environment::Production)),
+                Answer::None => {}
+                Answer::Unknown(why) => {
+                    let (is_broken, source) = (source.is_clear(), source.label(Environment::Production));
+                    return Finding::Hidden { source, why, is_broken };
                 }
             }
-            None
-        })
+        }
+        Finding::Nowhere
     }
 
     /// Looks up a customer's secret. Its own value, `CUSTOMER__NAME`, counts before one that is for all, whichever source has it: a
     /// customer must not get another's value because its source comes first.
     pub fn find(&self, customer: &str, environment: Environment, name: &str) -> Finding {
+        if let Some(path) = service_key::path(name) {
+            return self.service_key(path);
+        }
         let (own, base) = (own_secret(customer, name), without_own(customer, name));
         for (name, whose) in [(own.as_str(), Some((customer, name))), (name, None)] {
             for source in self.sources.iter().filter(|source| source.listed.admits(base)) {

@@ -1,5 +1,8 @@
 // A small worker to start from: replace it with your own. It gets its customer's settings from its bindings.
 
+import { withCors, type Cors } from "./cors.ts";
+import { verifyService } from "./service.ts";
+
 /** The bindings: what specs set under `vars`, `secrets`, `database` and `bindings`. List yours here. */
 export interface Env {
   /** The worker's name and its environment, if the spec sets them. */
@@ -7,6 +10,8 @@ export interface Env {
   readonly ENVIRONMENT?: string;
   /** The digest of the deployed bundle. flotilla sets it for every worker. */
   readonly FLOTILLA_DIGEST?: string;
+  /** Who may call the worker from a browser, if the spec sets `cors`. */
+  readonly FLOTILLA_CORS?: Cors;
   readonly GREETING?: string;
   readonly DB?: D1Database;
   readonly CACHE?: KVNamespace;
@@ -14,19 +19,28 @@ export interface Env {
 }
 
 export default {
-  async fetch(request, env): Promise<Response> {
-    const { pathname } = new URL(request.url);
-    switch (pathname) {
-      case "/":
-        return new Response(`${env.GREETING ?? "Hello"}\n`);
-      // `flotilla verify`, `flotilla status --health` and deploys in waves request this path.
-      case "/health":
-        return health(env);
-      default:
-        return new Response("Not found\n", { status: 404 });
-    }
+  fetch(request, env): Promise<Response> {
+    return withCors(request, env.FLOTILLA_CORS, () => respond(request, env));
   },
 } satisfies ExportedHandler<Env>;
+
+async function respond(request: Request, env: Env): Promise<Response> {
+  const { pathname } = new URL(request.url);
+  switch (pathname) {
+    case "/":
+      return new Response(`${env.GREETING ?? "Hello"}\n`);
+    // `flotilla verify`, `flotilla status --health` and deploys in waves request this path.
+    case "/health":
+      return health(env);
+    // For the `callers` of the spec alone: another worker calls it with `callService`.
+    case "/caller": {
+      const caller = await verifyService(request, env);
+      return caller ? Response.json(caller) : new Response("Unauthorized\n", { status: 401 });
+    }
+    default:
+      return new Response("Not found\n", { status: 404 });
+  }
+}
 
 /** Healthy means that everything that the worker depends on responds. Add the dependencies of yours. */
 async function health(env: Env): Promise<Response> {

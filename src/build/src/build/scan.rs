@@ -1,11 +1,13 @@
 //! The first two passes over a fleet: each customer scanned, and the checks across all of them. Knows what earlier builds recorded;
 //! renders and writes nothing.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use rayon::prelude::*;
 
 use super::Project;
+use super::accounts;
 use super::environments::similar_environments;
 use super::future_dates::{FutureDates, today};
 use super::scanner::{Findings, Scanned, Scanner, folder, has_errors, id};
@@ -66,8 +68,8 @@ struct Blocked {
     diagnostics: Vec<Diagnostic>,
 }
 
-/// Scans all customers. `persist`: the result may be recorded on disk.
-pub fn scan(project: &Project, persist: bool, progress: &dyn Progress) -> Result<Scan, Vec<Diagnostic>> {
+/// Scans all customers, whose own accounts become those of the fleet. `persist`: the result may be recorded on disk.
+pub fn scan(project: &mut Project, persist: bool, progress: &dyn Progress) -> Result<Scan, Vec<Diagnostic>> {
     let mut manifest = Manifest::read(project.output_root());
     let writer = Writer::new(project.output_root(), &mut manifest, persist);
     let mut remembered = std::mem::take(&mut manifest.records);
@@ -104,6 +106,7 @@ pub fn scan(project: &Project, persist: bool, progress: &dyn Progress) -> Result
         is_persistent: persist,
     };
     scan.merge(scanned, remembered.values());
+    scan.set_accounts(project);
     scan.finalize(project)?;
     Ok(scan)
 }
@@ -111,7 +114,7 @@ pub fn scan(project: &Project, persist: bool, progress: &dyn Progress) -> Result
 /// Checks all that can be checked of a project whose fleet.yaml has errors; returns them with all others. Nothing is written.
 pub(super) fn check_all(mut project: Project, errors: Vec<Diagnostic>, progress: &dyn Progress) -> Vec<Diagnostic> {
     project.broken.extend(errors);
-    match scan(&project, false, progress) {
+    match scan(&mut project, false, progress) {
         Ok(scan) => scan.diagnostics,
         Err(diagnostics) => diagnostics,
     }
@@ -121,6 +124,8 @@ impl Scan {
     /// Scans some files of customers again, and lists the files that exist: for `--watch`.
     pub fn rescan(&mut self, project: &mut Project, touched: &BTreeSet<String>) -> Result<(), Vec<Diagnostic>> {
         let project::SpecFiles { files, unread } = project::spec_files(&project.tree)?;
+        // What is resolved anew may define others.
+        project.fleet.accounts.set_own(BTreeMap::new());
         project.unread = unread;
         let mut gone: HashMap<String, Scanned> = HashMap::new();
         let all = std::mem::take(&mut self.records).into_iter().zip(std::mem::take(&mut self.dirty));
@@ -144,7 +149,18 @@ impl Scan {
         scanned.extend(scanner.scan_shared(shared_before));
         self.merge(scanned, &gone);
         self.is_dirty = true;
+        self.set_accounts(project);
         self.finalize(project)
+    }
+
+    /// Adds customers' own accounts to those of the fleet: of a preview, also those of the customers that are no part of it.
+    fn set_accounts(&self, project: &mut Project) {
+        let mut own = match project.other_files.is_empty() {
+            true => BTreeMap::new(),
+            false => accounts::own_accounts(project.root()),
+        };
+        own.extend(accounts::of_records(&self.records));
+        project.fleet.accounts.set_own(own);
     }
 
     /// Merges the results of a scan, and drops customers that no longer exist.
@@ -225,6 +241,7 @@ impl Scan {
         is_stopped |= self.is_all_blocked(&held);
         let ids = unique_ids(project, &mut held, &mut judged);
         self.judge_conflicts(project, &renamed, &mut held, &mut judged);
+        accounts::judge(project, &self.records, &mut held, &mut judged);
         for diagnostic in similar_environments(project, &self.records) {
             let customer = project::id_of(&diagnostic.place.file).to_owned();
             let mut found = project.policy.judge(Some(&customer), vec![diagnostic]);
@@ -355,12 +372,26 @@ impl Scan {
             .par_iter()
             .filter(|record| held.is_empty() || !held.contains(id(record)))
             .fold(Usage::default, |mut usage, record| {
-                record.units.iter().for_each(|unit| usage.add(&unit.usage));
+                record.units.iter().for_each(|unit| usage.add(&project.fleet, &unit.usage));
                 usage
             })
             .reduce(Usage::default, Usage::and);
-        let diagnostic =
-            |full: &LimitUsage| full.diagnostic(&project.fleet, greatest(project, &self.records, held, full));
+        let by_id: OnceCell<HashMap<&str, &Record>> = OnceCell::new();
+        let by_account = |account: &str| {
+            let records = by_id.get_or_init(|| self.records.iter().map(|record| (id(record), record)).collect());
+            let own = account.split('/').next().and_then(|customer| records.get(customer).copied());
+            own.filter(|_| project.fleet.accounts.own().contains_key(account))
+        };
+        let place = |account: &str| match by_account(account) {
+            Some(record) => accounts::place_of(project, record, account),
+            None => usage::account_place(&project.fleet, account),
+        };
+        let diagnostic = |full: &LimitUsage| {
+            // A customer's own account has few others' workers.
+            let own = by_account(&full.account).map(|record| vec![record]);
+            let greatest = greatest(project, &own.unwrap_or_else(|| self.records.iter().collect()), held, full);
+            full.diagnostic(&project.fleet, place(&full.account), greatest)
+        };
         // Limits of what was left out as faulty aren't known.
         let is_known = |full: &&LimitUsage| {
             let lacks_zones = full.zone.is_some() && project.fleet.has_left_out(&["zones"]);
@@ -435,7 +466,7 @@ fn conflicts(project: &Project, records: &[Record], more: &[UniqueClaim]) -> Vec
 /// Returns the customers with the largest shares of an exceeded limit: the place, the name and the share of each.
 fn greatest(
     project: &Project,
-    records: &[Record],
+    records: &[&Record],
     held: &BTreeSet<String>,
     full: &LimitUsage,
 ) -> Vec<(Place, String, u64)> {
@@ -444,9 +475,9 @@ fn greatest(
     }
     let share = |record: &Record| match held.contains(id(record)) {
         true => 0,
-        false => record.units.iter().map(|unit| full.share(&unit.usage)).sum(),
+        false => record.units.iter().map(|unit| full.share(&project.fleet, &unit.usage)).sum(),
     };
-    let found = full.greatest(records.iter().map(share));
+    let found = full.greatest(records.iter().map(|record| share(record)));
     let place = |record: &Record| {
         let claims = match record.file() {
             FLEET_FILE => project.shared.resolved.claims.clone(),
@@ -455,7 +486,7 @@ fn greatest(
         claims.into_iter().find(|claim| full.is_of(&project.fleet, &claim.resource)).map(|claim| claim.place)
     };
     let name = |record: &Record| if id(record) == SHARED { "what all share".to_owned() } else { id(record).to_owned() };
-    let records = found.into_iter().map(|(index, share)| (&records[index], share));
+    let records = found.into_iter().map(|(index, share)| (records[index], share));
     records
         .map(|(record, share)| (place(record).unwrap_or_else(|| Place::file(record.file())), name(record), share))
         .collect()

@@ -2,6 +2,7 @@
 //! other customers.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -15,8 +16,9 @@ use flotilla_model::bundle;
 use flotilla_model::customer::{self, SHARED, Worker};
 use flotilla_model::diagnostic::{Diagnostic, Severity};
 use flotilla_model::digest::{Digest, ShortHash};
+use flotilla_model::names::without_own;
 use flotilla_model::trace;
-use flotilla_spec::project::{self, FLEET_FILE, Fleet};
+use flotilla_spec::project::{self, FLEET_FILE, Fleet, id_of};
 use flotilla_spec::tree::Tree;
 
 /// Returns the id of the customer that a record is about.
@@ -167,6 +169,8 @@ impl<'a> Scanner<'a> {
             layers: Vec::new(),
             labels: Vec::new(),
             claims: Vec::new(),
+            accounts: known.as_ref().map(|record| record.accounts.clone()).unwrap_or_default(),
+            secrets: Vec::new(),
             units: known.map(|record| record.units).unwrap_or_default(),
         };
         let judged = self.project.policy.judge(Some(project::id_of(file)), vec![diagnostic]);
@@ -201,8 +205,19 @@ impl<'a> Scanner<'a> {
         let context = self.contexts.of(project, &layers).unwrap_or_default();
         let old = known.map(|record| record.units.clone()).unwrap_or_default();
         let claims = claims(&resolved.claims);
-        let units = if is_held(&judged) { old } else { units(&project.fleet, &resolved.workers, old, self.writer) };
-        let record = Record { inputs, context, layers, labels, has_diagnostics, claims, units };
+        let secrets = secrets(id_of(&file), &resolved.workers);
+        let mut accounts: Vec<_> = resolved.accounts.into_iter().map(|own| (own.name, own.own)).collect();
+        let units = match is_held(&judged) {
+            true => {
+                // Its workers stay where they are.
+                if accounts.is_empty() {
+                    accounts = known.map(|record| record.accounts.clone()).unwrap_or_default();
+                }
+                old
+            }
+            false => units(&project.fleet, &resolved.workers, old, self.writer),
+        };
+        let record = Record { inputs, context, layers, labels, has_diagnostics, claims, accounts, secrets, units };
         let is_reported = has_diagnostics || other_id.is_some();
         let is_unreadable = reading.spec.is_none();
         let is_open = reading.spec.as_ref().is_some_and(|spec| spec.is_open || !spec.open_layers.is_empty());
@@ -232,6 +247,8 @@ impl<'a> Scanner<'a> {
             labels: Vec::new(),
             has_diagnostics: true,
             claims: claims(&resolved.claims),
+            accounts: Vec::new(),
+            secrets: Vec::new(),
             units: match resolved.broken_parts.is_empty() {
                 true => units(&project.fleet, &resolved.workers, old, self.writer),
                 false => old,
@@ -285,6 +302,20 @@ fn claims(claims: &[UniqueClaim]) -> Vec<u64> {
     let (own, shared): (BTreeSet<u64>, BTreeSet<u64>) = (all.iter().copied().collect(), digests(true).collect());
     all.extend(shared.difference(&own));
     all
+}
+
+/// Returns the digests of the names of a customer's secrets, without the customer's prefix.
+fn secrets(customer: &str, workers: &[Worker]) -> Vec<u64> {
+    let names = workers.iter().flat_map(|worker| worker.secrets.values());
+    let digests: BTreeSet<u64> = names.map(|name| secret_digest(without_own(customer, name))).collect();
+    digests.into_iter().collect()
+}
+
+/// Returns a digest of the name of a secret.
+pub(super) fn secret_digest(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Returns the units of resolved workers, each with the record of its last rendering.

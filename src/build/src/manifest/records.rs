@@ -7,7 +7,7 @@ use crate::stamp::{Input, Stamp};
 use crate::usage::WorkerUsage;
 use flotilla_model::digest::{Digest, ShortHash};
 use flotilla_model::plain_file;
-use flotilla_model::spec::Environment;
+use flotilla_model::spec::{Environment, OwnAccount};
 
 /// The position of a value in the file of values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +114,10 @@ pub struct Record {
     pub labels: Vec<(String, String)>,
     /// The digests of what it claims.
     pub claims: Vec<u64>,
+    /// The accounts of its own, with their names.
+    pub accounts: Vec<(String, OwnAccount)>,
+    /// The digests of the names of its secrets, without the customer's prefix.
+    pub secrets: Vec<u64>,
     /// Its workers.
     pub units: Vec<Unit>,
 }

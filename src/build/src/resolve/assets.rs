@@ -15,8 +15,8 @@ use flotilla_model::limits::Limit;
 use flotilla_model::spec::Settings;
 
 /// The settings that a worker without code can't have, by their keys.
-pub(super) const NEED_CODE: [&str; 7] =
-    ["vars", "secrets", "services", "bindings", "database", "crons", "queueConsumers"];
+pub(super) const NEED_CODE: [&str; 9] =
+    ["vars", "secrets", "services", "callers", "cors", "bindings", "database", "crons", "queueConsumers"];
 
 /// A folder with assets that a spec names.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub(super) fn without_code(settings: &mut Settings) -> Vec<&'static str> {
         settings.vars.take().is_some_and(|vars| !vars.is_empty()),
         settings.secrets.take().is_some_and(|secrets| !secrets.is_empty()),
         settings.services.take().is_some_and(|services| !services.is_empty()),
+        settings.callers.take().is_some_and(|callers| !callers.is_empty()),
+        settings.cors.take().is_some(),
         settings.bindings.take().is_some_and(|bindings| !bindings.is_empty()),
         settings.database.take().is_some(),
         settings.crons.take().is_some_and(|crons| !crons.is_empty()),
@@ -126,7 +128,7 @@ impl WorkerResolver<'_, '_> {
             }
             return None;
         }
-        let most = self.batch.fleet.limit(account, Limit::AssetFiles);
+        let most = self.batch.limit(account, Limit::AssetFiles);
         Some(NamedFolder { directory, place, html_handling: None, most })
     }
 }

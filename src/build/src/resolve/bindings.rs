@@ -13,7 +13,8 @@ use flotilla_model::diagnostic::{Code, Diagnostic};
 use flotilla_model::limits::Limit;
 use flotilla_model::names;
 use flotilla_model::objects::{ClassExport, Migration};
-use flotilla_model::spec::QueueConsumer;
+use flotilla_model::service_key;
+use flotilla_model::spec::{CORS_VARIABLE, QueueConsumer};
 use flotilla_model::text::grouped;
 use flotilla_spec::pack::Objects;
 use flotilla_spec::secrets::access;
@@ -326,7 +327,7 @@ impl WorkerResolver<'_, '_> {
     fn account_of_claims(&self, account: &str) -> String {
         match account.is_empty() {
             true => String::new(),
-            false => self.batch.fleet.first_name(account, |one, other| one.id == other.id).to_owned(),
+            false => self.batch.account_of_claims(account, |_, _| true),
         }
     }
 
@@ -336,10 +337,11 @@ impl WorkerResolver<'_, '_> {
         if self.is_account_open(account) {
             return;
         }
-        let raise = |limit: Limit| self.batch.fleet.raise(account, limit);
+        let (fleet, known) = (self.batch.fleet, self.batch.account(account).cloned());
+        let raise = |limit: Limit| fleet.raise_of(account, known.as_ref(), limit);
         // FLOTILLA_DIGEST is one of them.
         let count = (vars.len() + secrets + 1) as u64;
-        let most = self.batch.fleet.limit(account, Limit::Variables);
+        let most = self.batch.limit(account, Limit::Variables);
         if count > most {
             let message =
                 format!("{count} variables and secrets, including {DIGEST_VARIABLE}; a worker can have {most}");
@@ -351,7 +353,7 @@ impl WorkerResolver<'_, '_> {
                 .unwrap_or_else(|| self.target.subject.place.clone());
             self.push(Diagnostic::error(Code::TooManyVariables, place, message, help));
         }
-        let most = self.batch.fleet.limit(account, Limit::VariableBytes);
+        let most = self.batch.limit(account, Limit::VariableBytes);
         for (name, value) in vars {
             let size = match value {
                 Value::String(text) => text.len(),
@@ -366,7 +368,7 @@ impl WorkerResolver<'_, '_> {
             }
         }
         let zones: BTreeSet<&str> = self.settings.routes.iter().flatten().map(|route| route.zone.as_str()).collect();
-        let most = self.batch.fleet.limit(account, Limit::ZonesPerWorker);
+        let most = self.batch.limit(account, Limit::ZonesPerWorker);
         if zones.len() as u64 > most {
             let message =
                 format!("routes of {} zones; a worker can have {}", grouped(zones.len() as u64), grouped(most));
@@ -414,6 +416,9 @@ impl WorkerResolver<'_, '_> {
 pub(super) fn reserved(name: &str) -> Option<&'static str> {
     match name {
         DIGEST_VARIABLE => Some("flotilla gives it to each worker itself"),
+        CORS_VARIABLE => Some("flotilla makes it of `cors` and `trustedOrigins`"),
+        service_key::CALLER | service_key::CALLERS => Some("flotilla makes it of `callers`"),
+        name if name.starts_with(service_key::BINDING) => Some("it is a key that flotilla derives: see `callers`"),
         TURSO_URL | TURSO_TOKEN | D1_BINDING => Some("it belongs to the database: see `database`"),
         _ => None,
     }

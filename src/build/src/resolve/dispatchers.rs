@@ -15,7 +15,7 @@ use super::peers::Peers;
 pub(super) fn dispatchers(fleet: &Fleet, peers: &Peers, resolved: &mut Resolved) -> BTreeMap<String, BTreeSet<String>> {
     let mut all = BTreeMap::new();
     let document = &fleet.document;
-    for (name, account) in &fleet.accounts {
+    for (name, account) in fleet.accounts.listed() {
         let Some(dispatch) = &account.dispatch else { continue };
         let place = |key: &[&str]| document.place_of([&["accounts", name, "dispatch"], key].concat());
         let is_open = fleet.has_left_out(&["accounts", name]);
@@ -28,11 +28,10 @@ pub(super) fn dispatchers(fleet: &Fleet, peers: &Peers, resolved: &mut Resolved)
             resolved.diagnostics.push(Diagnostic::error(Code::MissingKey, place(&[]), message, help));
             continue;
         };
-        let alike = fleet.accounts.iter().find(|(_, other)| {
-            other.id == account.id
-                && other.hosts() == account.hosts()
-                && other.dispatch_namespace.as_ref() < Some(namespace)
-        });
+        let alike = fleet
+            .accounts
+            .listed_with(&account.id)
+            .find(|(_, other)| other.hosts() == account.hosts() && other.dispatch_namespace.as_ref() < Some(namespace));
         if let Some((other, _)) = alike {
             let message =
                 format!("the accounts `{other}` and `{name}` have different namespaces, but the same list of hosts");

@@ -13,7 +13,7 @@ use super::worker::WorkerResolver;
 impl WorkerResolver<'_, '_> {
     /// Returns the namespace that the worker dispatches to, if it is the dispatch worker of its account.
     pub(super) fn dispatch(&self, account: &str) -> Option<Dispatch> {
-        let account = self.batch.fleet.accounts.get(account)?;
+        let account = self.batch.account(account)?;
         let named = self.target.subject.id == SHARED
             && account.dispatch.as_ref().map(|dispatch| &dispatch.worker[..]) == self.target.role;
         let dispatch = || Some(Dispatch { namespace: account.dispatch_namespace.clone()?, hosts: account.hosts()? });
@@ -24,7 +24,7 @@ impl WorkerResolver<'_, '_> {
     /// has one.
     pub(super) fn hosts(&mut self, account: &str, namespace: Option<&str>) -> Option<Hosts> {
         let settings = self.settings;
-        let table = namespace.and_then(|_| self.batch.fleet.accounts.get(account)?.hosts());
+        let table = namespace.and_then(|_| self.batch.account(account)?.hosts());
         let (is_account_open, may_be_dispatched) = (self.is_account_open(account), self.may_be_dispatched(account));
         let mut names = BTreeSet::new();
         for (index, domain) in settings.domains.iter().flatten().enumerate() {
@@ -117,7 +117,7 @@ impl WorkerResolver<'_, '_> {
             let host = route.pattern.split('/').next()?;
             (!host.contains('*')).then(|| host.to_owned())
         });
-        let subdomain = self.batch.fleet.accounts.get(account).and_then(|account| account.subdomain.as_ref());
+        let subdomain = self.batch.account(account).and_then(|account| account.subdomain.as_ref());
         let dev = subdomain.filter(|_| workers_dev).map(|subdomain| format!("{name}.{subdomain}.workers.dev"));
         domain.or(route).or(dev).map(|host| format!("https://{host}"))
     }

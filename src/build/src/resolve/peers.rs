@@ -22,6 +22,8 @@ pub(super) struct Peer {
     pub(super) account: String,
     pub(super) namespace: Option<String>,
     pub(super) address: Option<String>,
+    /// The roles that may call it.
+    pub(super) callers: Vec<String>,
     /// Whether it isn't known how it is reached, or in which environments it exists.
     pub(super) is_open: bool,
     /// Whether all of its domains and routes are known.
@@ -118,7 +120,8 @@ fn link_reference(
         resolved.refers.insert((from.role.clone(), reference.to.clone()));
     }
     if reference.kind != ReferenceKind::Address {
-        if peer.is_open || !fleet.accounts.contains_key(&from.account) {
+        let is_own = resolved.accounts.iter().any(|own| own.name == from.account);
+        if peer.is_open || !(is_own || fleet.accounts.listed().contains_key(&from.account)) {
             return None;
         }
         if peer.account != from.account || peer.namespace.is_some() {
@@ -133,7 +136,8 @@ fn link_reference(
         return None;
     }
     let Some(address) = &peer.address else {
-        return (!peer.is_open).then(|| no_address(fleet, reference, peer, from.environment));
+        let environment = from.environment;
+        return (!peer.is_open).then(|| no_address(fleet, resolved, reference, peer, environment));
     };
     from.vars.insert(reference.key.clone(), Value::String(address.clone()));
     from.peers.insert(reference.key.clone(), peer.worker.clone());
@@ -160,12 +164,21 @@ fn unreachable_service(reference: &Reference, peer: &Peer) -> Diagnostic {
 }
 
 /// Returns the error of a reference to a worker without an address.
-fn no_address(fleet: &Fleet, reference: &Reference, peer: &Peer, environment: Environment) -> Diagnostic {
+fn no_address(
+    fleet: &Fleet,
+    resolved: &Resolved,
+    reference: &Reference,
+    peer: &Peer,
+    environment: Environment,
+) -> Diagnostic {
     let message = format!(
         "the worker `{}` has no address in {environment}: no domain, no route, and no known workers.dev address",
         reference.to
     );
-    let help = if fleet.accounts.get(&peer.account).is_some_and(|account| account.subdomain.is_none()) {
+    let own = resolved.accounts.iter().find(|own| own.name == peer.account);
+    let help = if own.is_some_and(|own| own.own.subdomain.is_none()) {
+        "give it a domain, or set `subdomain` under `account`".to_owned()
+    } else if fleet.accounts.listed().get(&peer.account).is_some_and(|account| account.subdomain.is_none()) {
         format!("give it a domain, or set `subdomain` of the account `{}` in fleet.yaml", peer.account)
     } else {
         "give it a domain".to_owned()

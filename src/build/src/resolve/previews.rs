@@ -29,7 +29,7 @@ pub(super) struct Base {
 }
 
 /// The kinds of bindings that point to data, or to services that change data: a preview's changes there are permanent.
-const DATA: [&str; 12] = [
+const DATA: [&str; 20] = [
     "kv",
     "r2",
     "d1",
@@ -40,8 +40,16 @@ const DATA: [&str; 12] = [
     "hyperdrive",
     "vectorize",
     "pipeline",
+    "pipelineStream",
+    "k2",
     "aiSearch",
+    "aiSearchNamespace",
+    "agentMemory",
+    "artifacts",
+    "stream",
     "vpcService",
+    "vpcNetwork",
+    "vpcTunnel",
 ];
 
 impl Base {

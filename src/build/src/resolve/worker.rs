@@ -11,8 +11,8 @@ use flotilla_model::limits::PREVIEWED_NAME_LENGTH;
 use flotilla_model::names;
 use flotilla_model::preview::Preview;
 use flotilla_model::spec::{
-    Delivery, Domain, Environment, LogLevel, Observability, PackFile, PackSetting, RequestLimits, Route, Settings,
-    TailConsumer,
+    Delivery, Domain, Environment, LogLevel, OWN_ORIGINS, Observability, PackFile, PackSetting, RequestLimits, Route,
+    Settings, TailConsumer,
 };
 use flotilla_spec::layer::Merged;
 use flotilla_spec::pack::{AssetSource, Objects, Type};
@@ -249,7 +249,11 @@ impl<'a> WorkerResolver<'a, '_> {
         let assets = self.assets(pack.as_ref(), &reach.account, &vars, &secrets, (&bindings, &database));
         let (target, settings) = (self.target, self.settings);
         let provenance = settings.trusted_origins.as_ref();
-        let trusted_origins = self.checked(provenance, "trustedOrigins", Code::BadOrigin, names::origin);
+        let trusted_origins = self.checked(provenance, "trustedOrigins", Code::BadOrigin, |origin| match origin {
+            OWN_ORIGINS => Ok(()),
+            origin => names::origin(origin),
+        });
+        self.callee();
         let crons = self.crons(reach.namespace.as_deref());
         self.compatibility_date();
         if known_name.is_some() {
@@ -268,7 +272,7 @@ impl<'a> WorkerResolver<'a, '_> {
             role: target.role.map(str::to_owned),
             name,
             pack: pack.map(|pack| pack.name.to_owned()).unwrap_or_default(),
-            account_id: self.batch.fleet.accounts.get(&reach.account).and_then(|account| account.id.literal()),
+            account_id: self.batch.account(&reach.account).and_then(|account| account.id.literal()),
             workers_dev: reach.workers_dev,
             preview_urls: reach.preview_urls,
             take_over: taken_over
@@ -380,11 +384,11 @@ impl<'a> WorkerResolver<'a, '_> {
         let fleet = self.batch.fleet;
         // One of the shared workers may be the dispatch worker that is meant.
         let is_dispatch_open = || {
-            let dispatch = fleet.accounts.get(account).and_then(|account| account.dispatch.as_ref());
+            let dispatch = self.batch.account(account).and_then(|account| account.dispatch.as_ref());
             let shared = fleet.document.root.get("sharedWorkers");
             dispatch.is_some_and(|dispatch| shared.is_none_or(|shared| shared.get(&dispatch.worker).is_none()))
         };
-        !fleet.accounts.contains_key(account)
+        self.batch.account(account).is_none()
             || fleet.has_left_out(&["accounts", account])
             || (self.target.subject.id == SHARED && is_dispatch_open())
     }
@@ -392,7 +396,7 @@ impl<'a> WorkerResolver<'a, '_> {
     /// Returns whether it isn't known if the worker is in a dispatch namespace, where its hosts are other things.
     pub(super) fn may_be_dispatched(&self, account: &str) -> bool {
         let fleet = self.batch.fleet;
-        let has_namespace = || fleet.accounts.values().any(|account| account.dispatch_namespace.is_some());
+        let has_namespace = || fleet.accounts.listed().values().any(|account| account.dispatch_namespace.is_some());
         self.is_account_open(account) && (has_namespace() || fleet.has_left_out(&["accounts"]))
     }
 
@@ -506,13 +510,13 @@ impl<'a> WorkerResolver<'a, '_> {
         }
         let account = match &reach.namespace {
             Some(_) => {
-                let home = fleet.first_name(&reach.account, |one, other| {
-                    (&one.id, &one.dispatch_namespace) == (&other.id, &other.dispatch_namespace)
-                });
+                let home = self
+                    .batch
+                    .account_of_claims(&reach.account, |one, other| one.dispatch_namespace == other.dispatch_namespace);
                 format!("{home}, in its namespace")
             }
             // Beside the namespaces, an account is one, whatever its entries say.
-            None => fleet.first_name(&reach.account, |one, other| one.id == other.id).to_owned(),
+            None => self.batch.account_of_claims(&reach.account, |_, _| true),
         };
         let name = name.to_owned();
         self.claim(ClaimedResource::WorkerName { account, name }, self.target.subject.place.clone());
@@ -528,7 +532,8 @@ impl<'a> WorkerResolver<'a, '_> {
         let left_out = &self.left_out;
         let has_all_hosts = self.target.standing.is_some()
             && !["account", "domains", "routes"].into_iter().any(|key| left_out.has(key));
-        let peer = Peer { worker, account, namespace, address, is_open, has_all_hosts };
+        let callers = self.settings.callers.clone().unwrap_or_default();
+        let peer = Peer { worker, account, namespace, address, callers, is_open, has_all_hosts };
         self.batch.peers.0.insert((role.to_owned(), self.target.environment), peer);
     }
 
@@ -609,7 +614,10 @@ impl<'a> WorkerResolver<'a, '_> {
         let Some(PackInUse { name, manifest: Some(manifest), .. }) = pack else {
             return;
         };
-        for setting in PackSetting::ALL.into_iter().filter(|setting| !manifest.uses(*setting)) {
+        // The code gets the origins with the CORS settings, whatever its templates use.
+        let is_variable = |setting| setting == PackSetting::TrustedOrigins && self.settings.cors.is_some();
+        let unused = PackSetting::ALL.into_iter().filter(|setting| !manifest.uses(*setting) && !is_variable(*setting));
+        for setting in unused {
             let key = setting.key();
             if let Some(place) =
                 self.target.merged.key_place(&[key]).filter(|place| self.is_for_this_worker(place, key))
@@ -690,49 +698,6 @@ impl<'a> WorkerResolver<'a, '_> {
 
     pub(super) fn environment_in_names(&self) -> String {
         self.batch.fleet.preview.as_ref().map_or_else(|| self.target.environment.to_string(), Preview::word)
-    }
-
-    fn account(&mut self) -> (String, Option<String>) {
-        let fleet = self.batch.fleet;
-        let accounts = &fleet.accounts;
-        // The names of accounts that were left out as faulty are known all the same.
-        let left_out: Vec<&str> = match fleet.document.root.get("accounts").map(|node| &node.kind) {
-            Some(Kind::Map(entries)) if fleet.is_partial => {
-                entries.iter().filter(|(_, _, node)| node.is_left_out()).map(|(name, ..)| name.as_str()).collect()
-            }
-            _ => Vec::new(),
-        };
-        if self.left_out.has("account") || (self.settings.account.is_none() && !left_out.is_empty()) {
-            return (String::new(), None);
-        }
-        let (name, place) = match &self.settings.account {
-            Some(name) => (name.clone(), self.place(&["account"])),
-            None if accounts.len() == 1 || accounts.contains_key("default") => {
-                let name = if accounts.contains_key("default") {
-                    "default"
-                } else {
-                    &accounts.keys().next().expect("one account")[..]
-                };
-                (name.to_owned(), Place::file("fleet.yaml"))
-            }
-            None if fleet.lacks("accounts") => return (String::new(), None),
-            None => {
-                let help = "add `account:`, here or to `defaults` of fleet.yaml";
-                let place = self.target.subject.document.place_of([]);
-                let message = "no account is selected, and the fleet has more than one";
-                self.push(Diagnostic::error(Code::MissingKey, place, message, help));
-                return (String::new(), None);
-            }
-        };
-        match accounts.get(&name) {
-            Some(account) => (name, account.dispatch_namespace.clone()),
-            None if fleet.lacks("accounts") || left_out.contains(&name.as_str()) => (name, None),
-            None => {
-                let known = accounts.keys().map(String::as_str).chain(left_out);
-                self.push(unknown("account", &name, place, known));
-                (name, None)
-            }
-        }
     }
 
     /// Returns a list of texts, each of which is checked.

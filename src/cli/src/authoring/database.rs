@@ -307,7 +307,8 @@ pub fn deleter_of(workspace: &Workspace, account_id: &str) -> Result<DeleteDatab
 pub fn deleter(workspace: &Workspace, token: &SecretString) -> Result<DeleteDatabase, Failure> {
     let cloud = &workspace.cloud;
     let progress = Arc::new(workspace.ui.clone());
-    let mut requester = PlatformRequester::with_token(progress, cloud.priority, &cloud.base, token, ("", None))?;
+    let account = ("", cloud.rate(None));
+    let mut requester = PlatformRequester::with_token(progress, cloud.priority, &cloud.base, token, account)?;
     Ok(Box::new(move |database| delete(&mut requester, database)))
 }
 

@@ -60,7 +60,7 @@ pub fn home(account_id: &str) -> Home {
 
 /// Returns a verified token: that of the account that is named, one that is picked, or one that is typed. None: none is set, and none was typed.
 pub fn access(prompter: &Prompter, workspace: &Workspace, account: Option<&str>) -> Result<Option<Access>, Failure> {
-    let accounts = &workspace.fleet.accounts;
+    let accounts = workspace.fleet.accounts.listed();
     if let Some(name) = account
         && !accounts.contains_key(name)
     {
@@ -128,7 +128,8 @@ pub fn verified(
     check_token(&token)
         .map_err(|what| Failure::new(format!("the token contains {what}, and was not stored")).hint(TOKEN_FORM))?;
     let account = of.as_ref().and_then(|name| workspace.fleet.accounts.get(name));
-    let named = (of.as_deref().unwrap_or_default(), account.and_then(|account| account.api_limit));
+    let rate = workspace.cloud.rate(account.and_then(|account| account.api_limit));
+    let named = (of.as_deref().unwrap_or_default(), rate);
     let Cloud { base, priority, .. } = &workspace.cloud;
     let mut requester = PlatformRequester::with_token(Arc::new(workspace.ui.clone()), *priority, base, &token, named)?;
     let known = of.as_ref().map(|name| workspace.cloud.home(name, None).account_id).filter(|id| !id.is_empty());
@@ -201,7 +202,7 @@ pub fn names(
 /// Returns the account of fleet.yaml with this id; or the one whose id isn't known yet; or a new one, named after its name
 /// at Cloudflare.
 pub fn account(workspace: &Workspace, access: &Access, id: &str, called: &str) -> Account {
-    let accounts = &workspace.fleet.accounts;
+    let accounts = workspace.fleet.accounts.listed();
     let named = |name: &str, entry| Account {
         name: name.to_owned(),
         id: id.to_owned(),
@@ -249,7 +250,8 @@ pub fn entries(workspace: &Workspace, account: &Account) -> Vec<flotilla_spec::e
             let default = whole(serde_json::json!({"env": ACCOUNT_ID_VARIABLE}), TOKEN_VARIABLE);
             let default = Set(path(&["accounts", "default"]), default);
             // With two accounts, it has to be defined which one applies to customers that name none.
-            let only = workspace.fleet.accounts.keys().next().filter(|_| workspace.fleet.accounts.len() == 1);
+            let listed = workspace.fleet.accounts.listed();
+            let only = listed.keys().next().filter(|_| listed.len() == 1);
             let says = workspace.fleet.file.defaults.as_ref().is_some_and(|defaults| defaults.contains_key("account"));
             let stays = only.filter(|only| *only != "default" && !says && !workspace.ids.is_empty());
             let stays = stays.map(|only| Set(path(&["defaults", "account"]), only.clone().into()));

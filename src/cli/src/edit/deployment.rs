@@ -131,7 +131,7 @@ impl<'a> Deployment<'a> {
         zone_id: Option<&str>,
     ) -> Result<Vec<(&'static str, String)>, Failure> {
         let worker = self.worker;
-        let token = &workspace.fleet.accounts[&worker.account].token.secret;
+        let token = &workspace.fleet.accounts[worker.account.as_str()].token.secret;
         let configured = if workspace.secrets.token(token).is_some() { "******** (configured)" } else { "not set" };
         let (name, id) = self.database();
         let id = match id {

@@ -212,7 +212,7 @@ impl<'a> Answers<'a> {
         }
         let workspace = self.workspace;
         let named = self.arguments.account.as_ref().map(|name| {
-            let known = workspace.fleet.accounts.get(name);
+            let known = workspace.fleet.accounts.listed().get(name);
             let account =
                 known.ok_or_else(|| Failure::usage(format!("there is no account `{}` in fleet.yaml", clean(name))))?;
             let id = workspace.cloud.home(name, None).account_id;
@@ -624,7 +624,7 @@ fn implied_pack(workspace: &Workspace) -> Option<String> {
 /// Returns the account of a customer that names none.
 fn implied_account(workspace: &Workspace) -> Option<&str> {
     let named = workspace.fleet.file.defaults.as_ref().and_then(|defaults| defaults.get("account")?.as_str());
-    let accounts = &workspace.fleet.accounts;
+    let accounts = workspace.fleet.accounts.listed();
     let default = || accounts.contains_key("default").then_some("default");
     let only = || accounts.keys().next().filter(|_| accounts.len() == 1).map(String::as_str);
     named.or_else(default).or_else(only)

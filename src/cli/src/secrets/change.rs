@@ -8,6 +8,7 @@ use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::limits::Limit;
 use flotilla_model::lock::Lock;
 use flotilla_model::names::own_secret;
+use flotilla_model::service_key;
 use flotilla_model::spec::{AccountId, Environment};
 use flotilla_model::text::grouped;
 use flotilla_spec::secrets::Store;
@@ -63,6 +64,9 @@ pub struct RotateArguments {
     /// Read the new value from stdin instead
     #[arg(long)]
     stdin: bool,
+    /// End the rotation of FLOTILLA_SERVICE_KEY: its previous value is no longer accepted
+    #[arg(long, conflicts_with_all = ["generate", "length", "stdin"])]
+    end: bool,
 }
 
 pub(super) fn set(session: &Session, arguments: &SetArguments) -> Result<Exit, Failure> {
@@ -70,7 +74,15 @@ pub(super) fn set(session: &Session, arguments: &SetArguments) -> Result<Exit, F
 }
 
 pub(super) fn rotate(session: &Session, arguments: &RotateArguments) -> Result<Exit, Failure> {
-    change(session, &arguments.which, true, |_| match arguments.stdin {
+    let which = &arguments.which;
+    if arguments.end && which.name != service_key::SOURCE {
+        let failure = Failure::usage(format!("only the rotation of {} has an end", service_key::SOURCE));
+        return Err(failure.hint("other secrets have one value: the next deploy uploads it"));
+    }
+    if arguments.end {
+        return end(session, which);
+    }
+    change(session, which, true, |_| match arguments.stdin {
         true => prompts::piped(),
         false => value::random(arguments.length.into(), arguments.generate),
     })
@@ -88,7 +100,9 @@ fn change(
     let _lock = Lock::wait(&session.root.join(FOLDER).join("secrets.lock"), "secrets", &session.ui)?;
     let environments = opened.loaded.workers.iter().map(|worker| worker.environment).collect();
     let stores = opened.secrets.stores(&environments);
-    let store = store(&opened, &stores, which, &entry, rotate)?;
+    // All keys of calls are derived from it, so that it isn't a customer's, and its first value can be random as well.
+    let is_service_key = *entry == *service_key::SOURCE;
+    let store = store(&opened, &stores, which, &entry, rotate && !is_service_key)?;
     let (path, on_disk) = (store.path(), store.on_disk());
     if store.is_clear() && git::is_tracked(&on_disk)? {
         return Err(Failure::refused(format!("git tracks {path}, and plain-text secrets don't belong in git")).hint(format!(
@@ -100,6 +114,9 @@ fn change(
     fits(&opened, which, &value)?;
     check_credential(&opened, which, &value)?;
     let is_new = !store.has(&entry).unwrap_or(false);
+    if rotate && is_service_key {
+        keep_previous(&opened, store)?;
+    }
     store.set(&entry, &value)?;
     drop(value);
     warn_if_exposed(session, &on_disk, store);
@@ -107,11 +124,69 @@ fn change(
     let within = store.environment();
     let opened = open(session, &CloudArguments::default())?;
     let needs = opened.needs(session, |worker| {
-        worker.secrets.values().any(|name| *name == which.name)
+        worker.secrets.values().any(|name| service_key::source_name(name) == which.name)
             && which.customer.as_ref().is_none_or(|customer| *customer == worker.customer)
             && within.is_none_or(|environment| environment == worker.environment)
     })?;
     print_change(session, which, &entry, &path, is_new, &needs)
+}
+
+/// Keeps the service key as the previous one: until the rotation ends, calls are signed with both, and both are accepted, in whatever order
+/// workers are uploaded.
+fn keep_previous(opened: &Opened, store: &Store<'_>) -> Result<(), Failure> {
+    let (current, previous) = (opened.secrets.token(service_key::SOURCE), opened.secrets.token(service_key::PREVIOUS));
+    let Some(current) = current else { return Ok(()) };
+    // The same value: this was interrupted before the new one was written.
+    if previous.is_some_and(|previous| previous.expose_secret() != current.expose_secret()) {
+        return Err(Failure::refused(format!("a rotation of {} is under way", service_key::SOURCE)).hint(format!(
+            "workers that have neither of the two values would be locked out; deploy, then end it: flotilla secrets rotate {} --end",
+            service_key::SOURCE
+        )));
+    }
+    store.set(service_key::PREVIOUS, &current)
+}
+
+/// Ends the rotation of the service key, once every worker has the new value.
+fn end(session: &Session, which: &Which) -> Result<Exit, Failure> {
+    let opened = open(session, &CloudArguments::default())?;
+    // Which is rejected with a customer, as for a rotation's beginning.
+    entry(&opened, which)?;
+    let _lock = Lock::wait(&session.root.join(FOLDER).join("secrets.lock"), "secrets", &session.ui)?;
+    let opened = open(session, &CloudArguments::default())?;
+    let environments = opened.loaded.workers.iter().map(|worker| worker.environment).collect();
+    let stores = opened.secrets.stores(&environments);
+    if opened.secrets.token(service_key::PREVIOUS).is_none() {
+        return Err(Failure::new(format!("no rotation of {} is under way", service_key::SOURCE))
+            .hint(format!("begin one: flotilla secrets rotate {}", service_key::SOURCE)));
+    }
+    let named = |store: &&Store<'_>| which.source.as_ref().is_none_or(|path| *path == store.path());
+    let has = |store: &&Store<'_>| store.environment().is_none() && store.has(service_key::PREVIOUS) == Ok(true);
+    let Some(store) = stores.iter().filter(named).find(has) else {
+        let failure = Failure::new(format!("{} is in no file that flotilla can write to", service_key::PREVIOUS));
+        return Err(failure.hint("remove it from the source that has it"));
+    };
+    let uses = |worker: &flotilla_model::customer::Worker| {
+        worker.secrets.values().any(|name| service_key::source_name(name) == service_key::SOURCE)
+    };
+    let needs = opened.needs(session, uses)?;
+    let is_old = |needs: &&Needs| {
+        let mut rows = needs.rows.iter().filter(|row| service_key::source_name(&row.name) == service_key::SOURCE);
+        rows.any(|row| row.deployed && row.status != super::Status::Unchanged)
+    };
+    let old: Vec<&str> = needs.iter().filter(is_old).map(|needs| needs.rows[0].worker.as_str()).collect();
+    if !old.is_empty() {
+        let mut named = old.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+        if old.len() > NAMED {
+            named += ", …";
+        }
+        let failure = Failure::refused(format!("{} without the new value: {named}", count(old.len(), "worker")));
+        return Err(failure.hint("deploy first; until then, they would reject the calls of others"));
+    }
+    store.set(service_key::PREVIOUS, &SecretString::from(""))?;
+    let path = store.path();
+    let opened = open(session, &CloudArguments::default())?;
+    let needs = opened.needs(session, uses)?;
+    print_change(session, which, service_key::SOURCE, &path, false, &needs)
 }
 
 /// Rejects a token or an id of an account that no request can carry, before it is stored.
@@ -119,6 +194,11 @@ fn check_credential(opened: &Opened, which: &Which, value: &SecretString) -> Res
     let accounts = &opened.loaded.project.fleet.accounts;
     if which.customer.is_some() {
         return Ok(());
+    }
+    if which.name == service_key::SOURCE && value.expose_secret().len() < service_key::MINIMUM_LENGTH {
+        let least = service_key::MINIMUM_LENGTH;
+        return Err(Failure::new(format!("the value has fewer than {least} characters, and was not stored"))
+            .hint(format!("have a random one made: flotilla secrets rotate {}", service_key::SOURCE)));
     }
     let is_token = accounts.values().any(|account| account.token.secret == which.name);
     let is_id = |id: &AccountId| matches!(id, AccountId::Variable { env } if *env == which.name);
@@ -143,6 +223,10 @@ fn entry(opened: &Opened, which: &Which) -> Result<String, Failure> {
         ));
     }
     let Some(customer) = &which.customer else { return Ok(name.clone()) };
+    if name == service_key::SOURCE {
+        return Err(Failure::usage(format!("{name} is one for all customers"))
+            .hint("leave out --customer: each worker gets a key of its own, which is derived from it"));
+    }
     let customers = opened.customers();
     if !customers.contains(customer.as_str()) {
         let near = did_you_mean(customer, customers.iter().copied()).map(|near| format!("did you mean `{near}`?"));
@@ -174,7 +258,10 @@ fn store<'a, 'b>(
         Some(of) => which.env.is_none_or(|environment| environment == of),
     };
     // Where it would never be looked up, nothing is written unless that file is named.
-    let takes = |store: &&Store<'_>| which.source.is_some() || store.takes(entry);
+    let takes = |store: &&Store<'_>| match entry == service_key::SOURCE {
+        true => store.environment().is_none() && store.takes(entry),
+        false => which.source.is_some() || store.takes(entry),
+    };
     let chosen: Vec<&Store<'_>> = stores.iter().filter(named).filter(here).filter(takes).collect();
     if chosen.is_empty() {
         let what = match (&which.source, which.env) {
@@ -230,7 +317,8 @@ fn print_change(
     is_new: bool,
     needs: &[Needs],
 ) -> Result<Exit, Failure> {
-    let rows = || needs.iter().flat_map(|needs| &needs.rows).filter(|row| row.name == which.name);
+    let rows =
+        || needs.iter().flat_map(|needs| &needs.rows).filter(|row| service_key::source_name(&row.name) == which.name);
     let from_here = |needs: &&Needs| {
         let here = |row: &super::Row| row.source.as_deref() == Some(path) && row.found_as.as_deref() == Some(entry);
         needs.uploads() && needs.rows.iter().any(here)

@@ -8,6 +8,7 @@ use flotilla_model::customer::SHARED;
 use flotilla_model::diagnostic::{Diagnostic, Severity};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::names::own_secret;
+use flotilla_model::service_key;
 use flotilla_model::spec::AccountId;
 use flotilla_model::text::and_more;
 use flotilla_model::text::grouped;
@@ -105,7 +106,7 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
     let lines = report.closed.iter().map(|closed| format!("{}: {}", closed.source, closed.why));
     print(Style::Warning, "unavailable:", lines.collect());
     let lines = report.missing.iter().map(|Missing { name, customer, environment, why, .. }| {
-        format!("{name} or {} for {customer} ({environment}): {why}", own_secret(customer, name))
+        format!("{} for {customer} ({environment}): {why}", service_key::wanted(customer, name))
     });
     print(Style::Error, "missing:", lines.collect());
     let lines = report.too_large.iter().map(|TooLarge { name, customer, environment, bytes, limit }| {

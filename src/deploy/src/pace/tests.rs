@@ -234,7 +234,10 @@ proptest! {
 #[test]
 fn the_default_rate_leaves_room_for_people() {
     let rate = Rate::new(None);
-    assert_eq!((rate.requests, rate.window.as_secs(), rate.reserve, rate.assumed), (1140, 300, 60, true));
+    assert_eq!(
+        (rate.requests, rate.window.as_secs(), rate.reserve, rate.assumed),
+        (1140, 300, 60, Some(Assumed::Documented))
+    );
     assert_eq!(rate.wait(1140).as_secs(), 0);
     assert_eq!(rate.wait(100_000).as_secs(), 87 * 300);
     assert_eq!((rate.without_reserve(1200), rate.without_reserve(100), rate.without_reserve(1)), (1140, 95, 1));
@@ -375,6 +378,25 @@ fn the_platforms_limits_count_with_headroom_and_fleet_yamls_is_an_upper_bound() 
     let only = Quota { left: vec![], policies: vec![policy("default", 2400, 300)] };
     lane.answered(lane.try_acquire().unwrap(), Some(&only));
     assert_eq!(send_all(&lane), 999);
+}
+
+#[test]
+fn a_shorter_window_replaces_the_default_only_where_nothing_else_can_hold() {
+    let quota = Quota { left: vec![], policies: vec![policy("default", 2000, 1)] };
+    let limit = ApiLimit { requests: 50, seconds: 300, headroom: Some(0.0) };
+    for (rate, sent) in [
+        (Rate::new(None), 1139),
+        (Rate::new(None).of_emulator(), 1899),
+        (Rate::new(Some(limit)), 49),
+        (Rate::new(Some(limit)).of_emulator(), 49),
+    ] {
+        let lane = Lane::new(rate, Arc::new(FakeClock::default()));
+        lane.answered(lane.try_acquire().unwrap(), Some(&quota));
+        assert_eq!(send_all(&lane), sent, "{rate:?}");
+    }
+    // Until it has reported one, the default holds for the emulator, too.
+    let lane = Lane::new(Rate::new(None).of_emulator(), Arc::new(FakeClock::default()));
+    assert_eq!(send_all(&lane), 1140);
 }
 
 #[test]

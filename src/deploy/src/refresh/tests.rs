@@ -258,6 +258,11 @@ fn what_others_changed_loses_its_digest() {
     world.rows = refreshed.rows;
     assert_eq!(world.finds(&["drift"]).rows[&id("w-acme")].digest, None);
 
+    // The same code with other assets or variables has the same ETag.
+    let mut same_code = World::new();
+    same_code.worker("w-acme").uploaded_by = Some("wrangler".to_owned());
+    assert_eq!(same_code.finds(&["drift"]).rows[&id("w-acme")].digest, None);
+
     // Without a state, what last uploaded it tells.
     let mut bare = World::new();
     bare.rows.clear();

@@ -5,7 +5,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use serde_json::Value;
 
 use super::history::deflated;
-use super::{TABLES_2, VERSION, hosts, json_of};
+use super::{TABLES_2, VERSION, accounts, hosts, json_of};
 
 /// Brings the tables up to date.
 pub(super) fn migrate(db: &Connection) -> rusqlite::Result<()> {
@@ -18,7 +18,11 @@ pub(super) fn migrate(db: &Connection) -> rusqlite::Result<()> {
     if version < 2 {
         to_version_2(&transaction)?;
     }
-    to_version_3(&transaction)?;
+    if version < 3 {
+        to_version_3(&transaction)?;
+    }
+    // Version 4 notes customers' own accounts.
+    transaction.execute_batch(accounts::TABLE)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()
 }

@@ -21,11 +21,13 @@ use flotilla_model::paging::read_list;
 use flotilla_model::platform::{Call, Home, Reply};
 use flotilla_model::preview::Preview;
 use flotilla_model::spec::Environment;
+use flotilla_spec::accounts::Accounts;
 use flotilla_spec::project::{self, Fleet};
 use flotilla_spec::secrets::Secrets;
 use flotilla_spec::tree::Tree;
 
 use super::{by_id, delete_databases, list_platform, reachable};
+use crate::accounts::{cloud_of_all, read_fleet};
 use crate::apply::{ApplyContext, OthersResources, RunKind, apply};
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::{Context, LOCK};
@@ -76,17 +78,12 @@ pub struct PreviewsDown {
     pub failures: Vec<serde_json::Value>,
 }
 
-fn fleet_of(context: &Context<'_>) -> Result<Fleet, Failure> {
-    let mut fleet = project::read_fleet(&Tree::new(&context.root)).map_err(Failure::invalid)?;
-    fleet.preview.clone_from(&context.preview);
-    Ok(fleet)
-}
-
 /// Removes previews.
 pub fn previews_down(context: &Context<'_>, request: &DownRequest) -> Result<PreviewsDown, Failure> {
-    let fleet = fleet_of(context)?;
+    let mut fleet = read_fleet(&context.root)?;
+    fleet.preview.clone_from(&context.preview);
     let secrets = Arc::new(request.cloud.secrets(context, &fleet)?);
-    let mut cloud = Cloud::new(context, &fleet, &request.cloud, &secrets)?;
+    let mut cloud = cloud_of_all(context, &mut fleet, &request.cloud, &secrets)?;
     let homes = reachable(context, &fleet, &cloud, &secrets)?;
     let inventory = list_platform(context, &fleet, &mut cloud, &secrets, &homes)?;
     let now = SystemClock::new().unix();
@@ -115,7 +112,7 @@ pub fn previews_down(context: &Context<'_>, request: &DownRequest) -> Result<Pre
     }
     for id in &ids {
         let context = context.of_preview(by_id(id));
-        match remove(&context, request, &secrets, &homes, &mut report)? {
+        match remove(&context, request, &secrets, (&fleet.accounts, &homes), &mut report)? {
             Removed::Whole => report.removed.push(id.clone()),
             Removed::Part => report.left.push(id.clone()),
             Removed::Nothing => {}
@@ -139,14 +136,16 @@ fn remove(
     context: &Context<'_>,
     request: &DownRequest,
     secrets: &Arc<Secrets>,
-    homes: &BTreeMap<Home, String>,
+    (accounts, homes): (&Accounts, &BTreeMap<Home, String>),
     report: &mut PreviewsDown,
 ) -> Result<Removed, Failure> {
-    let fleet = fleet_of(context)?;
+    let mut fleet = project::read_fleet(&Tree::new(&context.root)).map_err(Failure::invalid)?;
+    fleet.preview.clone_from(&context.preview);
+    fleet.accounts = accounts.clone();
     let place = context.place();
     let existed = place.exists();
     let lock = Lock::take_from_all(&context.folder().join(LOCK), "preview down", context.operator)?;
-    let mut cloud = Cloud::new(context, &fleet, &request.cloud, secrets)?;
+    let mut cloud = cloud_of_all(context, &mut fleet, &request.cloud, secrets)?;
     let mut state = State::open(&cloud.state)?;
     state.rely_on(Some(&lock));
     let options = RefreshOptions {

@@ -276,12 +276,12 @@ struct Selected {
 fn selected(context: &Context<'_>, request: &UpRequest) -> Result<Selected, Failure> {
     let (customers, labels) = (request.customers.clone(), request.labels.clone());
     let selection = Selection::new(customers, labels, Vec::new(), request.since.clone());
-    let opened = build::open(Tree::new(&context.root), context.operator).map_err(Failure::invalid)?;
+    let mut opened = build::open(Tree::new(&context.root), context.operator).map_err(Failure::invalid)?;
     let rule = opened.fleet.file.previews.clone();
     let from = request.from.or(rule.from).unwrap_or(Environment::Staging);
     let scan = match selection.is_all() && !from.is_own() {
         true => None,
-        false => Some(build::scan(&opened, false, context.operator).map_err(Failure::invalid)?),
+        false => Some(build::scan(&mut opened, false, context.operator).map_err(Failure::invalid)?),
     };
     if let Some(scan) = scan.as_ref().filter(|scan| from.is_own() && scan.held.is_empty()) {
         let units = scan.records.iter().flat_map(|record| &record.units);

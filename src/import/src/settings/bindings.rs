@@ -27,17 +27,8 @@ const LOCAL_FIELDS: [&str; 12] = [
 ];
 
 /// Fields of bindings that change what is deployed, and that specs can't express.
-const LOST_FIELDS: [&str; 9] = [
-    "concurrency",
-    "default_retention",
-    "delivery_delay",
-    "environment",
-    "limits",
-    "outbound",
-    "props",
-    "schedules",
-    "staging",
-];
+const LOST_FIELDS: [&str; 7] =
+    ["concurrency", "default_retention", "environment", "limits", "outbound", "schedules", "staging"];
 
 impl Mapping<'_, '_> {
     /// Maps the database that a spec has under `database`: D1, bound as `DB`. All others are bindings.
@@ -120,7 +111,12 @@ impl Mapping<'_, '_> {
             }
             map.remove(key);
             let place = self.config.document.place(*span);
-            let message = format!("`{key}` of the binding `{name}` is not a field of wrangler's `{}`", kind.wrangler);
+            let message = match key.as_str() {
+                "delivery_delay" => {
+                    format!("`{key}` of the binding `{name}` has no effect: it is a setting of the queue")
+                }
+                _ => format!("`{key}` of the binding `{name}` is not a field of wrangler's `{}`", kind.wrangler),
+            };
             self.findings.note(place, message, "wrangler ignores it, and so does flotilla");
         }
         entry
@@ -174,7 +170,9 @@ impl Mapping<'_, '_> {
 
 /// Returns the fields of an entry that specs can express.
 fn known_fields(kind: &binding::Kind) -> Vec<&'static str> {
-    kind.fields.iter().map(|own| own.wrangler.split('.').next().unwrap_or_default()).chain([kind.name]).collect()
+    let kinds = binding::KINDS.iter().filter(|other| other.wrangler == kind.wrangler);
+    let fields = kinds.flat_map(|kind| kind.fields).map(|own| own.wrangler.split('.').next().unwrap_or_default());
+    fields.chain([kind.name]).collect()
 }
 
 /// Returns why an entry isn't a binding that a spec can have.

@@ -6,10 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Environment, Role, SecretReference};
+use super::{Account, Environment, Role};
 use crate::diagnostic::Code;
 use crate::environment;
-use crate::limits::{self, Limit, Limits, Plan};
+use crate::limits;
 
 /// The fleet: fleet.yaml.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -361,120 +361,4 @@ pub struct PackReference {
     /// The folder, relative to the project.
     #[schemars(regex(pattern = "^[^/\\\\.][^\\\\]*$"))]
     pub path: String,
-}
-
-/// A Cloudflare account.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(deny_unknown_fields)]
-pub struct Account {
-    /// The account's id, or the environment variable that holds it: `{ env: CLOUDFLARE_ACCOUNT_ID }`.
-    pub id: AccountId,
-    /// A reference to the API token.
-    pub token: SecretReference,
-    /// The dispatch namespace that the workers are deployed to (Workers for Platforms). Without it, an account holds 500 workers.
-    #[schemars(regex(pattern = "^[a-z0-9][a-z0-9_-]*$"))]
-    pub dispatch_namespace: Option<String>,
-    /// The dispatch worker of the namespace. Without it, the workers have no host names.
-    pub dispatch: Option<Dispatch>,
-    /// The account's workers.dev subdomain, as in `<worker>.<subdomain>.workers.dev`. If it isn't set, flotilla reads it from Cloudflare to
-    /// show or check addresses. It is required if a worker's variables contain another worker's workers.dev address, as builds send no
-    /// requests.
-    #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
-    pub subdomain: Option<String>,
-    /// The Workers plan, which decides the account's limits: `free` or `paid`. Default: paid.
-    #[serde(default)]
-    pub plan: Plan,
-    /// Limits that differ from the plan's, because Cloudflare has raised them.
-    #[serde(default)]
-    pub limits: Limits,
-    /// The API rate limit of this token. Default: 1,200 requests in 300 seconds.
-    pub api_limit: Option<ApiLimit>,
-}
-
-/// The worker in front of a dispatch namespace, and where it looks up hosts.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct Dispatch {
-    /// The worker that receives all requests and forwards them; a name under `sharedWorkers`, with the routes and domains of the fleet. It is
-    /// a worker of the account, outside the namespace.
-    pub worker: String,
-    /// The title of the KV namespace that maps hosts to workers; it is created if there is none. Default: the
-    /// `dispatchNamespace` followed by `-hosts`.
-    #[schemars(length(min = 1, max = 512))]
-    pub hosts: Option<String>,
-}
-
-impl Account {
-    /// Returns the title of the KV namespace with the hosts of the account's workers.
-    pub fn hosts(&self) -> Option<String> {
-        let (namespace, dispatch) = (self.dispatch_namespace.as_ref()?, self.dispatch.as_ref()?);
-        Some(dispatch.hosts.clone().unwrap_or_else(|| format!("{namespace}-hosts")))
-    }
-
-    /// Returns one of its limits.
-    pub fn limit(&self, limit: Limit) -> u64 {
-        self.limits.get(limit).unwrap_or_else(|| self.plan.limit(limit))
-    }
-}
-
-/// An account's id, as it is or by reference.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
-pub enum AccountId {
-    /// The id itself.
-    Literal(String),
-    /// The name of the environment variable that holds it.
-    Variable {
-        /// The variable.
-        env: String,
-    },
-}
-
-impl AccountId {
-    /// Returns the id itself, if it is written.
-    pub fn literal(&self) -> Option<String> {
-        match self {
-            AccountId::Literal(id) => Some(id.clone()),
-            AccountId::Variable { .. } => None,
-        }
-    }
-}
-
-impl JsonSchema for AccountId {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "AccountId".into()
-    }
-
-    // One flat schema rather than a choice of two, so that an error is reported as what it is.
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "description": "The account's id, or the environment variable that holds it: `{ env: NAME }`.",
-            "type": ["string", "object"],
-            "pattern": crate::binding::ID,
-            "properties": {"env": {
-                "description": "The environment variable that holds the account's id.",
-                "type": "string",
-                "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"
-            }},
-            "required": ["env"],
-            "additionalProperties": false
-        })
-    }
-}
-
-/// A rate limit of Cloudflare's API.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(deny_unknown_fields)]
-pub struct ApiLimit {
-    /// The number of requests per window.
-    #[schemars(range(min = 1))]
-    pub requests: u32,
-    /// The window in seconds.
-    #[schemars(range(min = 1, max = 86_400))]
-    pub seconds: u32,
-    /// The share of the limit that is left to people and other tools, from 0 to 0.9. Default: 0.05.
-    #[schemars(range(min = 0.0, max = 0.9))]
-    pub headroom: Option<f64>,
 }

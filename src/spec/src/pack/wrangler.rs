@@ -31,44 +31,29 @@ const CONFIG_HELP: &str = "`config` is the path of a wrangler.toml, wrangler.jso
                            build makes the file, run that first";
 
 /// The keys that wrangler doesn't take over from the top level, apart from those of bindings.
-const NOT_INHERITED: [&str; 18] = [
-    "agent_memory",
-    "ai_search_namespaces",
-    "artifacts",
+const NOT_INHERITED: [&str; 10] = [
     "cloudchamber",
     "connect",
     "containers",
     "define",
-    "flagship",
-    "k2",
     "secrets",
-    "stream",
     "streaming_tail_consumers",
     "tail_consumers",
     "unsafe",
     "unsafe_hello_world",
     "vars",
-    "vpc_networks",
-    "worker_loaders",
 ];
 /// The keys that flotilla can't deploy yet, and what they set.
-const UNSUPPORTED: [(&str, &str); 16] = [
-    ("agent_memory", "an agent memory"),
-    ("ai_search_namespaces", "an AI Search namespace"),
-    ("artifacts", "artifacts"),
+const UNSUPPORTED: [(&str, &str); 9] = [
     ("cloudchamber", CONTAINERS),
     ("connect", "a connect binding"),
     ("containers", CONTAINERS),
     ("data_blobs", "data blobs"),
-    ("flagship", "a Flagship binding"),
     ("logfwdr", "a log forwarder"),
-    ("stream", "a Stream binding"),
     ("streaming_tail_consumers", "streaming tail consumers"),
     ("text_blobs", "text blobs"),
     ("unsafe", "unsafe bindings or metadata"),
-    ("vpc_networks", "a VPC network"),
     ("wasm_modules", "WebAssembly modules outside the code"),
-    ("worker_loaders", "a worker loader"),
 ];
 
 /// The key of containers.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::layers::{Layer, read_layers};
 use super::{ACCOUNT_ID_VARIABLE, FLEET_FILE, TOKEN_VARIABLE, add_findings, empty};
+use crate::accounts::Accounts;
 use crate::leave_out::{leave_out, mark_key};
 use crate::pack::{self, BrokenPack, Pack};
 use crate::schema::Checker;
@@ -27,8 +28,8 @@ pub struct Fleet {
     pub document: Document,
     /// The file.
     pub file: FleetFile,
-    /// The accounts by name.
-    pub accounts: BTreeMap<String, Account>,
+    /// The accounts by name. Customers' own are among them as soon as the specs were scanned.
+    pub accounts: Accounts,
     /// The packs by name.
     pub packs: BTreeMap<String, Pack>,
     /// The packs that can't be used, by name. They only stop the customers that use them.
@@ -101,29 +102,35 @@ impl Fleet {
 
     /// Returns a limit of an account; that of the paid plan for one that isn't known.
     pub fn limit(&self, account: &str, limit: Limit) -> u64 {
-        let same = self.alike(account, |one, other| one.id == other.id);
-        same.map(|(_, account)| account.limit(limit)).max().unwrap_or_else(|| Plan::default().limit(limit))
+        let account = self.accounts.get(account);
+        account.map_or_else(|| Plan::default().limit(limit), |account| self.limit_of(account, limit))
+    }
+
+    /// Returns a limit of an account, of which fleet.yaml can have several entries.
+    pub fn limit_of(&self, account: &Account, limit: Limit) -> u64 {
+        let listed = self.accounts.listed_with(&account.id);
+        listed.map(|(_, other)| other.limit(limit)).fold(account.limit(limit), u64::max)
     }
 
     /// Returns the first name of an account: one account can have several entries, for a namespace each or a token
     /// each. `same` decides whether two entries are one.
     pub fn first_name<'a>(&'a self, account: &'a str, same: fn(&Account, &Account) -> bool) -> &'a str {
-        self.alike(account, same).next().map_or(account, |(name, _)| name)
-    }
-
-    fn alike(&self, account: &str, same: fn(&Account, &Account) -> bool) -> impl Iterator<Item = (&str, &Account)> {
-        let one = self.accounts.get(account);
-        let like = move |(_, other): &(&String, &Account)| one.is_some_and(|one| same(one, other));
-        self.accounts.iter().filter(like).map(|(name, account)| (name.as_str(), account))
+        let Some(one) = self.accounts.get(account) else { return account };
+        self.accounts.with_id(&one.id).find(|(_, other)| same(one, other)).map_or(account, |(name, _)| name)
     }
 
     /// Returns a hint on how to raise a limit of an account.
     pub fn raise(&self, account: &str, limit: Limit) -> String {
-        let plan = self.accounts.get(account).map_or(Plan::default(), |account| account.plan);
+        self.raise_of(account, self.accounts.get(account), limit)
+    }
+
+    /// Returns a hint on how to raise a limit of an account of this name.
+    pub fn raise_of(&self, name: &str, account: Option<&Account>, limit: Limit) -> String {
+        let plan = account.map_or(Plan::default(), |account| account.plan);
         let (own, paid) = (plan.limit(limit), Plan::Paid.limit(limit));
         let upgrade = if own < paid { format!("`plan: paid` has {}; ", grouped(paid)) } else { String::new() };
         let key = limit.row().key;
-        format!("{upgrade}if Cloudflare has raised the limit, set `limits: {{ {key}: … }}` of the account `{account}`")
+        format!("{upgrade}if Cloudflare has raised the limit, set `limits: {{ {key}: … }}` of the account `{name}`")
     }
 
     /// Returns the zone of a host name: the longest one of fleet.yaml that it ends with, or else what can be registered.
@@ -238,10 +245,10 @@ fn read_parts(
         errors.push(Diagnostic::error(Code::BadNamePattern, document.place_of(["workerName"]), message, help));
         mark_key(&mut document, "workerName");
     }
-    let accounts = file.accounts.clone().unwrap_or_else(|| match document.root.get("accounts") {
+    let accounts = Accounts::new(file.accounts.clone().unwrap_or_else(|| match document.root.get("accounts") {
         Some(_) => BTreeMap::new(),
         None => BTreeMap::from([("default".to_owned(), default_account())]),
-    });
+    }));
     let (mut packs, mut broken_packs) = (BTreeMap::new(), BTreeMap::new());
     if let Some(Kind::Map(entries)) = document.root.get("packs").map(|node| &node.kind) {
         let left_out = entries.iter().filter(|(_, _, node)| node.is_left_out());

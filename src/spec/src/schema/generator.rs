@@ -71,7 +71,7 @@ fn settable() -> Value {
         });
         merge_into_layers(&mut schema["$defs"][name]["properties"]);
     }
-    for name in ["Database", "Logs", "Observability", "QueueConsumer", "RequestLimits", "Traces"] {
+    for name in ["Cors", "Database", "Logs", "Observability", "QueueConsumer", "RequestLimits", "Traces"] {
         merge_into_layers(&mut schema["$defs"][name]["properties"]);
     }
     let kinds: HashSet<&str> = binding::KINDS.iter().map(binding::Kind::key).collect();

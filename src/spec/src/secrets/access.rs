@@ -3,6 +3,7 @@
 
 use flotilla_model::customer::SHARED;
 use flotilla_model::names::{Wrong, own_secret, without_own};
+use flotilla_model::service_key;
 use flotilla_model::spec::IdentityPlace;
 
 use crate::project::Fleet;
@@ -102,9 +103,11 @@ pub fn refusal(fleet: &Fleet, customer: &str, name: &str) -> Option<Wrong> {
 
 /// Returns what a name is, if it is one of the fleet's own credentials.
 fn credential_of(fleet: &Fleet, name: &str) -> Option<String> {
-    let account = fleet.accounts.iter().find(|(_, account)| account.token.secret == name);
-    if let Some((account, _)) = account {
+    if let Some(account) = fleet.accounts.of_token(name) {
         return Some(format!("the API token of the account `{account}`"));
+    }
+    if [service_key::SOURCE, service_key::PREVIOUS].contains(&name) {
+        return Some("the secret that the keys of calls between workers are derived from".to_owned());
     }
     let opens = |identity: &IdentityPlace| identity.env.as_deref() == Some(name);
     let source = fleet.file.secrets.iter().flatten().find(|source| source.identity.as_ref().is_some_and(opens))?;
@@ -142,10 +145,11 @@ mod tests {
     fn credentials_are_refused_whatever_is_listed() {
         let fleet = fleet(
             "accounts: { eu: { id: { env: EU_ID }, token: { secret: EU_TOKEN } } }\n\
-             secrets: [{ age: a.age, identity: { env: ACME__KEY } }, { env: true, names: [\"*\", EU_TOKEN, CI, ACME__KEY] }]\n",
+             secrets: [{ age: a.age, identity: { env: ACME__KEY } }, { env: true, names: [\"*\", EU_TOKEN, CI, ACME__KEY, FLOTILLA_SERVICE_KEY] }]\n",
         );
         let refused = |customer: &str, name: &str| refusal(&fleet, customer, name).map(|(message, _)| message);
         assert!(refused("acme", "EU_TOKEN").unwrap().contains("the API token of the account `eu`"));
+        assert!(refused("acme", "FLOTILLA_SERVICE_KEY").unwrap().contains("the keys of calls between workers"));
         assert!(refused("acme", "ACME__KEY").unwrap().contains("the key that opens a.age"));
         assert!(refused("acme", "KEY").unwrap().contains("looked up as `ACME__KEY`"));
         assert_eq!(refused("bluebird", "KEY"), None);
