@@ -24,6 +24,8 @@ const UNDOCUMENTED: &[(&str, &str)] = &[
     ("POST", "/accounts/*/workers/assets/upload"),
     ("POST", "/accounts/*/workers/scripts/*/assets-upload-session"),
     ("POST", "/accounts/*/workers/dispatch/namespaces/*/scripts/*/assets-upload-session"),
+    ("GET", "/accounts/*/d1/database/*/time_travel/bookmark"),
+    ("POST", "/accounts/*/d1/database/*/time_travel/restore"),
     ("GET", "/accounts/*/queues"),
     ("POST", "/accounts/*/queues"),
     ("GET", "/accounts/*/queues/*"),

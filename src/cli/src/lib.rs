@@ -11,6 +11,7 @@ mod complete;
 mod confirmation;
 mod control;
 mod control_channel;
+mod database_rows;
 mod deploy;
 mod destroy;
 mod dev;

@@ -2,39 +2,30 @@
 
 mod new;
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use clap::Subcommand;
 use serde::Serialize;
 
-use flotilla_build::build::{self, Loaded};
+use flotilla_build::build;
 use flotilla_deploy::pace::Priority;
-use flotilla_deploy::plan::DatabaseDecision;
-use flotilla_deploy::state::State;
 use flotilla_engine::RunKind;
-use flotilla_engine::cloud::Cloud;
-use flotilla_engine::databases::{BoundDatabase, databases_of, rehearse};
+use flotilla_engine::databases::rehearse;
 use flotilla_engine::deploy_fleet::{DeployRequest, deploy_fleet};
 use flotilla_engine::planning::PlanRequest;
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_model::migrations::Fault;
 use flotilla_model::progress::Progress as _;
-use flotilla_model::spec::Environment;
-use flotilla_model::text::names;
 use flotilla_spec::project;
 use flotilla_spec::tree::Tree;
 
 use super::apply::ApplyArguments;
 use super::cloud::{CloudArguments, CustomersArguments};
+use super::database_rows::{DatabaseRow, databases};
 use super::deploy::report_deployed;
 use super::report::{self, count};
 use super::selection::Selection;
 use super::table::{Cell, Column, Fit, Table};
-use super::ui::{Style, clean};
+use super::ui::clean;
 use super::{Format, Session, summary};
 
-/// The number of names in a line.
-const NAMES: usize = 6;
 /// The columns of the list.
 const FILES: [Column<'_>; 7] = [
     Column::new("pack", Fit::Whole(3)),
@@ -83,113 +74,6 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         Arguments::Apply(arguments) => summary::of("flotilla migrations apply", session, apply(session, arguments)),
         Arguments::New(arguments) => new::run(session, arguments),
     }
-}
-
-/// A database with migrations, and the workers that are bound to it.
-#[derive(Serialize)]
-pub(super) struct DatabaseRow {
-    customer: String,
-    environment: Environment,
-    account: String,
-    database: String,
-    workers: BTreeSet<String>,
-    pack: String,
-    binding: String,
-    /// The migrations of the pack that were applied, as far as the state knows.
-    applied: Vec<String>,
-    /// Those that are pending; if its table was not read yet, at most these.
-    pending: Vec<String>,
-    /// Whether it is known what was applied.
-    known: bool,
-    /// The migration that was sent, and not answered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    uncertain: Option<String>,
-    /// The migrations that were edited or removed after they were applied.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    changed: Vec<String>,
-    /// The bookmark from before the last run's first migration.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bookmark: Option<String>,
-}
-
-impl DatabaseRow {
-    fn of(bound: &BoundDatabase) -> DatabaseRow {
-        let known = bound.known.clone().unwrap_or_default();
-        let names = |indices: &[usize]| indices.iter().map(|index| bound.all.files[*index].name.clone()).collect();
-        let changed = match bound.decision() {
-            DatabaseDecision::Faulty(faults) => faults,
-            _ => Vec::new(),
-        };
-        let files = bound.all.files.iter();
-        DatabaseRow {
-            customer: String::new(),
-            environment: Environment::Production,
-            account: String::new(),
-            database: bound.reference.name.clone(),
-            workers: BTreeSet::new(),
-            pack: String::new(),
-            binding: bound.binding.clone(),
-            applied: files
-                .filter(|file| known.applied.contains_key(&file.name))
-                .map(|file| file.name.clone())
-                .collect(),
-            pending: names(&bound.all.pending(&known.applied)),
-            known: bound.known.is_some(),
-            uncertain: known.in_flight,
-            changed: changed.into_iter().map(|(Fault::Edited(name) | Fault::Removed(name))| name).collect(),
-            bookmark: known.bookmark,
-        }
-    }
-
-    /// Returns whether it lacks migrations, or was never read.
-    pub(super) fn is_behind(&self) -> bool {
-        !self.pending.is_empty() || !self.changed.is_empty() || self.uncertain.is_some()
-    }
-
-    fn status(&self) -> Cell {
-        let pending = names(&self.pending, NAMES);
-        if !self.changed.is_empty() {
-            let changed = names(&self.changed, NAMES);
-            return Cell::styled(format!("edited or removed since: {changed}"), Style::Error);
-        }
-        match (&self.uncertain, self.known, self.pending.is_empty()) {
-            (Some(name), ..) => Cell::styled(format!("{name} was interrupted; pending: {pending}"), Style::Warning),
-            (None, false, false) => Cell::styled(format!("not read yet; at most pending: {pending}"), Style::Dim),
-            (None, _, true) => Cell::from("up to date"),
-            (None, true, false) => Cell::styled(format!("pending: {pending}"), Style::Warning),
-        }
-    }
-}
-
-/// Returns the databases of the selected workers, each once.
-pub(super) fn databases(
-    loaded: &Loaded,
-    cloud: &Cloud,
-    state: &State,
-    is_selected: impl Fn(&flotilla_model::customer::Worker) -> bool,
-) -> Result<Vec<DatabaseRow>, Failure> {
-    let mut rows: BTreeMap<(Environment, String, String, String, String), DatabaseRow> = BTreeMap::new();
-    for worker in loaded.workers.iter().filter(|worker| is_selected(worker)) {
-        let Some(pack) = loaded.project.fleet.packs.get(&worker.pack) else { continue };
-        if pack.databases.is_empty() {
-            continue;
-        }
-        let account_id = cloud.home(&worker.account, None).account_id;
-        for bound in databases_of(pack, worker, &account_id, state)? {
-            let table = bound.all.table.clone();
-            let key =
-                (worker.environment, worker.customer.clone(), account_id.clone(), bound.reference.name.clone(), table);
-            let row = rows.entry(key).or_insert_with(|| DatabaseRow {
-                customer: worker.customer.clone(),
-                environment: worker.environment,
-                account: worker.account.clone(),
-                pack: worker.pack.clone(),
-                ..DatabaseRow::of(&bound)
-            });
-            row.workers.insert(worker.name.clone());
-        }
-    }
-    Ok(rows.into_values().collect())
 }
 
 /// A migration of a pack, and the number of databases that have it.

@@ -20,7 +20,7 @@ use flotilla_spec::project::{Fleet, FleetReading, read_fleet_in_part, unknown_fl
 use flotilla_spec::tree::Tree;
 
 use super::cloud::CustomersArguments;
-use super::migrations::{self, DatabaseRow};
+use super::database_rows::{DatabaseRow, databases};
 use super::report::{self, count};
 use super::selection::Selection;
 use super::table::{Cell, Column, Fit, Table};
@@ -183,7 +183,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let is_invalid = !cloud.invalid(accounts.iter().copied()).is_empty();
     let unknown = unknown_accounts(&cloud.unknown(accounts));
     let migrated = match &loaded {
-        Some(loaded) => migrations::databases(loaded, &cloud, &state, |worker| selection.includes(worker))?,
+        Some(loaded) => databases(loaded, &cloud, &state, |worker| selection.includes(worker))?,
         None => Vec::new(),
     };
     let behind: Vec<&DatabaseRow> = migrated.iter().filter(|row| row.is_behind()).collect();

@@ -16,6 +16,8 @@ use flotilla_model::spec::Environment;
 use flotilla_model::text::{count, names};
 use flotilla_spec::pack::Pack;
 
+/// The help for a statement that isn't SQL.
+const SYNTAX_HELP: &str = "fix the statement: D1 rejects the migration, and applies nothing of it";
 /// The number of databases that an error names.
 const NAMES: usize = 5;
 
@@ -27,7 +29,7 @@ pub struct BoundDatabase {
     pub reference: DatabaseReference,
     /// The migrations.
     pub all: Arc<DatabaseMigrations>,
-    /// What the state knows of it.
+    /// The part of it that the state knows.
     pub known: Option<RecordedDatabase>,
 }
 
@@ -129,8 +131,8 @@ pub fn syntax_errors(all: &DatabaseMigrations) -> Vec<Diagnostic> {
             rejected.is_syntax.then_some((index, statement.start, rejected))
         });
         let (index, start, rejected) = rejected?;
-        let help = "fix the statement: D1 rejects the migration, and applies nothing of it";
-        Some(error_at(file, start + rejected.offset.unwrap_or(0), (index, statements.len(), &rejected.message), help))
+        let offset = start + rejected.offset.unwrap_or(0);
+        Some(error_at(file, offset, (index, statements.len(), &rejected.message), SYNTAX_HELP))
     };
     all.files.iter().filter_map(of_file).collect()
 }
@@ -142,7 +144,12 @@ pub fn rehearse(all: &DatabaseMigrations) -> Option<Diagnostic> {
         let statements = statements(&file.sql).unwrap_or_default();
         for (index, statement) in statements.iter().enumerate() {
             if let Err(rejected) = scratch.run(&file.sql[statement.start..statement.end]) {
-                let help = "the migrations were applied to an empty database in memory: a table that no migration creates is missing there";
+                let help = match rejected.is_syntax {
+                    true => SYNTAX_HELP,
+                    false => {
+                        "the migrations were applied to an empty database in memory: a table that no migration creates is missing there"
+                    }
+                };
                 let offset = statement.start + rejected.offset.unwrap_or(0);
                 return Some(error_at(file, offset, (index, statements.len(), &rejected.message), help));
             }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::call::Call;
 use super::cloud::Cloud;
-use super::databases::find;
+use super::databases::{BOOKMARKS, find};
 use super::envelope::{Answer, Outcome, Refusal};
 
 /// The number of bookmarks of a database that are kept.
@@ -46,18 +46,12 @@ pub fn restore(cloud: &Cloud, account: &str, id: &str, call: &Call) -> Outcome {
     ))
 }
 
-/// Deletes the bookmarks of a database.
-pub fn forget(cloud: &Cloud, id: &str) {
-    // Without any, there is no folder.
-    let _ = std::fs::remove_dir_all(folder(cloud, id));
-}
-
 fn database(cloud: &Cloud, id: &str) -> PathBuf {
     cloud.folder.join("d1").join(format!("{id}.db"))
 }
 
 fn folder(cloud: &Cloud, id: &str) -> PathBuf {
-    cloud.folder.join("d1/bookmarks").join(id)
+    cloud.folder.join(BOOKMARKS).join(id)
 }
 
 /// Makes a bookmark of the present. They sort by time.
@@ -96,7 +90,7 @@ fn at(cloud: &Cloud, id: &str, time: &str) -> Result<String, Refusal> {
     last.ok_or_else(|| Refusal::new(400, 7400, "no bookmark of that time is kept"))
 }
 
-/// Copies a database as a whole, whoever uses either of them.
+/// Copies a database as a whole, even while others use either of them.
 fn copy(from: &Path, to: &Path) -> Result<(), Refusal> {
     let run = || -> rusqlite::Result<()> {
         let from = Connection::open(from)?;

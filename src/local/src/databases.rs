@@ -28,6 +28,9 @@ fn brief(row: &rusqlite::Row<'_>) -> rusqlite::Result<Value> {
     }))
 }
 
+/// The folder of the copies to which databases can be restored, by their ids.
+pub const BOOKMARKS: &str = "d1/bookmarks";
+
 const DATABASE: &str = "SELECT id, name, created, jurisdiction, replication FROM d1";
 
 /// `GET …/d1/database`.
@@ -126,7 +129,8 @@ pub fn patch(cloud: &Cloud, account: &str, id: &str, call: &Call) -> Outcome {
 pub fn delete(cloud: &Cloud, account: &str, id: &str) -> Outcome {
     find(cloud, account, id)?;
     cloud.store.write(|db| Ok(db.execute("DELETE FROM d1 WHERE id = ?1", [id])?))?;
-    super::bookmarks::forget(cloud, id);
+    // Without bookmarks, there is no folder of them.
+    let _ = std::fs::remove_dir_all(cloud.folder.join(BOOKMARKS).join(id));
     for end in ["db", "db-wal", "db-shm"] {
         // A file that was never made is as good as deleted.
         let _ = std::fs::remove_file(cloud.folder.join("d1").join(format!("{id}.{end}")));

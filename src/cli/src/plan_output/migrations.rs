@@ -15,7 +15,7 @@ const MIGRATIONS: usize = 6;
 pub(super) fn lines(databases: &[DatabaseChange], limit: usize) -> Vec<String> {
     let mut groups: BTreeMap<(&[String], bool), Vec<&DatabaseChange>> = BTreeMap::new();
     for change in databases {
-        groups.entry((&change.migrations, change.reads_table && !change.is_new)).or_default().push(change);
+        groups.entry((&change.migrations, change.reads_table)).or_default().push(change);
     }
     let mut groups: Vec<_> = groups.into_iter().collect();
     groups.sort_by_key(|(_, members)| std::cmp::Reverse(members.len()));

@@ -109,7 +109,7 @@ impl<'p> Run<'p> {
             // What was recorded of it belongs to the database with this id.
             let request = match &database {
                 None => Request::Create,
-                Some(_) if change.reads_table => Request::Read,
+                Some(_) if change.is_unknown => Request::Read,
                 Some(_) => Request::Bookmark,
             };
             let task = DatabaseTask {
@@ -120,7 +120,7 @@ impl<'p> Run<'p> {
                 pages: Pages::default(),
                 pending: change.pending.clone(),
                 is_after: false,
-                has_table: !change.reads_table && change.pending.len() < change.all.files.len(),
+                has_table: !change.is_unknown && change.pending.len() < change.all.files.len(),
                 bookmark: None,
                 is_bookmark_due: true,
                 attempts: Attempts::default(),

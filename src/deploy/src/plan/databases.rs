@@ -55,8 +55,11 @@ pub struct DatabaseChange {
     pub migrations: Vec<String>,
     /// The number of them that are applied before the workers are uploaded.
     pub before_upload: usize,
-    /// Whether the database's table has to be read first, because the state doesn't know what was applied.
+    /// Whether the database's table has to be read first, because the database may exist and the state doesn't know what was applied.
     pub reads_table: bool,
+    /// Whether the state doesn't know what was applied.
+    #[serde(skip)]
+    pub is_unknown: bool,
     /// The wave that it belongs to, from 0.
     pub wave: usize,
     /// The home of its account.
@@ -102,7 +105,7 @@ impl DatabaseChange {
     }
 }
 
-/// What of a migrated database is part of a plan's digest.
+/// The part of a database's change that decides a plan's digest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatabaseAction {
@@ -164,7 +167,7 @@ pub enum DatabaseDecision {
         /// Whether the database's table has to be read first.
         reads_table: bool,
     },
-    /// What was applied contradicts the pack.
+    /// The pack and the migrations that were applied contradict each other.
     Faulty(Vec<Fault>),
 }
 
@@ -224,6 +227,7 @@ impl Databases {
             migrations: pending.iter().map(|index| all.files[*index].name.clone()).collect(),
             before_upload: all.before_upload(&pending),
             reads_table,
+            is_unknown: reads_table,
             wave: 0,
             home,
             users: vec![user.id.clone()],
@@ -240,6 +244,9 @@ impl Databases {
     /// Returns the changes of databases, sorted.
     pub fn finish(self) -> Vec<DatabaseChange> {
         let mut changes = self.changes;
+        for change in &mut changes {
+            change.reads_table &= !change.is_new;
+        }
         keep_users(&mut changes, |_| true);
         changes.sort_by(|a, b| {
             (a.environment, &a.customer, &a.account, &a.database).cmp(&(

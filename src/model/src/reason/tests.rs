@@ -145,6 +145,7 @@ fn patterns_leave_out_what_differs_from_worker_to_worker() {
         "domain … added",
         "domain … removed",
         "flotilla itself changed: … → …",
+        "migration … applied to D1 database …",
         "no longer consumes queue …",
         "queue … is created unless it exists",
         "rolled back to record …",

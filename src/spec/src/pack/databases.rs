@@ -76,6 +76,10 @@ pub(super) fn of_wrangler(
         let (Some(name), Some(folder)) = (text(node.get("binding")), text(node.get("migrations_dir"))) else {
             continue;
         };
+        // wrangler deploys without it, and so do others who have the configuration alone.
+        if !folders.2.join(&folder).is_dir() {
+            continue;
+        }
         let place = document.place(node.get("migrations_dir").unwrap_or(node).span);
         if let Some(pattern) = node.get("migrations_pattern")
             && text(Some(pattern)).is_none_or(|text| {
@@ -114,7 +118,7 @@ fn read(
     }
     let listed = std::fs::read_dir(&folder).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
     let listed = listed.map_err(|error| {
-        let help = "create the folder with its first migration: `flotilla migrations new NAME`; or correct the path";
+        let help = "create the folder, or correct the path";
         bad(format!("the migrations in {shown} can't be read: {error}"), help)
     })?;
     let names = listed.iter().map(|entry| entry.file_name().to_string_lossy().into_owned());
