@@ -159,7 +159,7 @@ fn browsers_may_call_from_the_customers_own_workers_and_from_those_that_are_list
     let (cloud, project) = (Cloud::with_workerd(), project());
     project.write(".env", "FLOTILLA_SERVICE_KEY=0123456789abcdef0123456789abcdef\n");
     cloud.run(&project, &["deploy", "--yes"]).exits(0);
-    let up = ["preview", "up", "--id", "7", "--customer", "acme", "--from", "production", "--yes", "--format", "json"];
+    let up = ["preview", "up", "acme", "--id", "7", "--from", "production", "--yes", "--format", "json"];
     cloud.run(&project, &up).exits(0);
     let preflight = |host: &str, origin: &str| {
         let headers = [
