@@ -104,8 +104,8 @@ fn remembering(criterion: &mut Criterion) {
     let all = build::Scope { includes: &|_, _| true, whole: true, dry: false, explain: false };
     let once = || {
         let told = |mistakes| -> ! { panic!("{mistakes:?}") };
-        let project = build::open(Tree::new(folder.path()), &Silent).unwrap_or_else(|mistakes| told(mistakes));
-        let mut scan = build::scan(&project, true, &Silent).unwrap_or_else(|mistakes| told(mistakes));
+        let mut project = build::open(Tree::new(folder.path()), &Silent).unwrap_or_else(|mistakes| told(mistakes));
+        let mut scan = build::scan(&mut project, true, &Silent).unwrap_or_else(|mistakes| told(mistakes));
         let Ok(runtimes) = build::pack_bundles(&project, &mut scan, &|_, _| true, &Silent) else {
             panic!("no runtime")
         };
