@@ -207,7 +207,7 @@ pub struct PlannedAssets {
     pub list: Digest,
     /// The number of files that the platform may lack, each of which can take a request.
     pub uploads_at_most: usize,
-    /// How many of them are not of the pack.
+    /// The number of them that are not of the pack.
     #[serde(skip)]
     pub own_at_most: usize,
     /// The pack, whose files its other workers have as well; none where it isn't known.

@@ -1,10 +1,9 @@
 //! The accounts of a fleet for commands that need no specs beside: those of fleet.yaml, those of customers' own, and those that customers had
 //! whose specs are gone.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use flotilla_build::build;
+use flotilla_build::build::{self, Scan};
 use flotilla_deploy::state::State;
 use flotilla_model::failure::Failure;
 use flotilla_model::spec::OwnAccount;
@@ -14,7 +13,6 @@ use flotilla_spec::tree::Tree;
 
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::Context;
-use crate::planning::Planned;
 
 /// Reads fleet.yaml, and the accounts that specs define.
 pub fn read_fleet(root: &Path) -> Result<Fleet, Failure> {
@@ -51,15 +49,13 @@ pub(crate) fn note_all(fleet: &Fleet, cloud: &Cloud) -> Result<(), Failure> {
     State::open(&cloud.state)?.note_accounts(&defined.collect())
 }
 
-/// Notes in the state which accounts the specs of a plan define. Where none does and none did, nothing is opened.
-pub(crate) fn note(planned: &Planned) -> Result<(), Failure> {
-    let has_own = !planned.project.fleet.accounts.own().is_empty();
-    if !has_own {
+/// Notes in the state which accounts the specs of a scan define. Where none does and none did, nothing is opened.
+pub(crate) fn note(scan: &Scan, fleet: &Fleet, cloud: &Cloud) -> Result<(), Failure> {
+    if fleet.accounts.own().is_empty() {
         return Ok(());
     }
-    let all = planned.scan.records.iter().flat_map(|record| &record.accounts);
+    let all = scan.records.iter().flat_map(|record| &record.accounts);
     let own = all.filter_map(|(name, own)| Some((name.clone(), OwnAccount::of(&own.account()?))));
-    let own = own.map(|(name, own)| (name.clone(), (planned.cloud.home(&name, None).account_id, own)));
-    let defined: BTreeMap<String, (String, OwnAccount)> = own.collect();
-    State::open(&planned.cloud.state)?.note_accounts(&defined)
+    let own = own.map(|(name, own)| (name.clone(), (cloud.home(&name, None).account_id, own)));
+    State::open(&cloud.state)?.note_accounts(&own.collect())
 }

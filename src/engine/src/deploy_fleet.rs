@@ -137,7 +137,7 @@ pub(crate) fn apply_planned(
         Approved::No(refusal) => return Ok(Deployed::OtherPlan { planned: Box::new(planned), refusal }),
     };
     if !request.approval.is_dry_run() {
-        accounts::note(&planned)?;
+        accounts::note(&planned.scan, &planned.project.fleet, &planned.cloud)?;
     }
     if planned.plan.is_empty() {
         return Ok(Deployed::UpToDate(Box::new(planned)));

@@ -124,7 +124,7 @@ impl Scan {
     /// Scans some files of customers again, and lists the files that exist: for `--watch`.
     pub fn rescan(&mut self, project: &mut Project, touched: &BTreeSet<String>) -> Result<(), Vec<Diagnostic>> {
         let project::SpecFiles { files, unread } = project::spec_files(&project.tree)?;
-        // What is resolved anew may define others.
+        // What is resolved again may define others.
         project.fleet.accounts.set_own(BTreeMap::new());
         project.unread = unread;
         let mut gone: HashMap<String, Scanned> = HashMap::new();

@@ -6,12 +6,14 @@
 //! writing happen under the operating system's lock, which a killed process no longer holds. Nothing is flushed to
 //! the disk: after a power failure the clock is another one, and the file starts over.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
 use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
 
 use flotilla_model::plain_file::{self, HeldFile};
 
@@ -34,8 +36,8 @@ const _: () = assert!(HEAD + BODY + MORE <= PLACE);
 /// The time without a change after which a file is removed: longer than any window or block.
 const UNUSED: Duration = Duration::from_secs(7 * 86_400);
 
-/// Whether this process has removed unused files.
-static SWEPT: Once = Once::new();
+/// The folders from which this process has removed unused files.
+static SWEPT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// The file.
 #[derive(Debug)]
@@ -54,7 +56,9 @@ impl Shared {
             plain_file::create_folder(folder)?;
             if !path.exists() {
                 // Once: a run can have a token for each customer.
-                SWEPT.call_once(|| sweep(folder));
+                if SWEPT.lock().insert(folder.to_owned()) {
+                    sweep(folder);
+                }
             }
         }
         Ok(Shared { path: path.to_owned(), file: file(path)?, epoch, last: [0; HEAD] })

@@ -15,7 +15,7 @@ use flotilla_model::failure::Failure;
 use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
 
-/// What bundles were made from, for workers that have another source than the first worker with the same bundle.
+/// The table of what bundles were made from, for workers that have another source than the first worker with the same bundle.
 pub(super) const SOURCES: &str = "
 CREATE TABLE IF NOT EXISTS sources (
     digest TEXT NOT NULL, account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL, source BLOB NOT NULL,
