@@ -49,7 +49,7 @@ export default {
 
 /// A worker's wrangler configuration.
 fn config(index: usize) -> String {
-    let (folder, name, _, host) = WORKERS[index];
+    let (folder, name, _, own) = WORKERS[index];
     let mut text = format!("name = \"{name}\"\ncompatibility_date = \"2026-01-15\"\n");
     text += match folder {
         "apps/web" => {
@@ -59,13 +59,17 @@ fn config(index: usize) -> String {
         _ => "main = \"src/index.js\"\n",
     };
     text += "[observability]\nenabled = true\n";
-    text += &format!("[env.production]\nname = \"{name}-production\"\n");
-    text += &format!("routes = [{{ pattern = \"{host}.studio.example\", custom_domain = true }}]\n");
     let (called, addressed) = (&WORKERS[index + 1..], &WORKERS[..index]);
-    let urls = addressed.iter().map(|(.., key, host)| format!(", {key}_URL = \"https://{host}.studio.example\""));
-    text += &format!("vars = {{ ENVIRONMENT = \"production\"{} }}\n", urls.collect::<String>());
-    for (_, other, binding, _) in called {
-        text += &format!("[[env.production.services]]\nbinding = \"{binding}\"\nservice = \"{other}-production\"\n");
+    for (environment, suffix) in [("production", ""), ("staging", "-staging")] {
+        let host = |host: &str| format!("{host}{suffix}.studio.example");
+        text += &format!("[env.{environment}]\nname = \"{name}-{environment}\"\n");
+        text += &format!("routes = [{{ pattern = \"{}\", custom_domain = true }}]\n", host(own));
+        let urls = addressed.iter().map(|(.., key, other)| format!(", {key}_URL = \"https://{}\"", host(other)));
+        text += &format!("vars = {{ ENVIRONMENT = \"{environment}\"{} }}\n", urls.collect::<String>());
+        for (_, other, binding, _) in called {
+            let service = format!("service = \"{other}-{environment}\"");
+            text += &format!("[[env.{environment}.services]]\nbinding = \"{binding}\"\n{service}\n");
+        }
     }
     text
 }
@@ -174,19 +178,21 @@ fn a_sveltekit_site_and_its_workers_from_import_to_preview() {
     assert_eq!((&imported["customers"], &imported["packs"]), (&json!(1), &json!(3)), "{imported}");
     run(&project, &["check"], 0);
     let built = run(&project, &["build", "--format", "json"], 0).json();
-    assert_eq!(built["workers"], 3, "{built}");
+    assert_eq!(built["workers"], 6, "{built}");
 
     let local = Local::start(&project, None);
     let deployed = run(&project, &["deploy", "--local", "--format", "json"], 0).json();
-    assert_eq!((&deployed["applied"], &deployed["failed"]), (&json!(3), &json!(0)), "{deployed}");
+    assert_eq!((&deployed["applied"], &deployed["failed"]), (&json!(6), &json!(0)), "{deployed}");
     let production = ["codex.studio.example", "api.studio.example", "auth.studio.example"];
     serve(&local, production, "production");
+    let staging = ["codex-staging.studio.example", "api-staging.studio.example", "auth-staging.studio.example"];
+    serve(&local, staging, "staging");
     let again = run(&project, &["deploy", "--local", "--format", "json"], 0).json();
     assert_eq!((&again["applied"], &again["requests"]), (&json!(0), &json!(0)), "{again}");
 
     // What import can't know is what a healthy worker answers.
     let unknown = run(&project, &["verify", "--local", "--deadline", "0"], 0).stdout;
-    assert!(unknown.contains("not checked: 3 workers: no request is defined in `verify` of the pack"), "{unknown}");
+    assert!(unknown.contains("not checked: 6 workers: no request is defined in `verify` of the pack"), "{unknown}");
     for (pack, ..) in project.files("templates").iter().filter(|(path, _)| path.ends_with("/pack.yaml")) {
         let path = format!("templates/{pack}");
         let text = project.read(&path);
@@ -195,7 +201,7 @@ fn a_sveltekit_site_and_its_workers_from_import_to_preview() {
     }
     let verified = run(&project, &["verify", "--local", "--deadline", "120", "--format", "json"], 0).json();
     let counts = ["passed", "failed", "skipped"].map(|key| verified[key].clone());
-    assert_eq!(counts, [json!(3), json!(0), json!(0)], "{verified}");
+    assert_eq!(counts, [json!(6), json!(0), json!(0)], "{verified}");
 
     let up = run(&project, &["preview", "up", "--id", "42", "--local", "--yes", "--format", "json"], 0).json();
     assert_eq!((&up["applied"], &up["unhealthy"]), (&json!(3), &json!(0)), "{up}");
