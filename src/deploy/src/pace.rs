@@ -52,9 +52,9 @@ pub struct Rate {
 /// The reported limits that replace a default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Assumed {
-    /// Those of a window that is at least as long as the default's: Cloudflare's documented limit holds beside a shorter one.
+    /// Limits of a window that is at least as long as the default's: Cloudflare's documented limit holds beside a shorter one.
     Documented,
-    /// Any: the local emulator has no other limit than the one that it reports.
+    /// All limits: the local emulator has no other limit than the one that it reports.
     Reported,
 }
 
