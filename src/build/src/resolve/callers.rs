@@ -15,7 +15,7 @@ use flotilla_spec::project::{Fleet, unknown};
 use super::Batch;
 use super::worker::WorkerResolver;
 
-/// What a worker's spec defines of those that call it, by services and by browsers.
+/// The part of a worker's spec that is about those that call it: services and browsers.
 pub(super) struct Callee {
     /// The index of the worker, among the resolved ones.
     worker: usize,
@@ -60,7 +60,7 @@ impl WorkerResolver<'_, '_> {
     }
 }
 
-/// Gives workers the keys of calls between them, and the origins of browsers that may call them.
+/// Adds to workers the keys of calls between them, and the origins of browsers that may call them.
 pub(super) fn connect(batch: &mut Batch<'_>) {
     let callees = std::mem::take(&mut batch.callees);
     for callee in &callees {
@@ -72,7 +72,7 @@ pub(super) fn connect(batch: &mut Batch<'_>) {
     keys_of_shared(batch);
 }
 
-/// Gives a called worker its key and the list of its callers, and each of those that are resolved with it a key.
+/// Adds its key and the list of its callers to a called worker, and a key to each of those that are resolved with it.
 fn keys(batch: &mut Batch<'_>, callee: &Callee) {
     let worker = &batch.resolved.workers[callee.worker];
     let (customer, environment, role) = (worker.customer.clone(), worker.environment, worker.role.clone());
@@ -111,7 +111,7 @@ fn keys(batch: &mut Batch<'_>, callee: &Callee) {
     }
 }
 
-/// Gives the workers of a customer the keys for the shared workers that accept their roles.
+/// Adds to the workers of a customer the keys for the shared workers that accept their roles.
 fn keys_of_shared(batch: &mut Batch<'_>) {
     let Some(shared) = batch.shared else { return };
     for worker in &mut batch.resolved.workers {
@@ -134,7 +134,7 @@ fn has_code(worker: &Worker) -> bool {
     !worker.assets.as_ref().is_some_and(|assets| assets.is_all)
 }
 
-/// Gives a worker the key for the one that it calls. Returns the name by which it is known there.
+/// Adds to a worker the key for the one that it calls. Returns the name by which it is known there.
 fn give(from: &mut Worker, called: &str, path: &str) -> String {
     let caller = format!("{}/{}", from.customer, from.role.as_deref().unwrap_or_default());
     let binding = format!("{}_{}", service_key::BINDING, called.to_ascii_uppercase().replace('-', "_"));

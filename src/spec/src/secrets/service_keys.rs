@@ -76,7 +76,8 @@ mod tests {
         let root = folder.path();
         std::fs::write(root.join("s.age"), "no key opens it").unwrap();
         std::fs::write(root.join("a.env"), "FLOTILLA_SERVICE_KEY=new\n").unwrap();
-        let closed = SecretSource { age: Some("s.age".to_owned()), ..SecretSource::default() };
+        let identity = Some(flotilla_model::spec::IdentityPlace { env: Some("NO_SUCH_KEY".to_owned()), file: None });
+        let closed = SecretSource { age: Some("s.age".to_owned()), identity, ..SecretSource::default() };
         let clear = SecretSource { dotenv: Some("a.env".to_owned()), ..SecretSource::default() };
         for listed in [[closed.clone(), clear.clone()], [clear.clone(), closed.clone()]] {
             assert_eq!(found(root, &listed, false), "hidden by s.age");
