@@ -14,16 +14,22 @@ use crate::fleet::{ACCOUNT, Cloud, cache, fleet};
 use crate::folders::temporary_folder;
 use crate::support::{PATIENCE, Project, Run, output, repository};
 
+/// The file that `migrations new` makes.
+const MADE_MIGRATION: &str = "packs/tiny/migrations/0002_add_items.sql";
+
 /// A deployed fleet with a history, and what else commands need to have something to print.
 fn world() -> (Cloud, Project) {
     let cloud = Cloud::start();
-    let project = fleet(&[("acme", "vars: { A: one }\n"), ("bluebird", "")]);
+    let project = fleet(&[("acme", "vars: { A: one }\ndatabase: { type: d1, name: acme }\n"), ("bluebird", "")]);
+    let pack = project.read("packs/tiny/pack.yaml");
+    project.write("packs/tiny/pack.yaml", format!("{pack}databases:\n  DB: {{ migrationsDir: migrations }}\n"));
+    project.write("packs/tiny/migrations/0001_orders.sql", "CREATE TABLE orders (id INTEGER);\n");
     project.write(".gitignore", ".env\n/.flotilla/\n").write(".env", "KEY=value-that-is-long\n");
     cloud.run(&project, &["deploy", "--yes"]).exits(0);
-    project.write("customers/acme.yaml", "id: acme\nvars: { A: two }\n");
+    project.write("customers/acme.yaml", "id: acme\nvars: { A: two }\ndatabase: { type: d1, name: acme }\n");
     cloud.run(&project, &["deploy", "--yes"]).exits(0);
     // Something for plan, deploy and build to do, and something to prune.
-    project.write("customers/acme.yaml", "id: acme\nvars: { A: three }\n");
+    project.write("customers/acme.yaml", "id: acme\nvars: { A: three }\ndatabase: { type: d1, name: acme }\n");
     fs::remove_file(project.path("customers/bluebird.yaml")).expect("it is there");
     project
         .write("theirs/wrangler.toml", "name = \"theirs\"\nmain = \"index.js\"\ncompatibility_date = \"2026-01-15\"\n");
@@ -47,6 +53,10 @@ fn arguments(command: &str) -> &'static [&'static str] {
         "rollback" => &["rollback", "acme", "--yes"],
         "destroy" => &["destroy", "acme", "--dry-run"],
         "history" => &["history"],
+        "migrations list" => &["migrations", "list"],
+        "migrations status" => &["migrations", "status"],
+        "migrations apply" => &["migrations", "apply", "--yes"],
+        "migrations new" => &["migrations", "new", "add_items"],
         "diff" => &["diff", "acme"],
         "control" => &["control", "resume"],
         "list" => &["list"],
@@ -113,7 +123,7 @@ fn every_command_fails_if_stdout_is_full() {
         for format in ["text", "json"] {
             let arguments = arguments(&name);
             // What is made once is taken away, so that it can be made again.
-            for made in ["another", "imported", "export", "customers/third.yaml"] {
+            for made in ["another", "imported", "export", "customers/third.yaml", MADE_MIGRATION] {
                 let made = project.path(made);
                 let _ = if made.is_dir() { fs::remove_dir_all(&made) } else { fs::remove_file(&made) };
             }

@@ -372,7 +372,7 @@ impl Editor<'_> {
             self.rotate(token)?;
         }
         if let Some(name) = &arguments.rotate_secret {
-            let all = own_values(&self.deployment.worker);
+            let all = own_values(self.deployment.worker);
             if !all.contains(name) {
                 return Err(Failure::usage(format!("{} has no secret `{}`", self.deployment.worker.name, clean(name)))
                     .hint(format!("it has: {}", all.join(", "))));
@@ -516,7 +516,7 @@ impl Editor<'_> {
     }
 
     fn ask_secret(&mut self) -> Result<(), Failure> {
-        let names = own_values(&self.deployment.worker);
+        let names = own_values(self.deployment.worker);
         if names.is_empty() {
             self.prompter.note("it has no secrets");
             return Ok(());
