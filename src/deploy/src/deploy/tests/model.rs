@@ -358,6 +358,26 @@ fn the_address_on_workers_dev_goes_after_the_hosts_came() {
     }
 }
 
+/// Kills the deploy of `after` at each of its calls, before and after the call takes effect: the next deploy ends it, and then `check` holds.
+fn killed_anywhere(before: &Fleet, after: &Fleet, calls: usize, check: impl Fn(&Bench)) {
+    for (place, applied) in (0..calls).flat_map(|place| [(place, true), (place, false)]) {
+        let bench = Bench::new();
+        bench.deploy(before);
+        let count = Mutex::new(0);
+        *lock(&bench.fake.faults) = Box::new(move |_, _| {
+            let mut count = lock(&count);
+            *count += 1;
+            (*count == place + 1).then_some(Fault::Crash { applied })
+        });
+        assert!(bench.try_deploy(after).is_none());
+        *lock(&bench.fake.faults) = Box::new(|_, _| None);
+        let outcome = bench.deploy(after);
+        assert_eq!(outcome.failed, 0, "{:?}", outcome.failures);
+        bench.converged(after);
+        check(&bench);
+    }
+}
+
 #[test]
 fn a_circle_that_was_killed_anywhere_is_ended_by_the_next_deploy() {
     for (before, after) in circles() {
@@ -367,21 +387,7 @@ fn a_circle_that_was_killed_anywhere_is_ended_by_the_next_deploy() {
         bench.deploy(&after);
         let calls = bench.calls();
         assert!(calls.iter().any(|(words, _)| words.starts_with("move ")), "{calls:?}");
-        for (place, applied) in (0..calls.len()).flat_map(|place| [(place, true), (place, false)]) {
-            let bench = Bench::new();
-            bench.deploy(&before);
-            let count = Mutex::new(0);
-            *lock(&bench.fake.faults) = Box::new(move |_, _| {
-                let mut count = lock(&count);
-                *count += 1;
-                (*count == place + 1).then_some(Fault::Crash { applied })
-            });
-            assert!(bench.try_deploy(&after).is_none());
-            *lock(&bench.fake.faults) = Box::new(|_, _| None);
-            let outcome = bench.deploy(&after);
-            assert_eq!(outcome.failed, 0, "{:?}", outcome.failures);
-            bench.converged(&after);
-        }
+        killed_anywhere(&before, &after, calls.len(), |_| ());
     }
 }
 
@@ -459,23 +465,10 @@ fn migrations_that_were_killed_anywhere_are_ended_by_the_next_deploy() {
     let calls = bench.calls();
     let migrations = calls.iter().filter(|(words, _)| words.starts_with("migrate "));
     assert_eq!(migrations.count(), 3 + 3 + 2 + 2, "{calls:?}");
-    for (place, applied) in (0..calls.len()).flat_map(|place| [(place, true), (place, false)]) {
-        let bench = Bench::new();
-        bench.deploy(&before);
-        let count = Mutex::new(0);
-        *lock(&bench.fake.faults) = Box::new(move |_, _| {
-            let mut count = lock(&count);
-            *count += 1;
-            (*count == place + 1).then_some(Fault::Crash { applied })
-        });
-        assert!(bench.try_deploy(&after).is_none());
-        *lock(&bench.fake.faults) = Box::new(|_, _| None);
-        let outcome = bench.deploy(&after);
-        assert_eq!(outcome.failed, 0, "{:?}", outcome.failures);
-        bench.converged(&after);
+    killed_anywhere(&before, &after, calls.len(), |bench| {
         bench.calls();
         assert_eq!(bench.deploy(&after).requests, 0);
-    }
+    });
 }
 
 /// The same fleet over three zones, and two accounts: of the second one are two customers, without hosts.
