@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::Options;
 use super::activity::Activity;
 use super::asset_store;
+use super::audit;
 use super::caches::Caches;
 use super::call::Call;
 use super::clock::{Clock, stamp};
@@ -56,6 +57,8 @@ pub struct Cloud {
     pub validate: bool,
     /// The faults that are set.
     pub faults: Mutex<Faults>,
+    /// How the audit log behaves.
+    pub audit: Mutex<audit::Behaviour>,
     /// The latest requests.
     pub journal: Mutex<Journal>,
     /// The latest events of workers.
@@ -123,6 +126,7 @@ impl Cloud {
             keep_secrets: options.keep_secrets,
             validate: options.validate,
             faults: Mutex::new(Faults::new(options.faults)),
+            audit: Mutex::default(),
             journal: Mutex::default(),
             directory: Directory::default(),
             group: options.group,

@@ -14,6 +14,7 @@ mod api;
 mod asset_service;
 mod asset_store;
 mod assets;
+mod audit;
 mod bookmarks;
 mod caches;
 mod call;
@@ -56,6 +57,7 @@ mod versions;
 mod workerd;
 mod workers;
 mod workflows;
+mod zone_settings;
 mod zones;
 
 use std::fs::Metadata;

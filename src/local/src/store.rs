@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use super::envelope::Refusal;
 use super::seal::{Seal, digest};
+use super::{audit, zone_settings};
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS account (id TEXT PRIMARY KEY, subdomain TEXT NOT NULL UNIQUE, workers INTEGER NOT NULL DEFAULT 0)
@@ -130,7 +131,7 @@ impl Store {
         let db = Connection::open(&file).map_err(|error| cannot_open(error, &file))?;
         // Nothing here is worth an fsync per upload: a killed process loses nothing, a power cut the last writes.
         db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000;")
-            .and_then(|()| db.execute_batch(SCHEMA))
+            .and_then(|()| [SCHEMA, zone_settings::SCHEMA, audit::SCHEMA].iter().try_for_each(|schema| db.execute_batch(schema)))
             .map_err(|error| cannot_open(error, &file))?;
         db.set_prepared_statement_cache_capacity(128);
         let seal = Seal::open(&folder.join("key"))?;

@@ -87,6 +87,18 @@ pub fn of_host(cloud: &Cloud, db: &Connection, account: &str, host: &str) -> Res
     Some(named(cloud, db, &name, Some(account))?).filter(|zone| zone.account == account).ok_or_else(none)
 }
 
+/// The zone of that name, which comes into being if no list of zones is given.
+///
+/// # Errors
+/// 400 (1001) when there is none.
+pub fn by_name(cloud: &Cloud, db: &Connection, name: &str) -> Result<Zone, Refusal> {
+    let name = ascii(name);
+    match zone_name(cloud, &name) {
+        Some(zone) if zone == name => named(cloud, db, &name, None),
+        _ => Err(Refusal::new(400, 1001, format!("{name} is no zone"))),
+    }
+}
+
 /// The zones that a request to `host` may have routes in: all whose name is a suffix of it.
 ///
 /// # Errors
