@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use rusqlite::{Connection, Row, params};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::call::Call;
@@ -14,29 +13,11 @@ use super::envelope::{Answer, Outcome, Refusal};
 use super::store;
 use super::zones::Zone;
 
-/// The table. Times are microseconds since 1970.
-pub const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS audit (number INTEGER PRIMARY KEY, account TEXT NOT NULL, at INTEGER NOT NULL, body TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS audit_at ON audit (account, at);
-";
-
 /// The most entries of an answer. Source: npm `cloudflare` 7.3.0, `accounts/logs/audit`.
 const MOST: usize = 1000;
 
 /// In place of a program, where a setting was changed in Cloudflare's dashboard.
 pub const DASHBOARD: &str = "dashboard";
-
-/// How the log behaves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Behaviour {
-    /// The seconds after which an entry can be read.
-    #[serde(default)]
-    pub delay: u64,
-    /// Whether changes leave no entry.
-    #[serde(default)]
-    pub silent: bool,
-}
 
 /// A change of a setting.
 pub struct SettingChange<'a> {

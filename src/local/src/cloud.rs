@@ -10,13 +10,12 @@ use serde_json::Value;
 use super::Options;
 use super::activity::Activity;
 use super::asset_store;
-use super::audit;
 use super::caches::Caches;
 use super::call::Call;
 use super::clock::{Clock, stamp};
 use super::directory::{Directory, Group};
 use super::envelope::{Answer, Outcome, Refusal};
-use super::faults::Faults;
+use super::faults::{AuditLog, Faults};
 use super::hrana::Streams;
 use super::journal::Journal;
 use super::limits::{Meter, PlatformLimits, RateLimit};
@@ -57,8 +56,8 @@ pub struct Cloud {
     pub validate: bool,
     /// The faults that are set.
     pub faults: Mutex<Faults>,
-    /// How the audit log behaves.
-    pub audit: Mutex<audit::Behaviour>,
+    /// The behaviour of the audit log.
+    pub audit: Mutex<AuditLog>,
     /// The latest requests.
     pub journal: Mutex<Journal>,
     /// The latest events of workers.

@@ -15,13 +15,17 @@ use serde_json::{Map, Value};
 
 use super::envelope::Refusal;
 use super::seal::{Seal, digest};
-use super::{audit, zone_settings};
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS account (id TEXT PRIMARY KEY, subdomain TEXT NOT NULL UNIQUE, workers INTEGER NOT NULL DEFAULT 0)
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS zone (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, account TEXT NOT NULL, created TEXT NOT NULL)
     WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS zone_setting (zone TEXT NOT NULL, id TEXT NOT NULL, value TEXT NOT NULL, modified TEXT NOT NULL,
+    PRIMARY KEY (zone, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS zone_plan (zone TEXT PRIMARY KEY, plan TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS audit (number INTEGER PRIMARY KEY, account TEXT NOT NULL, at INTEGER NOT NULL, body TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS audit_at ON audit (account, at);
 CREATE TABLE IF NOT EXISTS worker (
     id INTEGER PRIMARY KEY, account TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, tag TEXT NOT NULL,
     created TEXT NOT NULL, modified TEXT NOT NULL, source TEXT NOT NULL, version TEXT, enabled INTEGER NOT NULL,
@@ -131,7 +135,7 @@ impl Store {
         let db = Connection::open(&file).map_err(|error| cannot_open(error, &file))?;
         // Nothing here is worth an fsync per upload: a killed process loses nothing, a power cut the last writes.
         db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000;")
-            .and_then(|()| [SCHEMA, zone_settings::SCHEMA, audit::SCHEMA].iter().try_for_each(|schema| db.execute_batch(schema)))
+            .and_then(|()| db.execute_batch(SCHEMA))
             .map_err(|error| cannot_open(error, &file))?;
         db.set_prepared_statement_cache_capacity(128);
         let seal = Seal::open(&folder.join("key"))?;

@@ -13,13 +13,6 @@ use super::envelope::{Answer, Outcome, Refusal};
 use super::store;
 use super::zones::{self, Zone};
 
-/// The tables.
-pub const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS zone_setting (zone TEXT NOT NULL, id TEXT NOT NULL, value TEXT NOT NULL, modified TEXT NOT NULL,
-    PRIMARY KEY (zone, id)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS zone_plan (zone TEXT PRIMARY KEY, plan TEXT NOT NULL) WITHOUT ROWID;
-";
-
 /// The plan of a zone, from the smallest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -43,7 +36,7 @@ pub struct DashboardChange {
     set: Map<String, Value>,
 }
 
-/// The values of a new zone that differ from the first one that the setting accepts, or `off`. Made up where no document says what a zone
+/// The values of a new zone that differ from the first one that the setting accepts, or `off`. Made up where no document has the values that a zone
 /// begins with.
 const INITIAL: &[(&str, &str)] = &[
     ("aegis", r#"{"enabled": false}"#),
@@ -97,18 +90,20 @@ const PLANS: &[(&str, Plan)] = &[
     ("true_client_ip_header", Plan::Enterprise),
 ];
 
+/// The settings that the list of a zone's settings doesn't have. Source: Cloudflare's OpenAPI document.
+const NOT_LISTED: &[&str] = &["aegis", "origin_h2_max_streams", "origin_max_http_version"];
 /// The setting that nobody can change.
 const READ_ONLY: &str = "advanced_ddos";
 /// The seconds for which the development mode stays on.
 const DEVELOPMENT_MODE: u64 = 3 * 60 * 60;
 
-/// `GET /zones/{zone}/settings`: all.
+/// `GET /zones/{zone}/settings`: all but those that have endpoints of their own.
 pub fn list(cloud: &Cloud, zone: &str) -> Outcome {
     cloud.store.read(|db| {
         let zone = zones::get(db, zone)?;
         let (plan, set) = (plan(db, &zone)?, changed(db, &zone)?);
-        let all = catalogue::all().map(|(id, setting)| show(cloud, id, setting, set.get(id), plan));
-        Ok(Answer::ok(&all.collect()))
+        let listed = catalogue::all().filter(|(id, _)| !NOT_LISTED.contains(id));
+        Ok(Answer::ok(&listed.map(|(id, setting)| show(cloud, id, setting, set.get(id), plan)).collect()))
     })
 }
 
