@@ -29,6 +29,14 @@ fn zone(row: &Row<'_>) -> rusqlite::Result<Zone> {
 
 const ZONE: &str = "SELECT id, name, account, created FROM zone";
 
+/// Makes the zones that were given, so that they can be asked for by their ids.
+///
+/// # Errors
+/// When the database fails.
+pub fn make(cloud: &Cloud) -> Result<(), Refusal> {
+    cloud.store.write(|db| cloud.zones.iter().try_for_each(|(name, _)| named(cloud, db, name, None).map(drop)))
+}
+
 /// `GET /zones`, filtered by name and account; of an account's own token, those of the account.
 pub fn list(cloud: &Cloud, call: &Call, reach: Option<&str>) -> Outcome {
     let account = reach.or_else(|| call.query("account.id")).or_else(|| call.query("account"));
