@@ -14,6 +14,11 @@ const HEALTH = "/.well-known/dispatch/health";
 const OWN = /(^|\.)(workers\.dev|localhost)$|^[\d.]+$|^\[/;
 /** The error that Cloudflare throws for a worker that isn't in the namespace. */
 const GONE = /^Worker not found/i;
+/**
+ * The headers that choose which version of a worker answers (Cloudflare docs, Version overrides and Version affinity). They
+ * hold for workers that a worker calls, too, so a visitor could send requests to a version that isn't meant to have any.
+ */
+const VERSION_HEADERS = ["cloudflare-workers-version-overrides", "cloudflare-workers-version-key"];
 
 /** A dispatch worker. */
 export function defineDispatcher(config: DispatcherConfig): ModuleWorker {
@@ -31,14 +36,15 @@ export function defineDispatcher(config: DispatcherConfig): ModuleWorker {
         const answer = json(health.status === "healthy" ? 200 : 503, health);
         return request.method === "HEAD" ? new Response(null, answer) : answer;
       }
+      const forwarded = withoutVersionHeaders(request);
       let worker: string | null = null;
       try {
         worker = await hosts.find(env.HOSTS, host);
         while (worker !== null) {
           try {
-            return await env.DISPATCHER.get(worker).fetch(request);
+            return await env.DISPATCHER.get(worker).fetch(forwarded);
           } catch (error) {
-            if (!GONE.test(reason(error)) || request.bodyUsed) {
+            if (!GONE.test(reason(error)) || forwarded.bodyUsed) {
               log("error", "a worker failed", { host, to: worker, reason: reason(error) });
               return refusal(request, host, "worker_failed");
             }
@@ -58,4 +64,12 @@ export function defineDispatcher(config: DispatcherConfig): ModuleWorker {
       return refusal(request, host, "unknown_host");
     },
   };
+}
+
+/** The request that customers' workers get: the same one, unless a visitor chose a version. */
+function withoutVersionHeaders(request: Request): Request {
+  if (!VERSION_HEADERS.some((name) => request.headers.has(name))) return request;
+  const forwarded = new Request(request);
+  for (const name of VERSION_HEADERS) forwarded.headers.delete(name);
+  return forwarded;
 }
