@@ -14,6 +14,8 @@ const HEALTH = "/.well-known/dispatch/health";
 const OWN = /(^|\.)(workers\.dev|localhost)$|^[\d.]+$|^\[/;
 /** The error that Cloudflare throws for a worker that isn't in the namespace. */
 const GONE = /^Worker not found/i;
+/** The errors that Cloudflare throws for a worker that used up its CPU time, its memory or its subrequests. */
+const OVER_LIMIT = /^(Worker exceeded (CPU time|memory) limit|Too many subrequests)/i;
 /**
  * The headers that choose which version of a worker answers (Cloudflare docs, Version overrides and Version affinity). They
  * hold for workers that a worker calls, too, so a visitor could send requests to a version that isn't meant to have any.
@@ -45,8 +47,9 @@ export function defineDispatcher(config: DispatcherConfig): ModuleWorker {
             return await env.DISPATCHER.get(worker).fetch(forwarded);
           } catch (error) {
             if (!GONE.test(reason(error)) || forwarded.bodyUsed) {
-              log("error", "a worker failed", { host, to: worker, reason: reason(error) });
-              return refusal(request, host, "worker_failed");
+              const isOverLimit = OVER_LIMIT.test(reason(error));
+              log("error", isOverLimit ? "a worker exceeded a limit" : "a worker failed", { host, to: worker, reason: reason(error) });
+              return refusal(request, host, isOverLimit ? "over_limit" : "worker_failed");
             }
             // Its host may have moved to another worker since it was looked up.
             const now: string | null = await hosts.find(env.HOSTS, host, true);

@@ -143,6 +143,17 @@ test("a worker that throws is a 502 without its reason", async () => {
   assert.match(await (await ask(dispatcher(), env, "https://a.example/", html)).text(), /<h1>Something went wrong<\/h1>/);
 });
 
+test("a worker that exceeds a limit is a 503 that doesn't invite to try again, and the log has the limit", async () => {
+  const limits = ["Worker exceeded CPU time limit.", "Worker exceeded memory limit.", "Too many subrequests by single Worker invocation."];
+  for (const limit of limits) {
+    log = [];
+    const env = bindings({ "a.example": "a" }, { a: () => { throw new Error(limit); } });
+    const response = await ask(dispatcher(), env, "https://a.example/");
+    assert.deepEqual([response.status, response.headers.get("retry-after"), (await response.json()).error], [503, null, "over_limit"]);
+    assert.deepEqual(log.map(({ level, message, to, reason }) => [level, message, to, reason]), [["error", "a worker exceeded a limit", "a", limit]]);
+  }
+});
+
 test("an error of a worker's own is its answer", async () => {
   const env = bindings({ "a.example": "a" }, { a: () => new Response("mine", { status: 500 }) });
   const response = await ask(dispatcher(), env, "https://a.example/");
