@@ -265,6 +265,8 @@ fn jsonc_with_bindings_domains_and_routes() {
     let kv = created("/storage/kv/namespaces", json!({"title": "cache"}))["id"].as_str().unwrap().to_owned();
     let main = created("/d1/database", json!({"name": "bound-main"}))["uuid"].as_str().unwrap().to_owned();
     let other = created("/d1/database", json!({"name": "bound-logs"}))["uuid"].as_str().unwrap().to_owned();
+    // A zone exists once it was asked for by its name; wrangler sets routes in any order.
+    both.local.call(reqwest::Method::GET, &format!("/zones?name=bound.example&account.id={ACCOUNT}"), None);
     let metadata = json!({"main_module": "index.js", "compatibility_date": "2026-06-01"});
     both.local.upload(
         &format!("/accounts/{ACCOUNT}/workers/scripts/counters"),
