@@ -14,7 +14,8 @@ export interface Api {
   set(zone: string, setting: string, value: string): Promise<Setting>;
 }
 
-type Entry = { id: string; value: unknown; editable?: boolean };
+/** `ssl_recommender` has `enabled` in place of a value. */
+type Entry = { id: string; value?: unknown; enabled?: boolean; editable?: boolean };
 
 export function cloudflare(token: string, base = "https://api.cloudflare.com/client/v4"): Api {
   const call = async <T>(path: string, init: RequestInit = {}): Promise<T> => {
@@ -30,7 +31,8 @@ export function cloudflare(token: string, base = "https://api.cloudflare.com/cli
     }
     return body.result;
   };
-  const setting = ({ value, editable }: Entry): Setting => ({ value, editable: editable !== false });
+  // Never undefined, which JSON leaves out.
+  const setting = ({ value, enabled, editable }: Entry): Setting => ({ value: value ?? enabled ?? null, editable: editable !== false });
   return {
     async list(zone) {
       const entries = await call<Entry[]>(`/zones/${encodeURIComponent(zone)}/settings`);

@@ -50,10 +50,10 @@ const repaired = (db: D1Database, customers: string[], began: number) =>
 
 const differs = (zone: Zone, settings: Settings) => zone.settings !== JSON.stringify(settings);
 
-/** Reads one zone again, if nobody else does: of many pages that find it old, one asks Cloudflare. */
+/** Reads one zone again, if nobody else does or just did: of many pages that find it old, one asks Cloudflare. */
 export async function refresh(db: D1Database, api: Api, customer: string, now: number): Promise<boolean> {
-  const leased = await db.prepare(`UPDATE zone SET lease_until = ?2 WHERE customer_id = ?1 AND lease_until <= ?3`)
-    .bind(customer, now + LEASE, now).run();
+  const leased = await db.prepare(`UPDATE zone SET lease_until = ?2 WHERE customer_id = ?1 AND lease_until <= ?3
+    AND seen_at < ?4`).bind(customer, now + LEASE, now, now - CHANGE).run();
   if (leased.meta.changes === 0) return false;
   const zone = await zoneOf(db, customer);
   if (zone === null) return false;

@@ -12,6 +12,8 @@ const server = createServer(async (request, response) => {
   calls.push(`${request.method} ${request.url}`);
   if (id) zones[zone][id] = JSON.parse(body).value;
   const result = Object.entries(zones[zone]).map(([id, value]) => ({ id, value, editable: id !== "polish" }));
+  // Cloudflare has one setting without a value.
+  result.push({ id: "ssl_recommender", enabled: false });
   response.end(JSON.stringify({ success: true, result: id ? result.find((each) => each.id === id) : result }));
 });
 let worker, env, db;
@@ -50,6 +52,7 @@ test("200 pages send no request to Cloudflare and one query each", async () => {
   assert.match(pages[199], /Synced less than a minute ago/);
   assert.match(pages[199], /<button role="switch" aria-checked="true" aria-labelledby="brotli"/);
   assert.match(pages[199], /The &#60;fleet&#62; decides/);
+  assert.match(pages[199], /Ssl recommender<\/span><span><b>false</);
 });
 
 test("only a valid session token is let in, and it alone names the customer", async () => {

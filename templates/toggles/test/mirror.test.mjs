@@ -80,6 +80,8 @@ test("429 pauses the token, and a pause that is longer than the run ends it", as
 test("of 50 requests that find a zone old, one asks Cloudflare", async () => {
   const { db, api } = fleet(1);
   await Promise.all(Array.from({ length: 50 }, () => code.refresh(db, api, "c0", T)));
+  // Another one found it old, too, and comes after the lease.
+  assert.equal(await code.refresh(db, api, "c0", T + 1), false);
   assert.equal(api.calls.length, 1);
 });
 
