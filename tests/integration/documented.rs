@@ -16,7 +16,7 @@ pub fn pages() -> Vec<PathBuf> {
         .iter()
         .map(|page| repository().join(page))
         .collect();
-    for folder in ["docs", "templates/consent", "templates/dispatch", "templates/worker"] {
+    for folder in ["docs", "templates/consent", "templates/dispatch", "templates/toggles", "templates/worker"] {
         collect(&repository().join(folder), &mut pages);
     }
     pages.sort();

@@ -84,6 +84,7 @@ mod support;
 mod sveltekit;
 mod terminal;
 mod thousands;
+mod toggles;
 mod tools;
 mod typescript;
 mod verify;

@@ -1,5 +1,5 @@
-//! The egress of running workers: nothing leaves the machine. Knows the local libSQL and D1 databases, KV, R2, queues
-//! and the other workers; refuses all else.
+//! The egress of running workers: nothing leaves the machine. Knows the local libSQL and D1 databases, KV, R2, queues,
+//! the other workers and the emulator's API; refuses all else.
 
 use std::sync::Arc;
 
@@ -18,7 +18,10 @@ use super::routing::{
     words,
 };
 use super::store::{self, Key};
-use super::{asset_store, databases, kv, libsql, queues, r2};
+use super::{api, asset_store, databases, kv, libsql, queues, r2, serve};
+
+/// The host of Cloudflare's API, which the emulator's own takes the place of.
+const API_HOST: &str = "api.cloudflare.com";
 
 /// The maximum size, in bytes, of a worker's events that come at once.
 const EVENTS: usize = 8 << 20;
@@ -49,7 +52,7 @@ pub async fn answer(cloud: Arc<Cloud>, mut request: Request<Incoming>) -> Result
             ["assets", scope] => to_assets(&cloud, scope, &request),
             ["object", object] => to_object_of(&cloud, object, request).await,
             ["queue", queue] => to_queue(&cloud, queue, request).await,
-            _ => outbound(&cloud, request).await,
+            _ => return outbound(&cloud, request).await,
         },
         _ => text(403, "only workers of the local Cloudflare may call here\n"),
     })
@@ -90,29 +93,36 @@ async fn dispatch(cloud: &Cloud, account: &str, namespace: &str, mut request: Re
 }
 
 /// A worker's `fetch()`.
-async fn outbound(cloud: &Cloud, request: Request<Incoming>) -> Response<Body> {
+///
+/// # Errors
+/// When a fault wants the connection to the API dropped.
+async fn outbound(cloud: &Cloud, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
     let (host, path) = (host(request.headers()), request.uri().path().to_owned());
     let named = blocking(|| cloud.store.read(|db| Ok(!store::deployed(db, Some(&host))?.is_empty())));
     if matches!(named, Ok(true)) {
         let (method, token) =
             (request.method().as_str().to_owned(), request.headers().get(header::AUTHORIZATION).cloned());
         let body = collect(request).await;
-        return blocking(|| libsql::answer(cloud, &method, &host, path.trim_start_matches('/'), token.as_ref(), &body));
+        let path = path.trim_start_matches('/');
+        return Ok(blocking(|| libsql::answer(cloud, &method, &host, path, token.as_ref(), &body)));
     }
     let https = request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
     match blocking(|| of_host(cloud, From::Worker, https, &host, &path)) {
-        Ok(Some(Target::Worker(worker))) => return forward(cloud, &worker, request, None).await,
+        Ok(Some(Target::Worker(worker))) => return Ok(forward(cloud, &worker, request, None).await),
         Ok(Some(Target::NoWorker(_)) | None) => {}
-        Err(refusal) => return text(500, &refusal.message),
+        Err(refusal) => return Ok(text(500, &refusal.message)),
+    }
+    if https && host == API_HOST && path.strip_prefix(api::BASE).is_some_and(|rest| rest.starts_with('/')) {
+        return serve::to_api(cloud, request).await;
     }
     let entry = json!({"method": request.method().as_str(), "outbound": format!("{host}{path}")});
     cloud.journal.lock().add(entry, 502);
-    text(
+    Ok(text(
         502,
         &format!(
             "the local Cloudflare doesn't let workers reach {host}: it is no deployed worker and no database of one\n"
         ),
-    )
+    ))
 }
 
 /// Answers workerd's R2 binding, whose request is in a header or in front of the body.

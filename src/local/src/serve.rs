@@ -173,7 +173,11 @@ fn nobody(host: &str, path: &str) -> String {
     )
 }
 
-async fn to_api(cloud: &Cloud, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
+/// Answers a request to the API.
+///
+/// # Errors
+/// When a fault wants the connection dropped.
+pub async fn to_api(cloud: &Cloud, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
     let (head, body) = request.into_parts();
     let limit = cloud.limits.script_bytes.saturating_add(MARGIN);
     let body = match Limited::new(body, limit).collect().await {
