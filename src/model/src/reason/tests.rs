@@ -25,6 +25,11 @@ fn samples() -> Vec<(Reason, &'static str)> {
         (Reason::New, "it is new"),
         (Reason::Missing, "it is no longer at Cloudflare"),
         (Reason::Recreated, "it was deleted outside flotilla and recreated without its secrets"),
+        (
+            Reason::CreatedFirst { without: vec![text("b"), text("c"), text("d")] },
+            "created first without its bindings to b, c, d, bound in a cycle",
+        ),
+        (Reason::BindingsMissing { without: vec![text("b")] }, "created without its bindings to b"),
         (Reason::Forced { reason: text("a → b") }, "forced: a → b"),
         (Reason::UploadInterrupted, "an earlier upload was interrupted"),
         (Reason::ChangeInterrupted, "an earlier change of it was interrupted"),
