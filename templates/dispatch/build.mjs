@@ -28,7 +28,7 @@ try {
   const config = await readFile(join(here, "src/config.ts"), "utf8");
   const types = `// The types of runtime.js, generated with it.
 
-${config.slice(config.indexOf("/** What a dispatch worker"))}
+${config.slice(config.indexOf("/**"))}
 /** A dispatch worker. */
 export declare function defineDispatcher(config: DispatcherConfig): ModuleWorker;
 `;

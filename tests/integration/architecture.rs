@@ -12,12 +12,13 @@ use super::support::{output, repository};
 const CRATES: &[(&str, &[&str])] = &[
     ("http", &[]),
     ("assets", &[]),
+    ("zone-settings", &[]),
     ("model", &[]),
     ("spec", &["assets", "model"]),
     ("build", &["assets", "model", "spec"]),
     ("deploy", &["assets", "http", "model"]),
     ("import", &["model", "spec"]),
-    ("local", &["assets"]),
+    ("local", &["assets", "zone-settings"]),
     ("engine", &["assets", "model", "spec", "build", "deploy", "local"]),
     ("cli", &["model", "spec", "build", "deploy", "import", "local", "engine"]),
 ];
@@ -41,7 +42,7 @@ const ONLY: &[(&[&str], &[&str])] = &[
         &["oxc_parser::", "jsonc_parser::"],
         &["src/build/src/syntax.rs", "src/spec/src/jsonc.rs", "src/spec/src/documents.rs", "src/import/"],
     ),
-    (&["jsonschema::"], &["src/spec/src/schema"]),
+    (&["jsonschema::"], &["src/spec/src/schema", "src/zone-settings/"]),
     (&["rustix::"], &["src/model/src/", "src/build/src/renderer.rs", "src/cli/"]),
     (&["age::"], &["src/spec/src/secrets/"]),
     (&["dialoguer::", "rpassword::"], &["src/cli/src/prompts.rs", "src/cli/src/prompts/"]),
@@ -124,7 +125,8 @@ fn crates_depend_on_each_other_as_drawn() {
 fn no_modules_use_each_other_in_a_circle() {
     for (name, _) in CRATES {
         let uses = uses(name);
-        assert!(uses.len() > 3, "the sources of {name} are read wrongly: {uses:?}");
+        // A catalogue is one module.
+        assert!(uses.len() > 3 || *name == "zone-settings", "the sources of {name} are read wrongly: {uses:?}");
         let mut left: BTreeSet<&String> = uses.keys().collect();
         // Takes away what uses nothing that is left, until nothing is left.
         while let Some(free) = left.iter().copied().find(|module| !uses[*module].iter().any(|to| left.contains(to))) {

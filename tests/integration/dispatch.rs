@@ -25,6 +25,16 @@ defaults: { pack: tiny }
 deploy: { maxDeletions: { count: 10, percent: 100 } }
 ";
 
+/// The bundle of customers' workers that respond with their name and the request, or throw.
+const ECHO: &str = "export const answer = (name) => ({
+  async fetch(request) {
+    const error = request.headers.get(\"x-throw\");
+    if (error !== null) throw new Error(error);
+    return Response.json({ name, method: request.method, headers: Object.fromEntries(request.headers), body: await request.text() });
+  },
+});
+";
+
 /// A fleet in a dispatch namespace; each customer has its hosts.
 fn fleet(customers: &[(&str, &str)]) -> Project {
     let project = tiny();
@@ -99,6 +109,7 @@ fn requests_reach_the_worker_of_their_host() {
         ("bluebird", "bluebird.example.com"),
         ("cafe", "cafe.example.com"),
     ]);
+    project.write("templates/tiny/runtime.js", ECHO);
     let local = Local::start(&project, None);
     let planned = project.run_with(&["plan", "--local", "--format", "json"], &[cache()]).exits(0).json();
     let first = deploy(&project);
@@ -121,6 +132,25 @@ fn requests_reach_the_worker_of_their_host() {
     ] {
         assert_eq!(who(&local, host), worker, "{host}");
     }
+    // A visitor doesn't choose a version, and the rest of the request arrives.
+    let chosen = local
+        .request(Method::POST, "acme.example.com", "/")
+        .header("Cloudflare-Workers-Version-Overrides", "tiny-acme=\"dc8dcd28-271b-4367-9840-6c244f84cb40\"")
+        .header("Cloudflare-Workers-Version-Key", "visitor")
+        .header("X-Own", "1");
+    let echo = json(chosen.body("a body").send().unwrap());
+    assert_eq!(
+        (&echo["method"], &echo["body"], &echo["headers"]["x-own"]),
+        (&json!("POST"), &json!("a body"), &json!("1"))
+    );
+    let headers = echo["headers"].as_object().unwrap();
+    assert!(!headers.keys().any(|name| name.contains("version")), "{headers:?}");
+
+    // A worker that throws.
+    let threw =
+        local.request(Method::GET, "acme.example.com", "/").header("X-Throw", "an inner detail").send().unwrap();
+    assert_eq!((threw.status().as_u16(), &json(threw)["error"]), (502, &json!("worker_failed")));
+
     let health = json(local.request(Method::GET, "acme.example.com", "/.well-known/dispatch/health").send().unwrap());
     assert_eq!((&health["status"], &health["worker"]), (&json!("healthy"), &json!("test-front")));
     let status = project.run_with(&["status", "--local", "--health"], &[cache()]);

@@ -265,6 +265,8 @@ fn jsonc_with_bindings_domains_and_routes() {
     let kv = created("/storage/kv/namespaces", json!({"title": "cache"}))["id"].as_str().unwrap().to_owned();
     let main = created("/d1/database", json!({"name": "bound-main"}))["uuid"].as_str().unwrap().to_owned();
     let other = created("/d1/database", json!({"name": "bound-logs"}))["uuid"].as_str().unwrap().to_owned();
+    // A zone exists once it was asked for by its name; wrangler sets routes in any order.
+    both.local.call(reqwest::Method::GET, &format!("/zones?name=bound.example&account.id={ACCOUNT}"), None);
     let migrations = json!({"new_tag": "v1", "steps": [{"new_sqlite_classes": ["Counter"]}]});
     let metadata = json!({"main_module": "index.js", "compatibility_date": "2026-06-01", "migrations": migrations});
     both.local.upload(
@@ -282,7 +284,7 @@ fn jsonc_with_bindings_domains_and_routes() {
   "routes": [
     { "pattern": "bound.example", "custom_domain": true },
     { "pattern": "api.bound.example/v1/*", "zone_name": "bound.example" },
-    "www.bound.example/*",
+    { "pattern": "www.bound.example/*", "zone_id": "e2605e5bd3014e619bb122aaca87894c" },
   ],
   "kv_namespaces": [{ "binding": "CACHE", "id": "KV", "preview_id": "x" }],
   "r2_buckets": [{ "binding": "FILES", "bucket_name": "bound-files", "jurisdiction": "eu" }],
@@ -309,7 +311,8 @@ fn jsonc_with_bindings_domains_and_routes() {
     both.theirs.write("wrangler.jsonc", config.replace("KV", &kv).replace("MAIN", &main).replace("OTHER", &other));
     both.wrangler(".", &[]);
     let imported = both.import(&[], 0);
-    assert_eq!(told(&imported), Vec::<String>::new());
+    assert_eq!(told(&imported), ["note wrangler.jsonc:10: the zone of `www.bound.example/*` is given by its id"]);
+    assert!(both.spec("bound").contains("zoneId: e2605e5bd3014e619bb122aaca87894c"), "{}", both.spec("bound"));
     let found = both.stays(&["bound"], "bound.example");
     assert_eq!(found[0]["bindings"].as_object().unwrap().len(), 12, "{}", found[0]);
     assert_eq!(found[0]["domains"], json!(["bound.example"]));

@@ -10,3 +10,4 @@ mod page;
 mod serving;
 mod tails;
 mod triggers;
+mod zone_settings;

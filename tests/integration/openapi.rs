@@ -53,8 +53,16 @@ const UNDOCUMENTED: &[(&str, &str)] = &[
     ("GET", "/accounts/*/workers/dispatch/namespaces/*/scripts/*/secrets/*"),
 ];
 
-static DOCUMENT: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(include_str!("../openapi.json")).expect("openapi.json is JSON"));
+static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
+    let parse = |text: &str| -> Value { serde_json::from_str(text).expect("a document is JSON") };
+    let mut document = parse(include_str!("../openapi.json"));
+    let mut of_zones = parse(include_str!("../openapi-zones.json"));
+    for part in ["/paths", "/components/schemas"] {
+        let added = of_zones.pointer_mut(part).and_then(Value::as_object_mut).expect("an object");
+        document.pointer_mut(part).and_then(Value::as_object_mut).expect("an object").append(added);
+    }
+    document
+});
 static VALIDATORS: LazyLock<Mutex<HashMap<String, Arc<Validator>>>> = LazyLock::new(Mutex::default);
 
 /// Checks a request. `path` is below `/client/v4`, without a query; `body` is the JSON, or for a form an object of its

@@ -41,7 +41,10 @@ impl<'a> RenderContext<'a> {
     pub fn new(worker: &'a Worker, pack_bundle: &PackBundle) -> RenderContext<'a> {
         let runtime = pack_bundle.specifier(worker);
         let domains = worker.domains.iter().map(|domain| json!({"pattern": domain, "custom_domain": true}));
-        let routes = worker.routes.iter().map(|route| json!({"pattern": route.pattern, "zone_name": route.zone}));
+        let routes = worker.routes.iter().map(|route| match &route.zone_id {
+            Some(id) => json!({"pattern": route.pattern, "zone_id": id}),
+            None => json!({"pattern": route.pattern, "zone_name": route.zone}),
+        });
         let services = worker.services.iter().map(|(name, to)| json!({"binding": name, "service": to}));
         let mut bindings = binding::wrangler(&worker.bindings);
         // Those within the fleet are in the same list.

@@ -192,6 +192,9 @@ API requests need the token in .flotilla/local/token, or one given with --token.
 Faults: POST a list to /__local/faults, with that token and the content type application/json, for example
   [{\"match\": {\"method\": \"PUT\"}, \"times\": 2, \"do\": {\"status\": 429, \"retry_after\": 2}}]
   [{\"skip\": 3, \"do\": {\"set\": {\"result\": null}}}]     the fourth request is carried out, and its response is changed
+Zones: POST a list to /__local/zones in the same way to change zones as Cloudflare's dashboard does, for example
+  [{\"zone\": \"shop.example\", \"plan\": \"free\", \"set\": {\"rocket_loader\": \"on\"}}]
+The audit log: POST {\"delay\": 60} to /__local/audit to delay its entries by 60 seconds, {\"silent\": true} to leave them out.
 GET /__local/requests, with the token, lists the API requests.";
 
 pub(super) const COMPLETIONS: &str = "To load them in every shell:

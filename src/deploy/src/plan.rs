@@ -283,6 +283,9 @@ pub struct Change {
     /// The digest that it takes back, if it goes back to an earlier bundle.
     #[serde(skip)]
     pub rejects: Option<Digest>,
+    /// The ids of the zones that its spec has, by name.
+    #[serde(skip)]
+    pub zone_ids: BTreeMap<String, String>,
     /// The resources that its bundle gives by name: the upload needs their ids.
     #[serde(skip)]
     pub needs: Vec<(Resource, String)>,
@@ -524,6 +527,7 @@ pub fn back(id: &WorkerId, live: &Deployed, (to, bundle, files): (Digest, &Store
         home: id.0.clone(),
         revision: Some(live.revision),
         rejects: Some(live.digest),
+        zone_ids: BTreeMap::new(),
         needs: by_name(&bundle.metadata).map(|(resource, name)| (resource, name.to_owned())).collect(),
         calls: Vec::new(),
         refers: workers(&bundle.metadata),
@@ -650,6 +654,7 @@ impl Change {
             home: Home { account_id: "a".to_owned(), namespace: None },
             revision: None,
             rejects: None,
+            zone_ids: BTreeMap::new(),
             needs: Vec::new(),
             calls: Vec::new(),
             refers: Vec::new(),

@@ -32,7 +32,7 @@ use flotilla_model::failure::Failure;
 use flotilla_model::fingerprint::Fingerprints;
 use flotilla_model::platform::Home;
 use flotilla_model::reason::Reason;
-use flotilla_model::spec::{Delivery, Environment};
+use flotilla_model::spec::{Delivery, Environment, Route};
 use flotilla_model::tags::Triggers;
 use flotilla_spec::project;
 use flotilla_spec::secrets::Secrets;
@@ -769,7 +769,12 @@ impl Fleet<'_> {
         let units = record.indexed_units().filter(|(_, unit)| selection.includes_unit(record, unit));
         let wanted = units.filter_map(|(unit_index, unit)| {
             let made = unit.rendered.as_ref().filter(|made| made.from == unit.resolved)?;
-            let worker = self.scan.worker(self.project, record, unit)?;
+            let mut worker = self.scan.worker(self.project, record, unit)?;
+            if self.cloud.local.is_some() && worker.routes.iter().any(|route| route.zone_id.is_some()) {
+                // The emulator's zones have other ids than Cloudflare's.
+                let without_id = |route| Route { zone_id: None, ..route };
+                worker.routes = std::mem::take(&mut worker.routes).into_iter().map(without_id).collect();
+            }
             let bundle =
                 bundle::remembered(&worker, made.bundle(), Digest::from_bytes(made.module), self.runtimes.of(&worker));
             let home = self.cloud.home(&worker.account, worker.namespace.as_deref());

@@ -12,8 +12,8 @@ use super::store::Key;
 use super::upload::Upload;
 use super::workers::Loaded;
 use super::{
-    accounts, assets, bookmarks, databases, domains, journal, kv, namespaces, objects, queues, scripts, secrets,
-    settings, tails, triggers, versions, workflows, zones,
+    accounts, assets, audit, bookmarks, databases, domains, journal, kv, namespaces, objects, queues, scripts, secrets,
+    settings, tails, triggers, versions, workflows, zone_settings, zones,
 };
 
 /// The path that the API begins with.
@@ -101,6 +101,11 @@ const OTHERS: &[(&str, &str, Run)] = &[
     ("GET", "accounts/*/tokens/verify", Other(|r| accounts::verify(r.token, r.reach, Some(r.names[0])))),
     ("GET", "zones", Other(|r| zones::list(r.cloud, r.call, r.reach))),
     ("GET", "zones/*", Other(|r| zones::read(r.cloud, r.names[0]))),
+    ("GET", "zones/*/settings", Other(|r| zone_settings::list(r.cloud, r.names[0]))),
+    ("GET", "zones/*/settings/*", Other(|r| zone_settings::read(r.cloud, r.names[0], r.names[1]))),
+    ("PATCH", "zones/*/settings/*", Other(|r| zone_settings::patch(r.cloud, r.names[0], r.names[1], r.call))),
+    ("GET", "accounts/*/logs/audit", Other(|r| audit::list(r.cloud, r.names[0], r.call))),
+    ("GET", "accounts/*/audit_logs", Other(|r| audit::list_old(r.cloud, r.names[0], r.call))),
     ("GET", "zones/*/workers/routes", Other(|r| triggers::routes(r.cloud, r.names[0]))),
     ("POST", "zones/*/workers/routes", Other(|r| triggers::put_route(r.cloud, r.names[0], None, r.call))),
     ("GET", "zones/*/workers/routes/*", Other(|r| triggers::read_route(r.cloud, r.names[0], r.names[1]))),

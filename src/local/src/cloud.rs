@@ -15,7 +15,7 @@ use super::call::Call;
 use super::clock::{Clock, stamp};
 use super::directory::{Directory, Group};
 use super::envelope::{Answer, Outcome, Refusal};
-use super::faults::Faults;
+use super::faults::{AuditLog, Faults};
 use super::hrana::Streams;
 use super::journal::Journal;
 use super::limits::{Meter, PlatformLimits, RateLimit};
@@ -56,6 +56,8 @@ pub struct Cloud {
     pub validate: bool,
     /// The faults that are set.
     pub faults: Mutex<Faults>,
+    /// The behaviour of the audit log.
+    pub audit: Mutex<AuditLog>,
     /// The latest requests.
     pub journal: Mutex<Journal>,
     /// The latest events of workers.
@@ -123,6 +125,7 @@ impl Cloud {
             keep_secrets: options.keep_secrets,
             validate: options.validate,
             faults: Mutex::new(Faults::new(options.faults)),
+            audit: Mutex::default(),
             journal: Mutex::default(),
             directory: Directory::default(),
             group: options.group,

@@ -80,6 +80,18 @@ pub enum Reset {
     After,
 }
 
+/// The behaviour of the audit log, whose delay and completeness Cloudflare promises nowhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditLog {
+    /// The seconds after which an entry can be read.
+    #[serde(default)]
+    pub delay: u64,
+    /// Whether changes leave no entry.
+    #[serde(default)]
+    pub silent: bool,
+}
+
 /// An error of Cloudflare's to answer with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

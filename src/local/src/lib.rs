@@ -14,6 +14,7 @@ mod api;
 mod asset_service;
 mod asset_store;
 mod assets;
+mod audit;
 mod bookmarks;
 mod caches;
 mod call;
@@ -56,6 +57,7 @@ mod versions;
 mod workerd;
 mod workers;
 mod workflows;
+mod zone_settings;
 mod zones;
 
 use std::fs::Metadata;
@@ -214,6 +216,7 @@ pub fn start(options: Options) -> anyhow::Result<Running> {
     let wanted = options.address;
     workerd::remove_leftovers();
     let cloud = Arc::new(cloud::Cloud::open(options)?);
+    zones::make(&cloud).map_err(|refusal| anyhow::anyhow!(refusal.message))?;
     let (listener, egress) = runtime.block_on(async {
         let listener = TcpListener::bind(wanted).await.with_context(|| match wanted.port() {
             0 => format!("can't listen on {wanted}"),

@@ -19,6 +19,7 @@ use super::envelope::{Answer, Refusal};
 use super::faults::Fault;
 use super::routing::{Body, Dropped, From, Target, blocking, forward, host, of_host, respond, text, words};
 use super::store::Worker;
+use super::zone_settings::{self, DashboardChange};
 use super::{api, crons, index, libsql, store, tails};
 
 /// Room for the metadata and the other parts of a form beside the modules, in bytes.
@@ -228,8 +229,11 @@ async fn control(cloud: &Cloud, path: &str, request: Request<Incoming>) -> Respo
             &json!({"error": "the emulator's own token is missing or wrong: see `flotilla local`"}),
         ));
     }
-    if method == "POST" && path == "faults" && !is_json {
-        return respond(Answer::json(415, &json!({"error": "faults are JSON: send them as application/json"})));
+    if method == "POST" && !is_json && ["faults", "zones", "audit"].contains(&path) {
+        return respond(Answer::json(
+            415,
+            &json!({"error": format!("{path} takes JSON: send it as application/json")}),
+        ));
     }
     let body = match Limited::new(request.into_body(), MARGIN).collect().await {
         Ok(body) => body.to_bytes(),
@@ -256,11 +260,27 @@ async fn control(cloud: &Cloud, path: &str, request: Request<Incoming>) -> Respo
             }
             Err(error) => return respond(Answer::json(400, &json!({"error": error.to_string()}))),
         },
+        ("POST", "zones") => match serde_json::from_slice::<Vec<DashboardChange>>(&body) {
+            Ok(changes) => match zone_settings::in_dashboard(cloud, &changes) {
+                Ok(()) => json!({}),
+                Err(refusal) => return respond(Answer::json(400, &json!({"error": refusal.message}))),
+            },
+            Err(error) => return respond(Answer::json(400, &json!({"error": error.to_string()}))),
+        },
+        ("POST", "audit") => match serde_json::from_slice(&body) {
+            Ok(behaviour) => {
+                *cloud.audit.lock() = behaviour;
+                json!({})
+            }
+            Err(error) => return respond(Answer::json(400, &json!({"error": error.to_string()}))),
+        },
         _ => match path.strip_prefix("libsql/").and_then(|rest| rest.split_once('/')) {
             Some((host, path)) => {
                 return blocking(|| libsql::answer(cloud, &method, host, path, authorization.as_ref(), &body));
             }
-            None => return text(404, "unknown: there are requests, faults and libsql/<host>/v2/pipeline\n"),
+            None => {
+                return text(404, "unknown: there are requests, faults, zones, audit and libsql/<host>/v2/pipeline\n");
+            }
         },
     };
     respond(Answer::json(200, &shown))

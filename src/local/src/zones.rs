@@ -29,6 +29,14 @@ fn zone(row: &Row<'_>) -> rusqlite::Result<Zone> {
 
 const ZONE: &str = "SELECT id, name, account, created FROM zone";
 
+/// Makes the zones that were given, so that they can be asked for by their ids.
+///
+/// # Errors
+/// When the database fails.
+pub fn make(cloud: &Cloud) -> Result<(), Refusal> {
+    cloud.store.write(|db| cloud.zones.iter().try_for_each(|(name, _)| named(cloud, db, name, None).map(drop)))
+}
+
 /// `GET /zones`, filtered by name and account; of an account's own token, those of the account.
 pub fn list(cloud: &Cloud, call: &Call, reach: Option<&str>) -> Outcome {
     let account = reach.or_else(|| call.query("account.id")).or_else(|| call.query("account"));
@@ -85,6 +93,18 @@ pub fn of_host(cloud: &Cloud, db: &Connection, account: &str, host: &str) -> Res
     let none = || Refusal::new(400, 1001, format!("{host} is not in any zone of the account {account}"));
     let name = zone_name(cloud, host).ok_or_else(none)?;
     Some(named(cloud, db, &name, Some(account))?).filter(|zone| zone.account == account).ok_or_else(none)
+}
+
+/// The zone of that name, which comes into being if no list of zones is given.
+///
+/// # Errors
+/// 400 (1001) when there is none.
+pub fn by_name(cloud: &Cloud, db: &Connection, name: &str) -> Result<Zone, Refusal> {
+    let name = ascii(name);
+    match zone_name(cloud, &name) {
+        Some(zone) if zone == name => named(cloud, db, &name, None),
+        _ => Err(Refusal::new(400, 1001, format!("{name} is no zone"))),
+    }
 }
 
 /// The zones that a request to `host` may have routes in: all whose name is a suffix of it.

@@ -47,7 +47,7 @@ pub struct Identity {
 }
 
 /// The order in which a spec's keys are written; `database.type` is the key `type` within `database`.
-pub const ORDER: [&str; 41] = [
+pub const ORDER: [&str; 42] = [
     "id",
     "name",
     "labels",
@@ -89,6 +89,7 @@ pub const ORDER: [&str; 41] = [
     "bindings.name",
     "routes.pattern",
     "routes.zone",
+    "routes.zoneId",
 ];
 
 /// The pack that a worker is made from, and the environments that it exists in.
@@ -343,6 +344,11 @@ pub struct Route {
     pub pattern: String,
     /// The zone, as Cloudflare names it: `example.com`.
     pub zone: String,
+    /// The zone's id, 32 hexadecimal digits. A deploy doesn't look the zone up then, and the generated wrangler file has the id in place of the
+    /// name. Default: a deploy looks it up, once.
+    #[serde(rename = "zoneId", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[0-9a-f]{32}$"))]
+    pub zone_id: Option<String>,
 }
 
 /// How much is logged.

@@ -3,6 +3,7 @@
 const ANSWERS = {
   unknown_host: [404, "Not found", "There is nothing at this address."],
   unavailable: [503, "Not available", "This can't be answered now. Try again in a moment."],
+  over_limit: [503, "Not available", "What is at this address needed more resources than it may use."],
   worker_failed: [502, "Something went wrong", "What is at this address failed. Try again in a moment."],
 } as const;
 
@@ -18,7 +19,7 @@ const PLAIN = { "cache-control": "no-store", "x-content-type-options": "nosniff"
 /** The response to a request for which there is no worker: HTML if the client accepts it, as browsers do, or else JSON. */
 export function refusal(request: Request, host: string, error: keyof typeof ANSWERS): Response {
   const [status, title, message] = ANSWERS[error];
-  const headers: Record<string, string> = { vary: "Accept", ...(status === 503 && { "retry-after": "5" }) };
+  const headers: Record<string, string> = { vary: "Accept", ...(error === "unavailable" && { "retry-after": "5" }) };
   const response = /\btext\/html\b/i.test(request.headers.get("accept") ?? "")
     ? new Response(page(title, message, host), {
         status,

@@ -14,6 +14,13 @@ const HEALTH = "/.well-known/dispatch/health";
 const OWN = /(^|\.)(workers\.dev|localhost)$|^[\d.]+$|^\[/;
 /** The error that Cloudflare throws for a worker that isn't in the namespace. */
 const GONE = /^Worker not found/i;
+/** The errors that Cloudflare throws for a worker that used up its CPU time, its memory or its subrequests. */
+const OVER_LIMIT = /^(Worker exceeded (CPU time|memory) limit|Too many subrequests)/i;
+/**
+ * The headers that choose which version of a worker answers (Cloudflare docs, Version overrides and Version affinity). They
+ * hold for workers that a worker calls, too, so a visitor could send requests to a version that isn't meant to have any.
+ */
+const VERSION_HEADERS = ["cloudflare-workers-version-overrides", "cloudflare-workers-version-key"];
 
 /** A dispatch worker. */
 export function defineDispatcher(config: DispatcherConfig): ModuleWorker {
@@ -31,16 +38,18 @@ export function defineDispatcher(config: DispatcherConfig): ModuleWorker {
         const answer = json(health.status === "healthy" ? 200 : 503, health);
         return request.method === "HEAD" ? new Response(null, answer) : answer;
       }
+      const forwarded = withoutVersionHeaders(request);
       let worker: string | null = null;
       try {
         worker = await hosts.find(env.HOSTS, host);
         while (worker !== null) {
           try {
-            return await env.DISPATCHER.get(worker).fetch(request);
+            return await env.DISPATCHER.get(worker).fetch(forwarded);
           } catch (error) {
-            if (!GONE.test(reason(error)) || request.bodyUsed) {
-              log("error", "a worker failed", { host, to: worker, reason: reason(error) });
-              return refusal(request, host, "worker_failed");
+            if (!GONE.test(reason(error)) || forwarded.bodyUsed) {
+              const isOverLimit = OVER_LIMIT.test(reason(error));
+              log("error", isOverLimit ? "a worker exceeded a limit" : "a worker failed", { host, to: worker, reason: reason(error) });
+              return refusal(request, host, isOverLimit ? "over_limit" : "worker_failed");
             }
             // Its host may have moved to another worker since it was looked up.
             const now: string | null = await hosts.find(env.HOSTS, host, true);
@@ -58,4 +67,12 @@ export function defineDispatcher(config: DispatcherConfig): ModuleWorker {
       return refusal(request, host, "unknown_host");
     },
   };
+}
+
+/** The request that customers' workers get: the same one, unless a visitor chose a version. */
+function withoutVersionHeaders(request: Request): Request {
+  if (!VERSION_HEADERS.some((name) => request.headers.has(name))) return request;
+  const forwarded = new Request(request);
+  for (const name of VERSION_HEADERS) forwarded.headers.delete(name);
+  return forwarded;
 }

@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, beforeEach, mock, test } from "node:test";
@@ -61,6 +61,23 @@ test("a request goes, as it is, to the worker of its host", async () => {
   assert.deepEqual([response.status, await response.text()], [418, "body"]);
   assert.deepEqual(["url", "method", "cookie"].map((name) => response.headers.get(name)), ["https://acme.example.com./health?a=1", "POST", "c=1"]);
   assert.deepEqual(env.asked.hosts, ["acme.example.com"]);
+});
+
+test("visitors don't choose the version that answers them", async () => {
+  const env = bindings({ "a.example": "a" }, {
+    a: async (request) => Response.json([[...request.headers.keys()], request.method, request.redirect, await request.text()]),
+  });
+  const headers = { "Cloudflare-Workers-Version-Overrides": 'a="1"', "cloudflare-workers-version-key": "k", "x-own": "1", "content-type": "a/b" };
+  const response = await ask(dispatcher(), env, "https://a.example/", { method: "PUT", body: "body", redirect: "manual", headers });
+  assert.deepEqual(await response.json(), [["content-type", "x-own"], "PUT", "manual", "body"]);
+});
+
+test("the types of the runtime are complete", () => {
+  const types = readFileSync(join(out, "runtime.d.ts"), "utf8");
+  const config = readFileSync(new URL("../src/config.ts", import.meta.url), "utf8");
+  const names = (text) => [...text.matchAll(/^export interface (\w+)/gm)].map(([, name]) => name);
+  assert.ok(names(config).includes("DispatcherConfig"));
+  assert.deepEqual(names(types), names(config));
 });
 
 test("an unknown host is told in the form that was asked for, and no worker is called", async () => {
@@ -124,6 +141,17 @@ test("a worker that throws is a 502 without its reason", async () => {
   assert.doesNotMatch(JSON.stringify(body), /inner/);
   assert.deepEqual(log.map(({ level, to, reason }) => [level, to, reason]), [["error", "a", "inner detail"]]);
   assert.match(await (await ask(dispatcher(), env, "https://a.example/", html)).text(), /<h1>Something went wrong<\/h1>/);
+});
+
+test("a worker that exceeds a limit is a 503 that doesn't invite to try again, and the log has the limit", async () => {
+  const limits = ["Worker exceeded CPU time limit.", "Worker exceeded memory limit.", "Too many subrequests by single Worker invocation."];
+  for (const limit of limits) {
+    log = [];
+    const env = bindings({ "a.example": "a" }, { a: () => { throw new Error(limit); } });
+    const response = await ask(dispatcher(), env, "https://a.example/");
+    assert.deepEqual([response.status, response.headers.get("retry-after"), (await response.json()).error], [503, null, "over_limit"]);
+    assert.deepEqual(log.map(({ level, message, to, reason }) => [level, message, to, reason]), [["error", "a worker exceeded a limit", "a", limit]]);
+  }
 });
 
 test("an error of a worker's own is its answer", async () => {

@@ -160,13 +160,12 @@ pub fn since(
 fn deployed(before: &Value, routes: &BTreeSet<Route>, live: &LiveTriggers) -> Value {
     // The workflows are bindings, too, which are uploaded.
     let Triggers { workers_dev, preview_urls, domains, patterns, crons, consumers, workflows: _ } = &live.triggers;
-    let zone = |pattern: &str| {
-        let now = routes.iter().find(|route| route.pattern == pattern).map(|route| json!(route.zone));
-        let then =
-            || before["routes"].as_array()?.iter().find(|route| route["pattern"] == pattern)?.get("zone").cloned();
-        now.or_else(then)
+    let route = |pattern: &String| {
+        let now = routes.iter().find(|route| route.pattern == *pattern).map(|route| json!(route));
+        let then = || before["routes"].as_array()?.iter().find(|route| route["pattern"] == *pattern).cloned();
+        now.or_else(then).unwrap_or_else(|| json!({ "pattern": pattern, "zone": null }))
     };
-    let routes = patterns.iter().map(|pattern| json!({ "pattern": pattern, "zone": zone(pattern) }));
+    let routes = patterns.iter().map(route);
     let mut before = before.clone();
     before["workersDev"] = json!(workers_dev);
     copy(&json!({ "previewUrls": preview_urls.then_some(true) }), &mut before, "previewUrls");
@@ -248,7 +247,8 @@ mod tests {
         };
         let hosts = Hosts { table: "shops".to_owned(), names: texts(&["new.example"]) };
         let live = LiveTriggers { triggers, hosts: Some(hosts) };
-        let routes = BTreeSet::from([Route { pattern: "c.example/*".to_owned(), zone: "c.example".to_owned() }]);
+        let routes =
+            BTreeSet::from([Route { pattern: "c.example/*".to_owned(), zone: "c.example".to_owned(), zone_id: None }]);
         assert_eq!(
             deployed(&uploaded, &routes, &live),
             json!({

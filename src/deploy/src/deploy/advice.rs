@@ -8,6 +8,11 @@ use flotilla_model::platform::{BINDING_MISSING, CallError, MIGRATION_TAG_FAILED}
 /// The code of the failure to attach a domain that has DNS records.
 pub(super) const DOMAIN_HAS_RECORDS: u64 = 100_117;
 
+/// The code of an id that no zone has.
+const NO_ZONE: u64 = 1001;
+/// The code of an address that the API doesn't have, which can be due to an id in it.
+const NO_ROUTE: u64 = 7003;
+
 /// Returns whether the state has the worker, and the change doesn't upload it.
 pub(super) fn is_known(change: &Change) -> bool {
     change.was.is_some() && !change.steps.contains(&Step::Upload)
@@ -64,6 +69,14 @@ pub(super) fn explained(change: &Change, step: &Step, error: &CallError) -> Prob
                 "; {worker} was deleted outside flotilla{or}: `flotilla deploy --refresh` corrects the state and recreates the worker"
             );
             (advice, NextStep::Refresh)
+        }
+        (
+            Step::AddRoute { zone, .. } | Step::MoveRoute { zone, .. },
+            CallError::Rejected { code: NO_ZONE | NO_ROUTE, .. },
+        ) if change.zone_ids.contains_key(zone) => {
+            let id = &change.zone_ids[zone];
+            let advice = format!("; is {id} the id of {zone}? without `zoneId`, the zone is looked up by its name");
+            (advice, NextStep::Zone)
         }
         (Step::SetWorkersDev { .. }, CallError::Rejected { code: NO_WORKER | NO_SUBDOMAIN, .. }) => {
             let advice = "; the account has no workers.dev subdomain yet: choose one in the dashboard, or set `workersDev: false`";

@@ -231,7 +231,10 @@ impl Run<'_> {
         let change = self.change(index);
         let now = self.ctx.clock.unix();
         let ids = &self.ids;
-        let zone = |name: &str| ids.get(&change.home.account_id, ResourceKind::Zone, name).cloned();
+        let zone = |name: &str| {
+            let of_spec = change.zone_ids.get(name);
+            of_spec.or_else(|| ids.get(&change.home.account_id, ResourceKind::Zone, name)).cloned()
+        };
         let ownership = self.ctx.ownership.as_ref();
         let task = self.schedule.task(index);
         if let Some(record) = record {

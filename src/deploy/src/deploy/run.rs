@@ -764,7 +764,10 @@ impl<'a> Run<'a> {
     fn next_of(&mut self, index: ChangeIndex) -> Next {
         let change = self.change(index);
         let ids = &self.ids;
-        let zone = |name: &str| ids.get(&change.home.account_id, ResourceKind::Zone, name).cloned();
+        let zone = |name: &str| {
+            let of_spec = change.zone_ids.get(name);
+            of_spec.or_else(|| ids.get(&change.home.account_id, ResourceKind::Zone, name)).cloned()
+        };
         self.schedule.task(index).next(change, self.ctx.ownership.as_ref(), zone)
     }
 }

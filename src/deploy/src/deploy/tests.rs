@@ -98,7 +98,7 @@ fn zone_of(pattern: &str) -> &str {
 }
 
 fn worker(customer: &str, desired: &DesiredState) -> Worker {
-    let route = |pattern: &String| Route { pattern: pattern.clone(), zone: zone_of(pattern).to_owned() };
+    let route = |pattern: &String| Route { pattern: pattern.clone(), zone: zone_of(pattern).to_owned(), zone_id: None };
     let database = || Database::D1 {
         binding: "DB".to_owned(),
         name: format!("db-{customer}"),

@@ -146,12 +146,13 @@ impl Plan {
         needed
     }
 
-    /// Returns the zones that routes need the ids of: account ids and names.
+    /// Returns the zones whose ids routes need and no spec has: account ids and names.
     fn zones_needed(&self) -> BTreeSet<(&str, &str)> {
         let mut zones = BTreeSet::new();
         for change in &self.changes {
             for step in &change.steps {
                 if let Step::AddRoute { zone, .. } | Step::MoveRoute { zone, .. } | Step::DropRoute { zone, .. } = step
+                    && !change.zone_ids.contains_key(zone)
                 {
                     zones.insert((change.home.account_id.as_str(), zone.as_str()));
                 }

@@ -8,6 +8,9 @@ use flotilla_spec::yaml::Node;
 use super::super::wrangler::{entries, items, text};
 use super::Mapping;
 
+/// The number of digits of a zone's id.
+const ZONE_ID: usize = 32;
+
 impl Mapping<'_, '_> {
     /// Maps domains, routes and workers.dev as `wrangler deploy` would set them.
     pub(super) fn hosts(&mut self) {
@@ -105,9 +108,15 @@ impl Mapping<'_, '_> {
             self.findings.note(place, message, help);
         } else if named.is_none() && live.is_none() && id.is_some() {
             let message = format!("the zone of `{pattern}` is given by its id");
-            let help = format!("specs name zones: `{zone}` was derived from the host; check that it is correct");
+            let help = format!("specs name zones, too: `{zone}` was derived from the host; check that it is correct");
             self.findings.note(place, message, help);
         }
-        routes.push(json!({"pattern": written, "zone": zone}));
+        let mut route = json!({"pattern": written, "zone": zone});
+        if let Some(id) =
+            id.filter(|id| id.len() == ZONE_ID && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+        {
+            route["zoneId"] = id.into();
+        }
+        routes.push(route);
     }
 }
