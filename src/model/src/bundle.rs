@@ -499,6 +499,40 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_created_first_has_neither_bindings_to_others_nor_assets() {
+        let digest = Digest::of(b"whole");
+        let own = json!({"type": "durable_object_namespace", "name": "OWN", "class_name": "A"});
+        let kept = json!({"type": "service", "name": "OLD", "service": "live"});
+        let mut metadata = json!({
+            "main_module": "index.js",
+            "bindings": [
+                own, kept,
+                {"type": "service", "name": "API", "service": "new"},
+                {"type": "durable_object_namespace", "name": "B", "class_name": "B", "script_name": "new"},
+                {"type": "dispatch_namespace", "name": "D", "namespace": "n", "outbound": {"worker": {"service": "new"}}},
+                {"type": "assets", "name": "ASSETS"},
+                {"type": "plain_text", "name": DIGEST_VARIABLE, "text": digest},
+            ],
+            "tail_consumers": [{"service": "live"}, {"service": "new"}],
+            "assets": {"config": {}},
+            "tags": ["flotilla-f", tags::digest(&digest), "customer-a"],
+        });
+        assert_eq!(workers(&metadata), ["live", "new"]);
+        without_workers(&mut metadata, &["new".to_owned()], &digest);
+        let part = digest_without_bindings(&digest);
+        assert_ne!(part, digest);
+        assert_eq!(
+            metadata,
+            json!({
+                "main_module": "index.js",
+                "bindings": [own, kept, {"type": "plain_text", "name": DIGEST_VARIABLE, "text": part}],
+                "tail_consumers": [{"service": "live"}],
+                "tags": ["flotilla-f", tags::digest(&part), "customer-a"],
+            })
+        );
+    }
+
+    #[test]
     fn names_become_ids_and_what_has_none_is_named() {
         let metadata = json!({"bindings": [
             {"type": "plain_text", "name": "database_name", "text": "x"},

@@ -42,7 +42,7 @@ struct Graph {
     /// The items that need each item.
     needed: Vec<BTreeSet<usize>>,
     left: BTreeSet<usize>,
-    /// Those that are left and have to be looked at.
+    /// The items that are left and have to be looked at.
     changed: BTreeSet<usize>,
 }
 

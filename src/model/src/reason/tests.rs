@@ -146,6 +146,8 @@ fn patterns_leave_out_what_differs_from_worker_to_worker() {
         "compatibilityFlags … → …",
         "consumes queue …",
         "consumes queue … with other settings",
+        "created first without its bindings to …, bound in a cycle",
+        "created without its bindings to …",
         "crons …",
         "domain … added",
         "domain … removed",
