@@ -1,10 +1,10 @@
-//! The order of changes within a wave: after those of the workers that they refer to. Pure.
+//! The order of changes within a wave: after those of the workers that they refer to, or whose queues they take over. Pure.
 
 use std::collections::{BTreeSet, HashMap};
 
 use flotilla_model::platform::Home;
 
-use super::{Action, Change, Cycle, cycles, order};
+use super::{Action, Change, Cycle, Step, cycles, order};
 
 /// The changes of workers that bindings can name, by the workers.
 fn by_worker(changes: &[Change]) -> HashMap<(&str, &str), usize> {
@@ -34,14 +34,39 @@ pub(super) fn callees(changes: &[Change]) -> Vec<Vec<usize>> {
     changes.iter().enumerate().map(of).collect()
 }
 
-/// Ranks the changes: after those of the workers that they refer to. Live workers can be bound at any time, so that in a cycle only those are
+/// Adds the changes that a new consumer of a queue waits for: a queue has one consumer, so that the one before goes first.
+fn consumers(changes: &[Change], needs: &mut [Vec<usize>]) {
+    let mut removed: HashMap<(&str, &str), Vec<usize>> = HashMap::new();
+    let lasting = changes.iter().enumerate().filter(|(_, change)| change.action != Action::Delete);
+    for (at, change) in lasting {
+        for step in &change.steps {
+            if let Step::RemoveConsumer { queue } = step {
+                removed.entry((&change.home.account_id, queue)).or_default().push(at);
+            }
+        }
+    }
+    if removed.is_empty() {
+        return;
+    }
+    for (at, change) in changes.iter().enumerate() {
+        for step in &change.steps {
+            if let Step::SetConsumer { queue, .. } = step {
+                let before = removed.get(&(change.home.account_id.as_str(), queue.as_str())).into_iter().flatten();
+                needs[at].extend(before.copied().filter(|other| *other != at));
+            }
+        }
+    }
+}
+
+/// Ranks the changes: after those of the workers that they refer to, and of those whose queues they consume. Live workers can be bound at any time, so that in a cycle only those are
 /// waited for that are created or completed. If these form a cycle, too, some of them are created first; all of them are uploaded, and
 /// then completed.
 pub(super) fn rank(changes: &mut [Change]) {
-    if !refers(changes) {
+    let mut needs = callees(changes);
+    consumers(changes, &mut needs);
+    if needs.iter().all(Vec::is_empty) {
         return;
     }
-    let needs = callees(changes);
     let (mut first, mut number) = (0, 0);
     for groups in order::levels(&needs) {
         let mut used = 1;
