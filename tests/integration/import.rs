@@ -267,7 +267,8 @@ fn jsonc_with_bindings_domains_and_routes() {
     let other = created("/d1/database", json!({"name": "bound-logs"}))["uuid"].as_str().unwrap().to_owned();
     // A zone exists once it was asked for by its name; wrangler sets routes in any order.
     both.local.call(reqwest::Method::GET, &format!("/zones?name=bound.example&account.id={ACCOUNT}"), None);
-    let metadata = json!({"main_module": "index.js", "compatibility_date": "2026-06-01"});
+    let migrations = json!({"new_tag": "v1", "steps": [{"new_sqlite_classes": ["Counter"]}]});
+    let metadata = json!({"main_module": "index.js", "compatibility_date": "2026-06-01", "migrations": migrations});
     both.local.upload(
         &format!("/accounts/{ACCOUNT}/workers/scripts/counters"),
         &metadata,
@@ -344,27 +345,18 @@ fn workers_that_call_each_other() {
         ("package.json", "{ \"name\": \"@example/mall\" }"),
     ]);
     both.wrangler("apps/api", &[]);
-    // The first deploy of a worker that calls itself needs it to be there.
-    both.theirs.edit("apps/web/wrangler.toml", "service = \"mall-web\"", "service = \"mall-api\"");
-    both.wrangler("apps/web", &[]);
-    both.theirs.edit(
-        "apps/web/wrangler.toml",
-        "binding = \"SELF\"\nservice = \"mall-api\"",
-        "binding = \"SELF\"\nservice = \"mall-web\"",
-    );
     both.wrangler("apps/web", &[]);
     let imported = both.import(&[], 0);
     assert_eq!((&imported["workers"], &imported["packs"]), (&json!(2), &json!(2)));
     let found = both.stays(&["mall-api", "mall-web"], "mall.example");
     assert_eq!(found[1]["answer"], json!({"api": {"who": "api"}}));
     let spec = both.spec("mall");
-    assert!(spec.contains("services: { API: api }"), "{spec}");
+    assert!(spec.contains("services: { API: api, SELF: web }"), "{spec}");
     assert!(
         spec.contains("ADMIN: { worker: mall-api, entrypoint: Admin }")
             || spec.contains("ADMIN: { entrypoint: Admin, worker: mall-api }"),
         "{spec}"
     );
-    assert!(spec.contains("SELF: { worker: mall-web }"), "{spec}");
 }
 
 #[test]

@@ -189,10 +189,8 @@ fn what_refers_to_nothing_is_told_where_it_stands() {
         nowhere.contains("fleet.yaml:") && nowhere.contains("set `subdomain` of the account `default`"),
         "{nowhere}"
     );
-    let circle = told(
-        "workers: { web: { services: { API: api }, vars: null, domains: [w.bolt.example] }, api: { services: { WEB: web } } }\n",
-    );
-    assert!(circle.contains("error[S0213]") && circle.contains("api → web → api"), "{circle}");
+    let own = told("workers: { web: { tailConsumers: [{ role: web }], vars: null, domains: [w.bolt.example] } }\n");
+    assert!(own.contains("error[S0213]: a worker can't get its own logs"), "{own}");
 }
 
 #[test]

@@ -53,6 +53,47 @@ fn migrated(old: Option<&str>, new: &str) -> Reason {
 }
 
 #[test]
+fn new_workers_that_are_bound_to_each_others_classes_are_complete_before_they_are_called() {
+    let peer =
+        |name: &str, more: &str| format!("bindings:\n  PEER: {{ durableObject: Counter, worker: t-{name} }}\n{more}");
+    let absent = "  CACHE: { kv: 0f3f6a109a4e4c518f5c2b7d1d2f9a01 }\n";
+    let (acme, bolt) = (peer("bolt", ""), peer("acme", absent));
+    let (cloud, project) = counting(&[("acme", &acme), ("bolt", &bolt)]);
+    let planned = cloud.engine(&project).plan();
+    let without = vec!["t-bolt".to_owned()];
+    assert!(planned.plan.changes[0].reasons.contains(&Reason::CreatedFirst { without: without.clone() }));
+
+    // Cloudflare rejects one of them: the other exists, with its class, but not with its binding, and nothing points to it.
+    let stopped = cloud.engine(&project).deploy();
+    let outcome = stopped.outcome();
+    assert_eq!((outcome.applied, outcome.failed), (0, 2), "{outcome:#?}");
+    let first = settings(&cloud, "t-acme");
+    let names = |settings: &Value| -> Vec<String> {
+        let bindings = settings["bindings"].as_array().into_iter().flatten();
+        bindings.filter_map(|binding| binding["name"].as_str().map(str::to_owned)).collect()
+    };
+    assert_eq!(first["migration_tag"], "v1");
+    assert!(names(&first).contains(&"COUNTER".to_owned()) && !names(&first).contains(&"PEER".to_owned()), "{first}");
+    assert_eq!(get(&cloud, "workers/scripts/t-acme/subdomain")["enabled"], false);
+    let missing = Reason::BindingsMissing { without };
+    for refresh in [false, true] {
+        let planned = cloud.engine(&project).plan_with(|request| request.refresh = refresh);
+        assert!(planned.plan.changes[0].reasons.contains(&missing), "{:#?}", planned.plan.changes);
+        assert!(planned.findings.is_empty(), "{:#?}", planned.findings);
+    }
+
+    project.write("customers/bolt.yaml", format!("id: bolt\n{}", peer("acme", "")));
+    assert_eq!(cloud.deployed(&project).applied, 2);
+    for worker in ["t-acme", "t-bolt"] {
+        let settings = settings(&cloud, worker);
+        assert_eq!(settings["migration_tag"], "v1");
+        assert!(names(&settings).contains(&"PEER".to_owned()), "{settings}");
+        assert_eq!(get(&cloud, &format!("workers/scripts/{worker}/subdomain"))["enabled"], true);
+    }
+    is_up_to_date(&cloud, &project);
+}
+
+#[test]
 fn a_class_is_created_renamed_unbound_and_deleted() {
     let (cloud, project) = counting(&[("acme", "")]);
     assert!(reasons(&cloud, &project).contains(&migrated(None, "v1")));

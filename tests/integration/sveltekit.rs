@@ -1,5 +1,5 @@
 //! Shows: a site of a real framework with two workers beside it, as a team has them: SvelteKit's build, three wrangler configurations, and
-//! each worker calls the other two, by service bindings and by addresses. It is imported, deployed to the emulator, verified, previewed, and the preview removed.
+//! each worker calls the other two by service bindings. It is imported, deployed to the emulator, verified, previewed, and the preview removed.
 
 use std::process::Command;
 
@@ -13,8 +13,7 @@ use crate::import::{link, told};
 use crate::support::{Project, Run, output};
 use crate::tools::{Local, node, packages};
 
-/// The workers: folder, name, binding by which the others call it, host. Each calls those after it by service bindings and those before it
-/// by their addresses: of two new workers that are bound to each other, neither can be created first.
+/// The workers: folder, name, binding by which the others call it, host. Each is bound to the two others.
 const WORKERS: [(&str, &str, &str, &str); 3] = [
     ("apps/web", "codex-web", "WEB", "codex"),
     ("workers/hooks", "webhook-handler", "HOOKS", "api"),
@@ -29,7 +28,6 @@ export async function peers(env) {
   const ask = async (answer) => (await (await answer).json()).environment;
   for (const name of ['WEB', 'HOOKS', 'AUTH']) {
     if (env[name]) found[name] = await ask(env[name].fetch('https://peer/health'));
-    if (env[`${name}_URL`]) found[name] = await ask(fetch(`${env[`${name}_URL`]}/health`));
   }
   return found;
 }
@@ -59,14 +57,13 @@ fn config(index: usize) -> String {
         _ => "main = \"src/index.js\"\n",
     };
     text += "[observability]\nenabled = true\n";
-    let (called, addressed) = (&WORKERS[index + 1..], &WORKERS[..index]);
+    let called = WORKERS.iter().filter(|worker| worker.1 != name);
     for (environment, suffix) in [("production", ""), ("staging", "-staging")] {
         let host = |host: &str| format!("{host}{suffix}.studio.example");
         text += &format!("[env.{environment}]\nname = \"{name}-{environment}\"\n");
         text += &format!("routes = [{{ pattern = \"{}\", custom_domain = true }}]\n", host(own));
-        let urls = addressed.iter().map(|(.., key, other)| format!(", {key}_URL = \"https://{}\"", host(other)));
-        text += &format!("vars = {{ ENVIRONMENT = \"{environment}\"{} }}\n", urls.collect::<String>());
-        for (_, other, binding, _) in called {
+        text += &format!("vars = {{ ENVIRONMENT = \"{environment}\" }}\n");
+        for (_, other, binding, _) in called.clone() {
             let service = format!("service = \"{other}-{environment}\"");
             text += &format!("[[env.{environment}.services]]\nbinding = \"{binding}\"\n{service}\n");
         }

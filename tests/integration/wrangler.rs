@@ -281,9 +281,11 @@ fn bound(bindings: &str) -> (Project, Local, Vec<(&'static str, String)>) {
     let kv = created("/storage/kv/namespaces", json!({"title": "cache"}))["id"].as_str().unwrap().to_owned();
     let d1 = created("/d1/database", json!({"name": "sessions"}))["uuid"].as_str().unwrap().to_owned();
     created("/workers/dispatch/namespaces", json!({"name": "shops"}));
-    let metadata = json!({"main_module": "index.js", "compatibility_date": "2026-06-01"});
+    let migrations = json!({"new_tag": "v1", "steps": [{"new_sqlite_classes": ["Counter"]}]});
+    let metadata = json!({"main_module": "index.js", "compatibility_date": "2026-06-01", "migrations": migrations});
     for name in ["counters", "legacy-api"] {
-        let code = "export default { fetch: () => new Response('legacy') }; export class Admin {}";
+        let code =
+            "export default { fetch: () => new Response('legacy') }; export class Admin {} export class Counter {}";
         local.upload(&format!("{account}/workers/scripts/{name}"), &metadata, "index.js", code);
     }
     let bindings = bindings.replace("KV", &kv).replace("D1", &d1);
@@ -474,8 +476,8 @@ fn classes_consumers_and_workflows_are_the_same_by_wrangler_and_by_flotilla() {
             consumers.map(|row| json!([row["queue_name"], row["script"], row["settings"], row["dead_letter_queue"]]));
         let flow = local.api(&format!("{account}/workflows/acme-flow"));
         let classes = local.api(&format!("{account}/workers/durable_objects/namespaces"));
-        let classes =
-            classes.as_array().unwrap().iter().map(|row| json!([row["script"], row["class"], row["use_sqlite"]]));
+        let own = classes.as_array().unwrap().iter().filter(|row| row["script"] == "app-acme");
+        let classes = own.map(|row| json!([row["script"], row["class"], row["use_sqlite"]]));
         json!({
             "settings": settings, "consumers": consumers.collect::<Vec<_>>(), "workflow": [flow["script_name"], flow["class_name"]],
             "classes": classes.collect::<Vec<_>>(),

@@ -203,7 +203,7 @@ fn callees_first<'p, 'a>(pieces: &'p [Piece<'a>]) -> Vec<&'p Piece<'a>> {
     while !left.is_empty() {
         let names: BTreeSet<&str> = left.iter().map(|piece| piece.worker.name.as_str()).collect();
         let free = |piece: &&Piece<'_>| piece.worker.services.values().all(|to| !names.contains(to.as_str()));
-        // A cycle was reported as an error before.
+        // In a cycle, none of them can be first: wrangler needs a deploy without one of the bindings before.
         let index = left.iter().position(free).unwrap_or(0);
         sorted.push(left.remove(index));
     }

@@ -2,6 +2,7 @@
 //! give the same plan, and a deploy makes no choice that the plan left open.
 
 mod comparison;
+mod cycles;
 mod databases;
 pub mod handover;
 mod hosts;
@@ -91,6 +92,10 @@ pub enum Step {
         jurisdiction: Option<Jurisdiction>,
         #[serde(skip_serializing_if = "Option::is_none")]
         location_hint: Option<LocationHint>,
+    },
+    /// Creates the worker, unless it exists, without its bindings to these workers: they are new as well, and bound to it in turn.
+    CreateFirst {
+        without: Vec<String>,
     },
     /// Uploads the static assets that the platform lacks: a session, and a request for each bucket of missing files.
     UploadAssets,
@@ -296,12 +301,51 @@ pub struct Change {
     /// The length of the longest chain of changes before it: a binding requires the worker that it names.
     #[serde(skip)]
     pub rank: usize,
+    /// The cycle of bindings that its worker is part of, if there is one.
+    #[serde(skip)]
+    pub cycle: Option<Cycle>,
+}
+
+/// The part of a change in a cycle of bindings between workers that aren't complete yet. What points to one of them, at the change's own rank,
+/// comes when all of them are uploaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cycle {
+    /// The number of the cycle in the plan.
+    pub number: usize,
+    /// The rank at which the worker is created, if that comes before its upload.
+    pub create: Option<usize>,
+    /// The rank at which the worker is uploaded.
+    pub upload: usize,
 }
 
 impl Change {
     /// Returns the worker that it changes.
     pub fn id(&self) -> WorkerId {
         (self.home.clone(), self.worker.clone())
+    }
+
+    /// Returns the number of its steps up to the creation of its worker, if that comes before its upload.
+    pub fn steps_to_create(&self) -> usize {
+        let last = self.steps.iter().position(|step| matches!(step, Step::CreateFirst { .. }));
+        last.map_or(0, |place| place + 1)
+    }
+
+    /// Returns the number of its steps up to its upload, if the others of its cycle come before the rest.
+    pub fn steps_of_cycle(&self) -> usize {
+        let last = self.cycle.and_then(|_| self.steps.iter().position(|step| *step == Step::Upload));
+        last.map_or(0, |place| place + 1)
+    }
+
+    /// Returns the workers that it refers to, and that bindings can name.
+    pub(crate) fn callees(&self) -> impl Iterator<Item = WorkerId> {
+        let home = outside(&self.home);
+        self.refers.iter().map(move |name| (home.clone(), name.clone()))
+    }
+
+    /// Returns whether its worker has, before its upload, not all of its bindings.
+    pub(crate) fn completes(&self) -> bool {
+        let is_missing = |reason: &Reason| matches!(reason, Reason::BindingsMissing { .. });
+        self.steps_to_create() > 0 || self.reasons.iter().any(is_missing)
     }
 
     /// Deletes a database before the worker: as long as the worker exists, its tags name the database.
@@ -489,7 +533,13 @@ pub fn back(id: &WorkerId, live: &Deployed, (to, bundle, files): (Digest, &Store
         refers: workers(&bundle.metadata),
         picked: None,
         rank: 0,
+        cycle: None,
     }
+}
+
+/// Returns the home of the workers that a worker's bindings name: none names a worker of a dispatch namespace.
+pub(crate) fn outside(home: &Home) -> Home {
+    Home { namespace: None, ..home.clone() }
 }
 
 /// Returns the digest of what a plan does.
@@ -518,6 +568,7 @@ impl Plan {
             ))
         });
         rank::rank(&mut changes);
+        cycles::add_steps(&mut changes);
         let waves = waves::assign(waves, &mut changes, &mut databases);
         let digest = plan_digest(&changes, &databases, &[]);
         let (held, orphans) = (Vec::new(), Vec::new());
@@ -528,12 +579,12 @@ impl Plan {
 impl Plan {
     /// Returns the places of the changes that create workers which a change's upload refers to.
     pub fn created_callees(&self, change: &Change) -> Vec<usize> {
-        let outside = Home { namespace: None, ..change.home.clone() };
+        let outside = outside(&change.home);
         let is_named = |name: &String| change.calls.contains(name) || change.refers.contains(name);
         let is_callee = |other: &Change| {
             other.action == Action::Create
-                && other.worker != change.worker
-                && (other.home == change.home || other.home == outside)
+                && (&other.home, &other.worker) != (&change.home, &change.worker)
+                && other.home == outside
                 && is_named(&other.worker)
         };
         self.changes.iter().enumerate().filter(|(_, other)| is_callee(other)).map(|(at, _)| at).collect()
@@ -609,6 +660,7 @@ impl Change {
             refers: Vec::new(),
             picked: None,
             rank: 0,
+            cycle: None,
         }
     }
 }

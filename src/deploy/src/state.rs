@@ -150,6 +150,9 @@ pub struct DeployedResources {
     /// Whether it has Durable Object classes of its own.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_objects: bool,
+    /// The workers to which it has no bindings yet, because it was created before them and not completed since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
 }
 
 impl DeployedResources {

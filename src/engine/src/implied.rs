@@ -124,7 +124,7 @@ pub fn missing_callees(
         for (caller, _) in own.iter().filter(|(_, is_selected)| *is_selected) {
             for (binding, callee) in &caller.services {
                 let is_callee = |(other, _): &&(Worker, bool)| {
-                    (&other.name, &other.account, &other.namespace) == (callee, &caller.account, &caller.namespace)
+                    (&other.name, &other.account) == (callee, &caller.account) && other.namespace.is_none()
                 };
                 let found = own.iter().chain(&shared).find(is_callee);
                 // The state doesn't contain what others deploy.
@@ -135,7 +135,7 @@ pub fn missing_callees(
                     let is_held = worker.customer == SHARED && of_shared.is_some_and(|record| scan.is_held(record));
                     by_others(worker) || (*is_selected && is_deployed && !is_held)
                 };
-                let id = (cloud.home(&caller.account, caller.namespace.as_deref()), callee.clone());
+                let id = (cloud.home(&caller.account, None), callee.clone());
                 if found.is_some_and(comes) || state.one(&id)?.is_some() {
                     continue;
                 }

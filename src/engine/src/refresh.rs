@@ -371,6 +371,7 @@ fn deployed(
             workflows: row.workflows.clone(),
             has_objects: row.migration_tag.is_some() || same.is_some_and(|before| before.live.has_objects),
             migration_tag: row.migration_tag.clone(),
+            without: same.map(|before| before.live.without.clone()).unwrap_or_default(),
         },
     }
 }

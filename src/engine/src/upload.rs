@@ -225,7 +225,7 @@ impl OfPlan {
             return Err("BUG: it renders otherwise than it was planned".to_owned());
         }
         let runtime = planned.runtimes.of(&worker);
-        let pending = change.steps.iter().any(|step| !matches!(step, Step::Upload));
+        let pending = change.steps.iter().any(|step| !matches!(step, Step::CreateFirst { .. } | Step::Upload));
         let fleet = planned.project.fleet.owner();
         let (customer, environment) = (&worker.customer, worker.environment);
         let mut tags = tags::of(&fleet, customer, environment, &bundle.digest, &Triggers::of(&worker), pending);

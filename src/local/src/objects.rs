@@ -116,6 +116,32 @@ pub fn apply(
     Ok(())
 }
 
+/// Refuses a binding to a class of another worker that isn't there, or that doesn't have it. The worker's own classes are checked with its
+/// migrations.
+///
+/// # Errors
+/// 400 (10061).
+pub fn check_reference(db: &Connection, own: &Key, script: &str, class: &str) -> Result<(), Refusal> {
+    if script.is_empty() || script == own.name {
+        return Ok(());
+    }
+    let Some(worker) = store::find(db, &Key::of_account(&own.account, script))? else {
+        let message = format!("Cannot create binding for class in script '{script}' that does not exist.");
+        return Err(Refusal::new(400, 10061, message));
+    };
+    match !classes(db, worker.id)?.iter().any(|found| found.name == class) {
+        true => Err(Refusal::new(
+            400,
+            10061,
+            format!(
+                "Cannot create binding for class '{class}' in script '{script}' because it is not currently configured to implement \
+                 Durable Objects."
+            ),
+        )),
+        false => Ok(()),
+    }
+}
+
 /// Refuses an upload with migrations where none can be applied: to a version that doesn't serve yet.
 ///
 /// # Errors

@@ -98,6 +98,9 @@ pub fn put(cloud: &Cloud, key: &Key, call: &Call, upload: &Upload, loaded: Optio
         for name in UNVERSIONED {
             // What isn't sent stays: wrangler sets tags by a later PATCH, and only when they changed.
             if let Some(value) = upload.metadata.get(name) {
+                if name == "tail_consumers" {
+                    versions::check_consumers(db, &key.account, value)?;
+                }
                 worker.settings.insert(name.to_owned(), value.clone());
             }
         }

@@ -52,7 +52,7 @@ pub fn patch(cloud: &Cloud, key: &Key, call: &Call) -> Outcome {
                             let bindings = bindings.as_array().cloned().unwrap_or_default();
                             version.bindings =
                                 resolve(&bindings, &[], &version.bindings, &cloud.store, &cloud.limits, strict)?;
-                            versions::check_references(cloud, db, &key.account, &version.bindings)?;
+                            versions::check_references(cloud, db, key, &version.bindings)?;
                         }
                         (_, value) => {
                             version.options.insert(name, value);
@@ -62,7 +62,7 @@ pub fn patch(cloud: &Cloud, key: &Key, call: &Call) -> Outcome {
                 Ok(())
             })?
         };
-        merge(&mut worker, &sent);
+        merge(db, &mut worker, &sent)?;
         store::save(db, &worker, &cloud.now())?;
         Ok(Answer::ok(&all(&worker, &version)))
     })
@@ -90,18 +90,20 @@ pub fn patch_unversioned(cloud: &Cloud, key: &Key, call: &Call) -> Outcome {
     check_options(sent, &cloud.limits, &cloud.now()[..10])?;
     cloud.store.write(|db| {
         let mut worker = store::get(db, key)?;
-        merge(&mut worker, sent);
+        merge(db, &mut worker, sent)?;
         store::save(db, &worker, &cloud.now())?;
         Ok(Answer::ok(&unversioned(&worker)))
     })
 }
 
-fn merge(worker: &mut Worker, sent: &Map<String, Value>) {
+fn merge(db: &rusqlite::Connection, worker: &mut Worker, sent: &Map<String, Value>) -> Result<(), Refusal> {
+    versions::check_consumers(db, &worker.key.account, sent.get("tail_consumers").unwrap_or(&Value::Null))?;
     for name in UNVERSIONED {
         if let Some(value) = sent.get(name) {
             worker.settings.insert(name.to_owned(), value.clone());
         }
     }
+    Ok(())
 }
 
 fn unversioned(worker: &Worker) -> Value {

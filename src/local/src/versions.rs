@@ -16,8 +16,10 @@ use super::{assets, databases, kv, objects, queues};
 /// Refuses bindings to what isn't there. The codes are those that wrangler's users report.
 ///
 /// # Errors
-/// 400: 10181 for a D1 database, 10041 for a KV namespace, 10143 for a service, 100119 for a dispatch namespace.
-pub fn check_references(cloud: &Cloud, db: &Connection, account: &str, bindings: &[Value]) -> Result<(), Refusal> {
+/// 400: 10181 for a D1 database, 10041 for a KV namespace, 10143 for a service, 10061 for a class of another worker, 100119 for a dispatch
+/// namespace.
+pub fn check_references(cloud: &Cloud, db: &Connection, own: &Key, bindings: &[Value]) -> Result<(), Refusal> {
+    let account = own.account.as_str();
     let text = |binding: &Value, field: &str| binding[field].as_str().unwrap_or_default().to_owned();
     for binding in bindings {
         let name = text(binding, "name");
@@ -46,6 +48,10 @@ pub fn check_references(cloud: &Cloud, db: &Connection, account: &str, bindings:
                 let name = text(binding, "service");
                 (store::find(db, &Key::of_account(account, &name))?.is_some(), 10143, format!("Worker {name:?}"))
             }
+            "durable_object_namespace" => {
+                objects::check_reference(db, own, &text(binding, "script_name"), &text(binding, "class_name"))?;
+                continue;
+            }
             "dispatch_namespace" => {
                 let name = text(binding, "namespace");
                 let found = exists("SELECT 1 FROM namespace WHERE account = ?1 AND name = ?2", &name)?;
@@ -55,6 +61,21 @@ pub fn check_references(cloud: &Cloud, db: &Connection, account: &str, bindings:
         };
         if !found {
             return Err(Refusal::new(400, code, format!("binding {name} references {what}, which was not found")));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses consumers of logs that aren't there.
+///
+/// # Errors
+/// 400 (10203; source: workers-sdk, issue 8275).
+pub fn check_consumers(db: &Connection, account: &str, consumers: &Value) -> Result<(), Refusal> {
+    let names = consumers.as_array().into_iter().flatten().filter_map(|consumer| consumer["service"].as_str());
+    for name in names {
+        if store::find(db, &Key::of_account(account, name))?.is_none() {
+            let message = "Tail Worker does not exist on this account. Check the Worker name and try again.";
+            return Err(Refusal::new(400, 10203, message));
         }
     }
     Ok(())
@@ -75,7 +96,7 @@ pub fn add(
 ) -> Result<Version, Refusal> {
     let (upload, loaded) = upload;
     let mut version = upload.version(&cloud.store, &cloud.limits, cloud.keep_secrets, previous, strict(call)?)?;
-    check_references(cloud, db, &worker.key.account, &version.bindings)?;
+    check_references(cloud, db, &worker.key, &version.bindings)?;
     version.assets = assets::of_upload(cloud, db, &worker.key, &upload.metadata, previous)?;
     for (module, body) in &upload.modules {
         store::keep_module(db, &module.hash, body)?;

@@ -15,6 +15,7 @@ use crate::objects::Migration;
 use crate::platform::Module;
 use crate::reason::{MetadataChange, Reason};
 use crate::spec::{Observability, Placement};
+use crate::tags;
 
 /// The folder under out/ of bundles that wrangler made.
 pub const BUNDLES: &str = "bundles";
@@ -253,6 +254,8 @@ fn some<T: serde::Serialize>(value: T, is_empty: impl Fn(&T) -> bool) -> Option<
     (!is_empty(&value)).then(|| json!(value))
 }
 
+/// The key of the workers that get a worker's logs.
+const TAIL_CONSUMERS: &str = "tail_consumers";
 /// The key of the cache's options in metadata; wrangler's configuration calls it `cache`.
 const CACHE_OPTIONS: &str = "cache_options";
 /// The key by which canonical metadata, as wrangler's configuration, says that variables stay; an upload keeps bindings of their types.
@@ -290,7 +293,7 @@ fn options(worker: &Worker) -> BTreeMap<&'static str, Value> {
         (CACHE_OPTIONS, cache),
         (KEEP_VARS, worker.keep_vars.then_some(Value::Bool(true))),
         ("logpush", worker.logpush.map(Value::Bool)),
-        ("tail_consumers", tail.map(Value::Array)),
+        (TAIL_CONSUMERS, tail.map(Value::Array)),
         (MIGRATIONS, some(worker.migrations.iter().map(Migration::api).collect::<Vec<_>>(), Vec::is_empty)),
         (EXPORTS, some(worker.exports.iter().map(|(name, export)| (name, export.api())).collect(), BTreeMap::is_empty)),
     ];
@@ -386,17 +389,45 @@ pub fn by_name(metadata: &Value) -> impl Iterator<Item = (Resource, &str)> {
 
 /// Returns the workers that a bundle's metadata names: those that bindings call or whose classes they use, and those that get its logs.
 pub fn workers(metadata: &Value) -> Vec<String> {
-    let bindings = metadata["bindings"].as_array().into_iter().flatten();
-    let of_binding = |binding: &Value| {
-        let own = [&binding["service"], &binding["script_name"], &binding["outbound"]["worker"]["service"]];
-        own.into_iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
-    };
-    let tail = metadata["tail_consumers"].as_array().into_iter().flatten();
-    let tail = tail.filter_map(|consumer| consumer["service"].as_str()).map(str::to_owned);
-    let mut names: Vec<String> = bindings.flat_map(of_binding).chain(tail).collect();
+    let lists = [&metadata["bindings"], &metadata[TAIL_CONSUMERS]].into_iter().filter_map(Value::as_array).flatten();
+    let mut names: Vec<String> = lists.flat_map(named_workers).map(str::to_owned).collect();
     names.sort_unstable();
     names.dedup();
     names
+}
+
+/// Returns the workers that a binding, or a consumer of logs, names.
+fn named_workers(entry: &Value) -> impl Iterator<Item = &str> {
+    let all = [&entry["service"], &entry["script_name"], &entry["outbound"]["worker"]["service"]];
+    all.into_iter().filter_map(Value::as_str)
+}
+
+/// Returns the digest of a bundle as it is uploaded without some of its bindings: its worker is not that of the whole bundle.
+pub fn digest_without_bindings(digest: &Digest) -> Digest {
+    Digest::of(format!("without bindings {digest}").as_bytes())
+}
+
+/// Makes the metadata of an upload, with the values of secrets, that of a worker that is created first: without its bindings to these
+/// workers, which don't exist yet, and without static assets, which wait for the whole upload.
+pub fn without_workers(metadata: &mut Value, names: &[String], digest: &Digest) {
+    let Some(fields) = metadata.as_object_mut() else { return };
+    fields.remove(ASSETS);
+    for list in ["bindings", TAIL_CONSUMERS] {
+        if let Some(entries) = fields.get_mut(list).and_then(Value::as_array_mut) {
+            entries.retain(|entry| !named_workers(entry).any(|worker| names.iter().any(|name| name == worker)));
+        }
+    }
+    let part = digest_without_bindings(digest);
+    if let Some(bindings) = fields.get_mut("bindings").and_then(Value::as_array_mut) {
+        bindings.retain(|binding| binding["type"] != "assets");
+        let own = bindings.iter_mut().find(|binding| binding["name"] == DIGEST_VARIABLE);
+        own.into_iter().for_each(|binding| binding["text"] = json!(part));
+    }
+    if let Some(tags) = fields.get_mut("tags").and_then(Value::as_array_mut) {
+        let whole = tags::digest(digest);
+        let own = tags.iter_mut().find(|tag| **tag == whole);
+        own.into_iter().for_each(|tag| *tag = tags::digest(&part).into());
+    }
 }
 
 /// Replaces names by ids; the first name that has none is the error.
@@ -425,7 +456,7 @@ pub fn differences(old: &Value, new: &Value) -> Vec<Reason> {
         (CACHE_OPTIONS, "cache"),
         (KEEP_VARS, "keepVars"),
         ("logpush", "logpush"),
-        ("tail_consumers", "tailConsumers"),
+        (TAIL_CONSUMERS, "tailConsumers"),
         (EXPORTS, "exports"),
         ("main_module", "the module's name"),
     ] {
@@ -466,6 +497,40 @@ pub fn differences(old: &Value, new: &Value) -> Vec<Reason> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_created_first_has_neither_bindings_to_others_nor_assets() {
+        let digest = Digest::of(b"whole");
+        let own = json!({"type": "durable_object_namespace", "name": "OWN", "class_name": "A"});
+        let kept = json!({"type": "service", "name": "OLD", "service": "live"});
+        let mut metadata = json!({
+            "main_module": "index.js",
+            "bindings": [
+                own, kept,
+                {"type": "service", "name": "API", "service": "new"},
+                {"type": "durable_object_namespace", "name": "B", "class_name": "B", "script_name": "new"},
+                {"type": "dispatch_namespace", "name": "D", "namespace": "n", "outbound": {"worker": {"service": "new"}}},
+                {"type": "assets", "name": "ASSETS"},
+                {"type": "plain_text", "name": DIGEST_VARIABLE, "text": digest},
+            ],
+            "tail_consumers": [{"service": "live"}, {"service": "new"}],
+            "assets": {"config": {}},
+            "tags": ["flotilla-f", tags::digest(&digest), "customer-a"],
+        });
+        assert_eq!(workers(&metadata), ["live", "new"]);
+        without_workers(&mut metadata, &["new".to_owned()], &digest);
+        let part = digest_without_bindings(&digest);
+        assert_ne!(part, digest);
+        assert_eq!(
+            metadata,
+            json!({
+                "main_module": "index.js",
+                "bindings": [own, kept, {"type": "plain_text", "name": DIGEST_VARIABLE, "text": part}],
+                "tail_consumers": [{"service": "live"}],
+                "tags": ["flotilla-f", tags::digest(&part), "customer-a"],
+            })
+        );
+    }
 
     #[test]
     fn names_become_ids_and_what_has_none_is_named() {

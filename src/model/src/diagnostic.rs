@@ -92,7 +92,7 @@ codes! {
     ReservedName = "S0211",
     /// A reference to a worker that has no address in that environment.
     NoAddress = "S0212",
-    /// Service bindings that form a cycle.
+    /// A worker that is its own caller, or that gets its own logs.
     Cycle = "S0213",
     /// A variable that holds a secret in plain text.
     SecretVariable = "S0214",

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::clock::timestamp;
 use crate::credential;
 use crate::diagnostic::Place;
-use crate::text::{holds_ids, mask_ids, mask_value};
+use crate::text::{holds_ids, mask_ids, mask_value, names};
 
 /// The longest JSON of a value that a reason holds as a whole, in characters.
 const LONGEST_VALUE: usize = 80;
@@ -32,6 +32,16 @@ pub enum Reason {
     Missing,
     /// The worker was deleted by other means, and the upload that was meant to update it created it again, without its other parts.
     Recreated,
+    /// The worker is created before the upload that completes it, without its bindings to new workers that are bound to it in turn.
+    CreatedFirst {
+        /// These workers.
+        without: Vec<String>,
+    },
+    /// The worker was created without its bindings to these workers, and the upload that completes it is missing.
+    BindingsMissing {
+        /// The workers.
+        without: Vec<String>,
+    },
     /// Every selected worker is uploaded, changed or not.
     Forced {
         /// The reason, in the words of the person who ordered it.
@@ -472,6 +482,8 @@ impl Reason {
             Reason::ToolChanged { .. } => "flotilla itself changed: … → …".to_owned(),
             Reason::PackBundleChanged { old: Some(_), new: Some(_) } => "the pack's bundle changed: … → …".to_owned(),
             Reason::RolledBack { .. } => "rolled back to record …".to_owned(),
+            Reason::CreatedFirst { .. } => "created first without its bindings to …, bound in a cycle".to_owned(),
+            Reason::BindingsMissing { .. } => "created without its bindings to …".to_owned(),
             Reason::DomainAdded { .. } => "domain … added".to_owned(),
             Reason::DomainRemoved { .. } => "domain … removed".to_owned(),
             Reason::DatabaseCreated { .. } => "D1 database … is created unless it exists".to_owned(),
@@ -510,6 +522,10 @@ impl fmt::Display for Statement<'_> {
             Reason::New => f.write_str("it is new"),
             Reason::Missing => f.write_str("it is no longer at Cloudflare"),
             Reason::Recreated => f.write_str("it was deleted outside flotilla and recreated without its secrets"),
+            Reason::CreatedFirst { without } => {
+                write!(f, "created first without its bindings to {}, bound in a cycle", names(without, 5))
+            }
+            Reason::BindingsMissing { without } => write!(f, "created without its bindings to {}", names(without, 5)),
             Reason::Forced { reason } => write!(f, "forced: {reason}"),
             Reason::UploadInterrupted => f.write_str("an earlier upload was interrupted"),
             Reason::ChangeInterrupted => f.write_str("an earlier change of it was interrupted"),

@@ -92,11 +92,16 @@ pub fn of(
     let settled = if pending { "pending" } else { "triggers" };
     vec![
         format!("flotilla-{fleet}"),
-        format!("digest-{digest}"),
+        self::digest(digest),
         format!("{settled}-{}", triggers.digest().short()),
         format!("customer-{customer}"),
         format!("environment-{environment}"),
     ]
+}
+
+/// Returns the tag of the bundle that runs.
+pub fn digest(digest: &Digest) -> String {
+    format!("digest-{digest}")
 }
 
 /// Returns the tag that no other worker has: a dispatch namespace deletes what carries it, and nothing else.

@@ -144,6 +144,15 @@ fn wrong_uploads_have_their_codes() {
             (400, 10041),
         ),
         ("a", main(json!({"bindings": [{"type": "service", "name": "K", "service": "nope"}]})), INDEX, (400, 10143)),
+        (
+            "a",
+            main(json!({"bindings": [
+                {"type": "durable_object_namespace", "name": "K", "class_name": "Counter", "script_name": "nope"}
+            ]})),
+            INDEX,
+            (400, 10061),
+        ),
+        ("a", main(json!({"tail_consumers": [{"service": "nope"}]})), INDEX, (400, 10203)),
         ("a", main(json!({"compatibility_date": "yesterday"})), INDEX, (400, 10021)),
         ("a", main(json!({"compatibility_date": "2999-01-01"})), INDEX, (400, 10021)),
         ("a", main(json!({"tags": ["a,b"]})), INDEX, (400, 10021)),

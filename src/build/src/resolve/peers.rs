@@ -94,17 +94,6 @@ pub(super) fn link(batch: &mut Batch<'_>) {
         let found = link_reference(fleet, &known, reference, resolved);
         resolved.diagnostics.extend(found);
     }
-    let mut calls: BTreeMap<(Environment, &str), Vec<(&str, &Place)>> = BTreeMap::new();
-    for reference in references.iter().filter(|reference| reference.kind != ReferenceKind::Address) {
-        let from = &resolved.workers[reference.from];
-        if peers.0.contains_key(&(reference.to.clone(), from.environment)) {
-            calls
-                .entry((from.environment, from.role.as_deref().unwrap_or_default()))
-                .or_default()
-                .push((&reference.to, &reference.place));
-        }
-    }
-    resolved.diagnostics.extend(cycles(&calls));
 }
 
 fn link_reference(
@@ -184,37 +173,4 @@ fn no_address(
         "give it a domain".to_owned()
     };
     Diagnostic::error(Code::NoAddress, reference.place.clone(), message, help)
-}
-
-/// Returns an error for each cycle of service bindings, at the place where it closes.
-fn cycles(calls: &BTreeMap<(Environment, &str), Vec<(&str, &Place)>>) -> Vec<Diagnostic> {
-    fn walk<'a>(
-        calls: &BTreeMap<(Environment, &'a str), Vec<(&'a str, &Place)>>,
-        node: (Environment, &'a str),
-        path: &mut Vec<&'a str>,
-        done: &mut BTreeSet<(Environment, &'a str)>,
-        found: &mut Vec<Diagnostic>,
-    ) {
-        if done.contains(&node) {
-            return;
-        }
-        path.push(node.1);
-        for (to, place) in calls.get(&node).into_iter().flatten() {
-            if let Some(start) = path.iter().position(|role| role == to) {
-                let circle = path[start..].iter().chain([to]).copied().collect::<Vec<_>>().join(" → ");
-                let message = format!("service bindings form a cycle in {}: {circle}", node.0);
-                let help = "none of them can be uploaded first: let one call another by its address, `{ workerUrl: … }` under `vars`";
-                found.push(Diagnostic::error(Code::Cycle, (*place).clone(), message, help));
-            } else {
-                walk(calls, (node.0, to), path, done, found);
-            }
-        }
-        path.pop();
-        done.insert(node);
-    }
-    let (mut done, mut found) = (BTreeSet::new(), Vec::new());
-    for node in calls.keys() {
-        walk(calls, *node, &mut Vec::new(), &mut done, &mut found);
-    }
-    found
 }

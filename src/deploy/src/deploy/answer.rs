@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use super::index::ChangeIndex;
 use super::pool::Answer;
-use super::problem::{NO_CALLEE, NextStep, Problem};
+use super::problem::{CALLEE_MISSING, NO_CLASS, NextStep, Problem};
 use super::run::{Phase, Run};
 use super::schedule::{Conclusion, Permit, RequestId};
-use super::steps::{action_name, is_about_same, uncertainty_of};
+use super::steps::{action_name, is_about_same, is_upload, uncertainty_of};
 use super::{Event, Failed, INITIAL_WINDOW, UploadRecord};
 use crate::plan::handover::Host;
 use crate::plan::{Change, Step};
 use crate::retry::Verdict;
 use crate::state::{Deployed, DeployedResources, Entry, ResourceKind, Uncertainty, WorkerId};
+use flotilla_model::bundle::digest_without_bindings;
 use flotilla_model::failure::Failure;
 use flotilla_model::objects;
 use flotilla_model::platform::{BINDING_MISSING, CallError, Quota, Reply};
@@ -132,13 +133,14 @@ impl Run<'_> {
         }
         let task = self.schedule.task(index);
         let is_lost = matches!(result, Err(CallError::Unavailable(_)));
-        task.is_outcome_unknown |= !task.is_check_due && !task.is_migration_due && is_lost;
+        let is_look = task.is_check_due || task.is_migration_due && is_upload(task.step(change));
+        task.is_outcome_unknown |= !is_look && is_lost;
         // It may have gone through its migrations: the next attempt has to know.
-        task.is_migration_due |= is_lost && change.migration.is_some() && *task.step(change) == Step::Upload;
+        task.is_migration_due |= is_lost && change.migration.is_some() && is_upload(task.step(change));
         let Some(result) = self.handle_transient_error(RequestId::Change(index), result) else { return Ok(()) };
         if let Err(CallError::Rejected { code, .. }) = &result
             && BINDING_MISSING.contains(code)
-            && *self.schedule.task(index).step(change) == Step::Upload
+            && is_upload(self.schedule.task(index).step(change))
         {
             self.forget_ids(change)?;
         }
@@ -149,41 +151,36 @@ impl Run<'_> {
                 return self.on_recreated(index, live, uploaded.clone());
             }
         }
-        let lacks_callee = matches!(&result, Err(CallError::Rejected { code: NO_CALLEE, .. }));
-        match self.advance(index, result, record.as_deref()) {
-            Err(why) if lacks_callee => {
-                let why = self.without_callee(index, why);
+        let lacked = match &result {
+            Err(CallError::Rejected { code, .. }) if CALLEE_MISSING.contains(code) => Some(*code),
+            _ => None,
+        };
+        match (self.advance(index, result, record.as_deref()), lacked) {
+            (Err(why), Some(code)) => {
+                let why = self.without_callee(index, why, code);
                 self.fail(index, why)
             }
-            Err(why) => self.fail(index, why),
-            Ok(false) => {
+            (Err(why), None) => self.fail(index, why),
+            (Ok(false), _) => {
                 self.schedule.proceed(index);
                 Ok(())
             }
-            Ok(true) => self.on_step_done(index, record.as_deref()),
+            (Ok(true), _) => self.on_step_done(index, record.as_deref()),
         }
     }
 
     /// Returns the problem of an upload that was rejected because a binding names a worker that doesn't exist, as far as this deploy was to
     /// create such a worker: then the advice depends on how that ended.
-    fn without_callee(&self, index: ChangeIndex, why: Problem) -> Problem {
+    fn without_callee(&self, index: ChangeIndex, why: Problem, code: u64) -> Problem {
         let change = self.change(index);
         let callees: Vec<ChangeIndex> = self.plan.created_callees(change).into_iter().map(ChangeIndex::new).collect();
         let named = |at: &ChangeIndex| self.change(*at).worker.as_str();
-        // None of a cycle can be first, whichever of them failed before.
-        let is_circle = |callee: &&ChangeIndex| self.change(**callee).rank == change.rank;
-        if let Some(other) = callees.iter().find(is_circle) {
-            return NextStep::Input.because(format!(
-                "{why}; {} is created in the same deploy and binds {} in turn, so neither can be created first: deploy one of them without \
-                 that binding once, and then both as they are",
-                named(other),
-                change.worker
-            ));
-        }
         match callees.iter().find(|callee| self.schedule.has_failed(**callee)).or(callees.first()) {
             Some(failed) if self.schedule.has_failed(*failed) => {
                 NextStep::OtherFailure.because(format!("{why}; {} was not created", named(failed)))
             }
+            // A class that the worker itself lacks has the same code.
+            Some(_) if code == NO_CLASS => why,
             Some(callee) => NextStep::Retry.because(format!("{why}; {} was just created", named(callee))),
             None => why,
         }
@@ -241,7 +238,12 @@ impl Run<'_> {
         let ownership = self.ctx.ownership.as_ref();
         let task = self.schedule.task(index);
         if let Some(record) = record {
-            task.live = Some(uploaded(change, task.live.take(), record, now));
+            let mut live = uploaded(change, task.live.take(), record, now);
+            if let Step::CreateFirst { without } = task.step(change) {
+                live.digest = digest_without_bindings(&change.digest);
+                live.live.without.clone_from(without);
+            }
+            task.live = Some(live);
         }
         let is_stale = task.live.is_none() && needs_worker(task.step(change));
         match task.on_answer(change, result, ownership, zone)? {
@@ -255,10 +257,11 @@ impl Run<'_> {
         let change = self.change(index);
         let step = self.schedule.task(index).step(change);
         self.update_database_id(index, step)?;
-        if let Some(record) = record {
+        let whole = record.filter(|_| *step == Step::Upload);
+        if let Some(record) = whole {
             self.ctx.state.store(&change.id(), &change.digest, &record.stored, &record.objects)?;
         }
-        self.record_step(index, step, record.is_some())?;
+        self.record_step(index, step, whole.is_some())?;
         if let Step::MoveDomain { from, .. } | Step::MoveRoute { from, .. } = step {
             let host = Host::acquired_by(step).expect("BUG: it acquires a host");
             for from in from {
@@ -271,7 +274,7 @@ impl Run<'_> {
             }
         }
         let task = self.schedule.task(index);
-        if let (Some(record), Some(live)) = (record, &task.live) {
+        if let (Some(record), Some(live)) = (whole, &task.live) {
             let pack = record.stored.source["worker"]["pack"].as_str();
             match (self.ctx.health_check)(change, live, pack) {
                 Some(check) => self.uploaded.push((index, check)),
@@ -286,9 +289,14 @@ impl Run<'_> {
         let lane = self.schedule.lane_of(index);
         lane.done += 1;
         lane.drop_steps(1);
+        if !is_last && self.schedule.task(index).is_done_already(change) {
+            return self.on_step_done(index, None);
+        }
         match (is_last, self.phase) {
             (false, _) => self.schedule.proceed(index),
-            (true, Phase::Release(_) | Phase::Swap | Phase::Take) => self.schedule.release(index),
+            (true, Phase::Release(_) | Phase::Create | Phase::Cycle | Phase::Swap | Phase::Take) => {
+                self.schedule.release(index)
+            }
             (true, Phase::Apply) if self.has_late_steps(index) => self.schedule.release(index),
             (true, Phase::HandOver) if self.gives(index) => self.schedule.release(index),
             (true, _) => {
@@ -324,7 +332,7 @@ impl Run<'_> {
     fn record_step(&mut self, index: ChangeIndex, step: &Step, is_upload: bool) -> Result<(), Failure> {
         let change = self.change(index);
         let is_final = match self.phase {
-            Phase::Release(_) | Phase::Swap | Phase::Take => false,
+            Phase::Release(_) | Phase::Create | Phase::Cycle | Phase::Swap | Phase::Take => false,
             Phase::Apply => !self.has_late_steps(index),
             Phase::HandOver => !self.gives(index),
         };
@@ -418,6 +426,7 @@ impl Run<'_> {
 /// The worker after an upload; what is known of its hosts and crons stays.
 fn uploaded(change: &Change, before: Option<Deployed>, record: &UploadRecord, now: i64) -> Deployed {
     let mut live = before.map(|before| before.live).unwrap_or_default();
+    live.without.clear();
     live.secrets.clone_from(&record.secrets);
     let metadata = &record.stored.metadata;
     live.has_objects = objects::has_classes(metadata, &change.worker);
@@ -455,6 +464,7 @@ fn needs_worker(step: &Step) -> bool {
         | Step::RemoveConsumer { .. }
         | Step::DeleteWorkflow { .. }
         | Step::UploadAssets
+        | Step::CreateFirst { .. }
         | Step::Upload => false,
         Step::DetachDomain { .. }
         | Step::TakeDomain { .. }

@@ -48,7 +48,8 @@ impl Run<'_> {
             return Ok(false);
         }
         let why = match self.phase {
-            Phase::Release(_) | Phase::Apply => self.blocked_by(index)?,
+            Phase::Release(_) | Phase::Create | Phase::Cycle => self.blocked_by(index)?,
+            Phase::Apply => self.blocked_by(index)?.or_else(|| self.incomplete_callee_of(index)),
             Phase::Swap => self.swap_blocked_by(index).or_else(|| self.hand_over_blocked_by(index)),
             Phase::Take | Phase::HandOver => self.hand_over_blocked_by(index),
         };
@@ -128,7 +129,7 @@ impl Run<'_> {
         let change = self.change(index);
         let released = self.schedule.released(index).map(|released| &released.steps[..]).unwrap_or_default();
         let all = change.steps.iter().enumerate().map(|(place, step)| (StepIndex::new(place), step));
-        let open = all.filter(|(place, step)| self.is_of_phase(index, step) && !released.contains(place));
+        let open = all.filter(|(place, _)| self.is_of_phase(index, *place) && !released.contains(place));
         let planned: Vec<(StepIndex, &Step)> = open.collect();
         // A list of the account's databases, or another change, can have found it out since the plan.
         let is_left = |(_, step): &&(StepIndex, &Step)| match step {
@@ -145,7 +146,9 @@ impl Run<'_> {
     /// Ends the phase of a change that has nothing to do in it.
     fn end_without_steps(&mut self, index: ChangeIndex) -> Result<(), Failure> {
         match self.phase {
-            Phase::Release(_) | Phase::Swap | Phase::Take => self.schedule.put_back(index),
+            Phase::Release(_) | Phase::Create | Phase::Cycle | Phase::Swap | Phase::Take => {
+                self.schedule.put_back(index)
+            }
             Phase::Apply if self.has_late_steps(index) => self.schedule.put_back(index),
             Phase::HandOver if self.gives(index) => match self.unmoved_host_of(index) {
                 None => {
@@ -198,6 +201,20 @@ impl Run<'_> {
             self.unavailable.get(&(change.home.account_id.clone(), *resource)).cloned()
         };
         Ok(change.needs.iter().find_map(unavailable))
+    }
+
+    /// Returns the reason why nothing may call the worker of a change yet: another one that it is bound to could not be completed.
+    fn incomplete_callee_of(&self, index: ChangeIndex) -> Option<Problem> {
+        let change = self.change(index);
+        if self.completing.is_empty() || change.action == Action::Delete {
+            return None;
+        }
+        let others = change.cycle.and_then(|cycle| self.cycles.get(&cycle.number)).into_iter().flatten().copied();
+        let callees = change.callees().filter_map(|id| self.completing.get(&id).copied());
+        let failed = others.chain(callees).find(|other| *other != index && self.schedule.has_failed(*other))?;
+        let worker = &self.change(failed).worker;
+        let why = format!("{worker}, which it is bound to, failed and is not complete");
+        Some(NextStep::OtherFailure.because(why))
     }
 
     /// Returns the reason why hosts can't change hands now: a worker that is to give one failed, or one that is to get one.
@@ -288,7 +305,9 @@ impl Run<'_> {
         };
         self.ctx.state.begin(&id, &in_flight)?;
         let mut task = Task::new(id, steps, live, earlier, left);
-        task.is_check_due = self.is_check_needed(change);
+        // What points to a new worker of a cycle follows its upload in the same run.
+        let is_uploaded = self.phase == Phase::Apply && change.cycle.is_some();
+        task.is_check_due = self.is_check_needed(change) && !is_uploaded;
         task.is_migration_due = change.migration.is_some();
         Ok(task)
     }

@@ -197,8 +197,9 @@ impl Change {
         let looks = |step: &&Step| {
             matches!(step, Step::DetachDomain { .. } | Step::TakeDomain { .. } | Step::RemoveRoute { .. })
         };
-        // So do the migrations that it still has to go through.
-        let migrations = usize::from(self.migration.is_some());
-        usize::from(self.is_checked()) + migrations + self.steps.iter().filter(looks).count()
+        // So do the migrations that it still has to go through. What is created before its upload is looked at before each.
+        let uploads = 1 + usize::from(self.steps_to_create() > 0);
+        let before_uploads = usize::from(self.is_checked()) + usize::from(self.migration.is_some());
+        before_uploads * uploads + self.steps.iter().filter(looks).count()
     }
 }

@@ -15,7 +15,7 @@ use super::schedule::RequestId;
 use super::{MakeUpload, UploadRecord};
 use crate::plan::Change;
 use flotilla_model::assets;
-use flotilla_model::bundle::{MIGRATIONS, Resource, with_ids};
+use flotilla_model::bundle::{MIGRATIONS, Resource, with_ids, without_workers};
 use flotilla_model::clock::Clock;
 use flotilla_model::platform::{Call, CallError, Health, HealthCheck, Home, Platform, Quota, Reply, Token};
 
@@ -29,6 +29,8 @@ pub struct Extras {
     pub migrations: Option<Value>,
     /// The token that stands for its static assets.
     pub token: Option<Token>,
+    /// The workers to which it has no bindings yet, if its worker is only created now and completed later.
+    pub without: Option<Vec<String>>,
 }
 
 /// A request, as the pool makes it.
@@ -98,7 +100,7 @@ pub(super) fn answer(platform: &dyn Platform, make: &MakeUpload, job: Job) -> An
                 }
             }
         }
-        Job::Upload(change, ids, Extras { migrations, token }) => match make.upload(&change) {
+        Job::Upload(change, ids, Extras { migrations, token, without }) => match make.upload(&change) {
             Err(why) => Answer::NotMade(why),
             Ok(mut upload) => {
                 let id = |resource, name: &str| {
@@ -110,7 +112,9 @@ pub(super) fn answer(platform: &dyn Platform, make: &MakeUpload, job: Job) -> An
                 if let Some(migrations) = migrations {
                     upload.metadata[MIGRATIONS] = migrations;
                 }
-                if let Some(list) = &upload.assets {
+                if let Some(names) = &without {
+                    without_workers(&mut upload.metadata, names, &change.digest);
+                } else if let Some(list) = &upload.assets {
                     assets::complete(&mut upload.metadata, token.as_ref().map(Token::expose), list);
                 }
                 let call =

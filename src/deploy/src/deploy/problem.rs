@@ -112,8 +112,12 @@ pub(super) const NO_WORKER: u64 = 10_007;
 /// The script isn't found.
 pub(super) const NO_SCRIPT: u64 = 10_019;
 
-/// A binding names a worker that isn't found.
-pub(super) const NO_CALLEE: u64 = 10_143;
+/// A binding names a Durable Object class that isn't found, or a worker that should have it. Source: workers-sdk, issue 10034; public
+/// deploys' logs.
+pub(super) const NO_CLASS: u64 = 10_061;
+/// A binding, or a consumer of logs, names a worker that isn't found. Source: the codes that wrangler's users report; workers-sdk,
+/// issue 8275.
+pub(super) const CALLEE_MISSING: [u64; 3] = [10_143, 10_203, NO_CLASS];
 
 /// The reason why something failed, and the next step.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::circle::{Circle, is_move};
 use super::hosts::{HostWrite, KeptHosts};
-use super::index::{ChangeIndex, LaneId, LookupId, WaveIndex};
+use super::index::{ChangeIndex, LaneId, LookupId, StepIndex, WaveIndex};
 use super::lookups::KnownIds;
 use super::ownership::{Ownership, Strangers};
 use super::pool::{Extras, Ids, Job};
@@ -29,6 +29,10 @@ use flotilla_model::platform::{HealthCheck, Home};
 pub(super) enum Phase {
     /// The steps that release a host for a change of this wave in another account: no request moves it there.
     Release(WaveIndex),
+    /// The creation of workers that are bound to each other, without these bindings, and the steps before it.
+    Create,
+    /// The uploads of workers that are bound to each other, and the steps before them.
+    Cycle,
     /// The phase of all other steps but the late ones.
     Apply,
     /// The moves of hosts that workers swap, all of them together.
@@ -76,6 +80,10 @@ pub(super) struct Run<'a> {
     pub(super) asset_leaders: HashMap<(Home, SharedAssets), AssetLeader>,
     /// The workers whose databases could not be migrated: they stay as they are.
     pub(super) unmigrated: HashSet<WorkerId>,
+    /// The changes of each cycle of bindings.
+    pub(super) cycles: HashMap<usize, Vec<ChangeIndex>>,
+    /// The changes whose workers don't have all of their bindings before.
+    pub(super) completing: HashMap<WorkerId, ChangeIndex>,
     /// The workers that swap hosts now.
     pub(super) circle: Option<Circle>,
     /// The changes of a circle that failed, with the reasons.
@@ -130,6 +138,17 @@ fn acquired(changes: &[Change]) -> HashMap<String, Vec<ChangeIndex>> {
     acquired
 }
 
+/// The changes of each cycle of bindings, by its number.
+fn cycles(changes: &[Change]) -> HashMap<usize, Vec<ChangeIndex>> {
+    let mut cycles: HashMap<usize, Vec<ChangeIndex>> = HashMap::new();
+    for (place, change) in changes.iter().enumerate() {
+        if let Some(cycle) = change.cycle {
+            cycles.entry(cycle.number).or_default().push(ChangeIndex::new(place));
+        }
+    }
+    cycles
+}
+
 impl<'a> Run<'a> {
     fn new(plan: &'a Plan, ctx: DeployContext<'a>) -> Run<'a> {
         let lane_of: Vec<LaneId> = plan.changes.iter().map(|change| ctx.lane_of[&change.home.account_id]).collect();
@@ -170,6 +189,11 @@ impl<'a> Run<'a> {
             moving: HashMap::new(),
             asset_leaders: HashMap::new(),
             unmigrated: HashSet::new(),
+            cycles: cycles(&plan.changes),
+            completing: {
+                let all = plan.changes.iter().enumerate().filter(|(_, change)| change.completes());
+                all.map(|(place, change)| (change.id(), ChangeIndex::new(place))).collect()
+            },
             circle: None,
             broken: HashMap::new(),
             unauthorized: HashSet::new(),
@@ -234,8 +258,18 @@ impl<'a> Run<'a> {
             changes.into_iter().partition(|index| self.change(*index).action == Action::Delete);
         let last = others.iter().map(|index| self.change(*index).rank).max().unwrap_or(0);
         for rank in 0..=last {
-            let ranked = others.iter().copied().filter(|index| self.change(*index).rank == rank).collect();
-            self.run_changes(ranked, Phase::Apply)?;
+            let plan = self.plan;
+            let ranked = |is_next: &dyn Fn(&Change) -> bool| -> Vec<ChangeIndex> {
+                others.iter().copied().filter(|index| is_next(&plan.changes[index.place()])).collect()
+            };
+            let of = |phase| match phase {
+                Phase::Create => ranked(&|change| change.cycle.is_some_and(|cycle| cycle.create == Some(rank))),
+                Phase::Cycle => ranked(&|change| change.cycle.is_some_and(|cycle| cycle.upload == rank)),
+                _ => ranked(&|change| change.rank == rank),
+            };
+            for phase in [Phase::Create, Phase::Cycle, Phase::Apply] {
+                self.run_changes(of(phase), phase)?;
+            }
         }
         // A host points to its new worker once that exists, and is moved before its old one is deleted.
         self.write_hosts(wave)?;
@@ -377,10 +411,14 @@ impl<'a> Run<'a> {
     }
 
     /// Returns whether a step belongs to the present phase.
-    pub(super) fn is_of_phase(&self, index: ChangeIndex, step: &Step) -> bool {
+    pub(super) fn is_of_phase(&self, index: ChangeIndex, place: StepIndex) -> bool {
+        let change = self.change(index);
+        let step = &change.steps[place.place()];
         match self.phase {
             Phase::Release(wave) => self.released_for(index, step) == Some(wave),
-            Phase::Apply => !self.is_late(index, step),
+            Phase::Create => place.place() < change.steps_to_create(),
+            Phase::Cycle => place.place() < change.steps_of_cycle(),
+            Phase::Apply => place.place() >= change.steps_of_cycle() && !self.is_late(index, step),
             Phase::Swap => is_move(step),
             Phase::Take => self.transfers.is_taking(index.place(), step),
             Phase::HandOver => self.is_late(index, step),
@@ -678,9 +716,13 @@ impl<'a> Run<'a> {
         }
         let job = match next {
             Next::Upload => {
-                let migrations = self.schedule.task(index).migrations.clone();
-                let token = self.schedule.task(index).assets_token.clone();
-                Job::Upload(Box::new(change.clone()), self.ids_of(change), Extras { migrations, token })
+                let task = self.schedule.task(index);
+                let (migrations, token) = (task.migrations.clone(), task.assets_token.clone());
+                let without = match task.step(change) {
+                    Step::CreateFirst { without } => Some(without.clone()),
+                    _ => None,
+                };
+                Job::Upload(Box::new(change.clone()), self.ids_of(change), Extras { migrations, token, without })
             }
             Next::AssetSession => Job::AssetSession(Box::new(change.clone())),
             Next::Assets(token, files) => Job::Assets(Box::new(change.clone()), token, files),

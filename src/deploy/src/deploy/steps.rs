@@ -7,6 +7,7 @@ use crate::state::Uncertainty;
 pub(super) fn action_name(step: &Step) -> &'static str {
     match step {
         Step::CreateDatabase { .. } => "create database",
+        Step::CreateFirst { .. } => "create without bindings",
         Step::UploadAssets => "upload assets",
         Step::Upload => "upload",
         Step::DeleteDatabase { .. } => "delete database",
@@ -33,7 +34,7 @@ pub(super) fn uncertainty_of(step: &Step) -> Uncertainty {
     match step {
         Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => Uncertainty::Database,
         Step::UploadAssets => Uncertainty::Assets,
-        Step::Upload => Uncertainty::Upload,
+        Step::CreateFirst { .. } | Step::Upload => Uncertainty::Upload,
         Step::Delete => Uncertainty::Delete,
         Step::SetWorkersDev { .. } => Uncertainty::WorkersDev,
         Step::SetCrons { .. } => Uncertainty::Crons,
@@ -58,6 +59,11 @@ pub(super) fn is_about_same(a: &Uncertainty, b: &Uncertainty) -> bool {
         (Uncertainty::Route { pattern, .. }, Uncertainty::Route { pattern: other, .. }) => pattern == other,
         _ => a == b,
     }
+}
+
+/// Returns whether a step uploads the worker.
+pub(super) fn is_upload(step: &Step) -> bool {
+    matches!(step, Step::CreateFirst { .. } | Step::Upload)
 }
 
 /// Returns whether a step sets something that points to the worker.

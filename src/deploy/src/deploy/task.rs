@@ -9,6 +9,7 @@ use super::advice::{DOMAIN_HAS_RECORDS, attached_elsewhere, explained};
 use super::index::StepIndex;
 use super::ownership::Ownership;
 use super::problem::{NextStep, Problem};
+use super::steps::is_upload;
 use crate::plan::handover::Host;
 use crate::plan::{Change, Step};
 use crate::retry::Attempts;
@@ -52,6 +53,8 @@ pub(super) struct Task {
     pub is_outcome_unknown: bool,
     /// Whether the worker's owner is to be looked at before anything else is sent.
     pub is_check_due: bool,
+    /// Whether the worker existed when its owner was looked at.
+    exists: bool,
     /// Whether the worker's live migrations are to be read before it is uploaded.
     pub is_migration_due: bool,
     /// The migrations that the upload goes through, as they are sent; none if it goes through none.
@@ -146,6 +149,7 @@ impl Task {
             attempts: Attempts::default(),
             is_outcome_unknown: false,
             is_check_due: false,
+            exists: false,
             is_migration_due: false,
             migrations: None,
             migration_tag: None,
@@ -179,6 +183,11 @@ impl Task {
         &change.steps[self.steps[self.done].place()]
     }
 
+    /// Returns whether the present step is done without a request: what it is to create exists.
+    pub fn is_done_already(&self, change: &Change) -> bool {
+        self.exists && self.steps_left() > 0 && matches!(self.step(change), Step::CreateFirst { .. })
+    }
+
     /// Returns what comes next in the present step. `ownership`: what may be changed, unless all of it may; `zone` gives the ids of
     /// zones that are known.
     pub fn next(&self, change: &Change, ownership: Option<&Ownership>, zone: impl Fn(&str) -> Option<String>) -> Next {
@@ -202,8 +211,10 @@ impl Task {
                     Next::Assets(session.token.clone(), files)
                 }
             },
-            Step::Upload if self.is_migration_due => Next::Call(Call::ReadSettings { worker }),
-            Step::Upload => Next::Upload,
+            Step::CreateFirst { .. } | Step::Upload if self.is_migration_due => {
+                Next::Call(Call::ReadSettings { worker })
+            }
+            Step::CreateFirst { .. } | Step::Upload => Next::Upload,
             Step::CreateQueue { name } if self.found.id.is_some() => {
                 Next::Call(Call::CreateQueue { name: name.clone() })
             }
@@ -324,12 +335,13 @@ impl Task {
             };
             let reply = result.map_err(unread)?;
             ownership.map_or(Ok(()), |ownership| ownership.check(change, &reply))?;
+            self.exists = matches!(reply, Reply::Tags { .. });
             self.tags = if let Reply::Tags { tags, .. } = reply { tags } else { Vec::new() };
             (self.is_check_due, self.attempts) = (false, Attempts::default());
-            return Ok(false);
+            return Ok(self.is_done_already(change));
         }
         let step = self.step(change);
-        if self.is_migration_due && *step == Step::Upload {
+        if self.is_migration_due && is_upload(step) {
             return self.on_settings(change, result).map(|()| false);
         }
         if *step == Step::UploadAssets {
@@ -693,7 +705,7 @@ impl Task {
         let live = &mut deployed.live;
         match step {
             // What is live after an upload comes with the upload.
-            Step::Upload => {
+            Step::CreateFirst { .. } | Step::Upload => {
                 if let Reply::Uploaded(uploaded) = reply {
                     (live.etag, live.created_on) = (uploaded.etag, uploaded.created_on.or(live.created_on.take()));
                 }

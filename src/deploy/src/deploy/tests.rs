@@ -52,6 +52,8 @@ struct DesiredState {
     database: bool,
     /// The number of its migrations.
     migrations: usize,
+    /// The customers whose workers it is bound to.
+    binds: BTreeSet<String>,
 }
 
 /// The migrations of databases up to this number; the third comes after the upload.
@@ -119,11 +121,11 @@ fn worker(customer: &str, desired: &DesiredState) -> Worker {
 }
 
 fn bundle(customer: &str, desired: &DesiredState) -> Bundle {
-    let digest = Digest::of(format!("{customer} {} {}", desired.version, desired.database).as_bytes());
-    let bindings = match desired.database {
-        true => json!([{"type": "d1", "name": "DB", "database_name": format!("db-{customer}")}]),
-        false => json!([]),
-    };
+    let DesiredState { version, database, binds, .. } = desired;
+    let digest = Digest::of(format!("{customer} {version} {database} {binds:?}").as_bytes());
+    let database = database.then(|| json!({"type": "d1", "name": "DB", "database_name": format!("db-{customer}")}));
+    let services = binds.iter().map(|name| json!({"type": "service", "name": name, "service": format!("w-{name}")}));
+    let bindings: Vec<_> = database.into_iter().chain(services).collect();
     Bundle { digest, module: digest, runtime: Digest::of(b"runtime"), metadata: json!({"bindings": bindings}) }
 }
 
@@ -151,6 +153,10 @@ struct World {
     expected: BTreeMap<String, [String; 2]>,
     /// The workers that may answer a name while a deploy runs, whatever kind of host it is.
     answering: BTreeMap<String, [String; 2]>,
+    /// The workers that each worker is bound to.
+    bound: BTreeMap<String, BTreeSet<String>>,
+    /// The workers that were uploaded without some of their bindings.
+    incomplete: BTreeSet<String>,
 }
 
 impl World {
@@ -291,19 +297,42 @@ impl World {
     /// Applies a call, as Cloudflare does.
     fn apply(&mut self, call: &Call) -> Result<Reply, CallError> {
         let there = |world: &World, worker: &String| match world.scripts.contains_key(worker) {
-            true => Ok(()),
+            true => {
+                let called = std::iter::once(worker).chain(&world.bound[worker]);
+                let incomplete: Vec<_> = called.filter(|name| world.incomplete.contains(*name)).collect();
+                assert!(incomplete.is_empty(), "{worker} gets requests, and {incomplete:?} isn't complete");
+                Ok(())
+            }
             false => Err(rejected(404, 10007, "This Worker does not exist on your account.")),
         };
         match call {
             Call::Upload { worker, metadata, .. } => {
-                for binding in metadata["bindings"].as_array().into_iter().flatten() {
+                let bindings = || metadata["bindings"].as_array().into_iter().flatten();
+                let services: BTreeSet<String> =
+                    bindings().filter_map(|binding| Some(binding["service"].as_str()?.to_owned())).collect();
+                if services.iter().any(|name| name != worker && !self.scripts.contains_key(name)) {
+                    return Err(rejected(400, 10143, "there is no such Worker"));
+                }
+                for binding in bindings().filter(|binding| binding["type"] == "d1") {
                     let id = binding["database_id"].as_str().expect("a database has an id when it is uploaded");
                     if !self.databases.values().any(|known| known == id) {
                         return Err(rejected(400, 10181, "there is no such database"));
                     }
                 }
-                let digest = metadata["digest"].as_str().expect("the tests' metadata").to_owned();
-                self.scripts.insert(worker.clone(), digest);
+                let digest =
+                    metadata["tags"][0].as_str().and_then(|tag| tag.strip_prefix("digest-")).expect("a digest");
+                match metadata["whole"] == digest {
+                    true => self.incomplete.remove(worker),
+                    false => {
+                        assert_eq!(
+                            self.scripts.get(worker),
+                            self.scripts.get(worker).filter(|_| self.incomplete.contains(worker))
+                        );
+                        self.incomplete.insert(worker.clone())
+                    }
+                };
+                self.bound.insert(worker.clone(), services);
+                self.scripts.insert(worker.clone(), digest.to_owned());
                 Ok(Reply::Uploaded(Uploaded { etag: self.id(), ..Uploaded::default() }))
             }
             Call::Delete { worker, .. } => {
@@ -312,6 +341,7 @@ impl World {
                 self.scripts.remove(worker);
                 self.workers_dev.remove(worker);
                 self.crons.remove(worker);
+                self.incomplete.remove(worker);
                 Ok(Reply::Done)
             }
             Call::SetWorkersDev { worker, on, .. } => {
@@ -368,6 +398,7 @@ impl World {
             }
             Call::AddRoute { worker, pattern, zone_id } => {
                 assert_eq!(*zone_id, format!("zone {}", zone_of(pattern)));
+                there(self, worker)?;
                 if self.routes.contains_key(pattern) {
                     return Err(rejected(409, ROUTE_EXISTS, "A route with the same pattern already exists."));
                 }
@@ -531,7 +562,8 @@ fn maker(fleet: &Fleet) -> impl Fn(&Change) -> Result<Upload, String> + Send + S
             source: json!(null),
         };
         let record = UploadRecord { secrets: BTreeMap::new(), stored, objects: Vec::new() };
-        let metadata = json!({"digest": bundle.digest, "bindings": record.stored.metadata["bindings"]});
+        let (whole, bindings) = (bundle.digest, &record.stored.metadata["bindings"]);
+        let metadata = json!({"whole": whole, "tags": [format!("digest-{whole}")], "bindings": bindings});
         Ok(Upload { metadata, modules: Vec::new(), assets: None, record })
     }
 }
@@ -762,6 +794,7 @@ impl Bench {
         world.crons.retain(|_, crons| !crons.is_empty());
         // Neither databases nor KV namespaces are ever deleted.
         world.tables.clear();
+        world.bound.clear();
         let databases = std::mem::take(&mut world.databases);
         let migrated = std::mem::take(&mut world.migrated);
         let mut wanted = World::default();

@@ -175,6 +175,7 @@ pub(super) fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: 
         needs: by_name(&wanted.bundle.metadata).map(|(resource, name)| (resource, name.to_owned())).collect(),
         picked: options.waves.iter().position(|wave| wave.picks(&worker.labels)),
         rank: 0,
+        cycle: None,
     })
 }
 
@@ -261,7 +262,9 @@ fn migrated(wanted: &Desired<'_>, known: &RecordedWorker<'_>) -> Migrated {
 fn upload_reasons(wanted: &Desired<'_>, deployed: &Deployed, known: &RecordedWorker<'_>) -> Vec<Reason> {
     let (bundle, live) = (wanted.bundle, &deployed.live);
     let mut reasons: Vec<Reason> = deployed.drift.iter().cloned().collect();
-    if bundle.digest != deployed.digest {
+    if !live.without.is_empty() {
+        reasons.push(Reason::BindingsMissing { without: live.without.clone() });
+    } else if bundle.digest != deployed.digest {
         reasons.extend(known.differences.iter().cloned());
         if let (Some(before), true) = (known.bundle, known.differences.is_empty()) {
             if bundle.runtime != before.runtime {
@@ -422,6 +425,7 @@ impl<'a> Gone<'a> {
             needs: Vec::new(),
             picked: None,
             rank: 0,
+            cycle: None,
         }
     }
 }

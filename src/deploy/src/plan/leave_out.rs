@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use flotilla_model::failure::Failure;
 
 use super::transfers::{Moment, Transfer, Transfers};
-use super::{Change, Plan, Step, databases};
+use super::{Change, Plan, Step, databases, outside};
 use crate::state::WorkerId;
 
 impl Plan {
@@ -36,10 +36,12 @@ impl Plan {
             let ids: HashSet<WorkerId> = removed.iter().map(|(change, _)| change.id()).collect();
             next.clear();
             for change in &self.changes {
-                let other = |worker: &String| (change.home.clone(), worker.clone());
-                for callee in change.calls.iter().filter(|_| change.steps.contains(&Step::Upload)) {
+                let other = |worker: &String| (outside(&change.home), worker.clone());
+                for callee in change.refers.iter().filter(|_| change.steps.contains(&Step::Upload)) {
                     if ids.contains(&other(callee)) && !is_live(&other(callee))? {
-                        next.insert(change.id(), format!("it calls {callee}, which isn't deployed, and was skipped"));
+                        let refers = if change.calls.contains(callee) { "calls" } else { "is bound to" };
+                        let why = format!("it {refers} {callee}, which isn't deployed, and was skipped");
+                        next.insert(change.id(), why);
                     }
                 }
             }

@@ -9,7 +9,7 @@ use super::comparison::Gone;
 use super::databases::Databases;
 use super::{
     Action, Change, DatabaseReference, DatabaseUser, Decision, Held, Options, Orphan, Plan, Step, databases, handover,
-    hosts, plan_digest,
+    hosts, outside, plan_digest,
 };
 use crate::state::{Deployed, HostTarget, InFlight, Table, WorkerId};
 use flotilla_model::migrations::DatabaseMigrations;
@@ -125,7 +125,7 @@ impl<'a> Planner<'a> {
             let mut missing: HashMap<WorkerId, String> = HashMap::new();
             for change in self.changes.iter().filter(|change| change.steps.contains(&Step::Upload)) {
                 for callee in &change.calls {
-                    let id = (change.home.clone(), callee.clone());
+                    let id = (outside(&change.home), callee.clone());
                     if !planned.contains(&id) && !is_live(&id)? {
                         missing.insert(change.id(), callee.clone());
                     }
@@ -137,7 +137,7 @@ impl<'a> Planner<'a> {
             self.changes.retain(|change| {
                 let Some(callee) = missing.get(&change.id()) else { return true };
                 let is_skipped =
-                    self.options.whole || self.skipped.contains(&short(&(change.home.clone(), callee.clone())));
+                    self.options.whole || self.skipped.contains(&short(&(outside(&change.home), callee.clone())));
                 let reason = match is_skipped {
                     true => format!("it calls {callee}, which isn't deployed and is skipped as well"),
                     false => format!(

@@ -184,8 +184,29 @@ fn workers_are_uploaded_after_those_that_their_bindings_name() {
     // In a circle, the one that is new comes first, whichever name it has.
     assert_eq!(ranks(&[("a", Update, &["b"]), ("b", Create, &["a"])]), [1, 0]);
     assert_eq!(ranks(&[("a", Create, &["b"]), ("b", Update, &["a"]), ("c", Create, &["a"])]), [0, 1, 2]);
-    assert_eq!(ranks(&[("a", Create, &["b"]), ("b", Create, &["a"])]), [0, 0], "nobody can be first");
+    // What points to workers that are all new comes after the uploads, and the one that needs them after that.
+    assert_eq!(ranks(&[("a", Create, &["b"]), ("b", Create, &["a"]), ("c", Update, &["a"])]), [2, 2, 3]);
     assert_eq!(ranks(&[("a", Create, &["b"]), ("b", Delete, &[])]), [0, 0]);
+}
+
+#[test]
+fn a_queue_gets_its_new_consumer_after_it_lost_the_old_one() {
+    let change = |name: &str, takes: &[&str], gives: &[&str]| {
+        let mut change = Change::made_up(name, Action::Update);
+        let set = |queue: &&str| Step::SetConsumer { queue: (*queue).to_owned(), consumer: QueueConsumer::default() };
+        let remove = |queue: &&str| Step::RemoveConsumer { queue: (*queue).to_owned() };
+        change.steps = takes.iter().map(set).chain(gives.iter().map(remove)).collect();
+        change
+    };
+    let ranks = |mut changes: Vec<Change>| {
+        rank::rank(&mut changes);
+        changes.into_iter().map(|change| change.rank).collect::<Vec<_>>()
+    };
+    assert_eq!(ranks(vec![change("a", &["q"], &[]), change("b", &[], &["q"]), change("c", &["r"], &[])]), [1, 0, 0]);
+    assert_eq!(ranks(vec![change("a", &["q"], &["r"]), change("b", &[], &["q"]), change("c", &["r"], &[])]), [1, 0, 2]);
+    let mut elsewhere = change("b", &[], &["q"]);
+    elsewhere.home.account_id = "b".to_owned();
+    assert_eq!(ranks(vec![change("a", &["q"], &[]), elsewhere]), [0, 0]);
 }
 
 #[test]

@@ -102,7 +102,15 @@ pub(super) fn assign(waves: &[Wave], changes: &mut [Change], databases: &mut [Da
             Action::Create | Action::Update => wave_of[&change.customer],
         };
     }
-    handover::same_waves(changes);
+    loop {
+        handover::same_waves(changes);
+        // What that makes later, those that refer to it wait for.
+        let is_early = |(caller, callee): &&(usize, usize)| {
+            changes[*caller].wave < changes[*callee].wave && changes[*caller].action != Action::Delete
+        };
+        let Some((caller, callee)) = pairs.iter().find(is_early) else { break };
+        changes[*caller].wave = changes[*callee].wave;
+    }
     if !databases.is_empty() {
         // Workers that swap hosts are in one wave, whichever their customers' is.
         let of_worker: HashMap<WorkerId, usize> = changes.iter().map(|change| (change.id(), change.wave)).collect();

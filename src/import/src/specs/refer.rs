@@ -9,8 +9,8 @@ use flotilla_model::spec::Environment;
 use super::super::{Findings, FoundWorker};
 use super::{Settings, insert};
 
-/// Replaces names and addresses by references: `services` and `tailConsumers` between the workers of one customer, as long as they don't form a cycle, and `{
-/// workerUrl: … }` where a variable is exactly the address.
+/// Replaces names and addresses by references: `services` and `tailConsumers` between the workers of one customer, and `{ workerUrl: … }` where a
+/// variable is exactly the address.
 pub(super) fn refer(found: &mut [FoundWorker], findings: &mut Findings) {
     let role_of: BTreeMap<(String, Environment, String), String> = found
         .iter()
@@ -26,32 +26,19 @@ pub(super) fn refer(found: &mut [FoundWorker], findings: &mut Findings) {
         })
         .collect();
     let all_addresses: BTreeSet<String> = found.iter().filter_map(|worker| address(&worker.settings)).collect();
-    let mut edges: BTreeMap<(String, Environment), BTreeSet<(String, String)>> = BTreeMap::new();
     let mut links: BTreeSet<(String, Option<String>, String)> = BTreeSet::new();
     for worker in found.iter_mut() {
         for (binding, (callee, _)) in std::mem::take(&mut worker.calls) {
-            let to = role_of
-                .get(&(worker.customer.clone(), worker.environment, callee.clone()))
-                .filter(|to| Some(*to) != worker.role.as_ref());
-            let edges = edges.entry((worker.customer.clone(), worker.environment)).or_default();
-            match (to, &worker.role) {
-                (Some(to), Some(from)) if !reaches(edges, to, from) => {
-                    edges.insert((from.clone(), to.clone()));
-                    insert(&mut worker.settings, "services", &binding, to.as_str().into());
-                }
-                _ => insert(&mut worker.settings, "bindings", &binding, json!({"worker": callee})),
+            match role_of.get(&(worker.customer.clone(), worker.environment, callee.clone())) {
+                Some(to) => insert(&mut worker.settings, "services", &binding, to.as_str().into()),
+                None => insert(&mut worker.settings, "bindings", &binding, json!({"worker": callee})),
             }
         }
-        let edges = edges.entry((worker.customer.clone(), worker.environment)).or_default();
         for consumer in worker.settings.get_mut("tailConsumers").and_then(Value::as_array_mut).into_iter().flatten() {
             let to = consumer
                 .as_str()
                 .and_then(|callee| role_of.get(&(worker.customer.clone(), worker.environment, callee.to_owned())));
-            if let (Some(to), Some(from)) = (to, &worker.role)
-                && to != from
-                && !reaches(edges, to, from)
-            {
-                edges.insert((from.clone(), to.clone()));
+            if let Some(to) = to.filter(|to| Some(*to) != worker.role.as_ref()) {
                 *consumer = json!({"role": to});
             }
         }
@@ -97,20 +84,6 @@ fn address(settings: &Settings) -> Option<String> {
     domain.or(route).map(|host| format!("https://{host}"))
 }
 
-fn reaches(edges: &BTreeSet<(String, String)>, from: &str, to: &str) -> bool {
-    let mut open = vec![from];
-    let mut seen = BTreeSet::new();
-    while let Some(at) = open.pop() {
-        if at == to {
-            return true;
-        }
-        if seen.insert(at) {
-            open.extend(edges.iter().filter(|(worker, _)| worker == at).map(|(_, other)| other.as_str()));
-        }
-    }
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,14 +112,12 @@ mod tests {
     fn consumers_of_logs_are_roles_where_they_are_the_customers_own() {
         let mut found = [
             worker("api", &["acme-logs", "acme-api", "outside"], &[]),
-            // It would get the logs of what it calls itself.
             worker("logs", &["acme-web"], &[]),
             worker("web", &[], &["acme-logs"]),
         ];
         refer(&mut found, &mut Findings::default());
         assert_eq!(found[0].settings["tailConsumers"], json!([{"role": "logs"}, "acme-api", "outside"]));
         assert_eq!(found[1].settings["tailConsumers"], json!([{"role": "web"}]));
-        assert_eq!(found[2].settings.get("services"), None, "a cycle stays a binding by name");
-        assert_eq!(found[2].settings["bindings"]["API"], json!({"worker": "acme-logs"}));
+        assert_eq!(found[2].settings["services"], json!({"API": "logs"}));
     }
 }

@@ -471,6 +471,97 @@ fn migrations_that_were_killed_anywhere_are_ended_by_the_next_deploy() {
     });
 }
 
+/// A customer of the account `one` with a domain, whose worker is bound to those of others.
+fn binding(name: &str, binds: &[&str]) -> (String, DesiredState) {
+    let (name, mut desired) = customer(name, "one", &[&format!("{name}.example.com")]);
+    desired.crons = BTreeSet::from(["* * * * *".to_owned()]);
+    desired.binds = binds.iter().map(|name| (*name).to_owned()).collect();
+    (name, desired)
+}
+
+/// Fleets whose new workers are bound to each other: two, three round about with one that needs them and one that they need, two with two
+/// that are live, and three that are all bound to each other.
+fn cycles_of_bindings() -> [(Fleet, Fleet); 4] {
+    let all = fleet([binding("a", &["b", "c"]), binding("b", &["a", "c"]), binding("c", &["a", "b"])]);
+    let mut round = fleet([
+        binding("a", &["b"]),
+        binding("b", &["c", "x"]),
+        binding("c", &["a"]),
+        binding("x", &[]),
+        binding("y", &["a"]),
+    ]);
+    round.get_mut("b").unwrap().database = true;
+    [
+        (Fleet::new(), fleet([binding("a", &["b"]), binding("b", &["a"])])),
+        (fleet([binding("y", &[])]), round),
+        (
+            fleet([binding("l", &[]), binding("m", &["l"])]),
+            fleet([
+                binding("a", &["b", "l"]),
+                binding("b", &["a", "m"]),
+                binding("l", &["a", "m"]),
+                binding("m", &["l"]),
+            ]),
+        ),
+        (Fleet::new(), all),
+    ]
+}
+
+#[test]
+fn who_is_bound_to_each_other_is_complete_before_it_is_called_whatever_fails() {
+    for (before, after) in cycles_of_bindings() {
+        let runs = explore(&Scenario { before, after, faults: FAULTS }, 1);
+        assert!(runs > 40, "{runs}");
+    }
+    let [(before, after), ..] = cycles_of_bindings();
+    let faults = &[Fault::Lost { applied: true }, Fault::Lost { applied: false }, Fault::Rejected];
+    let runs = explore(&Scenario { before, after, faults }, 2);
+    assert!(runs > 500, "{runs}");
+}
+
+#[test]
+fn who_is_bound_to_each_other_and_was_killed_anywhere_is_complete_after_the_next_deploy() {
+    for (before, after) in cycles_of_bindings() {
+        let bench = Bench::new();
+        bench.deploy(&before);
+        bench.calls();
+        let outcome = bench.deploy(&after);
+        let calls = bench.calls();
+        assert!(calls.iter().all(|(_, done)| *done), "{calls:?}");
+        let uploads = calls.iter().filter(|(words, _)| words.starts_with("upload ")).count();
+        let firsts = if after.values().all(|desired| desired.binds.len() == 2) { 2 } else { 1 };
+        assert_eq!(uploads, outcome.applied + firsts, "{calls:?}");
+        killed_anywhere(&before, &after, calls.len(), |bench| {
+            bench.calls();
+            assert_eq!(bench.deploy(&after).requests, 0);
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 200, rng_seed: RngSeed::Fixed(5), failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any workers that are bound in any way, some of them live before.
+    #[test]
+    fn any_bindings_survive_any_run(
+        before in prop::collection::vec(prop::option::of(prop::collection::btree_set(0usize..5, 0..3)), 5),
+        after in prop::collection::vec(prop::option::weighted(0.9, prop::collection::btree_set(0usize..5, 0..4)), 5),
+        choices in prop::collection::vec(prop_oneof![4 => Just(0usize), 1 => 0usize..12], 0..80),
+    ) {
+        let names = ["a", "b", "c", "d", "e"];
+        let fleet_of = |all: Vec<Option<BTreeSet<usize>>>| -> Fleet {
+            let there: Vec<bool> = all.iter().map(Option::is_some).collect();
+            let bound = |binds: BTreeSet<usize>| -> Vec<&str> {
+                binds.into_iter().filter(|other| there[*other]).map(|other| names[other]).collect()
+            };
+            let workers = all.into_iter().enumerate();
+            workers.filter_map(|(at, binds)| Some(binding(names[at], &bound(binds?)))).collect()
+        };
+        let (before, after) = (fleet_of(before), fleet_of(after));
+        run(&Scenario { before, after, faults: FAULTS }, Script { given: choices, chosen: Vec::new() });
+    }
+}
+
 /// The same fleet over three zones, and two accounts: of the second one are two customers, without hosts.
 fn spread(mut fleet: Fleet) -> Fleet {
     for (customer, desired) in &mut fleet {
